@@ -1,0 +1,76 @@
+"""Every error of the runner that a person can act on, with its exit code.
+
+RunnerError                    1  a request that cannot be carried out
+├── UnknownJob                 1  no job of that name
+├── JobExists                  1  the name is taken
+├── IllegalTransition          1  the job's state does not allow that
+├── NeedsHelp                  1  something a person must decide
+├── DaemonRunning             10  a living daemon has this home
+├── StoreUnavailable          11  the store cannot be reached or written
+│   ├── StoreFull             11  no room left
+│   └── SignInNeeded          17  the store wants a person to sign in
+├── HomeUnusable              18  the home cannot be read, written or locked
+└── Fenced                    19  another runner has taken the job over
+From wake2vec.errors come SpecError and InputError (1), CheckpointCorrupt (12), NoGpu (13), GpuBusy (14), OutOfMemory (15), Diverged (16).
+0 is done, 2 usage, 3 a bug, 130 interrupted.
+
+A message says the cause, the place and the remedy.
+"""
+
+from __future__ import annotations
+
+
+class RunnerError(Exception):
+    """Base of every runner error that is told to a person without a traceback."""
+
+    exit_code = 1
+
+
+class UnknownJob(RunnerError):
+    """There is no job of that name."""
+
+
+class JobExists(RunnerError):
+    """A job of that name is in the queue already."""
+
+
+class IllegalTransition(RunnerError):
+    """The job's state does not allow what was asked."""
+
+
+class NeedsHelp(RunnerError):
+    """A person must decide."""
+
+
+class DaemonRunning(RunnerError):
+    """Another daemon works in this home."""
+
+    exit_code = 10
+
+
+class StoreUnavailable(RunnerError):
+    """The store cannot be reached, read or written."""
+
+    exit_code = 11
+
+
+class StoreFull(StoreUnavailable):
+    """The store has no room left."""
+
+
+class SignInNeeded(StoreUnavailable):
+    """The store wants a person to sign in."""
+
+    exit_code = 17
+
+
+class HomeUnusable(RunnerError):
+    """The home directory cannot be used."""
+
+    exit_code = 18
+
+
+class Fenced(RunnerError):
+    """Another runner has taken this job over; nothing more is uploaded from here."""
+
+    exit_code = 19

@@ -1,0 +1,75 @@
+"""Where this runner works and how: the home, the store, and the numbers a person may set in `settings.toml`."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+
+from platformdirs import user_data_dir
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from runner.errors import RunnerError
+
+
+class Numbers(BaseModel):
+    """What `settings.toml` in the home may say; every duration carries its unit in its name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tick_seconds: float = Field(1.0, gt=0)
+    sync_seconds: float = Field(2.0, gt=0)
+    grace_seconds: float = Field(60.0, gt=0, description="From SIGTERM to SIGKILL of a trainer.")
+    hang_minutes: float = Field(30.0, gt=0, description="A heartbeat that stays the same for so long is a hang.")
+    lease_seconds: float = Field(180.0, gt=0, description="A rival whose heartbeat stays the same for so long is gone.")
+    backoff_first_seconds: float = Field(60.0, ge=0)
+    backoff_last_seconds: float = Field(1800.0, ge=0)
+    bandwidth_mib_per_second: float | None = Field(None, gt=0, description="Cap on uploads.")
+    trainer: list[str] | None = Field(None, description="The trainer command; the run directory is appended.")
+
+
+class Settings(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    home: Path
+    store_url: str
+    numbers: Numbers = Numbers()
+
+    @property
+    def database(self) -> Path:
+        return self.home / "runner.db"
+
+    @property
+    def inputs(self) -> Path:
+        return self.home / "inputs"
+
+    @property
+    def runs(self) -> Path:
+        return self.home / "runs"
+
+    @property
+    def locks(self) -> Path:
+        return self.home / "locks"
+
+    @property
+    def daemon_log(self) -> Path:
+        return self.home / "runner.log"
+
+
+def read_settings(home: Path | None, store: str | None, environment: Mapping[str, str] = os.environ) -> Settings:
+    """Command line first, then environment, then `settings.toml`, then defaults. Raises RunnerError naming the key."""
+    place = Path(home or environment.get("WAKE2VEC_HOME") or user_data_dir("wake2vec-runner", appauthor=False))
+    place = place.expanduser().absolute()
+    file = place / "settings.toml"
+    try:
+        table = tomllib.loads(file.read_text("utf-8")) if file.is_file() else {}
+        saved_store = table.pop("store", None)
+        numbers = Numbers(**table)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RunnerError(f"{file}: not TOML: {error}; mend it or remove it") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise RunnerError(f"{file}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    url = store or environment.get("WAKE2VEC_STORE") or saved_store or f"dir:{place / 'store'}"
+    return Settings(home=place, store_url=str(url), numbers=numbers)

@@ -1,0 +1,94 @@
+"""Every error of the training core that a person can act on.
+
+Wake2vecError                 exit code 1
+├── SpecError                 a job file or an order is wrong; carries every fault at once
+├── InputError                a text, lexicon, rows or adapter file cannot be used
+├── ModelError                a base model or tokenizer cannot be used
+├── CheckpointCorrupt     12  a checkpoint does not verify, or is not of this job
+├── NoGpu                 13  the card is missing, too old for this build, or cannot do what was asked
+├── GpuBusy               14  another trainer holds the GPU lock
+├── OutOfMemory           15  no plan is left that fits
+└── Diverged              16  the loss is not finite, or left the range that the job allows
+
+A message says the cause, the place and the remedy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class Wake2vecError(Exception):
+    """Base of every error that is told to a person without a traceback."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """One thing wrong in a job file: where, what stands there, what is allowed."""
+
+    key: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.problem}" if self.key else self.problem
+
+
+class SpecError(Wake2vecError):
+    """A job file is wrong."""
+
+    def __init__(self, place: str, faults: Sequence[Fault]) -> None:
+        self.place = place
+        self.faults = tuple(faults)
+        super().__init__("\n".join(f"{place}: {fault}" for fault in self.faults))
+
+
+class InputError(Wake2vecError):
+    """A file that training needs cannot be used."""
+
+    def __init__(self, place: object, problem: str, remedy: str = "") -> None:
+        self.place = str(place)
+        self.problem = problem
+        self.remedy = remedy
+        super().__init__(f"{place}: {problem}" + (f"; {remedy}" if remedy else ""))
+
+
+class ModelError(InputError):
+    """A base model or tokenizer cannot be used."""
+
+
+class CheckpointCorrupt(Wake2vecError):
+    """A checkpoint does not verify."""
+
+    exit_code = 12
+
+    def __init__(self, place: object, problem: str) -> None:
+        self.place = str(place)
+        self.problem = problem
+        super().__init__(f"{place}: {problem}")
+
+
+class NoGpu(Wake2vecError):
+    """The GPU is missing or cannot do what was asked."""
+
+    exit_code = 13
+
+
+class GpuBusy(Wake2vecError):
+    """Another trainer holds the GPU."""
+
+    exit_code = 14
+
+
+class OutOfMemory(Wake2vecError):
+    """No plan is left that fits the card."""
+
+    exit_code = 15
+
+
+class Diverged(Wake2vecError):
+    """The loss is not finite, or left the range that the job allows."""
+
+    exit_code = 16

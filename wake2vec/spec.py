@@ -1,0 +1,252 @@
+"""What a job is: the checked, frozen form of a job file, and the order that a trainer gets. Imports no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+FORMAT = 1
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$"
+
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+PositiveInt = Annotated[int, Field(ge=1)]
+
+
+class Table(BaseModel):
+    """A table of a job file: no unknown keys, no silent conversions, no changes afterwards."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+
+class ModelTable(Table):
+    """[model]: the published model that everything is trained on top of."""
+
+    base: str = Field(min_length=1, description="Hugging Face id, or a folder (relative to the job file).")
+    revision: str = Field("main", description="Revision on the hub; pin a commit to be safe from changes.")
+    load: Literal["auto", "nf4", "int8", "fp16", "bf16", "fp32"] = Field(
+        "auto", description="How the frozen body is held. auto: NF4 on a GPU, fp32 on a CPU."
+    )
+    compute: Literal["auto", "fp16", "bf16", "fp32"] = Field(
+        "auto", description="Arithmetic of the body. auto: bf16 where the hardware has it, else fp16; fp32 on a CPU."
+    )
+    trust_remote_code: bool = Field(False, description="Run Python code that the model's repository brings.")
+
+
+class VocabTable(Table):
+    """[vocab]: the words that are added, and how their rows start (P1)."""
+
+    lexicon: str = Field(min_length=1, description="Word list, UTF-8, one word a line.")
+    match: Literal["word", "anywhere"] = Field(
+        "word", description="word: only whole words become a new token. anywhere: as the original scripts, also inside."
+    )
+    case: Literal["as-is", "also-capitalised"] = Field("as-is", description="Also add each word with a capital letter.")
+    init: Literal["mean", "mean_noise", "spherical", "subwords", "compositional"] = Field(
+        "subwords", description="First value of a new row."
+    )
+    init_scale: float = Field(1.0, gt=0, description="Radius (spherical) or noise (mean_noise) relative to the default.")
+    morphemes: str | None = Field(None, description="CSV of prefixes and suffixes for init = compositional.")
+    rows: Literal["auto", "shared", "separate", "input"] = Field(
+        "auto", description="Which rows train. auto: one set where the model ties its matrices, two where it does not."
+    )
+    update: Literal["all", "seen"] = Field(
+        "all", description="seen: in a step, only rows that occurred in its blocks move on the output side."
+    )
+
+
+class DataTable(Table):
+    """[data]: the text, how it is cut, and what is held out of it."""
+
+    corpus: str | list[str] = Field(description="Text file or files, UTF-8.")
+    seq_len: int = Field(256, ge=8, le=131072, description="Target tokens in a block.")
+    held_out: Annotated[float, Field(gt=0.0, lt=0.9)] = Field(0.1, description="Share of the text that is never trained on.")
+    split: Literal["spans", "blocks"] = Field(
+        "spans", description="spans: held out as text, before tokenisation. blocks: the original 90/10 split of blocks."
+    )
+    lexicon_in_corpus: bool = Field(False, description="Append the word list to the training text, as the original did.")
+    seed: int = Field(42, ge=0, description="Chooses the held-out text and the order of the blocks.")
+
+    @property
+    def corpora(self) -> list[str]:
+        return [self.corpus] if isinstance(self.corpus, str) else list(self.corpus)
+
+
+class TrainTable(Table):
+    """[train]: what a step computes."""
+
+    steps: PositiveInt | None = Field(None, description="Optimizer steps in all. Give steps or epochs.")
+    epochs: float | None = Field(None, gt=0, description="Passes over the training blocks. Give steps or epochs.")
+    batch: PositiveInt = Field(16, description="Effective batch: blocks per step, whatever the micro-batch.")
+    optimizer: Literal["adafactor", "adamw"] = "adafactor"
+    lr: float = Field(gt=0, le=10, description="Peak learning rate.")
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_ratio: Fraction = Field(0.0, description="Warm-up as a share of the steps.")
+    warmup_steps: int | None = Field(None, ge=0, description="Warm-up in steps; overrides warmup_ratio.")
+    weight_decay: float = Field(0.0, ge=0, description="Decay of what trains; frozen rows never move.")
+    clip_norm: float = Field(1.0, gt=0, description="Limit of the global gradient norm.")
+    seed: int = Field(42, ge=0, description="Initial rows, LoRA and dropout.")
+    micro_batch: PositiveInt | Literal["auto"] = Field(
+        "auto", description="Plan: blocks per forward pass. Never changes the result."
+    )
+    layers: Literal["auto", "autograd", "checkpoint", "offload", "lean"] = Field(
+        "auto", description="Plan: what is kept for the backward pass. Never changes the result."
+    )
+    allow_shorter_context: bool = Field(
+        True, description="Last resort against out-of-memory: split blocks in two. Recorded and shown when it happens."
+    )
+
+    @model_validator(mode="after")
+    def _one_length(self) -> TrainTable:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give steps or epochs, one of the two")
+        return self
+
+
+class LoraTable(Table):
+    """[lora]: the adapters of P2, and what else trains beside them."""
+
+    r: PositiveInt = 8
+    alpha: float = Field(16, gt=0)
+    dropout: Fraction = 0.1
+    targets: list[str] = Field(
+        default_factory=lambda: ["q_proj", "k_proj", "v_proj", "gate_proj", "up_proj", "down_proj"], min_length=1
+    )
+    train: Literal["lora", "lora+rows", "all"] = Field(
+        "lora", description="lora: adapters alone. lora+rows: the new rows too. all: every weight (unquantised model)."
+    )
+
+
+class EvaluateTable(Table):
+    """[evaluate]: when the held-out text is measured, and when that ends the job."""
+
+    every_steps: PositiveInt = Field(100, description="Evaluate at these steps, at step 0 and at the end.")
+    max_windows: PositiveInt | None = Field(None, description="Measure at most so many held-out windows (a fixed choice).")
+    patience: int | None = Field(None, ge=1, description="Stop after so many evaluations without a new best.")
+    min_delta: float = Field(0.0, ge=0, description="Nats by which a new best must be better.")
+    stop_if: str | None = Field(None, description='A stop rule such as "val > 5.40 at 600".')
+    prompt: str = Field("riverrun, past Eve and Adam's,", description="Start of the sample texts.")
+    samples: int = Field(3, ge=0, le=50, description="Sample texts at the end of the job; 0 for none.")
+
+    @field_validator("stop_if")
+    @classmethod
+    def _readable(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"val > \d+(\.\d+)? at \d+", value):
+            raise ValueError('expected the form "val > NATS at STEP", for example "val > 5.40 at 600"')
+        return value
+
+
+class CheckpointTable(Table):
+    """[checkpoint]: cadence. May change while a job runs; never changes the result."""
+
+    every_steps: PositiveInt = Field(200, description="Milestones: a segment ends here.")
+    max_loss_minutes: float = Field(5.0, gt=0, le=120, description="Rolling checkpoints come at least this often.")
+    keep_milestones: int = Field(0, ge=0, description="Keep every n-th milestone for good; 0 keeps the last two and the best.")
+
+
+class RunnerTable(Table):
+    """[runner]: the daemon's part; the trainer never sees it."""
+
+    priority: int = Field(0, ge=-1000, le=1000, description="Higher runs first.")
+    max_attempts: PositiveInt = Field(10, description="Attempts in a row without a new durable step before the job fails.")
+
+
+class JobSpec(Table):
+    """One job file, complete and checked."""
+
+    name: str = Field("", pattern=NAME_PATTERN, description="Default: the file's name.")
+    phase: Literal["p1", "p2", "command"]
+    after: str | None = Field(None, pattern=NAME_PATTERN, description="P2: the P1 job whose rows it builds on.")
+    rows: Literal["best", "final"] | PositiveInt = Field("best", description="P2: which checkpoint of that job.")
+    model: ModelTable | None = None
+    vocab: VocabTable | None = None
+    data: DataTable | None = None
+    train: TrainTable | None = None
+    lora: LoraTable | None = None
+    evaluate: EvaluateTable = EvaluateTable()
+    checkpoint: CheckpointTable = CheckpointTable()
+    runner: RunnerTable = RunnerTable()
+    command: list[str] | None = Field(
+        None, min_length=1, description="phase = command: what runs, with {resume_from}, {checkpoint_dir}, {steps}."
+    )
+    steps: PositiveInt | None = Field(None, description="phase = command: steps in all.")
+
+    @model_validator(mode="after")
+    def _parts_of_the_phase(self) -> JobSpec:
+        needed = {"p1": ("model", "vocab", "data", "train"), "p2": ("model", "data", "train", "after"),
+                  "command": ("command", "steps")}[self.phase]
+        foreign = {"p1": ("lora", "command", "steps", "after"), "p2": ("vocab", "command", "steps"),
+                   "command": ("model", "vocab", "data", "train", "lora")}[self.phase]
+        missing = [key for key in needed if getattr(self, key) is None]
+        surplus = [key for key in foreign if getattr(self, key) is not None]
+        if missing or surplus:
+            parts = [f"phase {self.phase} needs {', '.join(missing)}"] if missing else []
+            parts += [f"phase {self.phase} has no {', '.join(surplus)}"] if surplus else []
+            raise ValueError("; ".join(parts))
+        return self
+
+    @property
+    def lora_or_default(self) -> LoraTable:
+        return self.lora or LoraTable()
+
+
+class InputFile(Table):
+    """A text or word list, frozen by content at enqueue; or a model folder, known by a digest and left where it lies."""
+
+    role: Literal["corpus", "lexicon", "morphemes", "model"]
+    name: str
+    sha256: str
+    size: int
+
+
+class Source(Table):
+    """The checkpoint of another job that P2 starts from, copied into the run directory."""
+
+    job: str
+    step: int
+    manifest_sha256: str
+    folder: str = "source"
+
+
+class Order(Table):
+    """spec.json: what the runner asks of one attempt."""
+
+    format: Literal[1] = FORMAT
+    job: JobSpec
+    fingerprint: str
+    attempt: int
+    inputs: list[InputFile]
+    inputs_folder: str = Field(description="Folder that holds the inputs, each named by its sha256.")
+    source: Source | None = None
+    gpu_lock: str = Field(description="Lock file that the trainer holds while it lives.")
+    stop_by: float | None = Field(None, description="Known end of the session, seconds since the epoch.")
+    mean_session_minutes: float = Field(100.0, gt=0, description="How long sessions last here, for the cadence.")
+    plan: dict[str, Any] = Field(default_factory=dict, description="Limits remembered for this card and job.")
+
+
+# What a job computes does not depend on these, so they may differ between attempts.
+PLAN_AND_CADENCE = ("checkpoint", "runner", "train.micro_batch", "train.layers", "train.allow_shorter_context",
+                    "evaluate.prompt", "evaluate.samples", "name", "after")
+
+
+def fingerprint(job: JobSpec, inputs: list[InputFile]) -> str:
+    """sha256 over everything that decides the result; two orders with the same one continue each other."""
+    table = job.model_dump(mode="json")
+    for dotted in PLAN_AND_CADENCE:
+        *folders, key = dotted.split(".")
+        part: Any = table
+        for folder in folders:
+            part = (part or {}).get(folder)
+        if isinstance(part, dict):
+            part.pop(key, None)
+    table["inputs"] = sorted((item.role, item.sha256) for item in inputs)
+    # Paths are where things lay, not what they are: the hashes above stand for them.
+    for key in ("corpus", "lexicon", "morphemes"):
+        for part in (table.get("data"), table.get("vocab")):
+            if isinstance(part, dict):
+                part.pop(key, None)
+    if any(item.role == "model" for item in inputs):
+        table["model"].pop("base")
+    return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
