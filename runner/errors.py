@@ -11,7 +11,8 @@ RunnerError                    1  a request that cannot be carried out
 │   └── SignInNeeded          17  the store wants a person to sign in
 ├── HomeUnusable              18  the home cannot be read, written or locked
 └── Fenced                    19  another runner has taken the job over
-From wake2vec.errors come SpecError and InputError (1), CheckpointCorrupt (12), NoGpu (13), GpuBusy (14), OutOfMemory (15), Diverged (16).
+From wake2vec.errors come SpecError and InputError (1), CheckpointCorrupt (12), NoGpu (13), GpuBusy (14),
+OutOfMemory (15) and Diverged (16).
 0 is done, 2 usage, 3 a bug, 130 interrupted.
 
 A message says the cause, the place and the remedy.

@@ -36,5 +36,5 @@ def rolling_is_due(seconds_since_saved: float, cost_seconds: float, cadence: Cad
 
 
 def must_stop(seconds_left: float | None, step_seconds: float, save_seconds: float) -> bool:
-    """Whether a known deadline leaves no room for one more step and its checkpoint; half as much again is kept in hand."""
+    """Whether a known deadline leaves no room for one more step and its checkpoint, with half as much again in hand."""
     return seconds_left is not None and seconds_left < 1.5 * (step_seconds + save_seconds)

@@ -1,4 +1,4 @@
-"""The run directory: the paths and files that runner and trainer exchange, each written so that it is whole or absent."""
+"""The run directory: paths and files that runner and trainer exchange, each written so that it is whole or absent."""
 
 from __future__ import annotations
 
@@ -174,7 +174,8 @@ def write_atomic(path: Path, body: bytes, *, durable: bool = True) -> None:
 
 
 def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
-    write_atomic(path, (json.dumps(value, ensure_ascii=False, indent=1, sort_keys=True) + "\n").encode(), durable=durable)
+    body = json.dumps(value, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
+    write_atomic(path, body.encode(), durable=durable)
 
 
 def read_json(path: Path) -> Any | None:

@@ -47,7 +47,7 @@ class VocabTable(Table):
     init: Literal["mean", "mean_noise", "spherical", "subwords", "compositional"] = Field(
         "subwords", description="First value of a new row."
     )
-    init_scale: float = Field(1.0, gt=0, description="Radius (spherical) or noise (mean_noise) relative to the default.")
+    init_scale: float = Field(1.0, gt=0, description="Factor on the radius (spherical) or the noise (mean_noise).")
     morphemes: str | None = Field(None, description="CSV of prefixes and suffixes for init = compositional.")
     rows: Literal["auto", "shared", "separate", "input"] = Field(
         "auto", description="Which rows train. auto: one set where the model ties its matrices, two where it does not."
@@ -62,11 +62,11 @@ class DataTable(Table):
 
     corpus: str | list[str] = Field(description="Text file or files, UTF-8.")
     seq_len: int = Field(256, ge=8, le=131072, description="Target tokens in a block.")
-    held_out: Annotated[float, Field(gt=0.0, lt=0.9)] = Field(0.1, description="Share of the text that is never trained on.")
+    held_out: Annotated[float, Field(gt=0.0, lt=0.9)] = Field(0.1, description="Share of the text never trained on.")
     split: Literal["spans", "blocks"] = Field(
         "spans", description="spans: held out as text, before tokenisation. blocks: the original 90/10 split of blocks."
     )
-    lexicon_in_corpus: bool = Field(False, description="Append the word list to the training text, as the original did.")
+    lexicon_in_corpus: bool = Field(False, description="Append the word list to the training text, as once.")
     seed: int = Field(42, ge=0, description="Chooses the held-out text and the order of the blocks.")
 
     @property
@@ -123,7 +123,7 @@ class EvaluateTable(Table):
     """[evaluate]: when the held-out text is measured, and when that ends the job."""
 
     every_steps: PositiveInt = Field(100, description="Evaluate at these steps, at step 0 and at the end.")
-    max_windows: PositiveInt | None = Field(None, description="Measure at most so many held-out windows (a fixed choice).")
+    max_windows: PositiveInt | None = Field(None, description="Measure at most so many held-out windows.")
     patience: int | None = Field(None, ge=1, description="Stop after so many evaluations without a new best.")
     min_delta: float = Field(0.0, ge=0, description="Nats by which a new best must be better.")
     stop_if: str | None = Field(None, description='A stop rule such as "val > 5.40 at 600".')
@@ -143,14 +143,14 @@ class CheckpointTable(Table):
 
     every_steps: PositiveInt = Field(200, description="Milestones: a segment ends here.")
     max_loss_minutes: float = Field(5.0, gt=0, le=120, description="Rolling checkpoints come at least this often.")
-    keep_milestones: int = Field(0, ge=0, description="Keep every n-th milestone for good; 0 keeps the last two and the best.")
+    keep_milestones: int = Field(0, ge=0, description="Keep every n-th milestone; 0: the last two and the best.")
 
 
 class RunnerTable(Table):
     """[runner]: the daemon's part; the trainer never sees it."""
 
     priority: int = Field(0, ge=-1000, le=1000, description="Higher runs first.")
-    max_attempts: PositiveInt = Field(10, description="Attempts in a row without a new durable step before the job fails.")
+    max_attempts: PositiveInt = Field(10, description="Attempts in a row without a new durable step.")
 
 
 class JobSpec(Table):
@@ -175,10 +175,16 @@ class JobSpec(Table):
 
     @model_validator(mode="after")
     def _parts_of_the_phase(self) -> JobSpec:
-        needed = {"p1": ("model", "vocab", "data", "train"), "p2": ("model", "data", "train", "after"),
-                  "command": ("command", "steps")}[self.phase]
-        foreign = {"p1": ("lora", "command", "steps", "after"), "p2": ("vocab", "command", "steps"),
-                   "command": ("model", "vocab", "data", "train", "lora")}[self.phase]
+        needed = {
+            "p1": ("model", "vocab", "data", "train"),
+            "p2": ("model", "data", "train", "after"),
+            "command": ("command", "steps"),
+        }[self.phase]
+        foreign = {
+            "p1": ("lora", "command", "steps", "after"),
+            "p2": ("vocab", "command", "steps"),
+            "command": ("model", "vocab", "data", "train", "lora"),
+        }[self.phase]
         missing = [key for key in needed if getattr(self, key) is None]
         surplus = [key for key in foreign if getattr(self, key) is not None]
         if missing or surplus:
@@ -193,7 +199,7 @@ class JobSpec(Table):
 
 
 class InputFile(Table):
-    """A text or word list, frozen by content at enqueue; or a model folder, known by a digest and left where it lies."""
+    """A text or word list, frozen by content at enqueue; or a model folder, known by its digest and left in place."""
 
     role: Literal["corpus", "lexicon", "morphemes", "model"]
     name: str
@@ -227,8 +233,17 @@ class Order(Table):
 
 
 # What a job computes does not depend on these, so they may differ between attempts.
-PLAN_AND_CADENCE = ("checkpoint", "runner", "train.micro_batch", "train.layers", "train.allow_shorter_context",
-                    "evaluate.prompt", "evaluate.samples", "name", "after")
+PLAN_AND_CADENCE = (
+    "checkpoint",
+    "runner",
+    "train.micro_batch",
+    "train.layers",
+    "train.allow_shorter_context",
+    "evaluate.prompt",
+    "evaluate.samples",
+    "name",
+    "after",
+)
 
 
 def fingerprint(job: JobSpec, inputs: list[InputFile]) -> str:
