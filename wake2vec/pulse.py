@@ -1,0 +1,34 @@
+"""The heartbeat: what this trainer does now, written often enough to be live and seldom enough to be free."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import asdict, replace
+from typing import Any
+
+from wake2vec.rundir import Heartbeat, RunDir, write_json
+
+MIN_SECONDS_BETWEEN_WRITES = 0.25
+
+
+class Pulse:
+    """Holds the present heartbeat; `beat` changes fields and writes it, at most a few times a second."""
+
+    def __init__(self, run: RunDir, attempt: int) -> None:
+        self._run = run
+        self._written = 0.0
+        self.now = Heartbeat(
+            attempt=attempt, pid=os.getpid(), beat=0, state="loading", step=0, steps=None, saved_step=None
+        )
+
+    def beat(self, **changes: Any) -> None:
+        urgent = changes.get("state", self.now.state) != self.now.state
+        self.now = replace(self.now, beat=self.now.beat + 1, written_at=time.time(), **changes)
+        if urgent or time.monotonic() - self._written >= MIN_SECONDS_BETWEEN_WRITES:
+            self.write()
+
+    def write(self) -> None:
+        # Not fsynced: a heartbeat says something only while the machine is up.
+        write_json(self._run.heartbeat, asdict(self.now), durable=False)
+        self._written = time.monotonic()
