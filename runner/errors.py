@@ -7,9 +7,14 @@ RunnerError                    1  a request that cannot be carried out
 ├── NeedsHelp                  1  something a person must decide
 ├── DaemonRunning             10  a living daemon has this home
 ├── StoreUnavailable          11  the store cannot be reached or written
+│   ├── StoreBusy             11  it may work in a moment; carries how long to wait
 │   ├── StoreFull             11  no room left
 │   └── SignInNeeded          17  the store wants a person to sign in
+├── NotStored                 12  the store does not hold what a record names
+├── Damaged                   12  bytes that do not match their hash
 ├── HomeUnusable              18  the home cannot be read, written or locked
+│   └── DatabaseCorrupt        18  the queue's database is not sound
+├── LeaseHeld                 20  another runner is at work on the job
 └── Fenced                    19  another runner has taken the job over
 From wake2vec.errors come SpecError and InputError (1), CheckpointCorrupt (12), NoGpu (13), GpuBusy (14),
 OutOfMemory (15) and Diverged (16).
@@ -55,6 +60,14 @@ class StoreUnavailable(RunnerError):
     exit_code = 11
 
 
+class StoreBusy(StoreUnavailable):
+    """The store may answer in a moment: a lost connection, a rate limit, a failure on its side."""
+
+    def __init__(self, message: str, *, retry_after_seconds: float | None = None) -> None:
+        self.retry_after_seconds = retry_after_seconds  # as the store asked for; None when it did not
+        super().__init__(message)
+
+
 class StoreFull(StoreUnavailable):
     """The store has no room left."""
 
@@ -65,10 +78,42 @@ class SignInNeeded(StoreUnavailable):
     exit_code = 17
 
 
+class NotStored(RunnerError):
+    """The store does not hold an object that should be there."""
+
+    exit_code = 12
+
+
+class Damaged(RunnerError):
+    """Bytes do not match the hash they were recorded with."""
+
+    exit_code = 12
+
+
+class LeaseHeld(RunnerError):
+    """Another runner is at work on the job, or was until a moment ago."""
+
+    exit_code = 20
+
+    def __init__(self, message: str, *, holder: str, seconds_left: float) -> None:
+        self.holder = holder
+        self.seconds_left = seconds_left  # until the lease counts as stale, if its holder stays silent
+        super().__init__(message)
+
+
 class HomeUnusable(RunnerError):
     """The home directory cannot be used."""
 
     exit_code = 18
+
+
+class DatabaseCorrupt(HomeUnusable):
+    """The queue's database is not sound; the daemon sets it aside and rebuilds it from the store."""
+
+    def __init__(self, place: object, problem: str) -> None:
+        super().__init__(
+            f"{place}: not a sound database ({problem}); `wake2vec-runner start` rebuilds it from the store"
+        )
 
 
 class Fenced(RunnerError):

@@ -1,0 +1,57 @@
+"""Receive an object into a file: resumed, hashed, and put in place only when every byte is right."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from runner.errors import Damaged
+from runner.store.base import Progress
+from wake2vec.rundir import FileDigest, sync_directory
+
+HASH_BYTES = 4 << 20
+
+
+def download(
+    chunks: Callable[[int], Iterator[bytes]],
+    path: Path,
+    *,
+    place: str,
+    digest: FileDigest,
+    progress: Progress | None = None,
+) -> None:
+    """`chunks(start)` yields the object's bytes from there on. Raises Damaged, and drops the part, when they are wrong."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    sha256 = hashlib.sha256()
+    with open(part, "ab+") as file:
+        size = _take_up(file.fileno(), sha256, digest.size)
+        while size < digest.size:
+            before = size
+            for chunk in chunks(size):
+                file.write(chunk)
+                sha256.update(chunk)
+                size += len(chunk)
+                if progress:
+                    progress(size)
+            if size == before:
+                break
+        file.flush()
+        os.fsync(file.fileno())
+    if (size, sha256.hexdigest()) != (digest.size, digest.sha256):
+        part.unlink()
+        raise Damaged(f"{place}: the store returned other bytes than were put there ({size}, not {digest.size})")
+    os.replace(part, path)
+    sync_directory(path.parent)
+
+
+def _take_up(handle: int, sha256: hashlib._Hash, size: int) -> int:
+    """Hash what an earlier call left, and drop what goes beyond the object."""
+    os.ftruncate(handle, min(os.fstat(handle).st_size, size))
+    position = 0
+    while chunk := os.pread(handle, HASH_BYTES, position):
+        sha256.update(chunk)
+        position += len(chunk)
+    return position

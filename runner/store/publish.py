@@ -1,0 +1,163 @@
+"""Bring files into a store and out again, in the order that makes a checkpoint durable: parts, manifest, proof, COMMIT."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from runner.errors import Damaged, NotStored
+from runner.store import journal as journals
+from runner.store.base import Progress, Store
+from runner.store.log import Log
+from runner.store.names import safe_path
+from runner.store.records import Record, commits
+from wake2vec.rundir import MANIFEST, FileDigest, digest_file, sync_directory, verify_checkpoint
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """Where a file lies in a store, and what it must be."""
+
+    id: str
+    size: int
+    sha256: str
+    md5: str
+
+    @property
+    def digest(self) -> FileDigest:
+        return FileDigest(size=self.size, sha256=self.sha256, md5=self.md5)
+
+    @classmethod
+    def of(cls, id: str, digest: FileDigest) -> Stored:
+        return cls(id=id, **asdict(digest))
+
+
+def publish_checkpoint(
+    store: Store, log: Log, folder: Path, *, epoch: int, kind: str, journal: Path, progress: Progress | None = None
+) -> Record:
+    """Make a saved checkpoint durable and return its COMMIT. Calling it again, after whatever, does the rest only.
+
+    `kind` is rolling, milestone or final. `journal` is a folder that outlives this process: ids are written there before
+    the first byte, so that a repetition continues instead of storing twice. Raises CheckpointCorrupt, Fenced (nothing
+    was committed), StoreUnavailable.
+    """
+    manifest = verify_checkpoint(folder)
+    proof = digest_file(folder / MANIFEST)
+    log.refresh()
+    if (record := committed(log.records, proof.sha256)) is not None:
+        return record
+    log.check(epoch)  # a fenced runner uploads nothing
+    files = {**manifest.files, MANIFEST: proof}  # the manifest goes last
+    stored = publish_files(
+        store, {name: folder / name for name in files}, files, folder=f"{log.name}/{folder.name}",
+        known=stored_parts(log.records), journal=journal, progress=progress,
+    )  # fmt: skip
+    for name, file in stored.items():
+        if not _is_there(store, file):
+            forget(journal, f"{log.name}/{folder.name}")
+            raise NotStored(f"{folder / name}: was stored as {file.id} and is not there; the next try stores it anew")
+    parts = {name: asdict(file) for name, file in stored.items() if name != MANIFEST}
+    payload = {"step": manifest.step, "kind": kind, "manifest": asdict(stored[MANIFEST]), "parts": parts}
+    record = log.append("COMMIT", payload, epoch=epoch)
+    forget(journal, f"{log.name}/{folder.name}")
+    return record
+
+
+def publish_files(
+    store: Store,
+    paths: Mapping[str, Path],
+    digests: Mapping[str, FileDigest],
+    *,
+    folder: str,
+    known: Mapping[str, Stored],
+    journal: Path,
+    progress: Progress | None = None,
+) -> dict[str, Stored]:
+    """Store files as `<folder>/<name>`, except those whose sha256 is among `known`; returns where each one is.
+
+    In the order given; a known file that the store has lost is stored again. `forget` the journal once the result is
+    recorded in a log.
+    """
+    found = {name: known[digests[name].sha256] for name in paths if digests[name].sha256 in known}
+    found = {name: file for name, file in found.items() if _is_there(store, file)}
+    names = {name: f"{folder}.*/{name}" for name in paths if name not in found}
+    place = journal_of(journal, folder)
+    ids = journals.take_ids(store, place, {digests[name].sha256: pattern for name, pattern in names.items()})
+    done = 0
+    for name, pattern in names.items():
+        id = ids[digests[name].sha256]
+        try:
+            store.put(paths[name], id=id, name=pattern, digest=digests[name], progress=shifted(progress, done))
+        except (Damaged, NotStored):
+            journals.drop_id(place, digests[name].sha256)  # the id is spent: the next call stores under a new one
+            raise
+        done += digests[name].size
+        found[name] = Stored.of(id, digests[name])
+    return {name: found[name] for name in paths}
+
+
+def fetch_checkpoint(store: Store, commit: Record, into: Path, *, progress: Progress | None = None) -> Path:
+    """Bring the checkpoint of a COMMIT to `<into>/checkpoint-<step>` and return it, verified and durable.
+
+    Raises NotStored, Damaged or CheckpointCorrupt when it cannot be had; the COMMIT before is then the one to try.
+    """
+    target = into / f"checkpoint-{int(commit.payload['step'])}"
+    arriving = into / f"{target.name}.tmp" / target.name
+    manifest = Stored(**commit.payload["manifest"])
+    if not target.exists():
+        files = {name: Stored(**part) for name, part in commit.payload["parts"].items()}
+        fetch_files(store, {**files, MANIFEST: manifest}, arriving, progress=progress)
+        verify_checkpoint(arriving)
+        arriving.rename(target)
+        sync_directory(into)
+        shutil.rmtree(arriving.parent)
+    if digest_file(target / MANIFEST).sha256 != manifest.sha256:
+        raise Damaged(f"{target}: is another checkpoint than the log names; it is left alone")
+    verify_checkpoint(target)
+    return target
+
+
+def fetch_files(
+    store: Store, files: Mapping[str, Stored], into: Path, *, progress: Progress | None = None
+) -> dict[str, Path]:
+    """Bring files into a folder; what is there and right already is not fetched again."""
+    done, paths = 0, {}
+    for name, file in files.items():
+        paths[name] = safe_path(into, name)
+        if not (paths[name].is_file() and digest_file(paths[name]) == file.digest):
+            store.get(file.id, paths[name], digest=file.digest, progress=shifted(progress, done))
+        done += file.size
+    return paths
+
+
+def committed(records: Sequence[Record], manifest_sha256: str) -> Record | None:
+    """The COMMIT of that manifest, if there is one."""
+    return next((one for one in commits(records) if one.payload["manifest"]["sha256"] == manifest_sha256), None)
+
+
+def stored_parts(records: Sequence[Record]) -> dict[str, Stored]:
+    """Parts that earlier commits hold, by sha256."""
+    parts = [part for commit in commits(records) for part in commit.payload["parts"].values()]
+    return {part["sha256"]: Stored(**part) for part in parts}
+
+
+def journal_of(journal: Path, folder: str) -> Path:
+    """The file that remembers, across kills, under which ids the files of a folder are being stored."""
+    return journal / f"{folder.replace('/', '--')}.json"
+
+
+def forget(journal: Path, folder: str) -> None:
+    """Drop the ids that were set aside for a folder: its files are recorded, or never will be."""
+    journal_of(journal, folder).unlink(missing_ok=True)
+
+
+def shifted(progress: Progress | None, base: int) -> Progress | None:
+    """Progress of one file as progress of many, of which `base` bytes came before."""
+    return None if progress is None else lambda size: progress(base + size)
+
+
+def _is_there(store: Store, file: Stored) -> bool:
+    stat = store.stat(file.id)
+    return stat is not None and stat.size == file.size and (stat.md5 or file.md5) == file.md5

@@ -1,0 +1,117 @@
+"""Records of a log, and what a list of them says: pure, and the only reading of the truth about a job."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from runner.errors import Damaged
+
+Kind = Literal["ROOT", "JOB", "GENESIS", "LEASE", "COMMIT", "REGIME", "RELEASE", "DONE"]
+FORMAT = 1
+CARRY_EVERY = 64  # a record with this many before it carries what still matters, so that a reader may start there
+KEPT_COMMITS = 8  # rolling ones that a carrying record keeps; the retention keeps fewer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One entry of an append-only chain; `next_id` is the only place where its successor can be."""
+
+    log: str  # id of the first record of this log
+    seq: int
+    kind: Kind
+    epoch: int
+    nonce: str
+    payload: dict[str, Any]
+    next_id: str
+    written_at: float  # seconds since 1970 by the writer's clock; for people, never for decisions
+    holder: str
+    carried: tuple[Record, ...] | None = None
+    format: int = FORMAT
+
+    def to_bytes(self) -> bytes:
+        return json.dumps(asdict(self), ensure_ascii=False, sort_keys=True).encode()
+
+    @classmethod
+    def from_bytes(cls, body: bytes, place: str) -> Record:
+        """Raises Damaged when the body is not a record this version understands."""
+        try:
+            return cls._from_table(json.loads(body))
+        except (ValueError, TypeError, AttributeError) as error:
+            raise Damaged(
+                f"{place}: is not a record of a log ({error}); was it changed by hand, or by a newer version?"
+            ) from error
+
+    @classmethod
+    def _from_table(cls, table: dict[str, Any]) -> Record:
+        carried = table.pop("carried", None)
+        record = cls(**table, carried=None if carried is None else tuple(cls._from_table(dict(old)) for old in carried))
+        if record.format != FORMAT:
+            raise ValueError(f"format {record.format}")
+        return record
+
+
+def genesis(records: Sequence[Record]) -> dict[str, Any]:
+    """What the job is: the payload of the log's first record."""
+    return records[0].payload
+
+
+def lease(records: Sequence[Record]) -> Record | None:
+    """The newest LEASE, released or not."""
+    return next((record for record in reversed(records) if record.kind == "LEASE"), None)
+
+
+def lease_epoch(records: Sequence[Record]) -> int:
+    """The fencing number in force; 0 before the first lease."""
+    newest = lease(records)
+    return newest.epoch if newest else 0
+
+
+def is_released(records: Sequence[Record]) -> bool:
+    """Whether nobody holds the job: never leased, or the newest lease was given back."""
+    last = next((record for record in reversed(records) if record.kind in ("LEASE", "RELEASE")), None)
+    return last is None or last.kind == "RELEASE"
+
+
+def commits(records: Sequence[Record]) -> list[Record]:
+    """Durable checkpoints, oldest first. Order is the log's: a step may repeat when a later checkpoint was unreadable."""
+    return [record for record in records if record.kind == "COMMIT"]
+
+
+def newest_commit(records: Sequence[Record]) -> Record | None:
+    found = commits(records)
+    return found[-1] if found else None
+
+
+def regimes(records: Sequence[Record]) -> list[Record]:
+    return [record for record in records if record.kind == "REGIME"]
+
+
+def is_done(records: Sequence[Record]) -> bool:
+    return records[-1].kind == "DONE"
+
+
+def stored_ids(records: Sequence[Record]) -> set[str]:
+    """Ids of every object that some record names; what is in none of them is an orphan."""
+    return set(_ids([record.payload for record in records]))
+
+
+def _ids(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        own = [item for key, item in value.items() if (key == "id" or key.endswith("_id")) and isinstance(item, str)]
+        return own + [id for item in value.values() for id in _ids(item)]
+    if isinstance(value, list):
+        return [id for item in value for id in _ids(item)]
+    return []
+
+
+def condense(records: Sequence[Record]) -> list[Record]:
+    """What a later reader still needs: the genesis, the lease in force, regimes, and the commits that may still live."""
+    found = commits(records)
+    kept = {record.seq for record in found[-KEPT_COMMITS:]}
+    kept |= {record.seq for record in found if record.payload.get("kind") != "rolling"}
+    kept |= {record.seq for record in records if record.kind not in ("COMMIT", "LEASE", "RELEASE")}
+    kept |= {record.seq for record in [record for record in records if record.kind in ("LEASE", "RELEASE")][-2:]}
+    return [record for record in records if record.seq in kept]
