@@ -1,0 +1,332 @@
+"""The split vocabulary: frozen base rows beside a small trainable matrix for the new tokens.
+
+Ids below `first_new_id` belong to the base model. Ids from there on are the new tokens, and their rows are one fp32
+parameter `[n_new, d]`, whatever padding the base matrix has at those places.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from wake2vec.errors import ModelError
+
+RowMode = Literal["shared", "separate", "input"]
+
+
+class BaseRows(Protocol):
+    """Frozen (or, when everything trains, trainable) rows of a published matrix, read in blocks."""
+
+    width: int
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What `block` and `lookup` return."""
+
+    def lookup(self, ids: Tensor) -> Tensor:
+        """Rows of these ids, on the device of the ids. [...] -> [..., d]"""
+
+    def block(self, start: int, stop: int) -> Tensor:
+        """Rows start to stop, on the device of the matrix. [stop - start, d]"""
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Product with every row that the published matrix has. [..., d] -> [..., V]"""
+
+    def trainable(self) -> Tensor | None:
+        """The parameter itself, when its gradient is wanted."""
+
+
+class PlainRows(nn.Module):
+    """The published matrix as it came: same dtype, same bits."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.weight = weight if isinstance(weight, nn.Parameter) else nn.Parameter(weight, requires_grad=False)
+        self.width = weight.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        return self.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.weight.dtype
+
+    def lookup(self, ids: Tensor) -> Tensor:
+        return F.embedding(ids, self.weight)
+
+    def block(self, start: int, stop: int) -> Tensor:
+        return self.weight.detach()[start:stop]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        # the whole published matrix in one product: other shapes may round differently, and G7 promises the same bits
+        return F.linear(hidden, self.weight)
+
+    def trainable(self) -> Tensor | None:
+        return self.weight if self.weight.requires_grad else None
+
+
+def gradient_of(parameter: Tensor) -> Tensor:
+    """The gradient buffer of a parameter, made of zeros when there is none yet."""
+    if parameter.grad is None:
+        parameter.grad = torch.zeros_like(parameter)
+    return parameter.grad
+
+
+class _MergeNewRows(torch.autograd.Function):
+    """Put the new rows in their places; in the backward pass add their gradient straight into `rows.grad`.
+
+    Plain autograd would build a dense `[n_new, d]` matrix in every micro-batch and add it afterwards.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, base: Tensor, rows: Tensor, ids: Tensor, first_new_id: int) -> Tensor:
+        is_new = ids >= first_new_id  # [...]
+        new = F.embedding(torch.where(is_new, ids - first_new_id, 0), rows.detach())
+        ctx.save_for_backward(ids)
+        ctx.rows, ctx.first_new_id = rows, first_new_id
+        return torch.where(is_new.unsqueeze(-1), new.to(base.dtype), base)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (ids,) = ctx.saved_tensors
+        is_new = (ids >= ctx.first_new_id).unsqueeze(-1)
+        if ctx.rows.requires_grad:
+            add_row_gradients(gradient_of(ctx.rows), ids, grad, ctx.first_new_id)
+        base = grad.masked_fill(is_new, 0) if ctx.needs_input_grad[0] else None
+        return base, None, None, None
+
+
+def add_row_gradients(total: Tensor, ids: Tensor, grad: Tensor, first_new_id: int) -> None:
+    """Add the gradients at new tokens to their rows, in a fixed order and without asking the device which they are."""
+    ids, grad = ids.flatten(), grad.flatten(0, -2)  # [tokens], [tokens, d]
+    is_new = ids >= first_new_id
+    # base tokens add a zero; spread over the rows, as many zeros on one row would queue up behind each other
+    spread = torch.arange(ids.numel(), device=ids.device) % total.shape[0]
+    row = torch.where(is_new, ids - first_new_id, spread)
+    values = grad.to(total.dtype).masked_fill(~is_new.unsqueeze(-1), 0)
+    # index_put_ sorts by row and adds one after the other; index_add_ on CUDA adds in whatever order threads arrive
+    total.index_put_((row,), values, accumulate=True)
+
+
+class SplitEmbedding(nn.Module):
+    """Input side: base rows looked up, new rows put in at ids >= first_new_id. The result has the base's dtype."""
+
+    def __init__(
+        self, base: BaseRows | Tensor, first_new_id: int, rows: nn.Parameter, *, scale: Tensor | None = None
+    ) -> None:
+        super().__init__()
+        self.base = PlainRows(base) if isinstance(base, Tensor) else base
+        self.first_new_id = first_new_id
+        self.rows = rows  # [n_new, d] fp32
+        self.scale = scale
+
+    @property
+    def num_embeddings(self) -> int:
+        return self.first_new_id + self.rows.shape[0]
+
+    def forward(self, ids: Tensor) -> Tensor:
+        base = self.base.lookup(ids.clamp(max=self.first_new_id - 1))
+        merged = base if not self.rows.shape[0] else _MergeNewRows.apply(base, self.rows, ids, self.first_new_id)  # type: ignore[no-untyped-call]
+        return merged if self.scale is None else merged * self.scale.to(merged.dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """A stretch of the output vocabulary: its first id, its rows and, when they train, the matrix they are cut from."""
+
+    start: int
+    weight: Tensor  # [block, d], in the asked dtype
+    bias: Tensor | None  # [block]
+    trains: Tensor | None
+    cut: slice
+
+    def gradient(self) -> Tensor | None:
+        """Where the gradient of this stretch is to be added, made when first asked for. [block, d]"""
+        return None if self.trains is None else gradient_of(self.trains)[self.cut]
+
+
+class SplitHead(nn.Module):
+    """Output side: logits of base tokens, then of new tokens. Training reads `blocks`; `forward` is for generation."""
+
+    def __init__(
+        self,
+        base: BaseRows | Tensor,
+        first_new_id: int,
+        rows: nn.Parameter,
+        *,
+        bias: Tensor | None = None,
+        softcap: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.base = PlainRows(base) if isinstance(base, Tensor) else base
+        self.first_new_id = first_new_id
+        self.rows = rows  # [n_new, d] fp32
+        self.bias = bias  # [V]: the new tokens have none
+        self.softcap = softcap
+
+    @property
+    def out_features(self) -> int:
+        return self.first_new_id + self.rows.shape[0]
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Logits of every token. [..., d] -> [..., first_new_id + n_new]; the caller applies the soft cap."""
+        base = self.base.logits(hidden)
+        if self.bias is not None:
+            base = base + self.bias
+        new = [F.linear(hidden, block.weight) for block in self._new_blocks(hidden.dtype, 8192)]
+        return torch.cat([base[..., : self.first_new_id], *new], dim=-1)
+
+    def blocks(self, dtype: torch.dtype, size: int) -> Iterator[Block]:
+        """The whole output vocabulary in stretches of at most `size` ids, none across the border of base and new."""
+        trainable = self.base.trainable()
+        for start in range(0, self.first_new_id, size):
+            stop = min(start + size, self.first_new_id)
+            yield Block(
+                start=start,
+                weight=self.base.block(start, stop).to(dtype),
+                bias=None if self.bias is None else self.bias[start:stop],
+                trains=trainable,
+                cut=slice(start, stop),
+            )
+        yield from self._new_blocks(dtype, size)
+
+    def _new_blocks(self, dtype: torch.dtype, size: int) -> Iterator[Block]:
+        rows = self.rows.detach()
+        for start in range(0, rows.shape[0], size):
+            stop = min(start + size, rows.shape[0])
+            yield Block(
+                start=self.first_new_id + start,
+                weight=rows[start:stop].to(dtype),
+                bias=None,
+                trains=self.rows if self.rows.requires_grad else None,
+                cut=slice(start, stop),
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstalledRows:
+    """What `install_rows` put into a model."""
+
+    embedding: SplitEmbedding
+    head: SplitHead
+    mode: RowMode
+    was_tied: bool
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """The row matrices that train, by the name they have in a checkpoint."""
+        if self.mode == "shared":
+            return {"rows": self.embedding.rows}
+        if self.mode == "input":
+            return {"rows.input": self.embedding.rows}
+        return {"rows.input": self.embedding.rows, "rows.output": self.head.rows}
+
+    def everything(self) -> dict[str, nn.Parameter]:
+        """All new rows, trained or not."""
+        if self.mode == "shared":
+            return {"rows": self.embedding.rows}
+        return {"rows.input": self.embedding.rows, "rows.output": self.head.rows}
+
+
+def resolve_mode(asked: str, *, tied: bool) -> RowMode:
+    """`auto`: one row set where the model shares its matrices, two where it does not."""
+    if asked == "auto":
+        return "shared" if tied else "separate"
+    if asked in ("shared", "separate", "input"):
+        return asked  # type: ignore[return-value]
+    raise ModelError("vocab.rows", f"unknown choice {asked!r}", "use auto, shared, separate or input")
+
+
+def is_tied(model: Any) -> bool:
+    """Whether the loaded model really shares its two matrices (the config alone is no proof)."""
+    return _weight(model, "input") is _weight(model, "output")
+
+
+def install_rows(
+    model: Any, *, first_new_id: int, mode: RowMode, input_rows: Tensor, output_rows: Tensor | None = None
+) -> InstalledRows:
+    """Swap the split matrices into a causal LM; the published weights stay as they are, to the bit.
+
+    `shared` uses `input_rows` on both sides. `input` freezes `output_rows`. Raises ModelError where the model's parts
+    are not found, and where an id below `first_new_id` has no base row.
+    """
+    tied = is_tied(model)
+    embedding, head = _weight(model, "input"), _weight(model, "output")
+    for side, weight in (("input", embedding), ("output", head)):
+        if weight.shape[0] < first_new_id:
+            raise ModelError(
+                f"{side} matrix of {_name(model)}",
+                f"has {weight.shape[0]} rows, but new ids start at {first_new_id}",
+                "use the tokenizer that belongs to the model",
+            )
+    rows_in = _row_parameter(input_rows, embedding)
+    if mode == "shared":
+        rows_out = rows_in
+    else:
+        rows_out = _row_parameter(
+            input_rows if output_rows is None else output_rows, head, trainable=mode == "separate"
+        )
+    installed = InstalledRows(
+        embedding=_split_embedding(model, embedding, first_new_id, rows_in),
+        head=_split_head(model, head, first_new_id, rows_out),
+        mode=mode,
+        was_tied=tied,
+    )
+    model.set_input_embeddings(installed.embedding)
+    model.set_output_embeddings(installed.head)
+    model.config.vocab_size = installed.head.out_features
+    # the split parts share what they must share; the library must not tie the modules as wholes
+    model.config.tie_word_embeddings = False
+    return installed
+
+
+def _split_embedding(model: Any, weight: Tensor, first_new_id: int, rows: nn.Parameter) -> SplitEmbedding:
+    module = model.get_input_embeddings()
+    scale = getattr(module, "embed_scale", None)  # Gemma multiplies inside its embedding
+    if scale is not None and not isinstance(scale, Tensor):
+        scale = torch.tensor(float(scale), device=weight.device)
+    return SplitEmbedding(weight, first_new_id, rows, scale=scale)
+
+
+def _split_head(model: Any, weight: Tensor, first_new_id: int, rows: nn.Parameter) -> SplitHead:
+    for key in ("logit_scale", "logits_scaling", "logits_scale"):
+        if (value := getattr(model.config, key, None)) not in (None, 1, 1.0):
+            raise ModelError(
+                _name(model),
+                f"scales its logits ({key} = {value}), which the blocked loss does not do",
+                "choose another base",
+            )
+    bias = getattr(model.get_output_embeddings(), "bias", None)
+    softcap = getattr(model.config, "final_logit_softcapping", None)
+    return SplitHead(weight, first_new_id, rows, bias=bias, softcap=softcap)
+
+
+def _row_parameter(rows: Tensor, beside: Tensor, *, trainable: bool = True) -> nn.Parameter:
+    if rows.ndim != 2 or rows.shape[1] != beside.shape[1]:
+        raise ModelError("new rows", f"have shape {tuple(rows.shape)}, expected [n_new, {beside.shape[1]}]")
+    return nn.Parameter(rows.detach().to(beside.device, torch.float32, copy=True), requires_grad=trainable)
+
+
+def _weight(model: Any, side: Literal["input", "output"]) -> Tensor:
+    """The published matrix of one side, or a ModelError that names what the model does have."""
+    module = getattr(model, f"get_{side}_embeddings")()
+    weight = getattr(module, "weight", None)
+    if not isinstance(weight, Tensor) or weight.ndim != 2 or not math.prod(weight.shape):
+        tree = ", ".join(
+            f"{name}: {type(child).__name__}" for name, child in model.named_modules() if name.count(".") < 2
+        )
+        raise ModelError(_name(model), f"no {side} embedding matrix was found", f"the modules are {tree}")
+    return weight
+
+
+def _name(model: Any) -> str:
+    return getattr(model.config, "name_or_path", "") or type(model).__name__
