@@ -22,7 +22,7 @@ def download(
     digest: FileDigest,
     progress: Progress | None = None,
 ) -> None:
-    """`chunks(start)` yields the object's bytes from there on. Raises Damaged, and drops the part, when they are wrong."""
+    """`chunks(start)` yields the object's bytes from there on. Raises Damaged when they are wrong."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
     sha256 = hashlib.sha256()

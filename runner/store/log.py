@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from runner.errors import Fenced, NotStored
+from runner.errors import Fenced, NotStored, StoreBusy
 from runner.store.base import Store
 from runner.store.records import CARRY_EVERY, Kind, Record, condense, is_done, is_released, lease_epoch
 
@@ -151,7 +151,9 @@ class Log:
             self.refresh()
         else:
             self.records.append(replace(record, carried=None))
-        there = next(found for found in self.records if found.seq == seq)
+        there = next((found for found in self.records if found.seq == seq), None)
+        if there is None:
+            raise StoreBusy(f"{tail.next_id}: taken by a record that cannot be read yet")
         return there, there.nonce == record.nonce
 
     def _fenced(self, by: Record) -> Fenced:

@@ -11,7 +11,7 @@ from runner.store.retry import RetryingStore
 
 
 def open_store(url: str, home: Path) -> Store:
-    """`dir:PATH`, `drive:FOLDER` or `fs:URL`. Nothing is read or written yet; credentials and journals lie under `home`."""
+    """`dir:PATH`, `drive:FOLDER` or `fs:URL`. Nothing is read or written yet; credentials and journals are in `home`."""
     scheme, _, rest = url.partition(":")
     if scheme not in _KINDS or not rest:
         raise RunnerError(f"--store {url!r}: not a store; use dir:PATH, drive:FOLDER or fs:URL")

@@ -1,4 +1,4 @@
-"""Bring files into a store and out again, in the order that makes a checkpoint durable: parts, manifest, proof, COMMIT."""
+"""Bring files into a store and out again, in the order that makes them durable: parts, manifest, proof, COMMIT."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def publish_checkpoint(
 ) -> Record:
     """Make a saved checkpoint durable and return its COMMIT. Calling it again, after whatever, does the rest only.
 
-    `kind` is rolling, milestone or final. `journal` is a folder that outlives this process: ids are written there before
-    the first byte, so that a repetition continues instead of storing twice. Raises CheckpointCorrupt, Fenced (nothing
-    was committed), StoreUnavailable.
+    `kind` is rolling, milestone or final. `journal` is a folder that outlives this process: ids are written there
+    before the first byte, so that a repetition continues instead of storing twice. Raises CheckpointCorrupt, Fenced
+    (nothing was committed), StoreUnavailable.
     """
     manifest = verify_checkpoint(folder)
     proof = digest_file(folder / MANIFEST)

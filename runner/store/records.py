@@ -76,7 +76,7 @@ def is_released(records: Sequence[Record]) -> bool:
 
 
 def commits(records: Sequence[Record]) -> list[Record]:
-    """Durable checkpoints, oldest first. Order is the log's: a step may repeat when a later checkpoint was unreadable."""
+    """Durable checkpoints in the order of the log: a step may repeat when a later checkpoint could not be read."""
     return [record for record in records if record.kind == "COMMIT"]
 
 
@@ -108,7 +108,7 @@ def _ids(value: Any) -> list[str]:
 
 
 def condense(records: Sequence[Record]) -> list[Record]:
-    """What a later reader still needs: the genesis, the lease in force, regimes, and the commits that may still live."""
+    """What a later reader still needs: genesis, regimes, the lease in force, and the commits that may still live."""
     found = commits(records)
     kept = {record.seq for record in found[-KEPT_COMMITS:]}
     kept |= {record.seq for record in found if record.payload.get("kind") != "rolling"}

@@ -34,9 +34,7 @@ def add_job(root: Log, job: str, *, fingerprint: str, genesis: dict[str, Any]) -
         payload = {"job": job, "fingerprint": fingerprint, "genesis_id": log.first_id}
         entry = root.append_shared("JOB", payload, unless=lambda records: jobs(records).get(job))
     if entry.payload["fingerprint"] != fingerprint:
-        raise JobExists(
-            f"{job}: {root.store.properties.place} holds another job of that name (added by {entry.holder}); rename yours"
-        )
+        raise JobExists(f"{job}: {root.store.properties.place} holds another job of that name; rename yours")
     return open_job(root, entry)
 
 
