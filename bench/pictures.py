@@ -1,0 +1,113 @@
+"""Render the pictures in docs/pictures: a reconstructed 41-session history, and any run directory given."""
+
+from __future__ import annotations
+
+import math
+import random
+import sys
+from pathlib import Path
+
+from wake2vec.artefacts.facts import RunFacts, SessionFact
+from wake2vec.rundir import RunDir, write_atomic
+from wake2vec.spec import JobSpec
+
+# Qwen2.5-14B P1 as its author recorded it by hand over 41 Colab sessions, February to June 2026: step: train / held-out
+# loss in nats. The train column was logged 16 times too high (accumulation) and is divided again here.
+RECORDED = """
+50:345.00/21.54 100:321.48/20.98 150:303.07/20.64 200:289.19/20.50 250:278.96/19.89 300:314.05/19.36 350:268.07/19.17
+400:256.77/18.80 450:284.28/18.42 500:249.60/17.93 550:260.29/17.74 600:232.22/17.71 650:256.27/17.67 700:226.89/17.65
+750:230.28/17.59 800:236.24/17.47 850:254.27/17.41 900:249.58/17.18 950:216.40/17.12 1000:213.99/16.95
+1050:210.99/16.90 1100:206.32/16.80 1150:206.06/16.67 1200:200.33/16.65 1250:204.93/16.41 1300:200.57/16.32
+1350:190.37/16.34 1400:197.10/16.23 1450:186.83/16.25 1500:195.01/16.14 1550:192.06/16.05 1600:182.28/16.11
+1650:189.35/16.01 1700:232.25/15.89 1750:189.83/15.81 1800:185.09/15.79 1850:220.09/15.72 1900:184.87/15.67
+1950:173.25/15.76 2000:182.05/15.63 2050:180.66/15.62 2100:170.09/15.69 2150:177.66/15.61 2200:211.59/15.53
+2250:205.27/15.45 2300:200.39/15.44 2350:162.55/15.55 2400:202.52/15.42 2450:156.75/15.50 2500:240.25/15.18
+2550:172.06/15.25 2600:202.92/15.24 2650:148.83/15.38 2700:224.45/15.05 2750:167.51/15.17 2800:195.27/15.09
+2850:193.69/15.06 2900:188.59/15.09 2950:140.21/15.12 3000:186.48/15.09
+"""
+ACCUMULATION, PEAK_LR, STEPS, SESSIONS = 16, 5e-4, 3000, 41
+VOCABULARY, NEW, BLOCKS, SEQ_LEN = 195_888, 44_223, 3221, 128
+
+
+def recorded() -> list[tuple[int, float, float]]:
+    """(step, train, held-out) in nats per token."""
+    rows = (entry.replace(":", "/").split("/") for entry in RECORDED.split())
+    return [(int(step), float(train) / ACCUMULATION, float(val)) for step, train, val in rows]
+
+
+def session_starts(seed: int = 41) -> list[int]:
+    """Steps at which 41 sessions could have begun: lengths drawn as in the notes, mean 73, two of them without gain."""
+    chance = random.Random(seed)
+    lengths = [0 if number in (7, 23) else chance.choice((40, 60, 80, 80, 80, 100, 120)) for number in range(SESSIONS)]
+    scale = STEPS / sum(lengths)
+    ends = [sum(lengths[: number + 1]) * scale for number in range(SESSIONS)]
+    return [0, *(int(end) for end in ends[:-1])]
+
+
+def restarted_lr(step: int, start: int) -> float:
+    """The learning rate of those sessions: each began its own warm-up and its own cosine over the steps left."""
+    left = STEPS - start
+    warm_up, local = max(20, left // 20), step - start
+    if local < warm_up:
+        return PEAK_LR * local / warm_up
+    return PEAK_LR * 0.5 * (1 + math.cos(math.pi * (local - warm_up) / max(1, left - warm_up)))
+
+
+def reconstruct(root: Path) -> tuple[RunDir, JobSpec, RunFacts]:
+    """A run directory with this history. Between the recorded points everything is filled in, and is no measurement."""
+    run, chance = RunDir(root=root), random.Random(3000)
+    points = recorded()
+    lines: list[str] = []
+    for step in range(1, STEPS + 1):
+        after = next(point for point in points if point[0] >= step)
+        lr = restarted_lr(step, max(start for start in session_starts() if start < step))
+        loss, seconds = after[1] + chance.gauss(0, 0.25), 118 + chance.gauss(0, 6)
+        lines.append(
+            f'{{"kind":"step","step":{step},"loss":{loss:.5f},"tokens":2048,"lr":{lr:.4e},"seconds":{seconds:.1f},'
+            f'"grad_norm":{abs(chance.gauss(0.8, 0.2)):.4f},"vram_peak_mib":{int(chance.gauss(12600, 60))}}}'
+        )
+        if step == after[0]:
+            lines.append(
+                f'{{"kind":"evaluation","step":{step},"loss":{after[2]},"tokens":45824,"ln_v":{math.log(VOCABULARY):.5f},'
+                f'"checkpoint":"checkpoint-{step}","seconds":{chance.gauss(410, 9):.0f}}}'
+            )
+    lines += [f'{{"kind":"event","step":{step},"event":"oom","text":"micro-batch 2 to 1"}}' for step in (1, 2)]
+    write_atomic(run.metrics, ("\n".join(lines) + "\n").encode(), durable=False)
+    started = [1_771_750_000 + 225_000 * number for number in range(SESSIONS)]
+    sessions = tuple(
+        SessionFact(first_step=first, started_at=at, gpu="Tesla T4")
+        for first, at in zip(session_starts(), started, strict=True)
+    )
+    job = JobSpec.model_validate(
+        {
+            "name": "qwen_p1_reconstructed",
+            "phase": "p1",
+            "model": {"base": "Qwen/Qwen2.5-14B"},
+            "vocab": {"lexicon": "lexicon"},
+            "data": {"corpus": "corpus.txt", "seq_len": SEQ_LEN},
+            "train": {"steps": STEPS, "lr": PEAK_LR},
+        }
+    )
+    facts = RunFacts(
+        model="Qwen/Qwen2.5-14B (reconstructed from the author's notes)",
+        base_tokens=VOCABULARY - NEW,
+        first_new_id=VOCABULARY - NEW,
+        n_new=NEW,
+        words_known=767,
+        train_blocks=BLOCKS,
+        held_out_windows=358,
+        sessions=sessions,
+    )
+    return run, job, facts
+
+
+def main(folder: Path) -> None:
+    from wake2vec.artefacts.write import write_artefacts
+
+    run, job, facts = reconstruct(folder / "run")
+    for path in write_artefacts(run, job=job, facts=facts):
+        print(path)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

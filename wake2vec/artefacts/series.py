@@ -1,0 +1,99 @@
+"""Figures that follow from a ledger: train loss between evaluations, differences, running means. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from wake2vec.artefacts.facts import SessionFact, session_of
+from wake2vec.artefacts.ledger import EvaluationRow, Ledger, StepRow
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """An evaluation beside what came before it. Losses in nats per token; None where there is nothing to compare."""
+
+    row: EvaluationRow
+    train: float | None  # mean over the tokens of the steps since the evaluation before
+    change: float | None  # against the evaluation before
+    gap: float | None  # held-out minus train
+    to_best: float | None  # against the best so far, itself included: 0 is a new best
+    is_best: bool
+    session: int
+    seconds_per_step: float | None
+
+
+def measure(ledger: Ledger, sessions: tuple[SessionFact, ...] = ()) -> list[Measured]:
+    """One line for each evaluation, oldest first."""
+    lines: list[Measured] = []
+    last: EvaluationRow | None = None
+    lowest = math.inf
+    for row in ledger.evaluations:
+        since = [step for step in ledger.steps if (last.step if last else -1) < step.step <= row.step]
+        train = mean_loss(since)
+        is_best = row.loss < lowest  # NaN is never a best
+        lowest = min(lowest, row.loss) if math.isfinite(row.loss) else lowest
+        lines.append(
+            Measured(
+                row=row,
+                train=train,
+                change=row.loss - last.loss if last else None,
+                gap=row.loss - train if train is not None else None,
+                to_best=row.loss - lowest if math.isfinite(lowest) else None,
+                is_best=is_best,
+                session=session_of(row.step, sessions),
+                seconds_per_step=mean_seconds(since),
+            )
+        )
+        last = row
+    return lines
+
+
+def mean_loss(rows: Sequence[StepRow]) -> float | None:
+    """Mean over tokens, not over steps; rows that are not finite are left out."""
+    finite = [row for row in rows if math.isfinite(row.loss)]
+    tokens = sum(row.tokens for row in finite)
+    if not finite:
+        return None
+    if tokens == 0:
+        return sum(row.loss for row in finite) / len(finite)
+    return sum(row.loss * row.tokens for row in finite) / tokens
+
+
+def mean_seconds(rows: Sequence[StepRow]) -> float | None:
+    known = [row.seconds for row in rows if row.seconds is not None and math.isfinite(row.seconds)]
+    return sum(known) / len(known) if known else None
+
+
+def running_mean(rows: Sequence[StepRow], weight: float = 0.95) -> list[tuple[int, float]]:
+    """Exponential mean of the train loss, corrected for its start: (step, nats). Not finite losses leave a gap."""
+    points, mean, share = [], 0.0, 0.0
+    for row in rows:
+        if not math.isfinite(row.loss):
+            continue
+        mean = weight * mean + (1 - weight) * row.loss
+        share = weight * share + (1 - weight)
+        points.append((row.step, mean / share))
+    return points
+
+
+def perplexity(nats: float) -> float:
+    """exp(nats), infinite where a double cannot hold it."""
+    try:
+        return math.exp(nats)
+    except OverflowError:
+        return math.inf
+
+
+def thin(points: Sequence[tuple[int, float]], most: int) -> list[tuple[int, float]]:
+    """At most about `most` points that keep each stretch's lowest and highest: a spike stays visible."""
+    if len(points) <= most:
+        return list(points)
+    stretch = math.ceil(2 * len(points) / most)
+    kept: list[tuple[int, float]] = []
+    for start in range(0, len(points), stretch):
+        part = points[start : start + stretch]
+        ends = {min(part, key=lambda point: point[1]), max(part, key=lambda point: point[1])}
+        kept.extend(sorted(ends))
+    return kept
