@@ -63,8 +63,8 @@ class DataTable(Table):
     corpus: str | list[str] = Field(description="Text file or files, UTF-8.")
     seq_len: int = Field(256, ge=8, le=131072, description="Target tokens in a block.")
     held_out: Annotated[float, Field(gt=0.0, lt=0.9)] = Field(0.1, description="Share of the text never trained on.")
-    split: Literal["spans", "blocks"] = Field(
-        "spans", description="spans: held out as text, before tokenisation. blocks: the original 90/10 split of blocks."
+    split: Literal["text", "blocks"] = Field(
+        "text", description="text: held out as spans of text. blocks: the original 90/10 split of token blocks."
     )
     lexicon_in_corpus: bool = Field(False, description="Append the word list to the training text, as once.")
     seed: int = Field(42, ge=0, description="Chooses the held-out text and the order of the blocks.")

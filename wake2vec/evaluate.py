@@ -1,0 +1,169 @@
+"""Measure the held-out text: language-model loss alone, in chunks whose sums survive a cut."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wake2vec.data.blocks import IGNORED, Windows
+from wake2vec.failpoints import failpoint
+from wake2vec.loss import blocked_cross_entropy
+from wake2vec.phases.base import Prepared
+from wake2vec.rundir import read_json, write_json
+from wake2vec.spec import EvaluateTable
+from wake2vec.stopping import Stop
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sums:
+    """Partial sums over held-out windows; plain floats, so that JSON gives them back to the bit."""
+
+    windows: int = 0
+    new_nats: float = 0.0
+    new_tokens: int = 0
+    base_nats: float = 0.0
+    base_tokens: int = 0
+    bytes: int = 0
+
+    @property
+    def nats(self) -> float:
+        return self.new_nats + self.base_nats
+
+    @property
+    def tokens(self) -> int:
+        return self.new_tokens + self.base_tokens
+
+
+def measure(
+    prepared: Prepared,
+    windows: Windows,
+    *,
+    first_new_id: int,
+    rows_at_once: int,
+    partial: Path,
+    key: str,
+    limit: int | None,
+    stop: Stop,
+    progress: Callable[[float], None],
+) -> Sums | None:
+    """Sums over all windows, or over an even choice of `limit` of them; None when a stop was asked for.
+
+    `partial` keeps the sums so far under `key`, which names the weights that are measured: an evaluation that a cut
+    interrupts goes on where it was.
+    """
+    chosen = choose_windows(len(windows.inputs), limit)
+    sums = _read_partial(partial, key)
+    prepared.model.eval()
+    while sums.windows < len(chosen):
+        if stop.is_asked:
+            return None
+        part = chosen[sums.windows : sums.windows + rows_at_once]
+        sums = _add(sums, prepared, windows, part, first_new_id)
+        write_json(partial, {"key": key, "sums": asdict(sums)}, durable=False)
+        failpoint("evaluation.chunk")
+        progress(sums.windows / len(chosen))
+    return sums
+
+
+def choose_windows(count: int, limit: int | None) -> list[int]:
+    """Evenly spread over the held-out text, and the same every time."""
+    if limit is None or limit >= count:
+        return list(range(count))
+    return [index * count // limit for index in range(limit)]
+
+
+def _read_partial(path: Path, key: str) -> Sums:
+    table = read_json(path)
+    return Sums(**table["sums"]) if isinstance(table, dict) and table.get("key") == key else Sums()
+
+
+@torch.no_grad()
+def _add(sums: Sums, prepared: Prepared, windows: Windows, part: list[int], first_new_id: int) -> Sums:
+    inputs = torch.from_numpy(windows.inputs[part]).to(prepared.device)  # [w, L]
+    targets = torch.from_numpy(windows.targets[part]).to(prepared.device)
+    hidden = prepared.hidden(inputs).flatten(0, 1)
+    nll = blocked_cross_entropy(hidden, prepared.rows.head, targets.flatten()).token_nll.double()  # [w * L]
+    is_new = targets.flatten() >= first_new_id
+    is_base = (targets.flatten() != IGNORED) & ~is_new
+    return Sums(
+        windows=sums.windows + len(part),
+        new_nats=sums.new_nats + float(nll[is_new].sum()),
+        new_tokens=sums.new_tokens + int(is_new.sum()),
+        base_nats=sums.base_nats + float(nll[is_base].sum()),
+        base_tokens=sums.base_tokens + int(is_base.sum()),
+        bytes=sums.bytes + int(windows.bytes[part].sum()),
+    )
+
+
+def as_row(sums: Sums, *, step: int, checkpoint: str | None, vocabulary: int, seconds: float) -> dict[str, Any]:
+    """The ledger row of an evaluation: nats per token, bits per byte, and ln V as the line to beat."""
+    return {
+        "kind": "evaluation",
+        "step": step,
+        "loss": sums.nats / sums.tokens,
+        "tokens": sums.tokens,
+        "bits_per_byte": sums.nats / math.log(2) / sums.bytes,
+        "bytes": sums.bytes,
+        "new_loss": sums.new_nats / sums.new_tokens if sums.new_tokens else None,
+        "new_tokens": sums.new_tokens,
+        "base_loss": sums.base_nats / sums.base_tokens if sums.base_tokens else None,
+        "base_tokens": sums.base_tokens,
+        "ln_v": math.log(vocabulary),
+        "checkpoint": checkpoint,
+        "seconds": seconds,
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What the evaluations so far say: the best one, and whether the job should end here."""
+
+    best_step: int | None = None
+    best_loss: float | None = None
+    without_best: int = 0
+    stop_reason: str = ""
+
+
+def judge(evaluations: list[dict[str, Any]], rules: EvaluateTable) -> Verdict:
+    """A pure function of the ledger, so that patience and the best checkpoint cannot be lost by a resume.
+
+    Step 0 is the line to beat, not a candidate: it has no checkpoint.
+    """
+    verdict = Verdict()
+    for row in sorted(evaluations, key=lambda row: int(row["step"])):
+        if row["step"] == 0:
+            continue
+        if verdict.best_loss is None or row["loss"] < verdict.best_loss - rules.min_delta:
+            verdict = Verdict(best_step=row["step"], best_loss=row["loss"])
+        else:
+            verdict = replace(verdict, without_best=verdict.without_best + 1)
+        if rules.patience is not None and verdict.without_best >= rules.patience:
+            return replace(verdict, stop_reason=f"{verdict.without_best} evaluations without a new best")
+        if reason := _stop_rule(row, rules.stop_if):
+            return replace(verdict, stop_reason=reason)
+    return verdict
+
+
+def _stop_rule(row: dict[str, Any], rule: str | None) -> str:
+    match = re.fullmatch(r"val > (\d+(?:\.\d+)?) at (\d+)", rule or "")
+    if match and row["step"] == int(match[2]) and row["loss"] > float(match[1]):
+        return f"{rule}: it is {row['loss']:.4f}"
+    return ""
+
+
+@torch.no_grad()
+def probe_loss(prepared: Prepared, windows: Windows) -> float:
+    """Loss of one short fixed window, dropout off: kept in a manifest, computed again after loading."""
+    length = min(64, windows.inputs.shape[1])
+    prepared.model.eval()
+    inputs = torch.from_numpy(windows.inputs[:1, :length]).to(prepared.device)
+    targets = torch.from_numpy(windows.targets[:1, :length]).to(prepared.device).flatten()
+    hidden = prepared.hidden(inputs).flatten(0, 1)
+    nll = blocked_cross_entropy(hidden, prepared.rows.head, targets).token_nll.double()
+    return float(nll.sum() / max(1, int((targets != IGNORED).sum())))

@@ -1,0 +1,135 @@
+"""What a job is made from, before any model is loaded: tokenizer, id map, training blocks, held-out windows."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wake2vec.data.blocks import Blocks, Windows
+from wake2vec.data.corpus import open_corpus
+from wake2vec.data.dataset import prepare
+from wake2vec.errors import InputError, ModelError
+from wake2vec.rundir import RunDir
+from wake2vec.spec import JobSpec, ModelTable, Order
+from wake2vec.vocab.idmap import IdMap
+from wake2vec.vocab.inject import inject
+from wake2vec.vocab.lexicon import read_lexicon
+
+
+@dataclass(frozen=True, kw_only=True)
+class Material:
+    run: RunDir
+    order: Order
+    tokenizer: Any
+    base_tokenizer: Any
+    idmap: IdMap
+    blocks: Blocks
+    windows: Windows
+    steps: int  # in all
+
+    @property
+    def job(self) -> JobSpec:
+        return self.order.job
+
+
+def input_paths(order: Order, role: str) -> list[Path]:
+    """Where the frozen inputs of a role lie; raises InputError when one has gone."""
+    paths = [Path(order.inputs_folder) / item.sha256 for item in order.inputs if item.role == role]
+    for path in paths:
+        if not path.is_file():
+            raise InputError(path, f"the frozen {role} of this job is gone", "enqueue the job again")
+    return paths
+
+
+def gather(run: RunDir, order: Order, say: Callable[[str], None]) -> Material:
+    """Everything cheap and likely to be wrong comes first, so that a bad input ends the attempt in seconds."""
+    job = order.job
+    assert job.model and job.data and job.train, "checked by the spec"
+    say("reading the tokenizer")
+    base_tokenizer = load_tokenizer(job.model.base, job.model)
+    if order.source is None:
+        write_vocabulary(run, order, base_tokenizer)
+    else:
+        copy_vocabulary(run, order)
+    tokenizer = load_tokenizer(str(run.vocab), None)
+    idmap = IdMap.load(run.vocab)
+    say("tokenising the text")
+    lexicon = input_paths(order, "lexicon")
+    words = read_lexicon(lexicon[0]).words if lexicon and job.data.lexicon_in_corpus else ()
+    data = prepare(
+        open_corpus(input_paths(order, "corpus"), lexicon=words),
+        tokenizer,
+        seq_len=job.data.seq_len,
+        fraction=job.data.held_out,
+        seed=job.data.seed,
+        split=job.data.split,
+    )
+    return Material(
+        run=run,
+        order=order,
+        tokenizer=tokenizer,
+        base_tokenizer=base_tokenizer,
+        idmap=idmap,
+        blocks=data.blocks,
+        windows=data.held_out,
+        steps=total_steps(job, len(data.blocks)),
+    )
+
+
+def total_steps(job: JobSpec, n_blocks: int) -> int:
+    """Steps of the whole job; `epochs` become the steps that pass over the blocks so often, the last one rounded up."""
+    assert job.train, "checked by the spec"
+    if job.train.steps is not None:
+        return job.train.steps
+    assert job.train.epochs is not None, "checked by the spec"
+    return max(1, -int(-job.train.epochs * n_blocks // job.train.batch))
+
+
+def load_tokenizer(place: str, model: ModelTable | None) -> Any:
+    """A fast tokenizer. Raises ModelError when there is none, or it cannot be read."""
+    from transformers import AutoTokenizer
+
+    options = {} if model is None else {"revision": model.revision, "trust_remote_code": model.trust_remote_code}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place, **options)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(place, f"its tokenizer cannot be loaded: {reason}", "check model.base and the network") from error
+    if not tokenizer.is_fast:
+        raise ModelError(place, "its tokenizer has no fast version", "use a model that ships a tokenizer.json")
+    return tokenizer
+
+
+def write_vocabulary(run: RunDir, order: Order, base_tokenizer: Any) -> None:
+    """Inject the lexicon once; a folder that is there already is complete, since it is renamed into place."""
+    if (run.vocab / IdMap.FILE).is_file():
+        return
+    vocab = order.job.vocab
+    assert vocab, "checked by the spec"
+    (lexicon,) = input_paths(order, "lexicon")
+    words = read_lexicon(lexicon).words
+    tokenizer, idmap = inject(base_tokenizer, words, match=vocab.match, case=vocab.case)
+    temporary = run.vocab.with_name("vocab.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    tokenizer.save_pretrained(temporary)
+    idmap.save(temporary)
+    shutil.rmtree(run.vocab, ignore_errors=True)
+    temporary.rename(run.vocab)
+
+
+def copy_vocabulary(run: RunDir, order: Order) -> None:
+    """P2 speaks the vocabulary of its source, read from what the source wrote and never made anew."""
+    if (run.vocab / IdMap.FILE).is_file():
+        return
+    assert order.source, "called for P2"
+    origin = run.root / order.source.folder / "vocab"
+    if not (origin / IdMap.FILE).is_file():
+        raise InputError(origin, f"the vocabulary of {order.source.job} is missing", "run that job to its end first")
+    temporary = run.vocab.with_name("vocab.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.copytree(origin, temporary)
+    temporary.rename(run.vocab)

@@ -1,0 +1,43 @@
+"""What a phase gives the loop: a model ready to train, what trains in it, and how the result is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from wake2vec.dropout import StepKey
+from wake2vec.material import Material
+from wake2vec.rows import InstalledRows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A model that is ready to train."""
+
+    model: Any  # a causal LM of transformers, its split rows installed
+    rows: InstalledRows
+    trainable: Mapping[str, nn.Parameter]  # what the optimizer moves
+    tensors: Mapping[str, Tensor]  # what a checkpoint holds: all of the above, and new rows that are kept still
+    context: StepKey  # which samples are in the model now, for keyed dropout
+    device: torch.device
+    compute: torch.dtype
+
+    def hidden(self, inputs: Tensor) -> Tensor:
+        """Last hidden states. [b, L] -> [b, L, d]"""
+        output: Tensor = self.model.get_decoder()(input_ids=inputs, use_cache=False).last_hidden_state
+        return output
+
+
+class Phase(Protocol):
+    """One way to train. To add one: a module that satisfies this, and a line in the table of phases."""
+
+    def prepare(self, material: Material) -> Prepared:
+        """Load and dress the model. Raises InputError and ModelError before anything is trained."""
+
+    def export(self, prepared: Prepared, material: Material, folder: Path) -> None:
+        """Write the result for others to use; tensors in safetensors files, nothing that needs this program."""

@@ -1,0 +1,142 @@
+"""P2: LoRA on top of the rows that P1 trained, which stand still unless the job says otherwise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import nn
+
+from wake2vec.checkpoint import TRAINABLE, copy_to_host
+from wake2vec.dropout import StepKey, key_dropouts
+from wake2vec.errors import CheckpointCorrupt, InputError, ModelError
+from wake2vec.material import Material
+from wake2vec.model import base_logits, check_parity, freeze, load, matrices
+from wake2vec.phases.base import Prepared
+from wake2vec.phases.p1 import ROWS_FILE, load_rows
+from wake2vec.rows import InstalledRows, install_rows
+from wake2vec.rundir import manifest_sha256, verify_checkpoint
+
+ADAPTER = "default"
+
+
+def prepare(material: Material) -> Prepared:
+    lora = material.job.lora_or_default
+    train = material.job.train
+    assert train, "checked by the spec"
+    rows_in, rows_out = read_source(material)
+    model, device, compute = load(material)
+    freeze(model)
+    if rows_in.shape != (material.idmap.n_new, matrices(model)[0].shape[1]):
+        problem = f"its rows have shape {tuple(rows_in.shape)}, the model wants [{material.idmap.n_new}, d]"
+        raise InputError(material.run.source, problem, "P2 needs the same base model as its P1")
+    before = base_logits(model, material)
+    installed = install_rows(
+        model,
+        first_new_id=material.idmap.first_new_id,
+        mode="shared" if rows_out is None else "separate",
+        input_rows=rows_in,
+        output_rows=rows_out,
+    )
+    check_parity(model, material, before)
+    context = StepKey()
+    adapters = add_lora(model, lora_options(material), context, train.seed)
+    if lora.train == "all":
+        trainable = everything(model, installed)
+    else:
+        trainable = adapters | (installed.trainable() if lora.train == "lora+rows" else {})
+    for parameter in installed.everything().values():
+        parameter.requires_grad_(any(parameter is other for other in trainable.values()))
+    return Prepared(
+        model=model,
+        rows=installed,
+        trainable=trainable,
+        tensors=dict(trainable),
+        context=context,
+        device=device,
+        compute=compute,
+    )
+
+
+def read_source(material: Material) -> tuple[Any, Any]:
+    """Rows of the P1 checkpoint that the order names; raises InputError when it is not the one."""
+    from safetensors.torch import load_file
+
+    source = material.order.source
+    assert source, "the runner names the source of every P2"
+    folder = material.run.root / source.folder / f"checkpoint-{source.step}"
+    try:
+        verify_checkpoint(folder)
+        if manifest_sha256(folder) != source.manifest_sha256:
+            raise CheckpointCorrupt(folder, "is not the checkpoint that this job was started from")
+    except (CheckpointCorrupt, OSError) as error:
+        raise InputError(folder, f"the rows of {source.job} cannot be used: {error}", "retry the job") from error
+    return load_rows(load_file(folder / TRAINABLE))
+
+
+def lora_options(material: Material) -> dict[str, Any]:
+    lora = material.job.lora_or_default
+    return {
+        "r": lora.r,
+        "lora_alpha": lora.alpha,
+        "lora_dropout": lora.dropout,
+        "target_modules": list(lora.targets),
+        "bias": "none",
+        "task_type": "CAUSAL_LM",
+    }
+
+
+def add_lora(model: Any, options: dict[str, Any], context: StepKey, seed: int) -> dict[str, nn.Parameter]:
+    """Put PEFT's LoRA layers into the model in place; start and dropout depend on the seed and the names alone."""
+    import torch
+    from peft import LoraConfig, inject_adapter_in_model
+
+    try:
+        inject_adapter_in_model(LoraConfig(**options), model, adapter_name=ADAPTER)
+    except ValueError as error:
+        raise ModelError("lora.targets", str(error).splitlines()[0], "name modules that the model has") from error
+    key_dropouts(model, context, seed)
+    adapters = {name: parameter for name, parameter in model.named_parameters() if "lora_" in name}
+    generator = torch.Generator()
+    with torch.no_grad():
+        for place, (name, parameter) in enumerate(sorted(adapters.items())):
+            parameter.data = parameter.data.float()
+            generator.manual_seed(seed * 1_000_003 + place)
+            if "lora_A" in name:  # as PEFT: Kaiming uniform with a = sqrt(5), that is U(-1/sqrt(in), 1/sqrt(in))
+                bound = parameter.shape[1] ** -0.5
+                start = torch.rand(parameter.shape, generator=generator) * 2 * bound - bound
+                parameter.copy_(start)
+            else:
+                parameter.zero_()
+            parameter.requires_grad_(True)
+    return adapters
+
+
+def everything(model: Any, rows: InstalledRows) -> dict[str, nn.Parameter]:
+    """Every weight of an unquantised model, adapters and new rows."""
+    found: dict[str, nn.Parameter] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.is_floating_point():
+            raise ModelError("lora.train", "all needs an unquantised model", 'set model.load to "fp32"')
+        if not any(parameter is row for row in rows.everything().values()):
+            found[name] = parameter.requires_grad_(True)
+    return found | rows.everything()
+
+
+def export(prepared: Prepared, material: Material, folder: Path) -> None:
+    """A PEFT adapter folder, the rows it was trained with, the tokenizer and the id map."""
+    from peft import LoraConfig, get_peft_model_state_dict
+
+    model = prepared.model
+    # Never the embedding: PEFT's default would store both full matrices again.
+    state = get_peft_model_state_dict(model, adapter_name=ADAPTER, save_embedding_layers=False)
+    config = LoraConfig(**lora_options(material), inference_mode=True)
+    config.base_model_name_or_path = material.job.model.base if material.job.model else ""
+    save_file(copy_to_host(state), folder / "adapter_model.safetensors")
+    config.save_pretrained(str(folder))
+    save_file(copy_to_host(prepared.rows.everything()), folder / ROWS_FILE)
+    if material.job.lora_or_default.train == "all":
+        save_file(copy_to_host(prepared.tensors), folder / "weights.safetensors")
+    material.tokenizer.save_pretrained(folder)
+    material.idmap.save(folder)

@@ -1,0 +1,151 @@
+"""One optimizer step: the gradient of the whole step whatever the micro-batch, then one update."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wake2vec.data.blocks import Blocks
+from wake2vec.data.order import blocks_of_step
+from wake2vec.errors import Diverged
+from wake2vec.failpoints import failpoint
+from wake2vec.loss import IGNORE, blocked_cross_entropy
+from wake2vec.optim import Optimizer, clip_factor, gradient_norm
+from wake2vec.phases.base import Prepared
+from wake2vec.plan import Plan
+from wake2vec.spec import DataTable, TrainTable
+from wake2vec.stopping import Stop
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepResult:
+    """What a step measured: nats per target token, the number of tokens, the gradient norm before clipping."""
+
+    loss: float
+    tokens: int
+    grad_norm: float
+
+
+@dataclass
+class LossScale:
+    """Keeps fp16 gradients in range: halved when a step overflows, doubled after a run of clean steps.
+
+    Only powers of two, so that scaling and unscaling change no bit of what does not overflow. 1 and still for other
+    dtypes.
+    """
+
+    value: float
+    clean_steps: int = 0
+    grow_after: int = 2000
+
+    def halve(self) -> None:
+        self.value, self.clean_steps = self.value / 2, 0
+
+    def count_clean(self) -> None:
+        self.clean_steps += 1
+        if self.clean_steps >= self.grow_after and 1.0 < self.value < 2.0**24:
+            self.value, self.clean_steps = self.value * 2, 0
+
+
+class Stepper:
+    """Runs steps of one job under the present plan."""
+
+    def __init__(
+        self, prepared: Prepared, blocks: Blocks, optimizer: Optimizer, *, train: TrainTable, data: DataTable
+    ) -> None:
+        self._prepared, self._blocks, self._optimizer = prepared, blocks, optimizer
+        self._train, self._data = train, data
+
+    def run(self, step: int, *, lr: float, plan: Plan, scale: LossScale, stop: Stop) -> StepResult | None:
+        """Take the step, or return None with nothing changed when a stop was asked for in the middle of it.
+
+        A step whose fp16 gradients overflow is taken again at half the scale. Raises Diverged when the loss itself is
+        not finite, and whatever the device raises when it has no memory left: nothing has changed then either.
+        """
+        while True:
+            total, tokens = self._accumulate(step, plan, scale, stop)
+            if total is None:
+                return None
+            failpoint("step.clip")
+            norm = float(gradient_norm(self._prepared.trainable)) / scale.value
+            if math.isfinite(norm) and math.isfinite(total):
+                break
+            if not math.isfinite(total) or scale.value <= 1.0:
+                raise Diverged(f"step {step}: the loss is {total / tokens} and the gradient norm {norm}")
+            scale.halve()
+        failpoint("step.update")
+        factor = clip_factor(norm, self._train.clip_norm) / scale.value
+        self._optimizer.step(lr, gradient_factor=factor)
+        failpoint("step.updated")
+        scale.count_clean()
+        return StepResult(loss=total / tokens, tokens=tokens, grad_norm=norm)
+
+    def _accumulate(self, step: int, plan: Plan, scale: LossScale, stop: Stop) -> tuple[float | None, int]:
+        """Sum of nats over the step's targets, gradients left in place; None when a stop was asked for."""
+        self._optimizer.zero_grad()
+        self._prepared.model.train()
+        samples = range(step * self._train.batch, (step + 1) * self._train.batch)
+        indices = blocks_of_step(step, self._train.batch, len(self._blocks), self._data.seed)
+        inputs, targets = (torch.from_numpy(part).to(self._prepared.device) for part in self._blocks.batch(indices))
+        tokens = int((targets != IGNORE).sum())
+        total = torch.zeros((), dtype=torch.float64, device=self._prepared.device)
+        for start in range(0, self._train.batch, plan.micro_batch):
+            part = slice(start, start + plan.micro_batch)
+            ids = torch.tensor(samples[part], device=self._prepared.device)
+            for piece in pieces(inputs[part], targets[part], ids, plan.block_splits):
+                if stop.is_asked:
+                    return None, tokens
+                total += self._forward_backward(step, piece, scale.value / tokens)
+        return float(total), tokens
+
+    def _forward_backward(self, step: int, piece: Piece, scale: float) -> Tensor:
+        self._prepared.context.set(step=step, sample_ids=piece.samples, position_offset=piece.offsets)
+        failpoint("step.forward")
+        hidden = self._prepared.hidden(piece.inputs).flatten(0, 1)  # [tokens, d]
+        loss = blocked_cross_entropy(hidden, self._prepared.rows.head, piece.targets.flatten(), scale=scale)
+        failpoint("step.backward")
+        loss.scaled.backward()  # type: ignore[no-untyped-call]
+        return loss.token_nll.double().sum()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """What goes through the model at once."""
+
+    inputs: Tensor  # [b, s]
+    targets: Tensor  # [b, s]
+    samples: Tensor  # [b] number of each sample in the whole job
+    offsets: Tensor  # [b] where in its block each sample begins
+
+
+def pieces(inputs: Tensor, targets: Tensor, samples: Tensor, splits: int) -> list[Piece]:
+    """One piece, or with a shortened context `splits` of them: the same targets in the same order. [b, L] each"""
+    length = -(-inputs.shape[1] // splits)
+    return [
+        Piece(
+            inputs=inputs[:, start : start + length],
+            targets=targets[:, start : start + length],
+            samples=samples,
+            offsets=torch.full_like(samples, start),
+        )
+        for start in range(0, inputs.shape[1], length)
+    ]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """By type where the library has one, by text where it has not."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(sign in text for sign in OUT_OF_MEMORY_SIGNS)
+
+
+OUT_OF_MEMORY_SIGNS = ("out of memory", "cublas_status_alloc_failed", "can't allocate memory", "alloc failed")
+
+
+def as_scale(table: dict[str, Any]) -> LossScale:
+    return LossScale(value=float(table["value"]), clean_steps=int(table["clean_steps"]))
