@@ -1,7 +1,8 @@
 """Named places where a test can make the process die or the disk fail. Does nothing unless the environment asks.
 
 WAKE2VEC_FAILPOINTS="checkpoint.rename=kill:2,store.put=ENOSPC" kills at the second hit of the first and raises
-OSError(ENOSPC) at the first hit of the second. Actions: kill (SIGKILL to the process itself) or the name of an errno.
+OSError(ENOSPC) at the first hit of the second; ENOSPC:3+ goes on raising from the third hit on. Actions: kill (SIGKILL
+to the process itself) or the name of an errno. trace=FILE appends the name of every place that is passed.
 """
 
 from __future__ import annotations
@@ -11,20 +12,30 @@ import os
 import signal
 from collections import Counter
 
+VARIABLE = "WAKE2VEC_FAILPOINTS"
 _hits: Counter[str] = Counter()
 
 
 def failpoint(name: str) -> None:
-    asked = os.environ.get("WAKE2VEC_FAILPOINTS")
+    asked = os.environ.get(VARIABLE)
     if not asked:
         return
     _hits[name] += 1
     for rule in asked.split(","):
         place, _, action = rule.partition("=")
-        what, _, hit = action.partition(":")
-        if place != name or _hits[name] != int(hit or 1):
-            continue
-        if what == "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
-        number = getattr(errno, what)
-        raise OSError(number, os.strerror(number), name)
+        if place == "trace":
+            with open(action, "a") as file:
+                file.write(f"{name}\n")
+        elif place == name:
+            _strike(name, action, _hits[name])
+
+
+def _strike(name: str, action: str, hit: int) -> None:
+    what, _, when = action.partition(":")
+    wanted = int(when.rstrip("+") or 1)
+    if hit < wanted or (hit > wanted and not when.endswith("+")):
+        return
+    if what == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    number = getattr(errno, what)
+    raise OSError(number, os.strerror(number), name)

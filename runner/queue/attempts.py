@@ -1,0 +1,135 @@
+"""Sessions, and the attempts made in them: claim a job for a card, say how it ended, remember what fits the card."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from sqlalchemy import insert, select, update
+from sqlalchemy.dialects.sqlite import insert as upsert
+from sqlalchemy.exc import IntegrityError
+
+from runner.errors import IllegalTransition
+from runner.queue.database import Queue
+from runner.queue.jobs import apply_change
+from runner.queue.ledger import note
+from runner.queue.rows import Attempt, Session
+from runner.queue.tables import attempts, jobs, plan_limits, sessions
+from runner.states import Change, Outcome, Verdict
+
+
+def open_session(queue: Queue, *, machine: str, platform: str, gpu: str, started_at: float, now: float) -> Session:
+    """The running session of this machine, or a new one; sessions of other machines are closed where last seen."""
+    with queue.write() as connection:
+        open_rows = sessions.c.ended_at.is_(None)
+        found = connection.execute(select(sessions).where(open_rows, sessions.c.machine == machine)).first()
+        others = update(sessions).where(open_rows, sessions.c.machine != machine)
+        connection.execute(others.values(ended_at=sessions.c.seen_at, cause="the machine went away"))
+        if found is None:
+            row = {"machine": machine, "platform": platform, "gpu": gpu, "started_at": started_at, "seen_at": now}
+            number = connection.execute(insert(sessions).values(row).returning(sessions.c.id)).scalar_one()
+            note(connection, now, "session", f"session {number} on {platform} {gpu}".rstrip())
+            found = connection.execute(select(sessions).where(sessions.c.id == number)).one()
+        return Session(**found._mapping)
+
+
+def see_session(queue: Queue, number: int, now: float) -> None:
+    with queue.write() as connection:
+        connection.execute(update(sessions).where(sessions.c.id == number).values(seen_at=now, ended_at=None))
+
+
+def list_sessions(queue: Queue) -> list[Session]:
+    with queue.read() as connection:
+        return [Session(**row._mapping) for row in connection.execute(select(sessions).order_by(sessions.c.id))]
+
+
+def claim(queue: Queue, name: str, *, session: int, gpu: int, first_step: int, now: float) -> Attempt:
+    """Take a queued job for a card: its state and its attempt in one transaction.
+
+    Raises IllegalTransition when the job is not queued any more, or the card or the job has a live attempt.
+    """
+    with queue.write() as connection:
+        apply_change(connection, name, Change.CLAIM, now)
+        row = {"job": name, "session": session, "gpu": gpu, "started_at": now, "first_step": first_step}
+        try:
+            number = connection.execute(insert(attempts).values(row).returning(attempts.c.id)).scalar_one()
+        except IntegrityError as error:
+            raise IllegalTransition(f"{name}: GPU {gpu} or the job itself has a live attempt") from error
+        return _to_attempt(connection.execute(select(attempts).where(attempts.c.id == number)).one())
+
+
+def set_pid(queue: Queue, attempt: int, pid: int) -> None:
+    with queue.write() as connection:
+        connection.execute(update(attempts).where(attempts.c.id == attempt).values(pid=pid))
+
+
+def ask_to_stop(queue: Queue, attempt: int, now: float, cause: str) -> None:
+    """Remember that the trainer was told to end, and why."""
+    with queue.write() as connection:
+        asked = update(attempts).where(attempts.c.id == attempt, attempts.c.asked_to_stop_at.is_(None))
+        connection.execute(asked.values(asked_to_stop_at=now, cause=cause))
+
+
+def close_attempt(
+    queue: Queue,
+    attempt: Attempt,
+    verdict: Verdict,
+    now: float,
+    *,
+    outcome: Outcome,
+    last_step: int,
+    place: str = "",
+    cause: str = "",
+    remedy: str = "",
+    kept_step: int,
+) -> None:
+    """Write how the attempt ended and what becomes of its job, in one transaction."""
+    with queue.write() as connection:
+        ended = update(attempts).where(attempts.c.id == attempt.id, attempts.c.ended_at.is_(None))
+        values = {"ended_at": now, "outcome": outcome, "last_step": last_step, "place": place, "remedy": remedy}
+        if connection.execute(ended.values(**values, cause=cause or attempt.cause)).rowcount != 1:
+            raise IllegalTransition(f"attempt {attempt.id} of {attempt.job} was closed by somebody else")
+        text = f"{attempt.job} #{attempt.id}: {outcome} at step {last_step}" + (f": {cause}" if cause else "")
+        note(connection, now, "ended", text, job=attempt.job)
+        also = {"stalls": verdict.stalls, "kept_step": kept_step}
+        if verdict.change is None:
+            row = update(jobs).where(jobs.c.name == attempt.job)
+            connection.execute(row.values(**also, finishing=1, wish=None, end_now=0, reason="", remedy=""))
+            return
+        if verdict.roll_back:
+            also["rolled_back"] = 1
+        apply_change(
+            connection, attempt.job, verdict.change, now,
+            reason=verdict.reason, remedy=verdict.remedy, not_before=now + verdict.wait_seconds, **also,
+        )  # fmt: skip
+
+
+def open_attempts(queue: Queue) -> list[Attempt]:
+    with queue.read() as connection:
+        return [_to_attempt(row) for row in connection.execute(select(attempts).where(attempts.c.ended_at.is_(None)))]
+
+
+def list_attempts(queue: Queue, name: str) -> list[Attempt]:
+    with queue.read() as connection:
+        rows = connection.execute(select(attempts).where(attempts.c.job == name).order_by(attempts.c.id))
+        return [_to_attempt(row) for row in rows]
+
+
+def plan_limit(queue: Queue, gpu: str, name: str) -> dict[str, Any]:
+    """What is known to fit this card for this job; empty when nothing is."""
+    with queue.read() as connection:
+        wanted = select(plan_limits.c.plan).where(plan_limits.c.gpu == gpu, plan_limits.c.job == name)
+        found = connection.execute(wanted).scalar()
+        return dict(json.loads(found)) if found else {}
+
+
+def remember_plan(queue: Queue, gpu: str, name: str, plan: dict[str, Any], now: float) -> None:
+    with queue.write() as connection:
+        row = {"gpu": gpu, "job": name, "plan": json.dumps(plan, sort_keys=True), "at": now}
+        connection.execute(upsert(plan_limits).values(row).on_conflict_do_update(set_={"plan": row["plan"], "at": now}))
+
+
+def _to_attempt(row: Any) -> Attempt:
+    table = dict(row._mapping)
+    table["outcome"] = Outcome(table["outcome"]) if table["outcome"] else None
+    return Attempt(**table)

@@ -1,0 +1,85 @@
+"""Which checkpoints of a job are saved here and which are durable in the store, and how its log stands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import func, select, update
+from sqlalchemy.dialects.sqlite import insert as upsert
+
+from runner.queue.database import Queue
+from runner.queue.rows import Checkpoint, LogState
+from runner.queue.tables import checkpoints, logs
+
+
+def list_checkpoints(queue: Queue, job: str) -> list[Checkpoint]:
+    """Oldest first, without those that have left both places."""
+    alive = checkpoints.c.saved_at.is_not(None) | checkpoints.c.durable_at.is_not(None)
+    with queue.read() as connection:
+        rows = connection.execute(
+            select(checkpoints).where(checkpoints.c.job == job, alive).order_by(checkpoints.c.step)
+        )
+        return [Checkpoint(**{**row._mapping, "quarantined": bool(row.quarantined)}) for row in rows]
+
+
+def durable_step(queue: Queue, job: str) -> int | None:
+    """The step of the newest durable checkpoint."""
+    with queue.read() as connection:
+        wanted = select(func.max(checkpoints.c.step)).where(
+            checkpoints.c.job == job, checkpoints.c.durable_at.is_not(None), checkpoints.c.quarantined == 0
+        )
+        found = connection.execute(wanted).scalar()
+        return None if found is None else int(found)
+
+
+def mark_saved(queue: Queue, job: str, step: int, *, manifest_sha256: str, size: int, now: float) -> None:
+    """A checkpoint lies in the run directory. Other bytes at the same step are another checkpoint: not durable yet."""
+    with queue.write() as connection:
+        row = {"job": job, "step": step, "manifest_sha256": manifest_sha256, "size": size, "saved_at": now}
+        known = connection.execute(
+            select(checkpoints.c.manifest_sha256).where(checkpoints.c.job == job, checkpoints.c.step == step)
+        ).scalar()
+        if known is not None and known != manifest_sha256:
+            row |= {"durable_at": None, "quarantined": 0}
+        connection.execute(upsert(checkpoints).values(row).on_conflict_do_update(set_=row))
+
+
+def mark_gone_here(queue: Queue, job: str, step: int) -> None:
+    _update(queue, job, step, saved_at=None)
+
+
+def mark_durable(queue: Queue, job: str, step: int, *, manifest_sha256: str, size: int, now: float) -> None:
+    with queue.write() as connection:
+        row = {"job": job, "step": step, "manifest_sha256": manifest_sha256, "size": size, "durable_at": now}
+        connection.execute(upsert(checkpoints).values(row).on_conflict_do_update(set_=row))
+
+
+def mark_gone_from_store(queue: Queue, job: str, step: int) -> None:
+    _update(queue, job, step, durable_at=None)
+
+
+def quarantine(queue: Queue, job: str, step: int) -> None:
+    """Never start from this checkpoint again."""
+    _update(queue, job, step, quarantined=1, saved_at=None)
+
+
+def _update(queue: Queue, job: str, step: int, **values: Any) -> None:
+    with queue.write() as connection:
+        place = (checkpoints.c.job == job, checkpoints.c.step == step)
+        connection.execute(update(checkpoints).where(*place).values(values))
+
+
+def log_state(queue: Queue, job: str) -> LogState:
+    with queue.read() as connection:
+        row = connection.execute(select(logs).where(logs.c.job == job)).first()
+        return LogState(**{**row._mapping, "fenced": bool(row.fenced)}) if row else LogState(job=job)
+
+
+def set_log_state(queue: Queue, job: str, now: float, **values: Any) -> None:
+    """Write what changed; nothing is written when all of it stands there already."""
+    known = log_state(queue, job)
+    if known.changed_at and all(getattr(known, name) == value for name, value in values.items()):
+        return
+    with queue.write() as connection:
+        row = {"job": job, "changed_at": now, **values}
+        connection.execute(upsert(logs).values(row).on_conflict_do_update(set_=row))

@@ -1,0 +1,149 @@
+"""The queue's database file: open it, check it, read and write it in transactions, copy it."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.exc import DatabaseError, OperationalError
+
+from runner.errors import DatabaseCorrupt, HomeUnusable
+from runner.queue.tables import FORMAT, metadata
+from wake2vec.failpoints import failpoint
+
+BUSY_SECONDS = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Queue:
+    """An open database. Every write is one IMMEDIATE transaction, so that two writers wait instead of failing."""
+
+    path: Path
+    engine: Engine
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        with _told(self.path), self.engine.connect() as connection:
+            connection.execute(text("BEGIN"))
+            try:
+                yield connection
+            finally:
+                connection.execute(text("ROLLBACK"))
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        with _told(self.path), self.engine.connect() as connection:
+            connection.execute(text("BEGIN IMMEDIATE"))
+            try:
+                yield connection
+                failpoint("database.commit")
+                connection.execute(text("COMMIT"))
+            except BaseException:
+                connection.exec_driver_sql("ROLLBACK")
+                raise
+            failpoint("database.committed")
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def open_queue(path: Path) -> Queue:
+    """Raises DatabaseCorrupt when the file is no sound database, HomeUnusable when it cannot be used or is newer."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise HomeUnusable(f"{path.parent}: cannot be made: {error.strerror}; choose another --home") from error
+    engine = create_engine(
+        f"sqlite:///{path}", connect_args={"timeout": BUSY_SECONDS, "isolation_level": None, "check_same_thread": False}
+    )
+    event.listen(engine, "connect", _prepare)
+    queue = Queue(path=path, engine=engine)
+    try:
+        _set_up(queue)
+    except BaseException:
+        engine.dispose()
+        raise
+    return queue
+
+
+def _prepare(connection: sqlite3.Connection, _record: Any) -> None:
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        f"busy_timeout={int(BUSY_SECONDS * 1e3)}",
+    ):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _set_up(queue: Queue) -> None:
+    with queue.read() as connection:
+        found = connection.execute(text("PRAGMA user_version")).scalar_one()
+    if found == FORMAT:
+        return
+    if found > FORMAT:
+        raise HomeUnusable(
+            f"{queue.path}: written by a newer wake2vec-runner (format {found}, this one knows {FORMAT}); update it"
+        )
+    with queue.write() as connection:
+        metadata.create_all(connection)
+        connection.execute(text(f"PRAGMA user_version = {FORMAT}"))
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Turn the library's errors into ours, with place and remedy."""
+    try:
+        yield
+    except OperationalError as error:
+        problem = str(error.orig)
+        if "locked" in problem:
+            raise HomeUnusable(f"{path}: locked for {BUSY_SECONDS:.0f} s by another process; try again") from error
+        if "malformed" in problem:
+            raise DatabaseCorrupt(path, problem) from error
+        raise HomeUnusable(f"{path}: {problem}; see whether the disk is full or read-only") from error
+    except DatabaseError as error:
+        if isinstance(error.orig, sqlite3.IntegrityError):
+            raise
+        raise DatabaseCorrupt(path, str(error.orig)) from error
+
+
+def check_integrity(path: Path) -> None:
+    """Raises DatabaseCorrupt when SQLite finds a fault in the file."""
+    try:
+        with sqlite3.connect(path) as connection:
+            answer = str(connection.execute("PRAGMA quick_check").fetchone()[0])
+    except sqlite3.DatabaseError as error:
+        raise DatabaseCorrupt(path, str(error)) from error
+    finally:
+        if "connection" in locals():
+            connection.close()
+    if answer != "ok":
+        raise DatabaseCorrupt(path, answer)
+
+
+def set_aside(path: Path, stamp: str) -> Path:
+    """Rename a corrupt database and its side files; the person may want to look at them."""
+    target = path.with_name(f"{path.name}.corrupt-{stamp}")
+    for suffix in ("-wal", "-shm", ""):
+        source = path.with_name(path.name + suffix)
+        if source.exists():
+            os.replace(source, target.with_name(target.name + suffix))
+    return target
+
+
+def copy_database(path: Path, target: Path) -> None:
+    """A consistent copy while others write: SQLite's own backup, never a copy of the file."""
+    source, copy = sqlite3.connect(path), sqlite3.connect(target)
+    try:
+        source.backup(copy)
+        copy.execute("PRAGMA journal_mode=DELETE")
+    finally:
+        copy.close()
+        source.close()

@@ -1,0 +1,243 @@
+"""Jobs and their segments: add, list, wish, and every change of state, each compare-and-set in one transaction."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, and_, func, insert, select, update
+
+from runner.errors import IllegalTransition, JobExists, UnknownJob
+from runner.queue.database import Queue
+from runner.queue.ledger import note
+from runner.queue.rows import Job, Segment
+from runner.queue.tables import jobs, segments
+from runner.states import Change, State, Wish, next_state, plan_segments
+from wake2vec.spec import InputFile, JobSpec
+
+
+def add_job(
+    queue: Queue,
+    spec: JobSpec,
+    inputs: Sequence[InputFile],
+    fingerprint: str,
+    now: float,
+    *,
+    state: State = State.QUEUED,
+    reason: str = "",
+    again: bool = False,
+) -> Job:
+    """Raises JobExists when the name is taken, or when the same work is queued under another name and not `again`."""
+    with queue.write() as connection:
+        _refuse_a_second(connection, spec, fingerprint, again=again)
+        number = connection.execute(select(func.coalesce(func.max(jobs.c.number), 0) + 1)).scalar_one()
+        steps = spec.steps if spec.phase == "command" else spec.train.steps if spec.train else None
+        connection.execute(
+            insert(jobs).values(
+                name=spec.name,
+                number=number,
+                phase=spec.phase,
+                state=state,
+                priority=spec.runner.priority,
+                after=spec.after,
+                spec=spec.model_dump_json(),
+                inputs=json.dumps([item.model_dump() for item in inputs]),
+                fingerprint=fingerprint,
+                steps=steps,
+                created_at=now,
+                changed_at=now,
+                reason=reason,
+            )
+        )
+        if steps is not None:
+            _insert_segments(connection, spec.name, plan_segments(steps, spec.checkpoint.every_steps))
+        note(connection, now, "added", f"{spec.name}: added to the queue", job=spec.name)
+        return _job(connection, spec.name)
+
+
+def _refuse_a_second(connection: Connection, spec: JobSpec, fingerprint: str, *, again: bool) -> None:
+    taken = connection.execute(select(jobs.c.state).where(jobs.c.name == spec.name)).scalar()
+    if taken is not None:
+        raise JobExists(f"{spec.name}: a job of that name is {taken}; give the file another name =, or see `status`")
+    twin = connection.execute(
+        select(jobs.c.name).where(
+            jobs.c.fingerprint == fingerprint, jobs.c.after.is_not_distinct_from(spec.after), jobs.c.phase != "command"
+        )
+    ).scalar()
+    if twin is not None and not again:
+        raise JobExists(f"{spec.name}: {twin} is the same work under another name; add --again to train it twice")
+
+
+def get_job(queue: Queue, name: str) -> Job:
+    """Raises UnknownJob."""
+    with queue.read() as connection:
+        return _job(connection, name)
+
+
+def list_jobs(queue: Queue) -> list[Job]:
+    """Every job, in the order in which they came."""
+    with queue.read() as connection:
+        return [_to_job(row) for row in connection.execute(select(jobs).order_by(jobs.c.number))]
+
+
+def list_segments(queue: Queue, name: str) -> list[Segment]:
+    with queue.read() as connection:
+        rows = connection.execute(select(segments).where(segments.c.job == name).order_by(segments.c.number))
+        return [Segment(**row._mapping) for row in rows]
+
+
+def set_steps(queue: Queue, name: str, steps: int) -> None:
+    """Plan the segments of a job whose length its trainer has now told; nothing happens when it was known."""
+    with queue.write() as connection:
+        job = _job(connection, name)
+        if job.steps is None:
+            connection.execute(update(jobs).where(jobs.c.name == name).values(steps=steps))
+            _insert_segments(connection, name, plan_segments(steps, job.spec.checkpoint.every_steps))
+
+
+def close_segments(queue: Queue, name: str, durable_step: int, now: float) -> int:
+    """Mark the segments that a durable checkpoint at `durable_step` covers; returns how many that newly are."""
+    with queue.write() as connection:
+        covered = and_(segments.c.job == name, segments.c.last_step <= durable_step, segments.c.done_at.is_(None))
+        return connection.execute(update(segments).where(covered).values(done_at=now)).rowcount
+
+
+def change_state(
+    queue: Queue,
+    name: str,
+    change: Change,
+    now: float,
+    *,
+    reason: str = "",
+    remedy: str = "",
+    **also: Any,
+) -> Job:
+    """Raises IllegalTransition when the table forbids it or somebody else was faster, UnknownJob."""
+    with queue.write() as connection:
+        return apply_change(connection, name, change, now, reason=reason, remedy=remedy, **also)
+
+
+def apply_change(
+    connection: Connection,
+    name: str,
+    change: Change,
+    now: float,
+    *,
+    reason: str = "",
+    remedy: str = "",
+    **also: Any,
+) -> Job:
+    """The same inside a transaction that does more."""
+    job = _job(connection, name)
+    try:
+        target = next_state(job.state, change)
+    except IllegalTransition as error:
+        raise IllegalTransition(f"{name}: {error}") from None
+    values = {"state": target, "changed_at": now, "reason": reason, "remedy": remedy, "finishing": 0, **also}
+    if target is not State.RUNNING:
+        values |= {"wish": None, "end_now": 0}
+    changed = connection.execute(update(jobs).where(jobs.c.name == name, jobs.c.state == job.state).values(values))
+    if changed.rowcount != 1:
+        raise IllegalTransition(f"{name}: changed by somebody else at the same moment; look at `status`")
+    note(connection, now, str(change), f"{name}: {target}" + (f": {reason}" if reason else ""), job=name)
+    return _job(connection, name)
+
+
+def set_wish(queue: Queue, name: str, wish: Wish, now: float, *, end_now: bool = False) -> Job:
+    """Hold or cancel: at once where nothing runs, else when the trainer has saved and ended; with `end_now` unsaved.
+
+    Raises IllegalTransition for a job that has ended already.
+    """
+    change = {Wish.HOLD: Change.HOLD, Wish.CANCEL: Change.CANCEL}[wish]
+    with queue.write() as connection:
+        job = _job(connection, name)
+        if wish is Wish.HOLD and job.state is State.HELD:
+            return job
+        if job.state is not State.RUNNING:
+            return apply_change(connection, name, change, now, reason=f"{change} on request")
+        connection.execute(update(jobs).where(jobs.c.name == name).values(wish=wish, end_now=int(end_now)))
+        note(connection, now, "wish", f"{name}: {wish} was asked for", job=name)
+        return _job(connection, name)
+
+
+def kill(queue: Queue, name: str, now: float) -> Job:
+    """End the trainer now, without a checkpoint, and hold the job; `release` goes on from the newest checkpoint."""
+    job = get_job(queue, name)
+    if job.state is not State.RUNNING:
+        raise IllegalTransition(f"{name}: is {job.state}, nothing of it runs; hold or cancel it instead")
+    return set_wish(queue, name, Wish.HOLD, now, end_now=True)
+
+
+def release(queue: Queue, name: str, now: float) -> Job:
+    """Let a held job go on; a hold that was not carried out yet is taken back."""
+    with queue.write() as connection:
+        job = _job(connection, name)
+        if job.state is State.RUNNING and job.wish is Wish.HOLD and not job.end_now:
+            connection.execute(update(jobs).where(jobs.c.name == name).values(wish=None))
+            note(connection, now, "wish", f"{name}: the hold was taken back", job=name)
+            return _job(connection, name)
+        return apply_change(connection, name, Change.RELEASE, now, not_before=0.0)
+
+
+def retry(queue: Queue, name: str, now: float) -> Job:
+    """Queue a failed or cancelled job again, with a fresh budget, from its newest checkpoint; ends a back-off too."""
+    with queue.write() as connection:
+        if _job(connection, name).state is State.QUEUED:
+            connection.execute(update(jobs).where(jobs.c.name == name).values(not_before=0.0, stalls=0))
+            return _job(connection, name)
+        return apply_change(connection, name, Change.RETRY, now, not_before=0.0, stalls=0, rolled_back=0)
+
+
+def update_job(queue: Queue, name: str, **values: Any) -> None:
+    """Change columns other than the state; raises UnknownJob."""
+    with queue.write() as connection:
+        if connection.execute(update(jobs).where(jobs.c.name == name).values(values)).rowcount != 1:
+            raise UnknownJob(f"{name}: there is no such job")
+
+
+def replace_spec(connection: Connection, job: Job, spec: JobSpec, steps: int | None) -> None:
+    """Freeze a changed spec and plan the segments that are not done anew."""
+    done = select(segments.c.last_step, segments.c.number).where(
+        segments.c.job == job.name, segments.c.done_at.is_not(None)
+    )
+    first, number = connection.execute(done.order_by(segments.c.number.desc())).first() or (0, 0)
+    connection.execute(segments.delete().where(segments.c.job == job.name, segments.c.done_at.is_(None)))
+    connection.execute(
+        update(jobs)
+        .where(jobs.c.name == job.name)
+        .values(spec=spec.model_dump_json(), steps=steps, priority=spec.runner.priority)
+    )
+    if steps is not None:
+        every = spec.checkpoint.every_steps
+        planned = [(start, end) for start, end in plan_segments(steps, every) if end > first]
+        planned = [(max(start, first), end) for start, end in planned]
+        _insert_segments(connection, job.name, planned, after=number)
+
+
+def _insert_segments(connection: Connection, name: str, planned: Sequence[tuple[int, int]], after: int = 0) -> None:
+    rows = [
+        {"job": name, "number": after + number, "first_step": first, "last_step": last}
+        for number, (first, last) in enumerate(planned, start=1)
+    ]
+    if rows:
+        connection.execute(insert(segments), rows)
+
+
+def _job(connection: Connection, name: str) -> Job:
+    row = connection.execute(select(jobs).where(jobs.c.name == name)).first()
+    if row is None:
+        known = [str(known) for known in connection.execute(select(jobs.c.name).order_by(jobs.c.number)).scalars()]
+        listed = f"; known are {', '.join(known[:8])}" if known else "; the queue is empty"
+        raise UnknownJob(f"{name}: there is no such job{listed}")
+    return _to_job(row)
+
+
+def _to_job(row: Any) -> Job:
+    table = dict(row._mapping)
+    table["spec_json"], table["inputs_json"] = table.pop("spec"), table.pop("inputs")
+    table["state"] = State(table["state"])
+    table["wish"] = Wish(table["wish"]) if table["wish"] else None
+    for flag in ("end_now", "finishing", "rolled_back"):
+        table[flag] = bool(table[flag])
+    return Job(**table)

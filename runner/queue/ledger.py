@@ -1,0 +1,99 @@
+"""What happened, step by step: metrics, evaluations, regimes and events."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Table, insert, select, update
+from sqlalchemy.dialects.sqlite import insert as upsert
+
+from runner.queue.database import Queue
+from runner.queue.rows import Evaluation, Event, Metric, Regime
+from runner.queue.tables import evaluations, events, metrics, regimes
+
+_KINDS: dict[str, Table] = {"step": metrics, "evaluation": evaluations}
+
+
+def note(
+    connection: Connection, now: float, kind: str, said: str, *, job: str | None = None, origin: str | None = None
+) -> None:
+    """Add an event; one that has the `origin` of an earlier one is that one."""
+    row = {"at": now, "job": job, "kind": kind, "text": said, "origin": origin}
+    connection.execute(upsert(events).values(row).on_conflict_do_nothing())
+
+
+def add_event(queue: Queue, now: float, kind: str, said: str, *, job: str | None = None) -> None:
+    with queue.write() as connection:
+        note(connection, now, kind, said, job=job)
+
+
+def import_ledger(queue: Queue, job: str, lines: Sequence[Mapping[str, Any]], now: float, *, from_start: bool) -> None:
+    """Take over lines of a trainer's ledger. `from_start`: they are the whole ledger, and later rows are void.
+
+    A step counts once: a row that is trained again after a cut replaces the one that no checkpoint covered.
+    """
+    with queue.write() as connection:
+        if from_start:
+            _drop_what_is_not_there(connection, job, lines)
+        for line in lines:
+            if (table := _KINDS.get(str(line.get("kind")))) is not None:
+                _put(connection, table, job, line)
+            elif line.get("kind") == "event":
+                origin = f"{job}:{line.get('step')}:{line.get('event')}:{line.get('text')}"
+                said = f"{job}: step {line.get('step')}: {line.get('text') or line.get('event')}"
+                note(connection, now, str(line.get("event")), said, job=job, origin=origin)
+
+
+def _put(connection: Connection, table: Table, job: str, line: Mapping[str, Any]) -> None:
+    row = {column.name: line.get(column.name) for column in table.columns} | {"job": job}
+    rest = {name: value for name, value in row.items() if name not in ("job", "step")}
+    connection.execute(upsert(table).values(row).on_conflict_do_update(set_=rest))
+
+
+def _drop_what_is_not_there(connection: Connection, job: str, lines: Sequence[Mapping[str, Any]]) -> None:
+    for kind, table in _KINDS.items():
+        last = max((int(line["step"]) for line in lines if line.get("kind") == kind), default=-1)
+        connection.execute(table.delete().where(table.c.job == job, table.c.step > last))
+
+
+def list_metrics(queue: Queue, job: str, *, since_step: int = -1) -> list[Metric]:
+    """Rows with a step above `since_step`; those beyond the newest durable checkpoint are provisional."""
+    with queue.read() as connection:
+        wanted = select(metrics).where(metrics.c.job == job, metrics.c.step > since_step).order_by(metrics.c.step)
+        return [Metric(**row._mapping) for row in connection.execute(wanted)]
+
+
+def list_evaluations(queue: Queue, job: str) -> list[Evaluation]:
+    with queue.read() as connection:
+        wanted = select(evaluations).where(evaluations.c.job == job).order_by(evaluations.c.step)
+        return [Evaluation(**row._mapping) for row in connection.execute(wanted)]
+
+
+def list_events(queue: Queue, *, job: str | None = None, since: int = 0, limit: int = 200) -> list[Event]:
+    """The newest `limit` events with an id above `since`, oldest first."""
+    columns = (events.c.id, events.c.at, events.c.job, events.c.kind, events.c.text)
+    wanted = select(*columns).where(events.c.id > since)
+    wanted = wanted if job is None else wanted.where(events.c.job == job)
+    with queue.read() as connection:
+        rows = connection.execute(wanted.order_by(events.c.id.desc()).limit(limit)).all()
+        return [Event(**row._mapping) for row in reversed(rows)]
+
+
+def add_regime(connection: Connection, job: str, from_step: int, change: Mapping[str, Any], now: float) -> None:
+    """Record that from this step on the job runs otherwise; the sync loop carries it into the log."""
+    body = json.dumps(change, sort_keys=True)
+    connection.execute(insert(regimes).values(job=job, from_step=from_step, change=body, at=now))
+    note(connection, now, "regime", f"{job}: from step {from_step}: {body}", job=job)
+
+
+def list_regimes(queue: Queue, job: str) -> list[Regime]:
+    with queue.read() as connection:
+        rows = connection.execute(select(regimes).where(regimes.c.job == job).order_by(regimes.c.id))
+        return [Regime(**{**row._mapping, "change": json.loads(row.change)}) for row in rows]
+
+
+def mark_regime_durable(queue: Queue, number: int, now: float) -> None:
+    with queue.write() as connection:
+        connection.execute(update(regimes).where(regimes.c.id == number).values(durable_at=now))

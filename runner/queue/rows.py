@@ -1,0 +1,166 @@
+"""What the queue gives out: plain frozen data, one class per table."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from runner.states import FINAL, Outcome, State, Wish
+from wake2vec.spec import InputFile, JobSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    name: str
+    number: int
+    phase: str
+    state: State
+    wish: Wish | None
+    end_now: bool
+    finishing: bool
+    priority: int
+    after: str | None
+    spec_json: str
+    inputs_json: str
+    fingerprint: str
+    steps: int | None
+    created_at: float
+    changed_at: float
+    not_before: float
+    stalls: int
+    kept_step: int
+    rolled_back: bool
+    reason: str
+    remedy: str
+
+    @cached_property
+    def spec(self) -> JobSpec:
+        return JobSpec.model_validate_json(self.spec_json)
+
+    @cached_property
+    def inputs(self) -> list[InputFile]:
+        return [InputFile(**table) for table in json.loads(self.inputs_json)]
+
+    @property
+    def is_final(self) -> bool:
+        return self.state in FINAL
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """Steps `first_step` to `last_step` of a job, both counted as completed steps."""
+
+    job: str
+    number: int
+    first_step: int
+    last_step: int
+    done_at: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    id: int
+    machine: str
+    platform: str
+    gpu: str
+    started_at: float
+    seen_at: float
+    ended_at: float | None
+    cause: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    id: int
+    job: str
+    session: int
+    gpu: int
+    pid: int | None
+    started_at: float
+    ended_at: float | None
+    first_step: int
+    last_step: int | None
+    asked_to_stop_at: float | None
+    outcome: Outcome | None
+    place: str
+    cause: str
+    remedy: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """Saved here (`saved_at`), durable in the store (`durable_at`), or both."""
+
+    job: str
+    step: int
+    manifest_sha256: str
+    size: int
+    saved_at: float | None
+    durable_at: float | None
+    quarantined: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    job: str
+    step: int
+    loss: float | None
+    tokens: int | None
+    lr: float | None
+    grad_norm: float | None
+    seconds: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Losses in nats per token on the held-out text."""
+
+    job: str
+    step: int
+    loss: float | None
+    tokens: int | None
+    bits_per_byte: float | None
+    new_loss: float | None
+    new_tokens: int | None
+    base_loss: float | None
+    base_tokens: int | None
+    ln_v: float | None
+    checkpoint: str | None
+    seconds: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Regime:
+    """From this step on something other than the result's definition was different."""
+
+    id: int
+    job: str
+    from_step: int
+    change: dict[str, Any]
+    at: float
+    durable_at: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    id: int
+    at: float
+    job: str | None
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogState:
+    """What the sync loop knows of a job's log in the store."""
+
+    job: str
+    created_at: float | None = None
+    epoch: int | None = None
+    done_at: float | None = None
+    problem: str = ""
+    remedy: str = ""
+    fenced: bool = False
+    changed_at: float = 0.0

@@ -1,0 +1,44 @@
+"""Which job may run next, and why the others wait. Pure: the jobs are given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from runner.queue.rows import Job
+from runner.states import FINAL, State
+
+
+def claimable(jobs: Sequence[Job]) -> list[Job]:
+    """Queued jobs whose source has succeeded, in the order they are to run: priority first, then first in, first out.
+
+    Back-off and lease are for the caller to look at.
+    """
+    every = {job.name: job for job in jobs}
+    ready = [job for job in jobs if job.state is State.QUEUED and not waiting_for(job, every)]
+    return sorted(ready, key=lambda job: (-job.priority, job.number))
+
+
+def waiting_for(job: Job, every: dict[str, Job]) -> str:
+    """The source that has not succeeded yet, or nothing."""
+    source = every.get(job.after) if job.after else None
+    return "" if job.after is None or (source and source.state is State.SUCCEEDED) else job.after
+
+
+def blocked(job: Job, every: dict[str, Job]) -> str:
+    """Why the job cannot run until a person acts on its source; empty when it can."""
+    if job.after is None or job.state is not State.QUEUED:
+        return ""
+    source = every.get(job.after)
+    if source is None:
+        return f"waits for {job.after}, which is not in the queue; enqueue that job too"
+    if source.state in FINAL and source.state is not State.SUCCEEDED:
+        return f"blocked: {source.name} {source.state}; `wake2vec-runner retry {source.name}`, or cancel {job.name}"
+    if source.state is State.HELD:
+        return f"blocked: {source.name} is held; `wake2vec-runner release {source.name}`"
+    return blocked(source, every)
+
+
+def unfinished(jobs: Sequence[Job]) -> list[Job]:
+    """Jobs that can still move by themselves: neither ended, nor held, nor behind one that a person must mend."""
+    every = {job.name: job for job in jobs}
+    return [job for job in jobs if not job.is_final and job.state is not State.HELD and not blocked(job, every)]

@@ -1,0 +1,196 @@
+"""What a job can be, how an attempt can end, what a person can wish, and which change leads where. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from runner.errors import IllegalTransition
+
+
+class State(StrEnum):
+    """What a job is."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    HELD = "held"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Outcome(StrEnum):
+    """How an attempt ended: the first five are the trainer's own words, the last two are what the runner saw."""
+
+    COMPLETED = "completed"
+    YIELDED = "yielded"
+    OOM = "oom"
+    DIVERGED = "diverged"
+    FAILED = "failed"
+    LOST = "lost"
+    HUNG = "hung"
+
+
+class Wish(StrEnum):
+    """What a person asked of a job; carried out by the daemon when its trainer has ended."""
+
+    HOLD = "hold"
+    CANCEL = "cancel"
+
+
+class Change(StrEnum):
+    """What can happen to a job."""
+
+    CLAIM = "claim"
+    SUCCEED = "succeed"
+    REQUEUE = "requeue"
+    FAIL = "fail"
+    HOLD = "hold"
+    RELEASE = "release"
+    CANCEL = "cancel"
+    RETRY = "retry"
+    EXTEND = "extend"
+
+
+FINAL = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
+
+# SUCCEED also leaves queued and held: the log may say that another session finished the job.
+TRANSITIONS: dict[tuple[State, Change], State] = {
+    (State.QUEUED, Change.CLAIM): State.RUNNING,
+    (State.QUEUED, Change.HOLD): State.HELD,
+    (State.QUEUED, Change.CANCEL): State.CANCELLED,
+    (State.QUEUED, Change.SUCCEED): State.SUCCEEDED,
+    (State.QUEUED, Change.FAIL): State.FAILED,
+    (State.RUNNING, Change.SUCCEED): State.SUCCEEDED,
+    (State.RUNNING, Change.REQUEUE): State.QUEUED,
+    (State.RUNNING, Change.FAIL): State.FAILED,
+    (State.RUNNING, Change.HOLD): State.HELD,
+    (State.RUNNING, Change.CANCEL): State.CANCELLED,
+    (State.HELD, Change.RELEASE): State.QUEUED,
+    (State.HELD, Change.CANCEL): State.CANCELLED,
+    (State.HELD, Change.SUCCEED): State.SUCCEEDED,
+    (State.FAILED, Change.RETRY): State.QUEUED,
+    (State.CANCELLED, Change.RETRY): State.QUEUED,
+    (State.SUCCEEDED, Change.EXTEND): State.QUEUED,
+}
+
+
+def next_state(state: State, change: Change) -> State:
+    """Raises IllegalTransition when the table has no such change."""
+    try:
+        return TRANSITIONS[state, change]
+    except KeyError:
+        allowed = sorted(str(possible) for origin, possible in TRANSITIONS if origin == state)
+        raise IllegalTransition(f"a {state} job cannot {change}; it can: {', '.join(allowed)}") from None
+
+
+def states_before(change: Change) -> list[State]:
+    """Every state that the change can leave."""
+    return [state for state, possible in TRANSITIONS if possible == change]
+
+
+def plan_segments(steps: int, every_steps: int) -> list[tuple[int, int]]:
+    """(steps completed before it, steps completed at its end) of each segment; the last one may be shorter."""
+    return [(first, min(first + every_steps, steps)) for first in range(0, steps, every_steps)]
+
+
+def backoff_seconds(stalls: int, first_seconds: float, last_seconds: float) -> float:
+    """Wait before the next attempt: doubles with each attempt in a row that kept no new step."""
+    return 0.0 if stalls < 1 else float(min(first_seconds * 2.0 ** min(stalls - 1, 60), last_seconds))
+
+
+def is_due(not_before: float, now: float, longest_wait_seconds: float) -> bool:
+    """Whether a back-off is over. A wait longer than any we give means that the clock was set back: do not obey it."""
+    return now >= not_before or not_before - now > longest_wait_seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """What is known when an attempt has ended."""
+
+    outcome: Outcome
+    where: str = ""
+    cause: str = ""
+    remedy: str = ""
+    asked_to_stop: bool = False
+    kept_new_step: bool = False
+    same_session: bool = True
+    wish: Wish | None = None
+    stalls: int = 0
+    rolled_back: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """How often and how patiently a job without progress is tried again."""
+
+    attempts: int
+    first_seconds: float
+    last_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What becomes of the job. `change` None: everything is trained, only the store still has to have it."""
+
+    change: Change | None
+    stalls: int = 0
+    wait_seconds: float = 0.0
+    roll_back: bool = False
+    reason: str = ""
+    remedy: str = ""
+
+
+def judge(ending: Ending, budget: Budget) -> Verdict:
+    """How the job goes on after an attempt; what counts are attempts in a row that kept no new step."""
+    if ending.wish is Wish.CANCEL:
+        return Verdict(change=Change.CANCEL, reason="cancelled")
+    if ending.outcome is Outcome.COMPLETED:
+        return Verdict(change=None)
+    if ending.wish is Wish.HOLD:
+        return Verdict(change=Change.HOLD, stalls=ending.stalls, reason="held on request")
+    if permanent := _permanent_reason(ending):
+        return Verdict(change=Change.FAIL, reason=permanent, remedy=ending.remedy)
+    stalls = 0 if ending.kept_new_step else ending.stalls + _counts(ending)
+    reason = f"{ending.outcome}: {ending.cause}" if ending.cause else str(ending.outcome)
+    if stalls >= budget.attempts:
+        said = f"{stalls} attempts in a row kept no new step; the last one ended as {reason}"
+        return Verdict(change=Change.FAIL, stalls=stalls, reason=said, remedy=ending.remedy)
+    return Verdict(
+        change=Change.REQUEUE,
+        stalls=stalls,
+        wait_seconds=_wait_seconds(ending, stalls, budget),
+        roll_back=ending.outcome is Outcome.DIVERGED,
+        reason="" if ending.outcome is Outcome.YIELDED else reason,
+        remedy=ending.remedy,
+    )
+
+
+def _permanent_reason(ending: Ending) -> str:
+    if ending.outcome is Outcome.DIVERGED and ending.rolled_back:
+        return f"diverged again after going back to an older checkpoint: {ending.cause}"
+    if ending.outcome is Outcome.FAILED and ending.where == "capacity":
+        return f"does not fit the card: {ending.cause}"
+    # A set-up fault that the trainer can name a remedy for will not mend itself.
+    if ending.outcome is Outcome.FAILED and ending.where == "setup" and ending.remedy:
+        return f"cannot start: {ending.cause}"
+    return ""
+
+
+def _counts(ending: Ending) -> int:
+    """1 when the attempt goes against the budget. A vanished machine never does, nor does a stop that was asked for."""
+    if ending.outcome is Outcome.LOST:
+        return int(ending.same_session)
+    return int(not ending.asked_to_stop)
+
+
+def _wait_seconds(ending: Ending, stalls: int, budget: Budget) -> float:
+    # One crash or out-of-memory is retried at once: a fresh process is the cure. Only a series has to wait.
+    patient = stalls - 1 if ending.outcome in (Outcome.LOST, Outcome.OOM, Outcome.DIVERGED) else stalls
+    return backoff_seconds(patient, budget.first_seconds, budget.last_seconds)
+
+
+def covers(durable_steps: Sequence[int], step: int) -> bool:
+    """Whether a durable checkpoint stands at `step` or beyond it."""
+    return any(durable >= step for durable in durable_steps)
