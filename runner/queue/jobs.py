@@ -30,30 +30,55 @@ def add_job(
 ) -> Job:
     """Raises JobExists when the name is taken, or when the same work is queued under another name and not `again`."""
     with queue.write() as connection:
-        _refuse_a_second(connection, spec, fingerprint, again=again)
-        number = connection.execute(select(func.coalesce(func.max(jobs.c.number), 0) + 1)).scalar_one()
-        steps = spec.steps if spec.phase == "command" else spec.train.steps if spec.train else None
-        connection.execute(
-            insert(jobs).values(
-                name=spec.name,
-                number=number,
-                phase=spec.phase,
-                state=state,
-                priority=spec.runner.priority,
-                after=spec.after,
-                spec=spec.model_dump_json(),
-                inputs=json.dumps([item.model_dump() for item in inputs]),
-                fingerprint=fingerprint,
-                steps=steps,
-                created_at=now,
-                changed_at=now,
-                reason=reason,
-            )
+        return _add(connection, spec, inputs, fingerprint, now, state=state, reason=reason, again=again)
+
+
+def add_jobs(
+    queue: Queue, entries: Sequence[tuple[JobSpec, Sequence[InputFile], str]], now: float, *, again: bool = False
+) -> list[Job]:
+    """Add every (spec, inputs, fingerprint) or, when one of them cannot be added, none; raises as add_job does."""
+    with queue.write() as connection:
+        return [
+            _add(connection, spec, inputs, fingerprint, now, state=State.QUEUED, reason="", again=again)
+            for spec, inputs, fingerprint in entries
+        ]
+
+
+def _add(
+    connection: Connection,
+    spec: JobSpec,
+    inputs: Sequence[InputFile],
+    fingerprint: str,
+    now: float,
+    *,
+    state: State,
+    reason: str,
+    again: bool,
+) -> Job:
+    _refuse_a_second(connection, spec, fingerprint, again=again)
+    number = connection.execute(select(func.coalesce(func.max(jobs.c.number), 0) + 1)).scalar_one()
+    steps = spec.steps if spec.phase == "command" else spec.train.steps if spec.train else None
+    connection.execute(
+        insert(jobs).values(
+            name=spec.name,
+            number=number,
+            phase=spec.phase,
+            state=state,
+            priority=spec.runner.priority,
+            after=spec.after,
+            spec=spec.model_dump_json(),
+            inputs=json.dumps([item.model_dump() for item in inputs]),
+            fingerprint=fingerprint,
+            steps=steps,
+            created_at=now,
+            changed_at=now,
+            reason=reason,
         )
-        if steps is not None:
-            _insert_segments(connection, spec.name, plan_segments(steps, spec.checkpoint.every_steps))
-        note(connection, now, "added", f"{spec.name}: added to the queue", job=spec.name)
-        return _job(connection, spec.name)
+    )
+    if steps is not None:
+        _insert_segments(connection, spec.name, plan_segments(steps, spec.checkpoint.every_steps))
+    note(connection, now, "added", f"{spec.name}: added to the queue", job=spec.name)
+    return _job(connection, spec.name)
 
 
 def _refuse_a_second(connection: Connection, spec: JobSpec, fingerprint: str, *, again: bool) -> None:
