@@ -12,8 +12,9 @@ from wake2vec.data.blocks import Blocks, Windows
 from wake2vec.data.corpus import open_corpus
 from wake2vec.data.dataset import prepare
 from wake2vec.errors import InputError, ModelError
-from wake2vec.rundir import RunDir
+from wake2vec.rundir import RunDir, digest_file
 from wake2vec.spec import JobSpec, ModelTable, Order
+from wake2vec.vocab import idmap
 from wake2vec.vocab.idmap import IdMap
 from wake2vec.vocab.inject import inject
 from wake2vec.vocab.lexicon import read_lexicon
@@ -25,7 +26,8 @@ class Material:
     order: Order
     tokenizer: Any
     base_tokenizer: Any
-    idmap: IdMap
+    id_map: IdMap
+    vocab_sha256: str  # of the id map's file: a job never goes on under another one
     blocks: Blocks
     windows: Windows
     steps: int  # in all
@@ -47,7 +49,8 @@ def input_paths(order: Order, role: str) -> list[Path]:
 def gather(run: RunDir, order: Order, say: Callable[[str], None]) -> Material:
     """Everything cheap and likely to be wrong comes first, so that a bad input ends the attempt in seconds."""
     job = order.job
-    assert job.model and job.data and job.train, "checked by the spec"
+    assert job.model, "checked by the spec"
+    assert job.data, "checked by the spec"
     say("reading the tokenizer")
     base_tokenizer = load_tokenizer(job.model.base, job.model)
     if order.source is None:
@@ -55,7 +58,8 @@ def gather(run: RunDir, order: Order, say: Callable[[str], None]) -> Material:
     else:
         copy_vocabulary(run, order)
     tokenizer = load_tokenizer(str(run.vocab), None)
-    idmap = IdMap.load(run.vocab)
+    id_map = idmap.load(run.id_map)
+    id_map.check(tokenizer, run.vocab)
     say("tokenising the text")
     lexicon = input_paths(order, "lexicon")
     words = read_lexicon(lexicon[0]).words if lexicon and job.data.lexicon_in_corpus else ()
@@ -72,7 +76,8 @@ def gather(run: RunDir, order: Order, say: Callable[[str], None]) -> Material:
         order=order,
         tokenizer=tokenizer,
         base_tokenizer=base_tokenizer,
-        idmap=idmap,
+        id_map=id_map,
+        vocab_sha256=digest_file(run.id_map).sha256,
         blocks=data.blocks,
         windows=data.held_out,
         steps=total_steps(job, len(data.blocks)),
@@ -97,7 +102,8 @@ def load_tokenizer(place: str, model: ModelTable | None) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(place, **options)
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelError(place, f"its tokenizer cannot be loaded: {reason}", "check model.base and the network") from error
+        problem = f"its tokenizer cannot be loaded: {reason}"
+        raise ModelError(place, problem, "check model.base and the network") from error
     if not tokenizer.is_fast:
         raise ModelError(place, "its tokenizer has no fast version", "use a model that ships a tokenizer.json")
     return tokenizer
@@ -105,29 +111,28 @@ def load_tokenizer(place: str, model: ModelTable | None) -> Any:
 
 def write_vocabulary(run: RunDir, order: Order, base_tokenizer: Any) -> None:
     """Inject the lexicon once; a folder that is there already is complete, since it is renamed into place."""
-    if (run.vocab / IdMap.FILE).is_file():
+    if run.id_map.is_file():
         return
     vocab = order.job.vocab
     assert vocab, "checked by the spec"
     (lexicon,) = input_paths(order, "lexicon")
     words = read_lexicon(lexicon).words
-    tokenizer, idmap = inject(base_tokenizer, words, match=vocab.match, case=vocab.case)
     temporary = run.vocab.with_name("vocab.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    tokenizer.save_pretrained(temporary)
-    idmap.save(temporary)
+    injection = inject(base_tokenizer, words, directory=temporary, match=vocab.match, case=vocab.case)
+    injection.id_map.save(temporary / run.id_map.name)
     shutil.rmtree(run.vocab, ignore_errors=True)
     temporary.rename(run.vocab)
 
 
 def copy_vocabulary(run: RunDir, order: Order) -> None:
     """P2 speaks the vocabulary of its source, read from what the source wrote and never made anew."""
-    if (run.vocab / IdMap.FILE).is_file():
+    if run.id_map.is_file():
         return
     assert order.source, "called for P2"
     origin = run.root / order.source.folder / "vocab"
-    if not (origin / IdMap.FILE).is_file():
+    if not (origin / run.id_map.name).is_file():
         raise InputError(origin, f"the vocabulary of {order.source.job} is missing", "run that job to its end first")
     temporary = run.vocab.with_name("vocab.tmp")
     shutil.rmtree(temporary, ignore_errors=True)

@@ -43,7 +43,7 @@ def matrices(model: Any) -> tuple[Tensor, Tensor]:
 def parity_inputs(material: Material) -> Tensor:
     """A fixed stretch of base tokens from the held-out text. [1, tokens]"""
     ids = material.windows.inputs.flatten()
-    ids = ids[ids < material.idmap.first_new_id][:PARITY_TOKENS]
+    ids = ids[ids < material.id_map.first_new_id][:PARITY_TOKENS]
     return torch.from_numpy(ids.copy()).unsqueeze(0)
 
 
@@ -53,7 +53,7 @@ def base_logits(model: Any, material: Material) -> Tensor:
     model.eval()
     inputs = parity_inputs(material).to(next(model.parameters()).device)
     logits: Tensor = model(input_ids=inputs, use_cache=False).logits[0]
-    return logits[:, : material.idmap.first_new_id].cpu()
+    return logits[:, : material.id_map.first_new_id].cpu()
 
 
 def check_parity(model: Any, material: Material, before: Tensor) -> None:

@@ -73,6 +73,10 @@ class RunDir:
         return self.root / "vocab"
 
     @property
+    def id_map(self) -> Path:
+        return self.vocab / "vocab.json"
+
+    @property
     def source(self) -> Path:
         return self.root / "source"
 

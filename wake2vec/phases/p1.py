@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
-
 from safetensors.torch import save_file
 from torch import Tensor
 
 from wake2vec.checkpoint import copy_to_host
 from wake2vec.dropout import StepKey
-from wake2vec.material import Material, input_paths
+from wake2vec.material import Material
 from wake2vec.model import base_logits, check_parity, freeze, load, matrices
 from wake2vec.phases.base import Prepared
 from wake2vec.rows import install_rows, is_tied, resolve_mode
-from wake2vec.vocab.initial import initial_rows
+from wake2vec.vocab.initial import SPHERICAL_FACTOR, Part, initial_rows
 
 ROWS_FILE = "embed_tokens.safetensors"
 
@@ -29,7 +27,7 @@ def prepare(material: Material) -> Prepared:
     weight_in, weight_out = matrices(model)
     installed = install_rows(
         model,
-        first_new_id=material.idmap.first_new_id,
+        first_new_id=material.id_map.first_new_id,
         mode=mode,
         input_rows=first_rows(material, weight_in, "input"),
         output_rows=None if mode == "shared" else first_rows(material, weight_out, "output"),
@@ -46,22 +44,19 @@ def prepare(material: Material) -> Prepared:
     )
 
 
-def first_rows(material: Material, base: Tensor, side: str) -> Tensor:
+def first_rows(material: Material, base: Tensor, part: Part) -> Tensor:
     """How the new rows of one side start. [n_new, d]"""
     vocab, train = material.job.vocab, material.job.train
     assert vocab, "checked by the spec"
     assert train, "checked by the spec"
-    morphemes = input_paths(material.order, "morphemes")
-    options: dict[str, Any] = {"morphemes": morphemes[0]} if morphemes else {}
     return initial_rows(
-        material.idmap,
+        material.id_map,
         base,
         method=vocab.init,
         seed=train.seed,
         tokenizer=material.base_tokenizer,
-        scale=vocab.init_scale,
-        side=side,
-        **options,
+        part=part,
+        spherical_factor=SPHERICAL_FACTOR * vocab.init_scale,
     )
 
 
@@ -69,7 +64,7 @@ def export(prepared: Prepared, material: Material, folder: Path) -> None:
     """The new rows in fp32, the tokenizer and the id map."""
     save_file(copy_to_host(prepared.tensors), folder / ROWS_FILE)
     material.tokenizer.save_pretrained(folder)
-    material.idmap.save(folder)
+    material.id_map.save(folder / "vocab.json")
 
 
 def load_rows(tensors: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
@@ -77,5 +72,3 @@ def load_rows(tensors: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
     if "rows" in tensors:
         return tensors["rows"], None
     return tensors["rows.input"], tensors["rows.output"]
-
-

@@ -28,13 +28,13 @@ def prepare(material: Material) -> Prepared:
     rows_in, rows_out = read_source(material)
     model, device, compute = load(material)
     freeze(model)
-    if rows_in.shape != (material.idmap.n_new, matrices(model)[0].shape[1]):
-        problem = f"its rows have shape {tuple(rows_in.shape)}, the model wants [{material.idmap.n_new}, d]"
+    if rows_in.shape != (material.id_map.n_new, matrices(model)[0].shape[1]):
+        problem = f"its rows have shape {tuple(rows_in.shape)}, the model wants [{material.id_map.n_new}, d]"
         raise InputError(material.run.source, problem, "P2 needs the same base model as its P1")
     before = base_logits(model, material)
     installed = install_rows(
         model,
-        first_new_id=material.idmap.first_new_id,
+        first_new_id=material.id_map.first_new_id,
         mode="shared" if rows_out is None else "separate",
         input_rows=rows_in,
         output_rows=rows_out,
@@ -139,4 +139,4 @@ def export(prepared: Prepared, material: Material, folder: Path) -> None:
     if material.job.lora_or_default.train == "all":
         save_file(copy_to_host(prepared.tensors), folder / "weights.safetensors")
     material.tokenizer.save_pretrained(folder)
-    material.idmap.save(folder)
+    material.id_map.save(folder / "vocab.json")

@@ -1,0 +1,40 @@
+# Each target sets itself up on a fresh machine: a virtual environment, the pinned packages, nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+# torch is named with its exact version, since a range would fetch a build with gigabytes of CUDA.
+TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
+
+.PHONY: demo test lint bench faults schema clean
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(TORCH)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(TORCH) -e '.[dev]'
+	touch $(READY)
+
+demo: $(READY)
+	$(BIN)/python -m bench.demo
+
+test: $(READY)
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+bench: $(READY)
+	$(BIN)/python -m bench.startup
+	$(BIN)/python -m bench.cadence
+	$(BIN)/python -m bench.p1
+	$(BIN)/python -m bench.p2
+	$(BIN)/python -m bench.quality
+
+faults: $(READY)
+	$(BIN)/python -m bench.faults
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,111 @@
+"""Run one attempt: `python -m wake2vec RUN_DIR`. Reads spec.json, trains, and always leaves result.json."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import traceback
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from wake2vec.errors import GpuBusy, SpecError, Wake2vecError
+from wake2vec.failpoints import failpoint
+from wake2vec.rundir import Result, RunDir, hold_lock, read_json, write_json
+from wake2vec.spec import Order
+from wake2vec.stopping import Stop
+
+LOCK_PATIENCE_SECONDS = 3.0  # an observer's shared probe may hold the lock for an instant
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) != 1:
+        print("usage: python -m wake2vec RUN_DIR", file=sys.stderr)
+        return 2
+    run = RunDir(root=Path(arguments[0]).absolute())
+    try:
+        order = read_order(run)
+        with ExitStack() as stack:
+            take_gpu(stack, run, order)
+            run.result.unlink(missing_ok=True)
+            result = attempt(run, order)
+            write_json(run.result, asdict(result))
+    except Wake2vecError as error:  # before the lock was ours: the run directory is not ours to write in
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0 if result.outcome in ("completed", "yielded") else 1
+
+
+def read_order(run: RunDir) -> Order:
+    table = read_json(run.order)
+    try:
+        return Order.model_validate(table)
+    except ValidationError as error:
+        raise SpecError(str(run.order), []) from error
+
+
+def take_gpu(stack: ExitStack, run: RunDir, order: Order) -> None:
+    """Hold the GPU's lock before torch is even imported. Alive means: the lock is held."""
+    content = {"pid": os.getpid(), "attempt": order.attempt, "job": order.job.name}
+    give_up = time.monotonic() + LOCK_PATIENCE_SECONDS
+    while True:
+        try:
+            stack.enter_context(hold_lock(Path(order.gpu_lock), content))
+            return
+        except GpuBusy:
+            if time.monotonic() > give_up:
+                raise
+            time.sleep(0.05)
+
+
+def attempt(run: RunDir, order: Order) -> Result:
+    """Train, and turn whatever stops it into a result that says what, where and what to do."""
+    from wake2vec.pulse import Pulse
+
+    stop = Stop(order.stop_by)
+    stop.listen()
+    pulse = Pulse(run, order.attempt)
+    pulse.write()
+    failpoint("trainer.start")
+    try:
+        from wake2vec.training import train
+
+        return train(run, order, stop, pulse)
+    except Exception as error:
+        traceback.print_exc()
+        return failure(error, order, pulse)
+
+
+def failure(error: Exception, order: Order, pulse: object) -> Result:
+    from wake2vec.errors import Diverged, InputError, OutOfMemory
+    from wake2vec.pulse import Pulse
+    from wake2vec.step import is_out_of_memory
+
+    assert isinstance(pulse, Pulse)
+    now = pulse.now
+    loading = now.state in ("loading", "fitting")
+    where, outcome, remedy = ("setup" if loading else "training"), "failed", getattr(error, "remedy", "")
+    if isinstance(error, OutOfMemory) or is_out_of_memory(error):
+        where, outcome, remedy = "capacity", "oom", "a smaller seq_len, or allow_shorter_context = true"
+    elif isinstance(error, Diverged):
+        outcome, remedy = "diverged", "a lower train.lr"
+    elif isinstance(error, Wake2vecError) and not remedy:
+        remedy = "mend what the message names, then retry"
+    return Result(
+        attempt=order.attempt,
+        outcome=outcome,  # type: ignore[arg-type]
+        step=now.step,
+        steps=now.steps,
+        where=where,
+        cause=f"{type(error).__name__}: {error}" if not isinstance(error, Wake2vecError | InputError) else str(error),
+        remedy=remedy,
+        saved_step=now.saved_step,
+        plan=now.plan,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,356 @@
+"""The training loop and its state, top to bottom: evaluate, stop, step, log, save, until the job has all its steps."""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+
+from wake2vec import cadence
+from wake2vec.checkpoint import Loaded, Snapshot, Writer, copy_to_host, load_strictly, point_to_best
+from wake2vec.errors import CheckpointCorrupt, InputError, OutOfMemory
+from wake2vec.evaluate import Verdict, as_row, judge, measure, probe_loss
+from wake2vec.failpoints import failpoint
+from wake2vec.ledger import LedgerFile
+from wake2vec.material import Material
+from wake2vec.optim import Optimizer, make_optimizer
+from wake2vec.phases.base import Prepared
+from wake2vec.plan import Allowed, Failure, Plan, next_rung
+from wake2vec.pulse import Pulse
+from wake2vec.rundir import Result
+from wake2vec.schedule import learning_rate
+from wake2vec.step import LossScale, Stepper, StepResult, is_out_of_memory
+from wake2vec.stopping import Stop
+
+
+@dataclass
+class Progress:
+    """All loop state that is not a tensor; with the tensors it is everything a resume needs."""
+
+    step: int = 0
+    rows: list[dict[str, Any]] = field(default_factory=list)  # the ledger: one row a step, evaluations and events
+    scale: LossScale = field(default_factory=lambda: LossScale(value=1.0))
+    plan: Plan = field(default_factory=lambda: Plan(micro_batch=1))
+
+    @property
+    def evaluations(self) -> list[dict[str, Any]]:
+        return [row for row in self.rows if row["kind"] == "evaluation"]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "rows": self.rows,
+            "loss_scale": {"value": self.scale.value, "clean_steps": self.scale.clean_steps},
+            "plan": asdict(self.plan),
+        }
+
+    @classmethod
+    def from_json(cls, table: dict[str, Any]) -> Progress:
+        return cls(
+            step=table["step"], rows=table["rows"], scale=LossScale(**table["loss_scale"]), plan=Plan(**table["plan"])
+        )
+
+
+class Loop:
+    """One attempt at a job."""
+
+    def __init__(self, material: Material, prepared: Prepared, plan: Plan, stop: Stop, pulse: Pulse) -> None:
+        job = material.job
+        assert job.train, "checked by the spec"
+        assert job.data, "checked by the spec"
+        self.material, self.prepared, self.stop, self.pulse = material, prepared, stop, pulse
+        self.job, self.train, self.run = job, job.train, material.run
+        self.optimizer: Optimizer = make_optimizer(
+            self.train.optimizer, prepared.trainable, weight_decay=self.train.weight_decay
+        )
+        self.stepper = Stepper(prepared, material.blocks, self.optimizer, train=self.train, data=job.data)
+        first_scale = 2.0**16 if prepared.compute == torch.float16 else 1.0
+        self.progress = Progress(plan=plan, scale=LossScale(value=first_scale))
+        self.writer = Writer(self.run)
+        self.ledger = LedgerFile(self.run.metrics)
+        self.parent: str | None = None
+        self.cadence = cadence.Cadence(
+            every_steps=job.checkpoint.every_steps,
+            max_loss_seconds=60 * job.checkpoint.max_loss_minutes,
+            mean_session_seconds=60 * material.order.mean_session_minutes,
+        )
+        self.allowed = Allowed(
+            batch=self.train.batch, seq_len=job.data.seq_len, shorter_context=self.train.allow_shorter_context
+        )
+        self.saved_at = time.monotonic()
+        self.save_seconds = 0.0
+        self.step_seconds = 0.0
+        self.rate = 0.0
+
+    # ---- start ----------------------------------------------------------------------------------------------
+
+    def restore(self, loaded: Loaded) -> None:
+        """Take over a verified checkpoint, and prove by its probe loss that it is what it says."""
+        if loaded.state.get("vocab_sha256") != self.material.vocab_sha256:
+            problem = f"the id map is not the one that {loaded.folder.name} was trained with"
+            raise InputError(self.run.id_map, problem, "restore the vocab folder from the store")
+        load_strictly(self.prepared.tensors, loaded.trainable, loaded.folder)
+        self.optimizer.load_state_tensors(loaded.optimizer)
+        self.progress = Progress.from_json(loaded.state)
+        self.parent = loaded.sha256
+        self.writer.saved_step = self.progress.step
+        self.writer.saved_sha256 = self.parent
+        expected, found_loss = loaded.manifest.probe_loss, probe_loss(self.prepared, self.material.windows)
+        if expected is not None and not math.isclose(expected, found_loss, rel_tol=1e-2):
+            problem = f"its probe loss is {found_loss:.6f}, it was saved with {expected:.6f}"
+            raise CheckpointCorrupt(loaded.folder, problem)
+        bits = "the same bits" if expected == found_loss else f"a probe loss off by {found_loss - (expected or 0):.2e}"
+        self.note("resume", f"from {loaded.folder.name} with {bits}")
+
+    def begin(self) -> None:
+        self.ledger.rewrite(self.progress.rows)
+        self.pulse.beat(step=self.progress.step, steps=self.material.steps, saved_step=self.writer.saved_step)
+
+    # ---- the loop -------------------------------------------------------------------------------------------
+
+    def run_to_end(self, at_evaluation: Callable[[], None]) -> Result:
+        """Go on until the job's last step and its last evaluation, or until a stop is asked for."""
+        self.begin()
+        while True:
+            # once in a while: measure the held-out text. The checkpoint it belongs to comes first.
+            if self.evaluation_is_due():
+                if not self.evaluate():
+                    return self.leave()
+                at_evaluation()
+            verdict = self.verdict()
+            if self.progress.step >= self.material.steps or verdict.stop_reason:
+                return self.finish(verdict)
+
+            # a signal, or the known end of the session
+            if self.stop.is_asked or self.deadline_is_near():
+                return self.leave()
+
+            result = self.step()
+            if result is None:
+                continue
+            self.log(result)
+
+            # once in a while: save. Only the copy to the host keeps training waiting.
+            if self.save_is_due():
+                self.save()
+
+    def step(self) -> StepResult | None:
+        """One optimizer step, on a smaller plan if memory runs out; None when a stop was asked for in the middle."""
+        started = time.monotonic()
+        rate = learning_rate(
+            self.progress.step,
+            peak=self.train.lr,
+            total=self.material.steps,
+            warmup_steps=warmup_steps(self.train.warmup_steps, self.train.warmup_ratio, self.material.steps),
+            kind=self.train.schedule,
+        )
+        failure: Failure = "oom"
+        while True:
+            message = ""
+            try:
+                result = self.stepper.run(
+                    self.progress.step, lr=rate, plan=self.progress.plan, scale=self.progress.scale, stop=self.stop
+                )
+                break
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                message = str(error).splitlines()[0] if str(error) else type(error).__name__
+            # outside the except block: the traceback would keep the tensors of the failed pass alive
+            failure = self.shrink(failure, message)
+        if result is not None:
+            self.rate, self.step_seconds = rate, time.monotonic() - started
+        return result
+
+    def shrink(self, failure: Failure, message: str) -> Failure:
+        """Go one rung down; the step is taken again from its start. Raises OutOfMemory at the last rung."""
+        free_device_memory(self.prepared)
+        rung = next_rung(self.progress.plan, failure, self.allowed)
+        if rung is None:
+            raise OutOfMemory(f"step {self.progress.step}: {message}; no smaller plan is left")
+        self.note("oom", f"{message}: {rung.action}")
+        if rung.changes_context:
+            self.note("regime", rung.action)
+        if rung.plan == self.progress.plan:
+            return "oom_after_defragmenting"
+        self.progress.plan = rung.plan
+        return "oom"
+
+    def log(self, result: StepResult) -> None:
+        row = {
+            "kind": "step",
+            "step": self.progress.step + 1,  # steps completed
+            "loss": result.loss,
+            "tokens": result.tokens,
+            "lr": self.rate,
+            "grad_norm": result.grad_norm,
+            "seconds": round(self.step_seconds, 4),
+            "attempt": self.material.order.attempt,
+        }
+        self.progress.step += 1
+        self.add_row(row)
+        self.pulse.beat(
+            state="training",
+            step=self.progress.step,
+            saved_step=self.writer.saved_step,
+            loss=result.loss,
+            lr=self.rate,
+            seconds_per_step=self.step_seconds,
+            tokens_per_second=result.tokens / self.step_seconds,
+            plan=asdict(self.progress.plan),
+            progress=None,
+            **vram(),
+        )
+        failpoint("loop.logged")
+
+    # ---- saving ---------------------------------------------------------------------------------------------
+
+    def save_is_due(self) -> bool:
+        if cadence.is_milestone(self.progress.step, self.cadence, self.material.steps):
+            return True
+        since = time.monotonic() - self.saved_at
+        return not self.writer.is_busy and cadence.rolling_is_due(since, self.save_seconds, self.cadence)
+
+    def save(self) -> None:
+        """Copy the state to the host and have it written; returns before the file is complete."""
+        started = time.monotonic()
+        self.writer.wait()
+        if self.writer.saved_step == self.progress.step:
+            return
+        self.parent = self.writer.saved_sha256 or self.parent
+        source = self.material.order.source
+        self.writer.submit(
+            Snapshot(
+                job=self.job.name,
+                step=self.progress.step,
+                fingerprint=self.material.order.fingerprint,
+                parent=self.parent,
+                probe_loss=probe_loss(self.prepared, self.material.windows),
+                trainable=copy_to_host(self.prepared.tensors),
+                optimizer=copy_to_host(self.optimizer.state_tensors()),
+                state=self.progress.to_json()
+                | {
+                    "rows": list(self.progress.rows),
+                    "vocab_sha256": self.material.vocab_sha256,
+                    "source": source.model_dump() if source else None,
+                    "steps": self.material.steps,
+                },
+            )
+        )
+        self.saved_at = time.monotonic()
+        self.save_seconds = self.saved_at - started
+
+    # ---- evaluating -----------------------------------------------------------------------------------------
+
+    def evaluation_is_due(self) -> bool:
+        step, rules = self.progress.step, self.job.evaluate
+        if step % rules.every_steps and step != self.material.steps:
+            return False
+        return all(row["step"] != step for row in self.progress.evaluations)
+
+    def evaluate(self) -> bool:
+        """Add the evaluation of this step to the ledger; False when a stop was asked for before it was complete."""
+        step, started = self.progress.step, time.monotonic()
+        if step > 0:
+            self.save()
+            self.writer.wait()
+        self.pulse.beat(state="evaluating", saved_step=self.writer.saved_step, progress=0.0)
+        sums = measure(
+            self.prepared,
+            self.material.windows,
+            first_new_id=self.material.id_map.first_new_id,
+            rows_at_once=max(1, 2048 // self.material.windows.inputs.shape[1]),
+            partial=self.run.evaluation / "partial.json",
+            key=f"{step}:{self.writer.saved_sha256 if step else self.material.order.fingerprint}",
+            limit=self.job.evaluate.max_windows,
+            stop=self.stop,
+            progress=lambda share: self.pulse.beat(state="evaluating", progress=share),
+        )
+        if sums is None:
+            return False
+        row = as_row(
+            sums,
+            step=step,
+            checkpoint=f"checkpoint-{step}" if step else None,
+            vocabulary=self.prepared.rows.head.out_features,
+            seconds=round(time.monotonic() - started, 3),
+        )
+        self.add_row(row)
+        if (verdict := self.verdict()).best_step is not None:
+            point_to_best(self.run, verdict.best_step, verdict.best_loss or 0.0)
+        failpoint("evaluation.end")
+        return True
+
+    def verdict(self) -> Verdict:
+        return judge(self.progress.evaluations, self.job.evaluate)
+
+    # ---- ending ---------------------------------------------------------------------------------------------
+
+    def deadline_is_near(self) -> bool:
+        save_seconds = self.save_seconds + self.writer.write_seconds
+        near = cadence.must_stop(self.stop.seconds_left(), self.step_seconds, save_seconds)
+        if near:
+            self.stop.ask("the session ends soon")
+        return near
+
+    def leave(self) -> Result:
+        """Save the last finished step and end; the job goes on in a later attempt."""
+        if self.progress.step > 0:
+            self.save()
+            self.writer.wait()
+        return self.result("yielded", cause=self.stop.reason)
+
+    def finish(self, verdict: Verdict) -> Result:
+        self.save()
+        self.writer.wait()
+        return self.result("completed", cause=verdict.stop_reason)
+
+    def result(self, outcome: Any, *, cause: str) -> Result:
+        return Result(
+            attempt=self.material.order.attempt,
+            outcome=outcome,
+            step=self.progress.step,
+            steps=self.material.steps,
+            where="training",
+            cause=cause,
+            saved_step=self.writer.saved_step,
+            best_step=self.verdict().best_step,
+            plan=asdict(self.progress.plan),
+        )
+
+    # ---- the ledger -----------------------------------------------------------------------------------------
+
+    def note(self, event: str, text: str) -> None:
+        self.add_row({"kind": "event", "step": self.progress.step, "event": event, "text": text})
+
+    def add_row(self, row: dict[str, Any]) -> None:
+        self.progress.rows.append(row)
+        self.ledger.append(row)
+
+
+def warmup_steps(steps: int | None, ratio: float, total: int) -> int:
+    return steps if steps is not None else math.ceil(ratio * total)
+
+
+def free_device_memory(prepared: Prepared) -> None:
+    """Drop the gradients of the failed pass and give cached blocks back, so that the next try finds whole ones."""
+    for parameter in prepared.trainable.values():
+        parameter.grad = None
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def vram() -> dict[str, int]:
+    if not torch.cuda.is_available():
+        return {}
+    mib = 1 << 20
+    return {
+        "vram_peak_mib": torch.cuda.max_memory_allocated() // mib,
+        "vram_reserved_mib": torch.cuda.memory_reserved() // mib,
+    }
