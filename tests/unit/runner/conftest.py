@@ -1,0 +1,23 @@
+"""A queue in a temporary home, and job specs to fill it with."""
+
+import pytest
+
+from runner.queue.database import open_queue
+from wake2vec.spec import InputFile, JobSpec
+
+CORPUS = InputFile(role="corpus", name="text.txt", sha256="c" * 64, size=10)
+
+
+def job_spec(name="a", *, steps=500, phase="p1", **extra):
+    train = {"steps": steps, "lr": 1e-3} if isinstance(steps, int) else {"epochs": 2.0, "lr": 1e-3}
+    table = {"name": name, "phase": phase, "model": {"base": "tiny"}, "data": {"corpus": "text.txt"}, "train": train}
+    if phase == "p1":
+        table["vocab"] = {"lexicon": "words.txt"}
+    return JobSpec.model_validate(table | extra)
+
+
+@pytest.fixture
+def queue(tmp_path):
+    queue = open_queue(tmp_path / "home" / "runner.db")
+    yield queue
+    queue.close()

@@ -1,0 +1,155 @@
+"""The transition table and the decision after an attempt."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runner.errors import IllegalTransition
+from runner.states import (
+    FINAL,
+    TRANSITIONS,
+    Budget,
+    Change,
+    Ending,
+    Outcome,
+    State,
+    Wish,
+    backoff_seconds,
+    is_due,
+    judge,
+    next_state,
+    plan_segments,
+)
+
+BUDGET = Budget(attempts=10, first_seconds=60.0, last_seconds=1800.0)
+
+
+@given(st.sampled_from(State), st.sampled_from(Change))
+def test_a_change_leads_where_the_table_says_or_is_refused(state, change):
+    if (state, change) in TRANSITIONS:
+        assert next_state(state, change) is TRANSITIONS[state, change]
+    else:
+        with pytest.raises(IllegalTransition, match=f"a {state} job cannot {change}"):
+            next_state(state, change)
+
+
+def test_every_state_is_reachable_and_an_end_is_reachable_from_each():
+    after = {state: {target for (origin, _), target in TRANSITIONS.items() if origin is state} for state in State}
+
+    def reach(start):
+        seen, todo = set(), [start]
+        while todo:
+            state = todo.pop()
+            if state not in seen:
+                seen.add(state)
+                todo += after[state]
+        return seen
+
+    assert reach(State.QUEUED) == set(State)
+    assert all(reach(state) & FINAL for state in State)
+
+
+def test_only_a_person_leaves_a_final_state():
+    assert {change for (state, change) in TRANSITIONS if state in FINAL} == {Change.RETRY, Change.EXTEND}
+
+
+@given(st.integers(1, 5000), st.integers(1, 700))
+def test_segments_follow_each_other_and_cover_every_step_once(steps, every):
+    planned = plan_segments(steps, every)
+
+    assert [step for first, last in planned for step in range(first, last)] == list(range(steps))
+    assert all(last - first == every for first, last in planned[:-1])
+
+
+endings = st.builds(
+    Ending,
+    outcome=st.sampled_from(Outcome),
+    where=st.sampled_from(["setup", "training", "evaluation", "capacity"]),
+    cause=st.text(max_size=5),
+    remedy=st.sampled_from(["", "mend it"]),
+    asked_to_stop=st.booleans(),
+    kept_new_step=st.booleans(),
+    same_session=st.booleans(),
+    wish=st.sampled_from([None, *Wish]),
+    stalls=st.integers(0, 12),
+    rolled_back=st.booleans(),
+)
+
+
+@given(endings)
+def test_every_verdict_is_a_change_that_a_running_job_can_make(ending):
+    verdict = judge(ending, BUDGET)
+
+    assert verdict.change is None or (State.RUNNING, verdict.change) in TRANSITIONS
+    assert 0 <= verdict.wait_seconds <= BUDGET.last_seconds
+    if verdict.change is Change.FAIL:
+        assert verdict.reason
+
+
+@given(endings)
+def test_a_vanished_machine_never_counts(ending):
+    lost = Ending(outcome=Outcome.LOST, same_session=False, stalls=min(ending.stalls, BUDGET.attempts - 1))
+
+    verdict = judge(lost, BUDGET)
+
+    assert verdict.change is Change.REQUEUE
+    assert verdict.stalls == lost.stalls
+
+
+def test_a_crash_loop_in_one_session_ends():
+    stalls, waits = 0, []
+    for _ in range(BUDGET.attempts):
+        verdict = judge(Ending(outcome=Outcome.LOST, stalls=stalls), BUDGET)
+        stalls = verdict.stalls
+        waits.append(verdict.wait_seconds)
+
+    assert verdict.change is Change.FAIL
+    assert waits[:4] == [0, 60, 120, 240]
+    assert max(waits) <= 1800
+
+
+def test_progress_renews_the_budget():
+    verdict = judge(Ending(outcome=Outcome.FAILED, where="training", stalls=9, kept_new_step=True), BUDGET)
+
+    assert verdict.change is Change.REQUEUE
+    assert verdict.stalls == 0
+
+
+def test_a_setup_fault_with_a_remedy_fails_at_once_and_one_without_is_tried_again():
+    permanent = Ending(outcome=Outcome.FAILED, where="setup", cause="corpus is empty", remedy="give a text")
+    passing = Ending(outcome=Outcome.FAILED, where="setup", cause="connection reset")
+
+    assert judge(permanent, BUDGET).change is Change.FAIL
+    assert judge(permanent, BUDGET).remedy == "give a text"
+    assert judge(passing, BUDGET).change is Change.REQUEUE
+
+
+def test_divergence_goes_back_once_and_then_fails():
+    first = judge(Ending(outcome=Outcome.DIVERGED, where="training", cause="loss is nan"), BUDGET)
+    second = judge(Ending(outcome=Outcome.DIVERGED, where="training", cause="loss is nan", rolled_back=True), BUDGET)
+
+    assert first.change is Change.REQUEUE
+    assert first.roll_back
+    assert second.change is Change.FAIL
+
+
+def test_a_completed_attempt_is_not_the_end_of_the_job():
+    assert judge(Ending(outcome=Outcome.COMPLETED), BUDGET).change is None
+    assert judge(Ending(outcome=Outcome.COMPLETED, wish=Wish.HOLD), BUDGET).change is None
+
+
+def test_a_stop_that_was_asked_for_never_counts():
+    assert judge(Ending(outcome=Outcome.YIELDED, asked_to_stop=True, stalls=9), BUDGET).change is Change.REQUEUE
+
+
+@given(st.integers(0, 10_000))
+def test_backoff_grows_and_stays_within_its_limit(stalls):
+    wait = backoff_seconds(stalls, 60, 1800)
+
+    assert wait <= backoff_seconds(stalls + 1, 60, 1800) <= 1800
+
+
+def test_a_clock_that_was_set_back_does_not_freeze_a_job():
+    assert not is_due(1000.0, 999.0, 1800)
+    assert is_due(1000.0, 1000.0, 1800)
+    assert is_due(1000.0 + 86_400, 1000.0, 1800)
