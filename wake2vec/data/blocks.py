@@ -113,7 +113,7 @@ def _windows_of(span: Tokens, length: int, before: int) -> list[list[Ints]]:
 
 
 def split_blocks(n_blocks: int, *, fraction: float, seed: int, place: object) -> tuple[Ints, Ints]:
-    """Training blocks and held-out blocks, as the original scripts split: shuffled by seed, the last `fraction` held out.
+    """Training and held-out blocks as the original scripts split them: shuffled by seed, the last `fraction` held out.
 
     The rule of scikit-learn's `train_test_split` (held-out count rounded up), not its stream of random numbers.
     Raises InputError when either side is empty.
