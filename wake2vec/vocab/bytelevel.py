@@ -39,7 +39,7 @@ def fits(state: dict[str, Any]) -> bool:
 
 
 def merges_reach_base(backend: Any, state: dict[str, Any]) -> bool:
-    """Whether `ignore_merges` leaves base tokenisation as it is: it shows only in base tokens that merges do not reach."""
+    """Whether `ignore_merges` keeps base tokenisation as it is: it shows only in tokens that merges do not reach."""
     if state["model"].get("ignore_merges"):
         return True
     added = {token["content"] for token in state["added_tokens"]}

@@ -137,8 +137,8 @@ def statistics(base: Tensor) -> Statistics:
     """Statistics of base rows `[n, d]`, a few thousand rows at a time."""
     total = torch.zeros(base.shape[1], dtype=torch.float64)
     squares = torch.zeros_like(total)
-    for rows in base.split(_ROWS_AT_ONCE):
-        values = rows.double().cpu()
+    for first in range(0, len(base), _ROWS_AT_ONCE):
+        values = base[first : first + _ROWS_AT_ONCE].double().cpu()
         total += values.sum(0)
         squares += values.square().sum(0)
     n, d = base.shape

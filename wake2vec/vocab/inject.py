@@ -12,9 +12,9 @@ metaspace BPE   (Llama 2, Mistral, Phi-3, Gemma) the same, with a cut around lex
 added           any other make: plain added tokens that match whole words; the space stays a token of its own.
 anywhere        the original scripts' `add_tokens`: matches inside words too. For continuing such a run.
 
-A word has exactly one id. Its form with the space is taken; where the base vocabulary already has that form, the bare one
-is new. A word with both forms in the base vocabulary that is nevertheless not *known* (known = its raw spelling is a base
-token, the rule of the published counts) keeps an id that no text reaches.
+A word has exactly one id. Its form with the space is taken; where the base vocabulary already has that form, the bare
+one is new. A word with both forms in the base vocabulary that is nevertheless not *known* (known = its raw spelling is
+a base token, the rule of the published counts) keeps an id that no text reaches.
 """
 
 from __future__ import annotations
@@ -67,9 +67,8 @@ def inject(
     vocabulary: dict[str, int] = base.get_vocab()
     new = [word for word in listed if word not in vocabulary]
     if not new:
-        raise InputError(
-            "lexicon", f"the base tokenizer already knows all {len(listed)} words", "add words that are new"
-        )
+        problem = f"the base tokenizer already knows all {len(listed)} words"
+        raise InputError("lexicon", problem, "add words that are new to this model")
     first = max(len(base), 1 + max(vocabulary.values()))
     change, tokenizer = _exact(base, new, first, directory, match)
     reached = _reached(tokenizer, {word: first + row for row, word in enumerate(new)})
@@ -176,7 +175,7 @@ def _is_exact(base: Any, tokenizer: Any, new: list[str]) -> bool:
 
 def _reached(tokenizer: Any, ids: dict[str, int]) -> set[str]:
     """Words that become their own token, after a space or at the start of a line."""
-    reached = set()
+    reached: set[str] = set()
     for before in (" ", "\n"):
         encoded = tokenizer([f"see{before}{word}" for word in ids], add_special_tokens=False)["input_ids"]
         reached.update(word for (word, id_), found in zip(ids.items(), encoded, strict=True) if id_ in found)
