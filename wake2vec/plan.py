@@ -1,30 +1,130 @@
-"""The plan: how a step is executed, never what it computes. Decides the next rung after out-of-memory. Imports no torch."""
+"""How a step is executed, never what it computes: the plan, and the ladder to leaner ones. Imports no torch."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
 
-Layers = Literal["autograd", "checkpoint", "offload", "lean"]
+LayerPath = Literal["lean", "checkpoint", "offload", "autograd"]
+Failure = Literal["oom", "oom_after_defragmenting", "oom_in_optimizer"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    micro_batch: int  # blocks per forward pass
-    layers: Layers = "autograd"  # what is kept for the backward pass
+    """One way to execute a step of a job.
+
+    `layers`: what is kept for the backward pass. lean: what non-linearities need (no layer is run again); checkpoint:
+    a layer's input; offload: the same, on the host; autograd: whatever PyTorch keeps.
+    """
+
+    micro_batch: int  # blocks in one forward pass; a divisor of the batch
+    layers: LayerPath = "checkpoint"
     embedding: Literal["device", "host"] = "device"
     head: Literal["as-is", "int8", "nf4"] = "as-is"
-    block_splits: int = 1  # pieces a block is cut into; more than 1 shortens the context
+    block_splits: int = 1  # parts that each block is cut into, in place: 1 = whole blocks
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, table: Mapping[str, Any]) -> Plan | None:
+        """The plan in a remembered table; None when there is none or it is of another version."""
+        if set(table) != {field.name for field in fields(cls)}:
+            return None
+        return cls(**table)
+
+    def __str__(self) -> str:
+        text = f"{self.micro_batch} blocks at a time, {self.layers}"
+        text += ", embedding on the host" if self.embedding == "host" else ""
+        text += f", {self.head} head" if self.head != "as-is" else ""
+        return text + (f", blocks cut in {self.block_splits}" if self.block_splits > 1 else "")
 
 
-def next_rung(plan: Plan, *, seq_len: int, allow_shorter_context: bool) -> Plan | None:
-    """The next smaller plan after out-of-memory, or None when there is none left."""
+@dataclass(frozen=True, kw_only=True)
+class Allowed:
+    """What a job and its model let the ladder do."""
+
+    batch: int
+    seq_len: int
+    shorter_context: bool = True
+    host_embedding: bool = True  # False when the base rows train
+    quantised_head: bool = False  # changes the logits: only where a job says so
+    smallest_context: int = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rung:
+    """The next thing to try after a failure."""
+
+    plan: Plan
+    action: str  # in words, for the log
+    changes_context: bool = False
+    reload: bool = False  # the optimizer may have half-updated: go back to the last saved state
+
+
+def next_rung(plan: Plan, failure: Failure, allowed: Allowed) -> Rung | None:
+    """The next leaner way to execute the same step, or None when none is left.
+
+    Same plan once after defragmenting, then half the micro-batch, then recomputation and offload, then embedding and
+    head, and last, if allowed, blocks cut in place.
+    """
+    if failure == "oom":
+        return Rung(plan=plan, action="the same plan once more, after freeing and defragmenting")
+    leaner = _leaner(plan, allowed)
+    if leaner is None:
+        return None
+    return replace(leaner, reload=failure == "oom_in_optimizer")
+
+
+def _leaner(plan: Plan, allowed: Allowed) -> Rung | None:
     if plan.micro_batch > 1:
-        return replace(plan, micro_batch=plan.micro_batch // 2)
-    if plan.layers in ("autograd", "lean"):
-        return replace(plan, layers="checkpoint")
+        half = largest_divisor(allowed.batch, plan.micro_batch // 2)
+        return Rung(plan=replace(plan, micro_batch=half), action=f"micro-batch {plan.micro_batch} to {half}")
+    if plan.layers in ("lean", "autograd"):
+        return Rung(plan=replace(plan, layers="checkpoint"), action="layers recomputed instead of kept")
     if plan.layers == "checkpoint":
-        return replace(plan, layers="offload")
-    if allow_shorter_context and seq_len // (2 * plan.block_splits) >= 8:
-        return replace(plan, block_splits=2 * plan.block_splits)
+        return Rung(plan=replace(plan, layers="offload"), action="checkpoints kept on the host")
+    if plan.embedding == "device" and allowed.host_embedding:
+        return Rung(plan=replace(plan, embedding="host"), action="base embedding moved to the host")
+    if allowed.quantised_head and plan.head != "nf4":
+        head: Literal["int8", "nf4"] = "int8" if plan.head == "as-is" else "nf4"
+        return Rung(plan=replace(plan, head=head), action=f"base head held in {head}")
+    splits = plan.block_splits * 2
+    if allowed.shorter_context and allowed.seq_len // splits >= allowed.smallest_context:
+        action = f"blocks of {allowed.seq_len} cut in {splits}: context {allowed.seq_len // splits}"
+        return Rung(plan=replace(plan, block_splits=splits), action=action, changes_context=True)
     return None
+
+
+def grow(plan: Plan, ceiling: Plan, *, clean_steps: int, free_share: float, batch: int) -> Plan | None:
+    """One rung back towards `ceiling`, after 200 clean steps with at least 20 % of the card free; else None.
+
+    Context first, since only it changes what is learnt; then the reverse of the ladder.
+    """
+    if clean_steps < 200 or free_share < 0.2 or plan == ceiling:
+        return None
+    if plan.block_splits > ceiling.block_splits:
+        return replace(plan, block_splits=plan.block_splits // 2)
+    for field in ("head", "embedding", "layers"):
+        if getattr(plan, field) != getattr(ceiling, field):
+            return replace(plan, **{field: getattr(ceiling, field)})
+    if plan.micro_batch < ceiling.micro_batch:
+        return replace(plan, micro_batch=min(smallest_divisor(batch, plan.micro_batch * 2), ceiling.micro_batch))
+    return None
+
+
+def largest_divisor(batch: int, at_most: int) -> int:
+    """The largest divisor of the batch that is not above a limit."""
+    return next(size for size in range(max(1, at_most), 0, -1) if batch % size == 0)
+
+
+def smallest_divisor(batch: int, at_least: int) -> int:
+    """The smallest divisor of the batch that is not below a limit; the batch itself past that."""
+    return next((size for size in range(at_least, batch) if batch % size == 0), batch)
+
+
+def micro_batches(batch: int) -> list[int]:
+    """Candidate micro-batches: powers of two that divide the batch, and the batch itself; largest first."""
+    powers = {1 << power for power in range(batch.bit_length()) if batch % (1 << power) == 0}
+    return sorted(powers | {batch}, reverse=True)

@@ -1,0 +1,86 @@
+"""In what numbers a model is held and computed on a given device, decided by hardware and proved by a real product."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from wake2vec.errors import NoGpu
+
+Load = Literal["nf4", "int8", "fp16", "bf16", "fp32"]
+Compute = Literal["fp16", "bf16", "fp32"]
+DTYPES: dict[str, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+QUANTISED = ("nf4", "int8")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Precision:
+    """How the frozen body is held, and in what its arithmetic is done."""
+
+    load: Load
+    compute: Compute
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return DTYPES[self.compute]
+
+
+def choose_precision(load: str, compute: str, *, device: str, capability: tuple[int, int] | None) -> Precision:
+    """Settle `auto` and refuse what the hardware only emulates. `capability` is that of the card, None on a CPU.
+
+    Never asks torch.cuda.is_bf16_supported(): it says yes on a T4, which then computes at a tenth of its fp16 speed.
+    """
+    if load == "auto":
+        load = "fp32" if capability is None else "nf4"
+    native = "fp32" if capability is None else "bf16" if capability >= (8, 0) else "fp16"
+    if compute == "auto":
+        compute = native if load in QUANTISED else load
+    _refuse(load, compute, device, capability)
+    return Precision(load=load, compute=compute)  # type: ignore[arg-type]
+
+
+def _refuse(load: str, compute: str, device: str, capability: tuple[int, int] | None) -> None:
+    if capability is None and "fp16" in (load, compute):
+        raise NoGpu(f"{device}: fp16 on a CPU is a thousand times slower than fp32; use load = fp32 or compute = fp32")
+    if capability is None and load == "int8":
+        raise NoGpu(f"{device}: int8 weights cannot be trained through on a CPU; use load = nf4 or fp32")
+    if capability is not None and capability < (8, 0) and "bf16" in (load, compute):
+        major, minor = capability
+        raise NoGpu(
+            f"{device}: bf16 needs compute capability 8.0, this card has {major}.{minor} and would emulate it "
+            "at a tenth of its fp16 speed; use fp16 or auto"
+        )
+    if load not in QUANTISED and load != compute:
+        raise NoGpu(f"{device}: weights held in {load} are computed in {load}, not {compute}; use compute = auto")
+
+
+def capability_of(device: torch.device) -> tuple[int, int] | None:
+    """Compute capability of a card; None for the CPU. Raises NoGpu when there is no such card."""
+    if device.type == "cpu":
+        return None
+    if not torch.cuda.is_available():
+        raise NoGpu(f"{device}: no CUDA device is visible; start a GPU session, or train on the cpu")
+    return torch.cuda.get_device_capability(device)
+
+
+def preflight(device: torch.device, precision: Precision) -> None:
+    """Multiply two small matrices in the chosen numbers. Raises NoGpu when this build has no kernels for the card."""
+    try:
+        left = torch.ones(64, 64, device=device, dtype=precision.dtype)
+        found = float((left @ left).float().sum())
+    except RuntimeError as exc:
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+        raise NoGpu(
+            f"{name}: a {precision.compute} product failed ({str(exc).splitlines()[0]}); this PyTorch "
+            f"({torch.__version__}) has no kernels for the card: choose another accelerator (a T4, not a P100), or a PyTorch built for it"
+        ) from exc
+    if found != 64.0**3:
+        raise NoGpu(f"{device}: a {precision.compute} product gave {found} instead of {64.0**3}; the card is not sound")
+
+
+def steady_sums() -> None:
+    """Forbid half-precision partial sums in matrix products; the default lets split-K reduce in fp16."""
+    torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False

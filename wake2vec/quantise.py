@@ -1,0 +1,155 @@
+"""bitsandbytes: linear layers in NF4 and int8, and embedding matrices held in fewer bits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wake2vec.precision import Precision
+
+HEAD_CHUNK = 4096  # rows that are quantised, and dequantised, at a time
+
+
+def swap_linears(model: nn.Module, precision: Precision, keep: nn.Module | None) -> int:
+    """Replace each nn.Linear but `keep` by its quantised kind, still empty; return how many."""
+    found = [
+        (parent, name, child)
+        for parent in model.modules()
+        for name, child in parent.named_children()
+        if type(child) is nn.Linear and child is not keep
+    ]
+    for parent, name, child in found:
+        setattr(parent, name, _empty(child, precision))
+    return len(found)
+
+
+def _empty(linear: nn.Linear, precision: Precision) -> nn.Module:
+    import bitsandbytes as bnb
+
+    size = (linear.in_features, linear.out_features)
+    bias = linear.bias is not None
+    if precision.load == "int8":
+        return bnb.nn.Linear8bitLt(*size, bias=bias, has_fp16_weights=False, device="meta")
+    module = bnb.nn.Linear4bit(
+        *size, bias=bias, compute_dtype=precision.dtype, compress_statistics=True, quant_type="nf4", device="meta"
+    )
+    # where the CPU has AVX512-BF16, one pass in eval mode would repack the weight, after which no gradient flows
+    module.support_avx512bf16_for_cpu = False
+    return module
+
+
+def fill_linear(module: nn.Module, weight: Tensor, precision: Precision, device: torch.device) -> None:
+    """Quantise a published weight into an empty layer, on the device. [out, in]"""
+    import bitsandbytes as bnb
+
+    if precision.load == "int8":
+        module.weight = bnb.nn.Int8Params(weight.to(torch.float16), requires_grad=False, has_fp16_weights=False).to(
+            device
+        )
+        return
+    full = weight.to(device=device, dtype=precision.dtype)
+    module.weight = bnb.nn.Params4bit(
+        full, requires_grad=False, compress_statistics=True, quant_type="nf4", module=module
+    ).to(device)
+
+
+def is_quantised(module: nn.Module) -> bool:
+    """Whether a layer came from `swap_linears`."""
+    return type(module).__name__ in ("Linear4bit", "Linear8bitLt")
+
+
+def nf4_weight(module: Any) -> Tensor:
+    """The weight of an NF4 layer, dequantised to its compute dtype. [out, in]"""
+    import bitsandbytes as bnb
+
+    weight = module.weight
+    full = bnb.functional.dequantize_4bit(weight.data, weight.quant_state)
+    return full if full.dtype == module.compute_dtype else full.to(module.compute_dtype)
+
+
+class Int8Rows(nn.Module):
+    """Base rows as int8 with one fp32 scale a row: half the memory of fp16, about 0.4 % error."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self._dtype, self.width = weight.dtype, weight.shape[1]
+        self.codes = nn.Buffer(torch.empty(weight.shape, dtype=torch.int8, device=weight.device), persistent=False)
+        self.scale = nn.Buffer(torch.empty(weight.shape[0], 1, device=weight.device), persistent=False)
+        for start in range(0, weight.shape[0], HEAD_CHUNK):
+            part = slice(start, start + HEAD_CHUNK)
+            rows = weight[part].detach().float()
+            scale = rows.abs().amax(dim=1, keepdim=True).clamp_(min=1e-30) / 127
+            self.codes[part] = (rows / scale).round_().to(torch.int8)
+            self.scale[part] = scale
+
+    @property
+    def device(self) -> torch.device:
+        return self.codes.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._dtype
+
+    def lookup(self, ids: Tensor) -> Tensor:
+        return (self.codes[ids].float() * self.scale[ids]).to(self._dtype)
+
+    def block(self, start: int, stop: int) -> Tensor:
+        return (self.codes[start:stop].to(self._dtype)).mul_(self.scale[start:stop].to(self._dtype))
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        return blocked_logits(self, hidden, self.codes.shape[0])
+
+    def trainable(self) -> Tensor | None:
+        return None
+
+
+class Nf4Rows(nn.Module):
+    """Base rows as NF4 with double quantisation, in chunks of HEAD_CHUNK rows: a quarter of the memory of fp16."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        import bitsandbytes as bnb
+
+        self._dtype, self._device = weight.dtype, weight.device
+        self.count, self.width = weight.shape
+        self.chunks = [
+            bnb.functional.quantize_4bit(
+                weight[start : start + HEAD_CHUNK].detach().contiguous(), compress_statistics=True, quant_type="nf4"
+            )
+            for start in range(0, weight.shape[0], HEAD_CHUNK)
+        ]
+
+    @property
+    def device(self) -> torch.device:
+        return self._device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._dtype
+
+    def lookup(self, ids: Tensor) -> Tensor:
+        raise NotImplementedError("NF4 rows are for the output side: a lookup would dequantise whole chunks")
+
+    def block(self, start: int, stop: int) -> Tensor:
+        import bitsandbytes as bnb
+
+        parts = []
+        for index in range(start // HEAD_CHUNK, (stop - 1) // HEAD_CHUNK + 1):
+            first = index * HEAD_CHUNK
+            rows = bnb.functional.dequantize_4bit(*self.chunks[index])
+            parts.append(rows[max(start - first, 0) : stop - first])
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        return blocked_logits(self, hidden, self.count)
+
+    def trainable(self) -> Tensor | None:
+        return None
+
+
+def blocked_logits(rows: Int8Rows | Nf4Rows, hidden: Tensor, count: int) -> Tensor:
+    """Logits over rows that are dequantised a block at a time. [..., d] -> [..., count]"""
+    spans = [(start, min(start + HEAD_CHUNK, count)) for start in range(0, count, HEAD_CHUNK)]
+    return torch.cat([nn.functional.linear(hidden, rows.block(*span).to(hidden.dtype)) for span in spans], dim=-1)
