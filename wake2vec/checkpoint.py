@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -121,7 +122,7 @@ def read_checkpoint(folder: Path, manifest: Manifest) -> Loaded:
             optimizer=load_file(folder / OPTIMIZER),
             state=json.loads((folder / STATE).read_text()),
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise CheckpointCorrupt(folder, f"verifies, but cannot be read: {error}") from error
 
 
@@ -183,5 +184,3 @@ class Writer:
 
 def point_to_best(run: RunDir, step: int, loss: float) -> None:
     write_json(run.best, {"step": step, "loss": loss})
-
-

@@ -27,7 +27,7 @@ def load(material: Material) -> tuple[Any, torch.device, torch.dtype]:
         revision=table.revision,
         trust_remote_code=table.trust_remote_code,
     )
-    return model, device, report.compute
+    return model, device, report.precision.dtype
 
 
 def freeze(model: Any) -> None:

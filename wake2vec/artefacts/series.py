@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from wake2vec.artefacts.facts import SessionFact, session_of
 from wake2vec.artefacts.ledger import EvaluationRow, Ledger, StepRow
+
+Place = TypeVar("Place", int, float)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,12 +89,12 @@ def perplexity(nats: float) -> float:
         return math.inf
 
 
-def thin(points: Sequence[tuple[int, float]], most: int) -> list[tuple[int, float]]:
+def thin(points: Sequence[tuple[Place, float]], most: int) -> list[tuple[Place, float]]:
     """At most about `most` points that keep each stretch's lowest and highest: a spike stays visible."""
     if len(points) <= most:
         return list(points)
     stretch = math.ceil(2 * len(points) / most)
-    kept: list[tuple[int, float]] = []
+    kept: list[tuple[Place, float]] = []
     for start in range(0, len(points), stretch):
         part = points[start : start + stretch]
         ends = {min(part, key=lambda point: point[1]), max(part, key=lambda point: point[1])}

@@ -94,7 +94,7 @@ def load_tokenizer(directory: Path) -> Any:
 
 
 def _exact(base: Any, new: list[str], first: int, directory: Path, match: Match) -> tuple[_Change, Any]:
-    """The first way of adding words that keeps base ids and decodes every word exactly, tried on the saved tokenizer."""
+    """The first way of adding words that decodes each exactly, tried on the tokenizer as it was saved."""
     ways = [_anywhere] if match == "anywhere" else [_in_vocabulary, _added]
     for way in ways:
         change = way(base, new, first)
