@@ -1,0 +1,57 @@
+"""Read GPU memory; say whether a card is free for a trainer."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+MIB = 1 << 20
+MOST_USED_BY_OTHERS = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    index: int
+    name: str
+    total_mib: int
+    used_mib: int
+
+
+def read_cards() -> list[Card]:
+    """Every card that the NVIDIA driver shows; none where there is no driver."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return []
+    try:
+        return [_read_card(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount())]
+    except pynvml.NVMLError:
+        return []
+    finally:
+        with suppress(pynvml.NVMLError):
+            pynvml.nvmlShutdown()
+
+
+def _read_card(nvml: Any, index: int) -> Card:
+    handle = nvml.nvmlDeviceGetHandleByIndex(index)
+    memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+    name = nvml.nvmlDeviceGetName(handle)
+    return Card(
+        index=index,
+        name=name if isinstance(name, str) else name.decode(),
+        total_mib=int(memory.total) // MIB,
+        used_mib=int(memory.used) // MIB,
+    )
+
+
+def reason_not_to_start(card: Card | None) -> str:
+    """Why a trainer would not fit beside what others use; empty when it may start. No card: it trains on the CPU."""
+    if card is None or card.used_mib <= MOST_USED_BY_OTHERS * card.total_mib:
+        return ""
+    return (
+        f"GPU {card.index} ({card.name}) is in use by another program: {card.used_mib:,} of {card.total_mib:,} MiB; "
+        "end that program, for example by restarting the notebook's other kernels"
+    )
