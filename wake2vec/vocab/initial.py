@@ -4,8 +4,8 @@ With E the base matrix, mean and std its mean and standard deviation over base t
 width, z ~ N(0, 1)^d drawn for the word:
 
 mean           mean(E)                                      Hewitt 2021, "Initializing new word embeddings"
-mean_noise     mean(E) + 0.1 · std_per_dimension(E) · z     wake2vec, TinyLlama P1
-spherical      z / |z| · factor · std(E) · √d               wake2vec, Llama, Mistral and Qwen P1 (factor 1.5)
+mean_noise     mean(E) + scale · 0.1 · std_per_dimension(E) · z   wake2vec, TinyLlama P1
+spherical      z / |z| · scale · std(E) · √d                wake2vec, Llama, Mistral and Qwen P1 (scale 1.5)
 subwords       mean of E over the pieces of the word        Gee et al. 2022, "Fast vocabulary transfer"
 compositional  α E(prefix) + (1 - 2α) E(root) + α E(suffix) + 0.01 · std(E) · z, α = 0.25, E(x) the mean over the pieces
                of x, α of a missing part going to the root  wake2vec README, 2025
@@ -32,7 +32,6 @@ from wake2vec.vocab.morphemes import parts_of
 Method = Literal["mean", "mean_noise", "spherical", "subwords", "compositional"]
 Part = Literal["input", "output"]
 
-SPHERICAL_FACTOR = 1.5
 _NOISE = 0.1
 _ALPHA = 0.25
 _COMPOSED_NOISE = 0.01
@@ -56,18 +55,17 @@ def initial_rows(
     seed: int,
     tokenizer: Any,
     part: Part = "input",
-    spherical_factor: float = SPHERICAL_FACTOR,
+    scale: float = 1.0,
 ) -> Tensor:
     """Starting values of the new rows of one matrix, `[n_new, d]` fp32 on the CPU. `tokenizer` is the base's.
 
+    `scale` acts on the radius of spherical and on the noise of mean_noise.
     Raises InputError when the tokenizer is not the one that the id map starts from.
     """
     if len(tokenizer) > id_map.first_new_id:
         raise InputError("initial rows", "the tokenizer already has new words", "pass the base model's own tokenizer")
     base = base_weight.detach()[: id_map.first_new_id]
-    start = _Start(
-        base=base, stats=statistics(base), seed=seed, tokenizer=tokenizer, part=part, spherical_factor=spherical_factor
-    )
+    start = _Start(base=base, stats=statistics(base), seed=seed, tokenizer=tokenizer, part=part, scale=scale)
     rows = torch.empty(id_map.n_new, base.shape[1], dtype=torch.float32)
     for first in range(0, id_map.n_new, _ROWS_AT_ONCE):
         words = id_map.words[first : first + _ROWS_AT_ONCE]
@@ -84,7 +82,7 @@ class _Start:
     seed: int
     tokenizer: Any
     part: Part
-    spherical_factor: float
+    scale: float
 
     def noise(self, words: Sequence[str]) -> Tensor:
         return noise(words, self.base.shape[1], self.seed, self.part)
@@ -99,12 +97,12 @@ def _mean(start: _Start, words: Sequence[str]) -> Tensor:
 
 
 def _mean_noise(start: _Start, words: Sequence[str]) -> Tensor:
-    return start.stats.mean + _NOISE * start.stats.std_per_dimension * start.noise(words)
+    return start.stats.mean + start.scale * _NOISE * start.stats.std_per_dimension * start.noise(words)
 
 
 def _spherical(start: _Start, words: Sequence[str]) -> Tensor:
     z = start.noise(words)
-    radius = start.spherical_factor * start.stats.std * math.sqrt(z.shape[1])
+    radius = start.scale * start.stats.std * math.sqrt(z.shape[1])
     return z / z.norm(dim=1, keepdim=True) * radius
 
 
