@@ -152,7 +152,8 @@ def main() -> int:
     loss = train(model, tokenizer(outside, add_special_tokens=False, verbose=False)["input_ids"], steps=400)
     save(model, tokenizer, JOBS / "model")
     (JOBS / "corpus.txt").write_text(inside, encoding="utf-8")
-    words = frequent_broken_words(inside, tokenizer, LEXICON_WORDS) + _odd_words(inside, tokenizer)
+    frequent = frequent_broken_words(inside, tokenizer, LEXICON_WORDS)
+    words = list(dict.fromkeys([*frequent, *_odd_words(inside, tokenizer)]))
     (JOBS / "lexicon.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
     print(f"{JOBS}: last training loss {loss:.2f} nats per token, {len(words)} words")
     return 0

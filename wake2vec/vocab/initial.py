@@ -27,7 +27,7 @@ from torch import Tensor
 
 from wake2vec.errors import InputError
 from wake2vec.vocab.idmap import IdMap
-from wake2vec.vocab.morphemes import parts_of
+from wake2vec.vocab.morphemes import COMMON, Affixes, parts_of
 
 Method = Literal["mean", "mean_noise", "spherical", "subwords", "compositional"]
 Part = Literal["input", "output"]
@@ -56,6 +56,7 @@ def initial_rows(
     tokenizer: Any,
     part: Part = "input",
     scale: float = 1.0,
+    affixes: Affixes = COMMON,
 ) -> Tensor:
     """Starting values of the new rows of one matrix, `[n_new, d]` fp32 on the CPU. `tokenizer` is the base's.
 
@@ -65,7 +66,9 @@ def initial_rows(
     if len(tokenizer) > id_map.first_new_id:
         raise InputError("initial rows", "the tokenizer already has new words", "pass the base model's own tokenizer")
     base = base_weight.detach()[: id_map.first_new_id]
-    start = _Start(base=base, stats=statistics(base), seed=seed, tokenizer=tokenizer, part=part, scale=scale)
+    start = _Start(
+        base=base, stats=statistics(base), seed=seed, tokenizer=tokenizer, part=part, scale=scale, affixes=affixes
+    )
     rows = torch.empty(id_map.n_new, base.shape[1], dtype=torch.float32)
     for first in range(0, id_map.n_new, _ROWS_AT_ONCE):
         words = id_map.words[first : first + _ROWS_AT_ONCE]
@@ -83,6 +86,7 @@ class _Start:
     tokenizer: Any
     part: Part
     scale: float
+    affixes: Affixes
 
     def noise(self, words: Sequence[str]) -> Tensor:
         return noise(words, self.base.shape[1], self.seed, self.part)
@@ -111,7 +115,7 @@ def _subwords(start: _Start, words: Sequence[str]) -> Tensor:
 
 
 def _compositional(start: _Start, words: Sequence[str]) -> Tensor:
-    parts = [parts_of(word) for word in words]
+    parts = [parts_of(word, start.affixes) for word in words]
     rows = start.of([root for _, root, _ in parts])
     root = rows.clone()
     for place in (0, 2):
