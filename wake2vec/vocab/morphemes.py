@@ -9,7 +9,19 @@ from pathlib import Path
 
 from wake2vec.errors import InputError
 
-__SHORTEST_ROOT = 3
+_PREFIXES = """
+a ab ad after anti arch auto be bi by circum co col com con contra counter cross de di dis down en em ex extra fore
+full hyper il im in inter intra ir mal micro mid mis mono multi neo non ob off omni on out over pan para per poly
+post pre preter pro pseudo quasi re retro self semi step sub super sur sym syn tele trans tri ultra un under uni up
+vice with
+"""
+_SUFFIXES = """
+able age al ance ancy ant ar ard arian ary ate ation cy dom ed ee eer en ence ency ent er ern ery es ess est ette
+eth fold ful fy graphy hood ial ian ible ic ical ician ie ier iest ification ify ily ine ing ings ious ise ish ism
+ist ite ity ive ization ize less let like ling logy ly man ment most ness oid or ory ous ship sion some ster th tion
+tive tude ty uous ure ward wards ways wise women y
+"""
+_SHORTEST_ROOT = 3
 _KINDS = ("prefix", "suffix")
 
 
