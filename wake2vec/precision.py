@@ -74,7 +74,7 @@ def preflight(device: torch.device, precision: Precision) -> None:
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
         raise NoGpu(
             f"{name}: a {precision.compute} product failed ({str(exc).splitlines()[0]}); this PyTorch "
-            f"({torch.__version__}) has no kernels for the card: choose another accelerator (a T4, not a P100), or a PyTorch built for it"
+            f"({torch.__version__}) has no kernels for the card: choose another accelerator (a T4, not a P100)"
         ) from exc
     if found != 64.0**3:
         raise NoGpu(f"{device}: a {precision.compute} product gave {found} instead of {64.0**3}; the card is not sound")

@@ -1,0 +1,148 @@
+"""A frozen linear layer, its backward pass written out: gradients go through it and into its LoRA, never into it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from wake2vec.dropout import KeyedDropout, keep_mask
+from wake2vec.loss import product
+from wake2vec.quantise import nf4_weight
+
+
+class UnknownLayer(Exception):
+    """A module is not of a kind that the written-out path knows; the message says which."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapter:
+    """LoRA beside a frozen layer: y += scaling * B A dropout(x)."""
+
+    down: nn.Parameter  # A [r, in]
+    up: nn.Parameter  # B [out, r]
+    scaling: float
+    dropout: KeyedDropout | None
+
+    def dropped(self, x: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
+        """The dropped-out input, and what it was multiplied by. x [tokens, in], shape (b, s)"""
+        if self.dropout is None or not self.dropout.training or self.dropout.p == 0.0:
+            return x, None
+        keys = self.dropout.token_keys(x.view(*shape, -1)).flatten()
+        mask = keep_mask(keys, x.shape[1], self.dropout.p).to(x.dtype).mul_(1.0 / (1.0 - self.dropout.p))
+        return x * mask, mask
+
+
+class FrozenLinear:
+    """y = x W' + b, plus an adapter's part. Tensors are [tokens, features]."""
+
+    def __init__(self, weight: Callable[[], Tensor], bias: Tensor | None, adapter: Adapter | None) -> None:
+        self.weight = weight
+        self.bias = bias
+        self.adapter = adapter
+
+    def forward(self, x: Tensor, shape: tuple[int, int], add: Tensor | None = None) -> Tensor:
+        """The layer's output, added to `add` when given."""
+        weight = self.weight()
+        low = x.to(weight.dtype)
+        if add is not None and self.bias is None and add.dtype == weight.dtype:
+            y = torch.addmm(add, low, weight.t())
+        else:
+            y = F.linear(low, weight, None if self.bias is None else self.bias.to(weight.dtype)).to(x.dtype)
+            y = y if add is None else y.add_(add)
+        del weight
+        if self.adapter is not None:
+            y = self._adapt(y, x, shape)
+        return y
+
+    def _adapt(self, y: Tensor, x: Tensor, shape: tuple[int, int]) -> Tensor:
+        adapter = self.adapter
+        assert adapter is not None, "no adapter"
+        dropped, _ = adapter.dropped(x, shape)
+        inner = dropped @ adapter.down.detach().to(x.dtype).t()  # [tokens, r]
+        return y.addmm_(inner, adapter.up.detach().to(x.dtype).t(), alpha=adapter.scaling)
+
+    def backward(
+        self, grad: Tensor, x: Callable[[], Tensor], shape: tuple[int, int], into: Gradients, add: Tensor | None = None
+    ) -> Tensor:
+        """Gradient of the input (added in place to `add` when given); the adapter's goes to `into`."""
+        weight = self.weight()
+        low = grad.to(weight.dtype)
+        if add is not None and add.dtype == weight.dtype:
+            total = add.addmm_(low, weight)
+        else:
+            total = (low @ weight).to(grad.dtype)
+            total = total if add is None else add.add_(total)
+        del weight
+        if self.adapter is not None:
+            self._adapter_backward(total, grad, x(), shape, into)
+        return total
+
+    def _adapter_backward(
+        self, total: Tensor, grad: Tensor, x: Tensor, shape: tuple[int, int], into: Gradients
+    ) -> None:
+        adapter = self.adapter
+        assert adapter is not None, "no adapter"
+        down, up = adapter.down.detach().to(x.dtype), adapter.up.detach().to(x.dtype)
+        dropped, mask = adapter.dropped(x, shape)
+        inner = dropped @ down.t()  # [tokens, r]
+        # in fp32 and scaled last: fp16 products of loss-scaled gradients are near the top of their range
+        into.add(adapter.up, product(grad.t(), inner) * adapter.scaling)
+        delta = (grad @ up) * adapter.scaling  # [tokens, r]
+        into.add(adapter.down, product(delta.t(), dropped))
+        if mask is None:
+            total.addmm_(delta, down)
+        else:
+            total.addcmul_(delta @ down, mask)
+
+
+class Gradients:
+    """Gradients of a layer's adapters, gathered in the order in which its parameters are listed."""
+
+    def __init__(self, parameters: list[nn.Parameter]) -> None:
+        self._slot = {id(parameter): index for index, parameter in enumerate(parameters)}
+        self._dtypes = [parameter.dtype for parameter in parameters]
+        self.found: list[Tensor | None] = [None] * len(parameters)
+
+    def add(self, parameter: nn.Parameter, gradient: Tensor) -> None:
+        index = self._slot[id(parameter)]
+        self.found[index] = gradient.to(self._dtypes[index])
+
+
+def frozen_linear(module: Any) -> FrozenLinear:
+    """Read a layer: nn.Linear or NF4, plain or wrapped by PEFT. Raises UnknownLayer for anything else."""
+    if hasattr(module, "base_layer") and hasattr(module, "lora_A"):
+        inner = frozen_linear(module.base_layer)
+        return FrozenLinear(inner.weight, inner.bias, _adapter(module))
+    bias = getattr(module, "bias", None)
+    if type(module).__name__ == "Linear4bit":
+        return FrozenLinear(lambda: nf4_weight(module), bias, None)
+    if type(module) is nn.Linear:
+        if module.weight.requires_grad:
+            raise UnknownLayer(f"{type(module).__name__} whose weight trains")
+        return FrozenLinear(lambda: module.weight, bias, None)
+    raise UnknownLayer(type(module).__name__)
+
+
+def _adapter(module: Any) -> Adapter | None:
+    names = list(module.active_adapters)
+    if len(names) != 1 or module.merged or module.disable_adapters:
+        raise UnknownLayer(f"a LoRA layer with {len(names)} active adapters, or merged, or switched off")
+    name = names[0]
+    if getattr(module, "lora_variant", {}).get(name) is not None or getattr(module, "use_dora", {}).get(name):
+        raise UnknownLayer("a LoRA variant (DoRA or another)")
+    if module.lora_A[name].bias is not None or module.lora_B[name].bias is not None:
+        raise UnknownLayer("LoRA with a bias")
+    dropout = module.lora_dropout[name]
+    if isinstance(dropout, nn.Dropout) and dropout.p > 0.0:
+        raise UnknownLayer("LoRA with plain dropout: call key_dropouts first")
+    return Adapter(
+        down=module.lora_A[name].weight,
+        up=module.lora_B[name].weight,
+        scaling=float(module.scaling[name]),
+        dropout=dropout if isinstance(dropout, KeyedDropout) else None,
+    )
