@@ -8,6 +8,7 @@ import math
 import typing
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -18,8 +19,16 @@ from wake2vec.errors import Fault
 LARGEST_INTEGER = 10**12  # a checkpoint folder's name takes 12 digits
 
 
-def check(model: type[BaseModel], table: dict[str, Any]) -> list[Fault]:
-    """Every fault that stands between `table` and `model`, in the order of the file; none when it is valid.
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """Every fault of a table, in the order of the file, and the table with each fault replaced by what is allowed."""
+
+    faults: list[Fault]
+    healed: dict[str, Any]
+
+
+def check(model: type[BaseModel], table: dict[str, Any]) -> Checked:
+    """Find every fault that stands between `table` and `model`.
 
     A faulty value is replaced by a sample of what is allowed and the rest is checked again, so that the rules
     between keys speak also when a single key is wrong.
@@ -37,7 +46,7 @@ def check(model: type[BaseModel], table: dict[str, Any]) -> list[Fault]:
         faults += new
         if not all(_heal(model, healed, schema, fault.key, again=fault not in new) for fault in found):
             break
-    return faults
+    return Checked(faults=faults, healed=healed)
 
 
 def _unknown_keys(table: dict[str, Any], node: Schema, schema: Schema, place: Path) -> Iterator[Fault]:

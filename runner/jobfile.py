@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from runner.faults import check
+from runner.faults import Checked, check
 from runner.modelfolder import digest_model
 from wake2vec.errors import Fault, InputError, SpecError
 from wake2vec.spec import NAME_PATTERN, InputFile, JobSpec
@@ -27,19 +27,29 @@ Role = Literal["corpus", "lexicon", "morphemes"]
 def read_job(path: Path) -> JobSpec:
     """The checked job in a TOML file; its name defaults to the file's. Raises SpecError with every fault."""
     table = _read_table(path)
-    faults = check(JobSpec, table)
+    checked = check(JobSpec, table)
+    faults = checked.faults
     if "name" not in table:
         table["name"] = path.stem
         if not re.fullmatch(NAME_PATTERN, path.stem):
             faults.append(
-                Fault(key="name", problem=f"missing, and the file's name {path.stem!r} cannot be one; set it")
+                Fault(key="name", problem=f"missing, and {path.stem!r} cannot be one; set it")
             )
     if faults:
-        raise SpecError(str(path), faults)
+        raise SpecError(str(path), faults + _faults_of_inputs(checked, path))
+    return JobSpec.model_validate(table)
+
+
+def _faults_of_inputs(checked: Checked, path: Path) -> list[Fault]:
+    """What is wrong with the files that a faulty job names, as far as it can be read."""
+    faulty = {".".join(fault.key.split(".")[:2]) for fault in checked.faults}
     try:
-        return JobSpec.model_validate(table)
-    except ValidationError as error:
-        raise SpecError(str(path), [Fault(key="", problem=str(error))]) from error
+        resolve_inputs(JobSpec.model_validate(checked.healed), path.parent, str(path))
+    except ValidationError:
+        return []
+    except SpecError as error:
+        return [fault for fault in error.faults if not faulty & {fault.key, fault.key.split(".")[0]}]
+    return []
 
 
 def _read_table(path: Path) -> dict[str, Any]:
@@ -123,7 +133,8 @@ def _text_input(path: Path, role: Role) -> InputFile:
                 if size > MAX_INPUT_BYTES:
                     raise InputError(path, f"larger than {MAX_INPUT_BYTES >> 30} GiB", "split it or take a part")
                 digest.update(chunk)
-                blank = blank and not _decode(path, decoder, chunk, size).strip("\ufeff \t\r\n")
+                text = _decode(path, decoder, chunk, size)
+                blank = blank and not text.strip("\ufeff \t\r\n")
             _decode(path, decoder, b"", size, final=True)
     except OSError as error:
         raise InputError(path, _os_problem(path, error), _where_to_look(path)) from error

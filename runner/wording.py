@@ -87,6 +87,8 @@ def got(value: Any) -> str:
 
 def remedy(node: Schema, value: Any, schema: Schema) -> str:
     kinds = {part.get("type") for part in members(node, schema)}
+    if kinds == {"array"} and not isinstance(value, list | dict):
+        return "; put it in [ ]"
     if isinstance(value, str):
         if kinds & {"integer", "number"} and _reads_as_number(value):
             return "; remove the quotes"
@@ -101,8 +103,6 @@ def remedy(node: Schema, value: Any, schema: Schema) -> str:
         return "; put it in quotes"
     elif isinstance(value, float) and value.is_integer() and "integer" in kinds:
         return f"; write {int(value)}"
-    elif kinds == {"array"} and not isinstance(value, dict):
-        return "; put it in [ ]"
     return ""
 
 

@@ -1,0 +1,62 @@
+"""Write down a bug so that it can be reported: the traceback and the versions, into the home's log."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import platform
+import tempfile
+import time
+import traceback
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from runner.errors import RunnerError
+from runner.settings import read_settings
+
+PACKAGES = ("wake2vec-runner", "torch", "transformers", "sqlalchemy", "typer", "rich", "pydantic", "pydrive2")
+
+
+def write_bug(error: Exception, words: Sequence[str]) -> Path:
+    """Append one JSON line to the home's runner.log, or to a file in the temporary folder; returns which."""
+    line = {
+        "at": time.time(),
+        "level": "bug",
+        "command": list(words),
+        "text": f"{type(error).__name__}: {error}",
+        "traceback": "".join(traceback.format_exception(error)),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": {name: found for name in PACKAGES if (found := _version(name))},
+    }
+    body = json.dumps(line, ensure_ascii=False) + "\n"
+    for place in (_home_log(words), Path(tempfile.gettempdir()) / "wake2vec-runner-bug.log"):
+        if place is not None and _append(place, body):
+            return place
+    return Path("nowhere: no place could be written")
+
+
+def _home_log(words: Sequence[str]) -> Path | None:
+    home = next((Path(after) for word, after in itertools.pairwise(words) if word == "--home"), None)
+    try:
+        return read_settings(home, None).daemon_log
+    except (RunnerError, OSError, ValueError):
+        return None
+
+
+def _append(place: Path, body: str) -> bool:
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with open(place, "a", encoding="utf-8") as file:
+            file.write(body)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""

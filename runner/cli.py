@@ -1,0 +1,189 @@
+"""The command line: what may be asked, and how an error becomes an exit code. Each command imports its own module."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from runner.errors import RunnerError
+from wake2vec.errors import Wake2vecError
+
+if TYPE_CHECKING:
+    from runner.settings import Settings
+
+BUG = 3
+HOME_UNUSABLE = 18
+EXIT_CODES = """\b
+Exit codes:
+   0  done                            14  another trainer holds the GPU
+   1  your input, or the job's state  15  out of memory, no plan is left
+   2  usage                           16  the loss diverged
+   3  a bug, see runner.log           17  the store wants you to sign in
+  10  a runner is at work here        18  the home cannot be used
+  11  the store cannot be reached     19  another runner took the job over
+  12  stored bytes are missing or     20  another runner is at work on it
+      damaged                        130  interrupted
+  13  no usable GPU
+"""
+
+app = typer.Typer(
+    name="wake2vec-runner",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,  # plain help needs a third of the start-up time
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Global:
+    """Options that every command takes."""
+
+    home: Path | None
+    store: str | None
+
+    @property
+    def settings(self) -> Settings:
+        from runner.settings import read_settings
+
+        return read_settings(self.home, self.store)
+
+
+Names = Annotated[list[str], typer.Argument(metavar="JOB...", help="Names of jobs, as `status` shows them.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+@app.callback(epilog=EXIT_CODES)
+def options(
+    context: typer.Context,
+    home: Annotated[
+        Path | None, typer.Option(help="Folder of the queue and the runs [WAKE2VEC_HOME; default: your data folder].")
+    ] = None,
+    store: Annotated[
+        str | None, typer.Option(help="dir:PATH or drive:FOLDER [WAKE2VEC_STORE; default: a folder in the home].")
+    ] = None,
+) -> None:
+    """Train new-token rows and LoRA on GPUs that vanish: queue job files, start, and look in now and then."""
+    context.obj = Global(home=home, store=store)
+
+
+@app.command()
+def enqueue(
+    context: typer.Context,
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Job files (TOML); all are queued, or none.")],
+    again: Annotated[bool, typer.Option("--again", help="Train it once more, as NAME-2.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Check job files, freeze them with their texts, and queue them."""
+    from runner.commands.enqueue import run
+
+    run(_settings(context), files, again=again, as_json=as_json)
+
+
+@app.command()
+def hold(context: typer.Context, names: Names, as_json: Json = False) -> None:
+    """Let jobs rest: a running one saves and stops first."""
+    _control(context, "hold", names, as_json)
+
+
+@app.command()
+def release(context: typer.Context, names: Names, as_json: Json = False) -> None:
+    """Let held jobs go on."""
+    _control(context, "release", names, as_json)
+
+
+@app.command()
+def cancel(context: typer.Context, names: Names, as_json: Json = False) -> None:
+    """End jobs for good; a running one saves first."""
+    _control(context, "cancel", names, as_json)
+
+
+@app.command()
+def retry(context: typer.Context, names: Names, as_json: Json = False) -> None:
+    """Queue failed or cancelled jobs again."""
+    _control(context, "retry", names, as_json)
+
+
+@app.command()
+def kill(context: typer.Context, names: Names, as_json: Json = False) -> None:
+    """End trainers at once, unsaved, and hold their jobs."""
+    _control(context, "kill", names, as_json)
+
+
+@app.command()
+def schema(
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write it there.")] = None,
+) -> None:
+    """Print the JSON schema of job files, for editors."""
+    from runner.commands.schema import run
+
+    run(out)
+
+
+def _control(context: typer.Context, verb: str, names: list[str], as_json: bool) -> None:
+    from runner.commands.control import run
+
+    run(_settings(context), verb, names, as_json=as_json)
+
+
+def _settings(context: typer.Context) -> Settings:
+    chosen: Global = context.obj
+    return chosen.settings
+
+
+def globals_first(arguments: Sequence[str]) -> list[str]:
+    """Let --home and --store stand anywhere: `status --home X` means `--home X status`."""
+    first: list[str] = []
+    rest: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        if word == "--":
+            rest += [word, *words]
+        elif word in ("--home", "--store"):
+            first += [word, *([value] if (value := next(words, None)) is not None else [])]
+        elif word.startswith(("--home=", "--store=")):
+            first.append(word)
+        else:
+            rest.append(word)
+    return first + rest
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command and exit with its code; every error passes here."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a locale without our characters must not end the program
+    words = globals_first(sys.argv[1:] if arguments is None else arguments)
+    try:
+        app(words)
+    except (RunnerError, Wake2vecError) as error:
+        _tell(str(error) or type(error).__name__)
+        sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+            _report_bug(error, words)
+        _tell(f"{error.filename or 'the disk'}: {error.strerror}")
+        sys.exit(HOME_UNUSABLE)
+    except Exception as error:
+        _report_bug(error, words)
+
+
+def _tell(message: str) -> None:
+    for line in message.splitlines():
+        print(f"error: {line}", file=sys.stderr)
+
+
+def _report_bug(error: Exception, words: Sequence[str]) -> None:
+    from runner.bugs import write_bug
+
+    place = write_bug(error, words)
+    print(f"error: a bug in wake2vec-runner: {type(error).__name__}: {error}", file=sys.stderr)
+    print(f"the whole story is in {place}; please report it", file=sys.stderr)
+    sys.exit(BUG)

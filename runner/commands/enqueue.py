@@ -1,0 +1,178 @@
+"""enqueue: check job files, freeze them with their inputs, and put them into the queue, all or none."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runner.errors import JobExists
+from runner.inputs import keep_input
+from runner.jobfile import Resolved, read_job, resolve_inputs
+from runner.queue import jobs
+from runner.queue.database import open_queue
+from runner.queue.rows import Job
+from runner.settings import Settings
+from runner.sources import Known, source_faults, source_notes
+from runner.states import State, plan_segments
+from wake2vec.errors import Fault, SpecError
+from wake2vec.rundir import read_lock
+from wake2vec.spec import JobSpec, fingerprint
+
+MODEL_NAMES = {"p1": "P1", "p2": "P2", "command": "command"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A job file that may go into the queue."""
+
+    file: Path
+    resolved: Resolved
+    notes: list[str]
+
+    @property
+    def job(self) -> JobSpec:
+        return self.resolved.job
+
+
+def run(settings: Settings, files: Sequence[Path], *, again: bool, as_json: bool) -> None:
+    """Raises SpecError with every fault of every file, JobExists, HomeUnusable; then nothing is queued."""
+    queue = open_queue(settings.database)
+    try:
+        entries = check_files(files, jobs.list_jobs(queue), again=again)
+        for entry in entries:
+            for sha256, path in entry.resolved.files.items():
+                keep_input(path, sha256, settings.inputs)
+        rows = [(entry.job, entry.resolved.inputs, fingerprint(entry.job, entry.resolved.inputs)) for entry in entries]
+        added = jobs.add_jobs(queue, rows, time.time(), again=again)
+    finally:
+        queue.close()
+    if as_json:
+        print(json.dumps(_as_json(entries, added), ensure_ascii=False, indent=1))
+        return
+    print("\n".join(_as_text(entries, added, daemon=read_lock(settings.home / "daemon.lock") is not None)))
+
+
+def check_files(files: Sequence[Path], queued: Sequence[Job], *, again: bool) -> list[Entry]:
+    """Read every file, then look at all of them together. Raises SpecError with every fault of every file."""
+    states = {job.name: job.state for job in queued}
+    known = {job.name: _known(job) for job in queued}
+    renamed: dict[str, str] = {}
+    faulty: dict[str, SpecError] = {}
+    entries: list[Entry] = []
+    for file in files:
+        try:
+            job = _rename(read_job(file), known, renamed) if again else read_job(file)
+            if any(entry.job.name == job.name for entry in entries):
+                raise SpecError(str(file), [Fault(key="name", problem=f"{job.name} comes twice in this call")])
+            entry = _check(file, job, known, faulty)
+        except SpecError as error:
+            faulty[file.stem] = error
+            continue
+        entries.append(entry)
+        steps = job.train.steps if job.train else job.steps
+        known[job.name] = Known(spec=entry.job, inputs=entry.resolved.inputs, steps=steps, state=State.QUEUED)
+    if faulty:
+        raise _joined(list(faulty.values()))
+    for name in (entry.job.name for entry in entries if entry.job.name in states):
+        raise JobExists(
+            f"{name}: a job of that name is {states[name]}; `status` shows it, --again trains it once more as {name}-2"
+        )
+    return entries
+
+
+def _check(file: Path, job: JobSpec, known: Mapping[str, Known], faulty: Mapping[str, SpecError]) -> Entry:
+    resolved = resolve_inputs(job, file.parent, str(file))
+    # A source that comes with faults of its own is not missing.
+    faults = [] if job.after in faulty else source_faults(resolved.job, resolved.inputs, known)
+    if faults:
+        raise SpecError(str(file), faults)
+    return Entry(file=file, resolved=resolved, notes=source_notes(resolved.job, resolved.inputs, known))
+
+
+def _known(job: Job) -> Known:
+    return Known(spec=job.spec, inputs=job.inputs, steps=job.steps, state=job.state)
+
+
+def _rename(job: JobSpec, known: Mapping[str, Known], renamed: dict[str, str]) -> JobSpec:
+    """NAME-2, NAME-3 … where NAME is taken; a P2 follows a P1 that was renamed in the same call."""
+    name, number = job.name, 2
+    stem = re.sub(r"-\d+$", "", job.name) if job.name in known else job.name
+    while name in known:
+        name, number = f"{stem}-{number}", number + 1
+    renamed[job.name] = name
+    return job.model_copy(update={"name": name, "after": renamed.get(job.after or "", job.after)})
+
+
+def _joined(errors: Sequence[SpecError]) -> SpecError:
+    if len(errors) == 1:
+        return errors[0]
+    joined = SpecError(errors[0].place, [fault for error in errors for fault in error.faults])
+    joined.args = ("\n".join(str(error) for error in errors),)
+    return joined
+
+
+def _as_json(entries: Sequence[Entry], added: Sequence[Job]) -> dict[str, Any]:
+    return {
+        "format": 1,
+        "queued": [
+            {
+                "name": job.name,
+                "file": str(entry.file),
+                "phase": job.phase,
+                "steps": job.steps,
+                "segments": len(_segments(entry.job, job.steps)),
+                "after": job.after,
+                "fingerprint": job.fingerprint,
+                "inputs": [item.model_dump() for item in entry.resolved.inputs],
+                "notes": entry.notes,
+            }
+            for entry, job in zip(entries, added, strict=True)
+        ],
+    }
+
+
+def _segments(spec: JobSpec, steps: int | None) -> list[tuple[int, int]]:
+    return plan_segments(steps, spec.checkpoint.every_steps) if steps else []
+
+
+def _as_text(entries: Sequence[Entry], added: Sequence[Job], *, daemon: bool) -> list[str]:
+    lines = []
+    for entry, job in zip(entries, added, strict=True):
+        lines.append(f"queued {job.name}: {_what(entry.job, job.steps)}")
+        lines += [
+            f"  {item.role:<9} {item.name}  {_size(item.size)}  {item.sha256[:12]}" for item in entry.resolved.inputs
+        ]
+        if entry.job.phase == "p2":
+            lines.append(f"  starts after {job.after}, on its {_rows(entry.job)}")
+        elif job.after:
+            lines.append(f"  starts after {job.after}")
+        lines += [f"  note: {note}" for note in entry.notes]
+    lines.append("the runner at work here will pick it up" if daemon else "next: wake2vec-runner start")
+    return lines
+
+
+def _what(spec: JobSpec, steps: int | None) -> str:
+    parts = [MODEL_NAMES[spec.phase]]
+    if spec.model is not None:
+        parts.append(f"of {spec.model.base}")
+    if steps is not None:
+        count = len(_segments(spec, steps))
+        parts.append(f"to step {steps:,} in {count} segment{'s' if count != 1 else ''}")
+    elif spec.train is not None:
+        parts.append(f"over {spec.train.epochs:g} epochs; the steps follow from the text")
+    return " ".join(parts)
+
+
+def _rows(spec: JobSpec) -> str:
+    return f"rows at step {spec.rows}" if isinstance(spec.rows, int) else f"{spec.rows} rows"
+
+
+def _size(size: int) -> str:
+    if size >= 2**20:
+        return f"{size / 2**20:.1f} MiB"
+    return f"{size / 2**10:.1f} KiB" if size >= 2**10 else f"{size} bytes"

@@ -1,0 +1,27 @@
+"""schema: the JSON schema of job files, for editors that complete and check them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from wake2vec.rundir import write_atomic
+from wake2vec.spec import JobSpec
+
+DIALECT = "http://json-schema.org/draft-07/schema#"
+
+
+def schema_text() -> str:
+    """In the dialect that TOML editors know best: draft-07, with `definitions`."""
+    table = JobSpec.model_json_schema(ref_template="#/definitions/{model}")
+    definitions = table.pop("$defs")
+    table |= {"title": "A job file of wake2vec-runner", "definitions": definitions}
+    return json.dumps({"$schema": DIALECT, **table}, ensure_ascii=False, indent=1) + "\n"
+
+
+def run(out: Path | None) -> None:
+    if out is None:
+        print(schema_text(), end="")
+        return
+    write_atomic(out, schema_text().encode())
+    print(f"{out}: written")

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from runner.commands.enqueue import run
+from runner.errors import HomeUnusable, JobExists
+from runner.queue import jobs
+from runner.queue.database import open_queue
+from runner.settings import read_settings
+from tests.unit.runner.folders import P2, write_jobs
+from wake2vec.errors import SpecError
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return read_settings(tmp_path / "home", None, {})
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "jobs").mkdir()
+    return write_jobs(tmp_path / "jobs")
+
+
+def _queued(settings):
+    queue = open_queue(settings.database)
+    try:
+        return [(job.name, job.after, job.steps) for job in jobs.list_jobs(queue)]
+    finally:
+        queue.close()
+
+
+def test_p1_and_p2_are_queued_with_their_inputs_in_one_call(settings, folder, capsys):
+    run(settings, [folder / "a_p1.toml", folder / "a_p2.toml"], again=False, as_json=False)
+
+    assert _queued(settings) == [("a_p1", None, 60), ("a_p2", "a_p1", 40)]
+    assert len(list(settings.inputs.iterdir())) == 2
+    said = capsys.readouterr().out
+    assert "queued a_p1: P1 of" in said
+    assert "to step 60 in 3 segments" in said
+    assert "starts after a_p1, on its best rows" in said
+    assert said.endswith("next: wake2vec-runner start\n")
+
+
+def test_every_fault_of_every_file_is_told_and_nothing_is_queued(settings, folder):
+    (folder / "a_p1.toml").write_text((folder / "a_p1.toml").read_text().replace("lr = 1e-3", "lr = 0"))
+    (folder / "b_p2.toml").write_text(P2.replace("text.txt", "gone.txt"))
+
+    with pytest.raises(SpecError) as caught:
+        run(settings, [folder / name for name in ("a_p1.toml", "a_p2.toml", "b_p2.toml")], again=False, as_json=False)
+
+    lines = str(caught.value).splitlines()
+    assert [line.split(": ")[1] for line in lines] == ["train.lr", "data.corpus"]
+    assert _queued(settings) == []
+    assert not settings.inputs.exists()
+
+
+def test_p2_alone_is_refused_without_its_p1_and_accepted_once_it_is_queued(settings, folder):
+    with pytest.raises(SpecError, match="there is no job a_p1 in the queue"):
+        run(settings, [folder / "a_p2.toml"], again=False, as_json=False)
+
+    run(settings, [folder / "a_p1.toml"], again=False, as_json=False)
+    run(settings, [folder / "a_p2.toml"], again=False, as_json=False)
+
+    assert [name for name, _, _ in _queued(settings)] == ["a_p1", "a_p2"]
+
+
+def test_a_name_in_use_is_refused_with_the_way_out(settings, folder):
+    run(settings, [folder / "a_p1.toml"], again=False, as_json=False)
+
+    with pytest.raises(JobExists, match=r"a_p1: a job of that name is queued.*--again trains it once more as a_p1-2"):
+        run(settings, [folder / "a_p1.toml"], again=False, as_json=False)
+
+
+def test_again_gives_new_names_and_p2_follows_the_new_p1(settings, folder):
+    files = [folder / "a_p1.toml", folder / "a_p2.toml"]
+
+    for _ in range(3):
+        run(settings, files, again=True, as_json=False)
+
+    assert [(name, after) for name, after, _ in _queued(settings)] == [
+        ("a_p1", None), ("a_p2", "a_p1"),
+        ("a_p1-2", None), ("a_p2-2", "a_p1-2"),
+        ("a_p1-3", None), ("a_p2-3", "a_p1-3"),
+    ]  # fmt: skip
+
+
+def test_the_same_file_twice_in_a_call_is_refused(settings, folder):
+    with pytest.raises(SpecError, match="a_p1 comes twice in this call"):
+        run(settings, [folder / "a_p1.toml"] * 2, again=False, as_json=False)
+
+    assert _queued(settings) == []
+
+
+def test_json_says_what_was_queued(settings, folder, capsys):
+    run(settings, [folder / "a_p1.toml"], again=False, as_json=True)
+
+    (job,) = json.loads(capsys.readouterr().out)["queued"]
+    assert (job["name"], job["phase"], job["steps"], job["segments"]) == ("a_p1", "p1", 60, 3)
+    assert [item["role"] for item in job["inputs"]] == ["corpus", "lexicon", "model"]
+
+
+def test_later_edits_of_a_text_do_not_reach_a_queued_job(settings, folder):
+    run(settings, [folder / "a_p1.toml"], again=False, as_json=False)
+    before = {path.name: path.read_bytes() for path in settings.inputs.iterdir()}
+
+    (folder / "text.txt").write_text("another text altogether " * 99)
+
+    assert {path.name: path.read_bytes() for path in settings.inputs.iterdir()} == before
+
+
+def test_a_home_that_is_a_file_is_refused(tmp_path, folder):
+    (tmp_path / "home").write_text("")
+
+    with pytest.raises(HomeUnusable):
+        run(read_settings(tmp_path / "home", None, {}), [folder / "a_p1.toml"], again=False, as_json=False)
