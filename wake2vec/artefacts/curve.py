@@ -47,7 +47,7 @@ def _losses(axes: Any, facts: RunFacts, ledger: Ledger) -> None:
     # a lone point has no line to be seen by
     _line(
         axes,
-        thin(running_mean(ledger.steps), MOST_POINTS),
+        thin(running_mean(raw), MOST_POINTS),
         color="#2563a8",
         linewidth=1.6,
         label="train (running mean)",

@@ -69,16 +69,17 @@ def mean_seconds(rows: Sequence[StepRow]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def running_mean(rows: Sequence[StepRow], weight: float = 0.95) -> list[tuple[int, float]]:
-    """Exponential mean of the train loss, corrected for its start: (step, nats). Not finite losses leave a gap."""
-    points, mean, share = [], 0.0, 0.0
-    for row in rows:
-        if not math.isfinite(row.loss):
+def running_mean(points: Sequence[tuple[Place, float]], weight: float = 0.95) -> list[tuple[Place, float]]:
+    """Exponential mean over (step, value), corrected for its start. Values that are not finite leave a gap."""
+    smooth: list[tuple[Place, float]] = []
+    mean = share = 0.0
+    for place, value in points:
+        if not math.isfinite(value):
             continue
-        mean = weight * mean + (1 - weight) * row.loss
+        mean = weight * mean + (1 - weight) * value
         share = weight * share + (1 - weight)
-        points.append((row.step, mean / share))
-    return points
+        smooth.append((place, mean / share))
+    return smooth
 
 
 def perplexity(nats: float) -> float:

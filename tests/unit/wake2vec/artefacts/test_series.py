@@ -57,9 +57,9 @@ def test_sessions_follow_from_resume_events_when_nobody_recorded_them() -> None:
 
 
 def test_the_running_mean_starts_at_the_first_loss() -> None:
-    points = running_mean(steps(4.0, 2.0), weight=0.5)
+    points = running_mean([(1, 4.0), (2, math.nan), (3, 2.0)], weight=0.5)
 
-    assert points == [(1, 4.0), (2, pytest.approx(8 / 3))]
+    assert points == [(1, 4.0), (3, pytest.approx(8 / 3))]
 
 
 def test_thinning_keeps_the_spike() -> None:
