@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -156,13 +156,18 @@ def globals_first(arguments: Sequence[str]) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command and exit with its code; every error passes here."""
+    """Run a command and exit with its code."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a locale without our characters must not end the program
     words = globals_first(sys.argv[1:] if arguments is None else arguments)
+    guarded(lambda: app(words), words)
+
+
+def guarded(command: Callable[[], object], words: Sequence[str]) -> None:
+    """Turn every error of a command into its exit code, and what nobody foresaw into a bug report."""
     try:
-        app(words)
+        command()
     except (RunnerError, Wake2vecError) as error:
         _tell(str(error) or type(error).__name__)
         sys.exit(error.exit_code)

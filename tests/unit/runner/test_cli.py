@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 
 from runner import errors as runner_errors
 from runner.bugs import write_bug
-from runner.cli import EXIT_CODES, globals_first, main
+from runner.cli import EXIT_CODES, globals_first, guarded, main
 from tests.unit.runner.folders import write_jobs
 from wake2vec import errors as wake2vec_errors
 
@@ -66,25 +67,41 @@ def test_home_and_store_may_stand_anywhere(tmp_path):
     assert globals_first(["hold", "--home"]) == ["--home", "hold"]
 
 
-def test_a_bug_exits_with_3_two_lines_and_the_whole_story_in_a_file(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+def test_a_bug_exits_with_3_two_lines_and_the_whole_story_in_the_log(tmp_path, capsys):
+    def command() -> None:
+        raise ZeroDivisionError("division by zero")
 
-    assert _main("--home", "a\0b", "hold", "x") == 3  # no shell can say this, so nothing checks for it
+    with pytest.raises(SystemExit) as caught:
+        guarded(command, ["--home", str(tmp_path), "hold", "x"])
 
+    assert caught.value.code == 3
     told = capsys.readouterr().err.splitlines()
     assert len(told) == 2
-    place = tmp_path / "wake2vec-runner-bug.log"
-    assert str(place) in told[1]
-    line = json.loads(place.read_text())
-    assert "ValueError" in line["traceback"]
+    assert str(tmp_path / "runner.log") in told[1]
+    line = json.loads((tmp_path / "runner.log").read_text())
+    assert "ZeroDivisionError" in line["traceback"]
     assert line["versions"]["typer"]
 
 
-def test_a_bug_is_written_to_the_log_of_the_home(tmp_path):
-    error = ZeroDivisionError("division by zero")
+@pytest.mark.parametrize(("number", "code"), [(errno.ENOSPC, 18), (errno.EROFS, 18), (errno.EBADF, 3)])
+def test_a_full_or_read_only_disk_is_no_bug(tmp_path, number, code):
+    def command() -> None:
+        raise OSError(number, "the system's words", "/some/file")
 
-    assert write_bug(error, ["--home", str(tmp_path), "hold", "x"]) == tmp_path / "runner.log"
-    assert json.loads((tmp_path / "runner.log").read_text())["command"][-2:] == ["hold", "x"]
+    with pytest.raises(SystemExit) as caught:
+        guarded(command, ["--home", str(tmp_path)])
+
+    assert caught.value.code == code
+
+
+def test_a_bug_is_written_elsewhere_when_the_home_cannot_be_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "home").write_text("")
+
+    place = write_bug(ZeroDivisionError(), ["--home", str(tmp_path / "home"), "hold", "x"])
+
+    assert place == tmp_path / "wake2vec-runner-bug.log"
+    assert json.loads(place.read_text())["command"][-2:] == ["hold", "x"]
 
 
 @pytest.mark.parametrize("words", [["--help"], ["schema"], ["enqueue", "a_p1.toml"], ["hold", "a_p1"]])
