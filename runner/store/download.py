@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from runner.errors import Damaged
 from runner.store.base import Progress
@@ -25,26 +26,44 @@ def download(
     """`chunks(start)` yields the object's bytes from there on. Raises Damaged when they are wrong."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
-    sha256 = hashlib.sha256()
     with open(part, "ab+") as file:
-        size = _take_up(file.fileno(), sha256, digest.size)
-        while size < digest.size:
-            before = size
-            for chunk in chunks(size):
-                file.write(chunk)
-                sha256.update(chunk)
-                size += len(chunk)
-                if progress:
-                    progress(size)
-            if size == before:
-                break
+        sha256 = hashlib.sha256()
+        found = _take_up(file.fileno(), sha256, digest.size)
+        size = _receive(chunks, file, sha256, found, digest.size, progress)
+        if found and not _fits(digest, size, sha256):  # what an earlier call left was rotten: once more from the start
+            file.truncate(0)
+            sha256 = hashlib.sha256()
+            size = _receive(chunks, file, sha256, 0, digest.size, progress)
         file.flush()
         os.fsync(file.fileno())
-    if (size, sha256.hexdigest()) != (digest.size, digest.sha256):
+    if not _fits(digest, size, sha256):
         part.unlink()
         raise Damaged(f"{place}: the store returned other bytes than were put there ({size}, not {digest.size})")
     os.replace(part, path)
     sync_directory(path.parent)
+
+
+def _receive(
+    chunks: Callable[[int], Iterator[bytes]],
+    file: BinaryIO,
+    sha256: hashlib._Hash,
+    size: int,
+    wanted: int,
+    progress: Progress | None,
+) -> int:
+    """Append what is missing; returns the size that was reached."""
+    for chunk in chunks(size) if size < wanted else ():
+        file.write(chunk)
+        file.flush()  # a killed process leaves what it had received
+        sha256.update(chunk)
+        size += len(chunk)
+        if progress:
+            progress(size)
+    return size
+
+
+def _fits(digest: FileDigest, size: int, sha256: hashlib._Hash) -> bool:
+    return (size, sha256.hexdigest()) == (digest.size, digest.sha256)
 
 
 def _take_up(handle: int, sha256: hashlib._Hash, size: int) -> int:

@@ -49,19 +49,20 @@ def publish_checkpoint(
     if (record := committed(log.records, proof.sha256)) is not None:
         return record
     log.check(epoch)  # a fenced runner uploads nothing
+    place = f"{log.name}/checkpoints/{folder.name}"
     files = {**manifest.files, MANIFEST: proof}  # the manifest goes last
     stored = publish_files(
-        store, {name: folder / name for name in files}, files, folder=f"{log.name}/{folder.name}",
+        store, {name: folder / name for name in files}, files, folder=place,
         known=stored_parts(log.records), journal=journal, progress=progress,
     )  # fmt: skip
     for name, file in stored.items():
         if not _is_there(store, file):
-            forget(journal, f"{log.name}/{folder.name}")
+            forget(journal, place)
             raise NotStored(f"{folder / name}: was stored as {file.id} and is not there; the next try stores it anew")
     parts = {name: asdict(file) for name, file in stored.items() if name != MANIFEST}
     payload = {"step": manifest.step, "kind": kind, "manifest": asdict(stored[MANIFEST]), "parts": parts}
     record = log.append("COMMIT", payload, epoch=epoch)
-    forget(journal, f"{log.name}/{folder.name}")
+    forget(journal, place)
     return record
 
 

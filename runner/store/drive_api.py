@@ -1,0 +1,121 @@
+"""Single calls to Drive v2 over PyDrive2's connection: every one has a timeout, and every failure one of our names."""
+
+from __future__ import annotations
+
+import http.client
+import importlib.resources
+import json
+import threading
+import time
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from runner.errors import SignInNeeded, StoreBusy
+from runner.store.drive_auth import TIMEOUT_SECONDS, Token, authorise
+from runner.store.drive_errors import SIGN_IN, verdict
+
+FIELDS = "id,title,mimeType,fileSize,md5Checksum,sha256Checksum,createdDate,etag,properties,labels(trashed)"
+FOLDER_TYPE = "application/vnd.google-apps.folder"
+ROOT_URL = "https://www.googleapis.com/"
+
+Answer = tuple[int, Mapping[str, str], bytes]
+
+
+class DriveApi:
+    """The service and http objects of PyDrive2; usable from any thread, nothing is asked before the first call."""
+
+    def __init__(
+        self,
+        token: Callable[[], Token | None],
+        *,
+        root_url: str = ROOT_URL,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._token = token
+        self.root_url = root_url if root_url.endswith("/") else f"{root_url}/"
+        self._timeout_seconds = timeout_seconds
+        self._now = now
+        self._lock = threading.Lock()
+        self._auth: Any = None
+
+    def call(self, place: str, request: Callable[[Any], Any], *, headers: Mapping[str, str] | None = None) -> Any:
+        """Execute what `request` makes of `service.files()`-like methods: `lambda service: service.about().get()`."""
+        from googleapiclient.errors import HttpError
+
+        prepared = request(self._service().service)
+        prepared.headers.update(headers or {})
+        prepared.http = self._http()
+        with _Translated(place):
+            try:
+                return prepared.execute()
+            except HttpError as error:
+                raise verdict(place, int(error.resp.status), error.resp, error.content, now=self._now()) from error
+
+    def send(self, place: str, method: str, url: str, *, body: bytes = b"", headers: Mapping[str, str]) -> Answer:
+        """One bare request; the caller judges the status. Bodies are bytes: a stream cannot be sent a second time."""
+        connection = self._http()
+        with _Translated(place):
+            answer, content = connection.request(url, method=method, body=body, headers=dict(headers))
+            return int(answer.status), answer, content
+
+    def fail(self, place: str, answer: Answer) -> Exception:
+        return verdict(place, *answer, now=self._now())
+
+    def _service(self) -> Any:
+        with self._lock:
+            if self._auth is None:
+                auth = authorise(self._token(), self._timeout_seconds)
+                auth.service = _build(self.root_url, auth.Get_Http_Object())
+                self._auth = auth
+        return self._auth
+
+    def _http(self) -> Any:
+        """A connection of this thread's own: httplib2 has none that can be shared."""
+        auth = self._service()
+        if getattr(auth.thread_local, "http", None) is None:
+            connection = auth.Get_Http_Object()
+            weakref.finalize(connection, _hang_up, connection.connections)  # when its thread ends, or the program
+            auth.thread_local.http = connection
+        return auth.thread_local.http
+
+
+def _build(root_url: str, connection: Any) -> Any:
+    """The packaged description of Drive v2 with another root: only this moves plain calls and uploads together."""
+    from googleapiclient.discovery import build_from_document
+
+    packaged = importlib.resources.files("googleapiclient.discovery_cache.documents") / "drive.v2.json"
+    document = json.loads(packaged.read_text())
+    document["rootUrl"] = root_url
+    document["baseUrl"] = root_url + document["servicePath"]
+    return build_from_document(document, http=connection)
+
+
+def _hang_up(connections: dict[str, Any]) -> None:
+    for connection in connections.values():
+        connection.close()
+
+
+class _Translated:
+    """Whatever the libraries raise below a call becomes StoreBusy or SignInNeeded."""
+
+    def __init__(self, place: str) -> None:
+        self._place = place
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        import httplib2
+        from oauth2client.client import AccessTokenRefreshError
+
+        if isinstance(error, AccessTokenRefreshError):
+            status = getattr(error, "status", None)
+            if status is None or int(status) == 429 or int(status) >= 500:
+                raise StoreBusy(f"Google's token server: {error}") from error
+            raise SignInNeeded(f"Google no longer accepts the token ({error}); {SIGN_IN}") from error
+        if isinstance(error, OSError | http.client.HTTPException | httplib2.HttpLib2Error):
+            raise StoreBusy(f"Google Drive: {self._place}: {type(error).__name__} {error}".rstrip()) from error
+        if isinstance(error, ValueError):  # a page of HTML where JSON was promised
+            raise StoreBusy(f"Google Drive: {self._place}: the answer is not Google's ({error})") from error
