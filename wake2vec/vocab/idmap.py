@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -81,8 +81,8 @@ class IdMap:
 
     def save(self, path: Path) -> None:
         """Write the map whole or not at all."""
-        head = {key: value for key, value in asdict(self).items() if key != "entries"}
-        lines = ",\n".join(json.dumps(asdict(entry), ensure_ascii=False) for entry in self.entries)
+        head = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "entries"}
+        lines = ",\n".join(json.dumps(vars(entry), ensure_ascii=False) for entry in self.entries)
         start = json.dumps({"format": FORMAT, "n_new": self.n_new, **head}, ensure_ascii=False)
         temporary = path.with_name(path.name + ".tmp")
         with temporary.open("w", encoding="utf-8") as file:

@@ -20,6 +20,7 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -27,7 +28,7 @@ from torch import Tensor
 
 from wake2vec.errors import InputError
 from wake2vec.vocab.idmap import IdMap
-from wake2vec.vocab.morphemes import COMMON, Affixes, parts_of
+from wake2vec.vocab.morphemes import COMMON, Affixes, parts_of, read_affixes
 
 Method = Literal["mean", "mean_noise", "spherical", "subwords", "compositional"]
 Part = Literal["input", "output"]
@@ -35,7 +36,7 @@ Part = Literal["input", "output"]
 _NOISE = 0.1
 _ALPHA = 0.25
 _COMPOSED_NOISE = 0.01
-_ROWS_AT_ONCE = 4096
+_ROWS_AT_ONCE = 2048
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,18 +57,24 @@ def initial_rows(
     tokenizer: Any,
     part: Part = "input",
     scale: float = 1.0,
-    affixes: Affixes = COMMON,
+    morphemes: Path | None = None,
 ) -> Tensor:
     """Starting values of the new rows of one matrix, `[n_new, d]` fp32 on the CPU. `tokenizer` is the base's.
 
-    `scale` acts on the radius of spherical and on the noise of mean_noise.
+    `scale` acts on the radius of spherical and on the noise of mean_noise; `morphemes` names a table of affixes.
     Raises InputError when the tokenizer is not the one that the id map starts from.
     """
     if len(tokenizer) > id_map.first_new_id:
         raise InputError("initial rows", "the tokenizer already has new words", "pass the base model's own tokenizer")
     base = base_weight.detach()[: id_map.first_new_id]
     start = _Start(
-        base=base, stats=statistics(base), seed=seed, tokenizer=tokenizer, part=part, scale=scale, affixes=affixes
+        base=base,
+        stats=statistics(base),
+        seed=seed,
+        tokenizer=tokenizer,
+        part=part,
+        scale=scale,
+        affixes=read_affixes(morphemes) if morphemes else COMMON,
     )
     rows = torch.empty(id_map.n_new, base.shape[1], dtype=torch.float32)
     for first in range(0, id_map.n_new, _ROWS_AT_ONCE):
@@ -171,7 +178,9 @@ def pieces(texts: Sequence[str], tokenizer: Any) -> list[list[int]]:
 
 def mean_of_pieces(pieces_of: Sequence[Sequence[int]], base: Tensor) -> Tensor:
     """Mean of base rows for each list of ids, `[lists, d]` fp64."""
-    rows = torch.empty(len(pieces_of), base.shape[1], dtype=torch.float64)
-    for row, ids in enumerate(pieces_of):
-        rows[row] = base[torch.tensor(ids, device=base.device)].double().mean(0).cpu()
-    return rows
+    lengths = torch.tensor([len(ids) for ids in pieces_of])
+    flat = torch.tensor([id_ for ids in pieces_of for id_ in ids], device=base.device)
+    owners = torch.repeat_interleave(torch.arange(len(pieces_of)), lengths)
+    sums = torch.zeros(len(pieces_of), base.shape[1], dtype=torch.float64)
+    sums.index_add_(0, owners, base[flat].double().cpu())
+    return sums / lengths[:, None]

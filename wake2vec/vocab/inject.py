@@ -167,18 +167,24 @@ def _save(base: Any, change: _Change, directory: Path) -> None:
 
 def _is_exact(base: Any, tokenizer: Any, new: list[str]) -> bool:
     """Whether every word comes back as it went in, with the same text around it as the base brings back."""
-    texts = [f"see {word}, the {word} {word}\n{word}" for word in new]
-    ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
-    plain = base(texts, add_special_tokens=False)["input_ids"]
-    return bool(tokenizer.batch_decode(ids) == base.batch_decode(plain))
+    texts = [f"see {word}, the {word}\n{word}" for word in new]
+    return _round_trip(tokenizer, texts) == _round_trip(base, texts)
+
+
+def _round_trip(tokenizer: Any, texts: list[str]) -> list[str]:
+    backend = tokenizer.backend_tokenizer
+    encodings = backend.encode_batch_fast(texts, add_special_tokens=False)
+    decoded: list[str] = backend.decode_batch([encoding.ids for encoding in encodings], skip_special_tokens=False)
+    return decoded
 
 
 def _reached(tokenizer: Any, ids: dict[str, int]) -> set[str]:
     """Words that become their own token, after a space or at the start of a line."""
     reached: set[str] = set()
     for before in (" ", "\n"):
-        encoded = tokenizer([f"see{before}{word}" for word in ids], add_special_tokens=False)["input_ids"]
-        reached.update(word for (word, id_), found in zip(ids.items(), encoded, strict=True) if id_ in found)
+        texts = [f"see{before}{word}" for word in ids]
+        encodings = tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        reached.update(word for (word, id_), found in zip(ids.items(), encodings, strict=True) if id_ in found.ids)
     return reached
 
 
