@@ -91,7 +91,7 @@ class _MergeNewRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, base: Tensor, rows: Tensor, ids: Tensor, first_new_id: int) -> Tensor:
         is_new = ids >= first_new_id  # [...]
-        new = F.embedding(torch.where(is_new, ids - first_new_id, 0), rows.detach())
+        new = F.embedding(torch.where(is_new, ids - first_new_id, 0), rows.detach())  # [..., d]
         ctx.save_for_backward(ids)
         ctx.rows, ctx.first_new_id = rows, first_new_id
         return torch.where(is_new.unsqueeze(-1), new.to(base.dtype), base)
@@ -213,7 +213,7 @@ class SplitHead(nn.Module):
             )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class InstalledRows:
     """What `install_rows` put into a model."""
 
@@ -221,6 +221,7 @@ class InstalledRows:
     head: SplitHead
     mode: RowMode
     was_tied: bool
+    published_head: Tensor | None = None  # on the host, while the head is held in fewer bits
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """The row matrices that train, by the name they have in a checkpoint."""
@@ -229,6 +230,13 @@ class InstalledRows:
         if self.mode == "input":
             return {"rows.input": self.embedding.rows}
         return {"rows.input": self.embedding.rows, "rows.output": self.head.rows}
+
+    def freeze(self, dtype: torch.dtype) -> None:
+        """Stop training the rows, and hold them in the given dtype (P2)."""
+        for parameter in self.everything().values():
+            parameter.requires_grad_(False)
+            parameter.grad = None
+            parameter.data = parameter.data.to(dtype)
 
     def everything(self) -> dict[str, nn.Parameter]:
         """All new rows, trained or not."""
