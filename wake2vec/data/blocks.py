@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +38,14 @@ class Windows:
     bytes: Ints  # [windows, length], UTF-8 bytes of text that a target stands for
     places: Ints  # [windows, length], where those bytes begin, counted through all held-out spans
 
+    @classmethod
+    def of(cls, stacked: Ints) -> Windows:
+        """From one array `[4, windows, length]` in the order of the fields."""
+        return cls(inputs=stacked[0], targets=stacked[1], bytes=stacked[2], places=stacked[3])
+
+    def stacked(self) -> Ints:
+        return np.stack([self.inputs, self.targets, self.bytes, self.places])
+
     @property
     def n_tokens(self) -> int:
         return int((self.targets != IGNORED).sum())
@@ -46,10 +55,18 @@ class Windows:
         return int(self.bytes.sum())
 
 
+class TokenIds(Protocol):
+    """Token ids in order: an array, or a stream on disk."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, part: slice, /) -> npt.NDArray[np.integer]: ...
+
+
 class Blocks:
     """The training blocks of a token stream; the tail that fills no block is dropped."""
 
-    def __init__(self, ids: npt.NDArray[np.integer], length: int, *, place: object, only: Ints | None = None) -> None:
+    def __init__(self, ids: TokenIds, length: int, *, place: object, only: Ints | None = None) -> None:
         """`only` lists the blocks to train on, all by default. Raises InputError when there is not even one."""
         self._ids, self.length = ids, length
         whole = max(0, (len(ids) - 1) // length)
@@ -88,8 +105,7 @@ def windows(spans: Sequence[Tokens], length: int, *, place: object) -> Windows:
     rows = [row for before, span in _with_offsets(spans) for row in _windows_of(span, length, before)]
     if not rows:
         raise InputError(place, "no held-out span has two tokens", "give a longer text or a larger held-out fraction")
-    stacked = np.array(rows, dtype=np.int64)  # [windows, 4, length]
-    return Windows(inputs=stacked[:, 0], targets=stacked[:, 1], bytes=stacked[:, 2], places=stacked[:, 3])
+    return Windows.of(np.array(rows, dtype=np.int64).swapaxes(0, 1))
 
 
 def _with_offsets(spans: Sequence[Tokens]) -> list[tuple[int, Tokens]]:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from wake2vec.data.blocks import Blocks, Tokens, Windows, split_blocks, windows
+from wake2vec.data.cache import key_of, mapped, token_table
 from wake2vec.data.corpus import Corpus
-from wake2vec.data.heldout import choose, spans_of_text
-from wake2vec.data.tokens import join, tokenise
+from wake2vec.data.heldout import JOINED_CHARACTERS, SPAN_CHARACTERS, Split, choose, spans_of_text
+from wake2vec.data.tokens import Stream, join, tokenise
 from wake2vec.errors import InputError
+from wake2vec.vocab.idmap import fingerprint
 
 SplitBy = Literal["text", "blocks"]
 
@@ -37,22 +37,50 @@ def prepare(
     split: SplitBy = "text",
     cache_dir: Path | None = None,
 ) -> Data:
-    """Split, tokenise and cut a corpus. Raises InputError when it is too short for a block or a held-out span."""
+    """Split, tokenise and cut a corpus.
+
+    With `cache_dir` tokens are made once for a text and a tokenizer, and stay on disk: memory does not grow with it.
+    Raises InputError when it is too short for a block or a held-out span.
+    """
     place = ", ".join(map(str, corpus.paths))
     if split == "blocks":
         return _by_blocks(corpus, tokenizer, seq_len, fraction, seed, place)
     chosen = choose(corpus.pieces(), fraction=fraction, seed=seed, place=place)
-    training: list[Tokens] = []
-    held_out: list[Tokens] = []
-    for span, text in spans_of_text(corpus.pieces(), chosen):
-        (held_out if span.held_out else training).append(tokenise(tokenizer, text, place))
-    if corpus.appended:
-        training.append(tokenise(tokenizer, corpus.appended, place))
-    ids = np.concatenate([tokens.ids for tokens in training])
+    spans = _spans(corpus, chosen, tokenizer, place)
+    if cache_dir is None:
+        return _in_memory(list(spans), seq_len, place)
+    key = key_of(
+        text=corpus.sha256,
+        tokenizer=fingerprint(tokenizer),
+        fraction=fraction,
+        seed=seed,
+        cut=[SPAN_CHARACTERS, JOINED_CHARACTERS],
+    )
+    table = token_table(key, spans, cache_dir)
+    training = table.training()
+    held_out = mapped(
+        cache_dir / key / f"windows-{seq_len}.npy",
+        lambda: windows(list(table.held_out()), seq_len, place=place).stacked(),
+    )
     return Data(
-        blocks=Blocks(ids, seq_len, place=place),
-        held_out=windows(held_out, seq_len, place=place),
-        training_tokens=len(ids),
+        blocks=Blocks(training, seq_len, place=place), held_out=Windows.of(held_out), training_tokens=len(training)
+    )
+
+
+def _spans(corpus: Corpus, chosen: Split, tokenizer: Any, place: str) -> Iterator[tuple[bool, Tokens]]:
+    """Each span of the text, held out or not, as tokens; what a job appends to its text comes last."""
+    for span, text in spans_of_text(corpus.pieces(), chosen):
+        yield span.held_out, tokenise(tokenizer, text, place)
+    if corpus.appended:
+        yield False, tokenise(tokenizer, corpus.appended, place)
+
+
+def _in_memory(spans: list[tuple[bool, Tokens]], seq_len: int, place: str) -> Data:
+    training = Stream([tokens.ids for held_out, tokens in spans if not held_out])
+    return Data(
+        blocks=Blocks(training, seq_len, place=place),
+        held_out=windows([tokens for held_out, tokens in spans if held_out], seq_len, place=place),
+        training_tokens=len(training),
     )
 
 

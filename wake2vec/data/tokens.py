@@ -6,9 +6,32 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from wake2vec.data.blocks import Tokens
 from wake2vec.errors import ModelError
+
+
+class Stream:
+    """Token ids one after the other, kept in the pieces that they came in: each may lie on disk."""
+
+    def __init__(self, chunks: Sequence[npt.NDArray[np.integer]]) -> None:
+        self._chunks = [chunk for chunk in chunks if len(chunk)]
+        self._ends = np.cumsum([0, *(len(chunk) for chunk in self._chunks)])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, part: slice) -> npt.NDArray[np.integer]:
+        start, stop, step = part.indices(len(self))
+        assert step == 1, f"a stream is read in order, not by {step}"
+        first = int(np.searchsorted(self._ends, start, side="right")) - 1
+        pieces = []
+        while start < stop:
+            end = min(stop, int(self._ends[first + 1]))
+            pieces.append(self._chunks[first][start - self._ends[first] : end - self._ends[first]])
+            start, first = end, first + 1
+        return np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int32)
 
 
 def tokenise(tokenizer: Any, text: str, place: object) -> Tokens:
@@ -21,7 +44,7 @@ def tokenise(tokenizer: Any, text: str, place: object) -> Tokens:
     )
 
 
-def _byte_ends(text: str, offsets: Sequence[tuple[int, int]]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def _byte_ends(text: str, offsets: Sequence[tuple[int, int]]) -> npt.NDArray[np.int64]:
     """Where each token ends in UTF-8 bytes.
 
     A token's own start is not used: some tokenizers leave the space out of it, and the pieces of one character all name
