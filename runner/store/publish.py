@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from runner.errors import Damaged, NotStored
 from runner.store import journal as journals
@@ -52,18 +53,30 @@ def publish_checkpoint(
     place = f"{log.name}/checkpoints/{folder.name}"
     files = {**manifest.files, MANIFEST: proof}  # the manifest goes last
     stored = publish_files(
-        store, {name: folder / name for name in files}, files, folder=place,
-        known=stored_parts(log.records), journal=journal, progress=progress,
-    )  # fmt: skip
+        store,
+        {name: folder / name for name in files},
+        files,
+        folder=place,
+        known=stored_parts(log.records),
+        journal=journal,
+        progress=progress,
+    )
     for name, file in stored.items():
         if not _is_there(store, file):
             forget(journal, place)
             raise NotStored(f"{folder / name}: was stored as {file.id} and is not there; the next try stores it anew")
     parts = {name: asdict(file) for name, file in stored.items() if name != MANIFEST}
     payload = {"step": manifest.step, "kind": kind, "manifest": asdict(stored[MANIFEST]), "parts": parts}
-    record = log.append("COMMIT", payload, epoch=epoch)
+    record = commit(log, payload, epoch=epoch)
     forget(journal, place)
     return record
+
+
+def commit(log: Log, payload: dict[str, Any], *, epoch: int) -> Record:
+    """Append the COMMIT of a manifest unless it is there: after lost answers and restarts a checkpoint counts once."""
+    log.refresh()
+    known = committed(log.records, payload["manifest"]["sha256"])
+    return known or log.append("COMMIT", payload, epoch=epoch)
 
 
 def publish_files(
