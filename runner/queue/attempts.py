@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.exc import IntegrityError
 
@@ -16,6 +16,9 @@ from runner.queue.ledger import note
 from runner.queue.rows import Attempt, Session
 from runner.queue.tables import attempts, jobs, plan_limits, sessions
 from runner.states import Change, Outcome, Verdict
+
+# How stale `seen_at` may be: every write is an fsync.
+SEEN_SECONDS = 15.0
 
 
 def open_session(queue: Queue, *, machine: str, platform: str, gpu: str, started_at: float, now: float) -> Session:
@@ -34,8 +37,13 @@ def open_session(queue: Queue, *, machine: str, platform: str, gpu: str, started
 
 
 def see_session(queue: Queue, number: int, now: float) -> None:
+    """Write down, a few times a minute, that the session still lives."""
+    stale = (sessions.c.id == number, func.abs(sessions.c.seen_at - now) > SEEN_SECONDS)
+    with queue.read() as connection:
+        if connection.execute(select(sessions.c.id).where(*stale)).first() is None:
+            return
     with queue.write() as connection:
-        connection.execute(update(sessions).where(sessions.c.id == number).values(seen_at=now, ended_at=None))
+        connection.execute(update(sessions).where(*stale).values(seen_at=now))
 
 
 def list_sessions(queue: Queue) -> list[Session]:

@@ -128,6 +128,14 @@ def close_segments(queue: Queue, name: str, durable_step: int, now: float) -> in
         return connection.execute(update(segments).where(covered).values(done_at=now)).rowcount
 
 
+def end_at(queue: Queue, name: str, step: int) -> None:
+    """The job stopped early, at `step`: segments beyond it will never run, the one around it ends there."""
+    with queue.write() as connection:
+        own = segments.c.job == name
+        connection.execute(segments.delete().where(own, segments.c.first_step >= step))
+        connection.execute(update(segments).where(own, segments.c.last_step > step).values(last_step=step))
+
+
 def change_state(
     queue: Queue,
     name: str,

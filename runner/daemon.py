@@ -1,0 +1,331 @@
+"""The daemon: hold the home's lock, restore what is missing, run the two loops, and stop so that everything is safe."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from runner import vram
+from runner.errors import DaemonRunning, DatabaseCorrupt, HomeUnusable, RunnerError, StoreUnavailable
+from runner.launcher import Launcher
+from runner.queue import attempts, jobs, waiting
+from runner.queue.database import Queue, check_integrity, open_queue, set_aside
+from runner.queue.ledger import add_event
+from runner.safety import safe_report
+from runner.session import network_file_system, session_end, this_machine
+from runner.settings import Settings
+from runner.states import State
+from runner.store.open import open_store
+from runner.sync.keeper import Care
+from runner.sync.loop import release_all, sync
+from runner.sync.rebuild import rebuild
+from runner.sync.upload import is_settled
+from runner.tick import tick
+from runner.workplace import Workplace
+from wake2vec.errors import GpuBusy
+from wake2vec.rundir import hold_lock, read_lock
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+MOST_BUGS_IN_A_ROW = 5
+MOST_TROUBLES_IN_A_ROW = 120
+INTERRUPTED, BUG = 130, 3
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """How long the person wants the daemon to run, and what it may do."""
+
+    until_empty: bool = False
+    max_hours: float | None = None
+    stop_at: str | None = None
+    take_over: bool = False
+    allow_network_home: bool = False
+
+
+@dataclass(kw_only=True)
+class Loops:
+    """What the loops tell the main thread."""
+
+    stop: threading.Event = field(default_factory=threading.Event)
+    signals: int = 0
+    bugs: dict[str, int] = field(default_factory=dict)
+    last_error: BaseException | None = None
+    last_text: str = ""
+
+
+def run_daemon(settings: Settings, wanted: Wanted, say: Say = print) -> int:
+    """Work until stopped; returns the exit code. Raises DaemonRunning, HomeUnusable, StoreUnavailable at the start."""
+    check_home(settings.home, allow_network=wanted.allow_network_home)
+    with only_daemon(settings.home):
+        queue = open_or_set_aside(settings, say)
+        try:
+            return _work(settings, wanted, queue, say)
+        finally:
+            queue.close()
+
+
+def check_home(home: Path, *, allow_network: bool) -> None:
+    """Raises HomeUnusable where the database and the locks would not be safe."""
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        probe = home / f".probe.{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise HomeUnusable(f"{home}: cannot be written: {error.strerror}; choose another --home") from error
+    if (kind := network_file_system(home)) and not allow_network:
+        raise HomeUnusable(
+            f"{home}: lies on a {kind} file system, where locks and the database are not safe; use a local disk as "
+            "--home and the shared one as --store dir:PATH, or insist with --allow-network-home"
+        )
+
+
+@contextmanager
+def only_daemon(home: Path) -> Iterator[None]:
+    """Raises DaemonRunning while another process has this home."""
+    path = home / "daemon.lock"
+    for attempt in range(20):  # an observer's probe may hold the lock for an instant
+        try:
+            with hold_lock(path, {"pid": os.getpid(), "started_at": time.time()}):
+                yield
+                return
+        except GpuBusy as error:
+            if attempt == 19:
+                pid = (read_lock(path) or {}).get("pid", "unknown")
+                raise DaemonRunning(
+                    f"{home}: a daemon works here already (pid {pid}); `wake2vec-runner status` shows it, "
+                    "Ctrl-C in its window stops it"
+                ) from error
+            time.sleep(0.05)
+
+
+def open_or_set_aside(settings: Settings, say: Say) -> Queue:
+    """The queue; a corrupt file keeps its content under another name, and the rows come from the store again."""
+    path = settings.database
+    try:
+        if path.is_file():
+            check_integrity(path)
+        return open_queue(path)
+    except DatabaseCorrupt as error:
+        kept = set_aside(path, time.strftime("%Y%m%d-%H%M%S"))
+        say(f"{error}\nit is kept as {kept.name}; the queue is rebuilt from the store")
+        return open_queue(path)
+
+
+def holder_of(home: Path) -> str:
+    """Who this home is in the store: the same after every restart, another one in every other home."""
+    path = home / "holder"
+    try:
+        return path.read_text().strip()
+    except FileNotFoundError:
+        path.write_text(f"{socket.gethostname()}-{secrets.token_hex(4)}\n")
+        return path.read_text().strip()
+
+
+def _work(settings: Settings, wanted: Wanted, queue: Queue, say: Say) -> int:
+    work = furnish(settings, wanted, queue)
+    care = Care(work=work)
+    loops = Loops()
+    with listening(loops, say):
+        _restore(care, wanted, say)
+        scheduler = start_loops(work, care, loops)
+        try:
+            code = wait(work, care, loops, wanted, say)
+            stop(work, care, say)
+        finally:
+            scheduler.shutdown(wait=False)
+        is_free = care.busy.acquire(timeout=settings.numbers.grace_seconds)
+        if is_free:
+            release_all(care, time.time())
+        for line in safe_report(queue, settings):
+            say(line)
+        if not is_free:  # a call to the store hangs; the interpreter would wait for its thread
+            sys.stdout.flush()
+            os._exit(code)
+    return code
+
+
+def furnish(settings: Settings, wanted: Wanted, queue: Queue) -> Workplace:
+    now = time.time()
+    machine = this_machine(os.environ)
+    cards = vram.read_cards()
+    session = attempts.open_session(
+        queue,
+        machine=machine.id,
+        platform=machine.platform,
+        gpu=", ".join(card.name for card in cards),
+        started_at=machine.started_at if machine.platform != "plain" else now,
+        now=now,
+    )
+    settings.locks.mkdir(parents=True, exist_ok=True)
+    return Workplace(
+        settings=settings,
+        queue=queue,
+        store=open_store(settings.store_url, settings.home),
+        launcher=Launcher(settings.numbers.trainer, settings.locks),
+        session=session,
+        holder=holder_of(settings.home),
+        cards=cards,
+        read_cards=vram.read_cards,
+        stop_by=session_end(machine, now, max_hours=wanted.max_hours, stop_at=wanted.stop_at),
+        take_over=wanted.take_over,
+    )
+
+
+def _restore(care: Care, wanted: Wanted, say: Say) -> None:
+    try:
+        new = rebuild(care, time.time(), say)
+    except StoreUnavailable as error:
+        if not jobs.list_jobs(care.work.queue):
+            raise
+        say(f"{error}\ntraining goes on here; the store is tried again")
+        return
+    if new:
+        say(f"restored {len(new)} job{'s' * (len(new) != 1)} from {care.work.store.properties.place}")
+
+
+@contextmanager
+def listening(loops: Loops, say: Say) -> Iterator[None]:
+    """The first signal asks for a clean stop; a second one leaves at once, and the trainers save by themselves."""
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        loops.signals += 1
+        if loops.signals > 1:
+            say("left at once; a trainer that still saves is adopted by the next start")
+            sys.stdout.flush()
+            os._exit(INTERRUPTED)
+        say(f"{signal.Signals(number).name}: saving, then leaving; once more leaves at once")
+        loops.stop.set()
+
+    before = {number: signal.signal(number, on_signal) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def start_loops(work: Workplace, care: Care, loops: Loops) -> BackgroundScheduler:
+    """Two timers in memory, each in a thread of its own: a slow upload never delays a look at the trainers."""
+    numbers = work.settings.numbers
+    scheduler = BackgroundScheduler(
+        executors={"tick": ThreadPoolExecutor(1), "sync": ThreadPoolExecutor(1)},
+        job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
+    )
+    for name, action, seconds in (
+        ("tick", lambda: tick(work, time.time(), time.monotonic()), numbers.tick_seconds),
+        ("sync", lambda: _sync_alone(care), numbers.sync_seconds),
+    ):
+        scheduler.add_job(_counted(name, action, work, loops), "interval", seconds=seconds, executor=name, id=name)
+    scheduler.start()
+    return scheduler
+
+
+def _sync_alone(care: Care) -> None:
+    with care.busy:
+        sync(care, time.time(), time.monotonic())
+
+
+def _counted(name: str, action: Callable[[], None], work: Workplace, loops: Loops) -> Callable[[], None]:
+    """Count failures in a row: a full disk is waited for, a bug ends the daemon before it can do harm."""
+
+    def run() -> None:
+        try:
+            action()
+        except (RunnerError, OSError) as error:
+            _note(loops, name, error, 1)
+        except Exception as error:
+            with open(work.settings.daemon_log, "a") as log:
+                traceback.print_exc(file=log)
+            _note(loops, name, error, MOST_TROUBLES_IN_A_ROW // MOST_BUGS_IN_A_ROW)
+        else:
+            loops.bugs[name] = 0
+
+    return run
+
+
+def _note(loops: Loops, name: str, error: BaseException, weight: int) -> None:
+    loops.last_error = error
+    loops.bugs[name] = loops.bugs.get(name, 0) + weight
+
+
+def wait(work: Workplace, care: Care, loops: Loops, wanted: Wanted, say: Say) -> int:
+    """Sleep until there is a reason to stop; returns the exit code."""
+    shown = 0
+    while not loops.stop.wait(min(0.2, work.settings.numbers.tick_seconds)):
+        shown = show_events(work.queue, shown, say)
+        if max(loops.bugs.values(), default=0) >= MOST_TROUBLES_IN_A_ROW:
+            return _give_up(work, loops, say)
+        if loops.last_error is not None and str(loops.last_error) != loops.last_text:
+            loops.last_text = str(loops.last_error)
+            say(f"trouble: {loops.last_text}; trying again")
+        if work.stop_by is not None and time.time() > work.stop_by:
+            say("the session's time is over")
+            return 0
+        if wanted.until_empty and is_empty(work, care):
+            show_events(work.queue, shown, say)
+            return exit_code(work.queue)
+    return INTERRUPTED
+
+
+def _give_up(work: Workplace, loops: Loops, say: Say) -> int:
+    error = loops.last_error
+    say(f"error: {error}\nthe same trouble again and again: the daemon ends; details in {work.settings.daemon_log}")
+    return error.exit_code if isinstance(error, RunnerError) else BUG
+
+
+def show_events(queue: Queue, since: int, say: Say) -> int:
+    from runner.queue.ledger import list_events
+
+    events = list_events(queue, since=since, limit=50)
+    for event in events if since else []:
+        say(f"{time.strftime('%H:%M:%S', time.localtime(event.at))} {event.text}")
+    return events[-1].id if events else since or 1
+
+
+def is_empty(work: Workplace, care: Care) -> bool:
+    """Whether nothing can move by itself any more, and nothing is left to bring to the store."""
+    every = jobs.list_jobs(work.queue)
+    if waiting.unfinished(every) or attempts.open_attempts(work.queue):
+        return False
+    return not any(keeper.lease is not None for keeper in care.keepers.values())
+
+
+def exit_code(queue: Queue) -> int:
+    every = {job.name: job for job in jobs.list_jobs(queue)}
+    bad = [job for job in every.values() if job.state is State.FAILED or waiting.blocked(job, every)]
+    return 1 if bad else 0
+
+
+def stop(work: Workplace, care: Care, say: Say) -> None:
+    """Have every trainer save and end, then bring what it saved to the store; each within the grace time."""
+    work.is_stopping = True
+    grace = work.settings.numbers.grace_seconds
+    _wait_for(lambda: not attempts.open_attempts(work.queue), 2 * grace)
+    every = [job for job in jobs.list_jobs(work.queue) if job.state in (State.QUEUED, State.RUNNING)]
+    held = [job for job in every if job.name in care.keepers and care.keepers[job.name].lease is not None]
+    if not all(is_settled(care, job) for job in held):
+        say(f"bringing the last checkpoint to {work.store.properties.place}")
+    _wait_for(lambda: all(is_settled(care, job) for job in held), grace)
+    add_event(work.queue, time.time(), "stopped", "the daemon stopped")
+
+
+def _wait_for(condition: Callable[[], bool], seconds: float) -> None:
+    give_up = time.monotonic() + seconds
+    while time.monotonic() < give_up and not condition():
+        time.sleep(0.05)

@@ -1,0 +1,171 @@
+"""One round of the sync loop: for every job, have its log, its lease, and in the store what is saved here."""
+
+from __future__ import annotations
+
+from runner.errors import Fenced, JobExists, LeaseHeld, NeedsHelp, RunnerError, SignInNeeded, StoreUnavailable
+from runner.queue import checkpoints, jobs
+from runner.queue.rows import Job
+from runner.states import FINAL, State
+from runner.store.records import commits, is_done, newest_commit, regimes
+from runner.sync.keeper import Care, Keeper, beat, give_back, hold, keeper_of, lose
+from runner.sync.prepare import prepare
+from runner.sync.prune import prune
+from runner.sync.upload import finish, publish_regimes, publish_saved, publish_vocabulary
+from runner.workplace import Ready
+from wake2vec.errors import CheckpointCorrupt
+
+FIRST_RETRY_SECONDS = 2.0
+LAST_RETRY_SECONDS = 120.0
+IDLE_LEASE_SECONDS = 10.0
+TOLD_IN_THE_LOG = (State.HELD, State.FAILED, State.CANCELLED)
+
+
+def sync(care: Care, now: float, monotonic: float) -> None:
+    """Running jobs first, then those that tick wants to start, then the rest."""
+    work = care.work
+    wanted = list(work.wanted)
+    every = jobs.list_jobs(work.queue)
+    for job in sorted(every, key=lambda job: _rank(job, wanted)):
+        if monotonic < care.retry_at.get(job.name, -1e9):
+            continue
+        _guarded(care, job, now, monotonic)
+
+
+def _rank(job: Job, wanted: list[str]) -> int:
+    return 1 if job.name in wanted else {State.RUNNING: 0, State.QUEUED: 2}.get(job.state, 3)
+
+
+def _guarded(care: Care, job: Job, now: float, monotonic: float) -> None:
+    """Whatever keeps one job from the store is written down for that job, and does not hinder the others."""
+    try:
+        _look_after(care, job, now, monotonic)
+    except Fenced as error:
+        lose(care, job.name, now, str(error))
+    except LeaseHeld as error:
+        _wait(care, job, now, monotonic, str(error), "", most=5.0)
+    except StoreUnavailable as error:
+        if _may_train_without_store(care, job, error):
+            care.work.ready[job.name] = Ready()
+        _wait(care, job, now, monotonic, str(error), "", most=LAST_RETRY_SECONDS)
+    except (RunnerError, CheckpointCorrupt) as error:
+        _wait(care, job, now, monotonic, str(error), "", most=LAST_RETRY_SECONDS)
+    except OSError as error:
+        remedy = f"make room on the disk of {care.work.settings.home}, or see whether it can be written"
+        _wait(
+            care,
+            job,
+            now,
+            monotonic,
+            f"{error.filename or care.work.settings.home}: {error.strerror}",
+            remedy,
+            most=30.0,
+        )
+    else:
+        care.failures.pop(job.name, None)
+        care.retry_at.pop(job.name, None)
+        if not checkpoints.log_state(care.work.queue, job.name).fenced:
+            checkpoints.set_log_state(care.work.queue, job.name, now, problem="", remedy="")
+
+
+def _wait(care: Care, job: Job, now: float, monotonic: float, problem: str, remedy: str, *, most: float) -> None:
+    failures = care.failures.get(job.name, 0)
+    care.failures[job.name] = failures + 1
+    care.retry_at[job.name] = monotonic + min(FIRST_RETRY_SECONDS * 2.0 ** min(failures, 16), most)
+    checkpoints.set_log_state(care.work.queue, job.name, now, problem=problem, remedy=remedy)
+
+
+def _may_train_without_store(care: Care, job: Job, error: StoreUnavailable) -> bool:
+    """A job that this home has had in the store before goes on locally while the store is away; the lease decides
+    later whether that counts. A new one waits: nothing of it could be kept."""
+    if job.name not in care.work.wanted or isinstance(error, SignInNeeded) or job.after is not None:
+        return False
+    here = care.work.run(job.name).checkpoints.is_dir()
+    return here and checkpoints.log_state(care.work.queue, job.name).created_at is not None
+
+
+def _look_after(care: Care, job: Job, now: float, monotonic: float) -> None:
+    work = care.work
+    log = checkpoints.log_state(work.queue, job.name)
+    if job.is_final and log.done_at is not None:
+        return
+    if log.fenced and job.state is State.RUNNING and not job.finishing:
+        return  # its trainer is being stopped; nothing more is uploaded
+    if job.state in FINAL and log.created_at is None and job.name not in care.keepers:
+        return  # it ended before the store ever heard of it
+    keeper = keeper_of(care, job, now)
+    if job.state is State.RUNNING:
+        _keep_running(care, keeper, job, now, monotonic)
+    elif job.name in work.wanted and job.name not in work.ready:
+        if hold(care, keeper, now, monotonic):
+            if _state_in_log(keeper):
+                keeper.note("state", state="")  # released or retried since
+            work.ready[job.name] = prepare(care, keeper, job, now)
+    else:
+        _rest(care, keeper, job, now, monotonic)
+
+
+def _keep_running(care: Care, keeper: Keeper, job: Job, now: float, monotonic: float) -> None:
+    fresh = keeper.lease is None
+    if not hold(care, keeper, now, monotonic):
+        return
+    if fresh:
+        _see_whether_it_was_passed(care, keeper, job, now)
+    _publish(care, keeper, job, now)
+    prune(care, keeper, job)
+    if job.finishing and job.wish is None:
+        finish(care, keeper, job, now)
+
+
+def _see_whether_it_was_passed(care: Care, keeper: Keeper, job: Job, now: float) -> None:
+    """A job that went on while the store was away may find that another runner did so too, and was faster."""
+    foreign = [one for one in commits(keeper.log.records) if one.holder != care.work.holder]
+    known = {one.manifest_sha256 for one in checkpoints.list_checkpoints(care.work.queue, job.name)}
+    if (
+        foreign
+        and foreign[-1] is newest_commit(keeper.log.records)
+        and foreign[-1].payload["manifest"]["sha256"] not in known
+    ):
+        give_back(care, keeper, now)
+        raise Fenced(f"{job.name}: {foreign[-1].holder} has gone on with this job; it is taken up from there")
+
+
+def _rest(care: Care, keeper: Keeper, job: Job, now: float, monotonic: float) -> None:
+    """Nothing of the job runs: bring what it saved to the store, say in the log how it stands, give the lease back."""
+    work = care.work
+    if job.state is State.QUEUED:
+        if keeper.lease is not None and job.name not in work.ready:
+            _publish(care, keeper, job, now)
+            beat(care, keeper, monotonic)
+            if monotonic - keeper.used_at > IDLE_LEASE_SECONDS or work.is_stopping:
+                give_back(care, keeper, now)
+        return
+    work.ready.pop(job.name, None)
+    if (keeper.lease is None and keeper.rested_at == job.changed_at) or is_done(keeper.log.records):
+        return
+    if hold(care, keeper, now, monotonic):
+        _publish(care, keeper, job, now)
+        if _state_in_log(keeper) != job.state and job.state in TOLD_IN_THE_LOG:
+            keeper.note("state", state=str(job.state), reason=job.reason, remedy=job.remedy)
+        give_back(care, keeper, now)
+        keeper.rested_at = job.changed_at
+
+
+def _publish(care: Care, keeper: Keeper, job: Job, now: float) -> None:
+    publish_vocabulary(care, keeper, job)
+    publish_regimes(care, keeper, job, now)
+    publish_saved(care, keeper, job, now)
+
+
+def _state_in_log(keeper: Keeper) -> str:
+    """What was told last; nothing for a job that is queued or runs."""
+    told = [record for record in regimes(keeper.log.records) if record.payload.get("what") == "state"]
+    return str(told[-1].payload["state"]) if told else ""
+
+
+def release_all(care: Care, now: float) -> None:
+    """Give every lease back at the end of the daemon, as far as the store lets us."""
+    for keeper in care.keepers.values():
+        try:
+            give_back(care, keeper, now)
+        except (StoreUnavailable, NeedsHelp, JobExists):
+            continue  # it lapses by itself

@@ -1,0 +1,209 @@
+"""Make a job's run directory ready for a trainer: inputs, newest durable checkpoint, vocabulary, the source of P2."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from runner.errors import Damaged, NeedsHelp, NotStored
+from runner.queue import checkpoints, jobs, ledger
+from runner.queue.rows import Job
+from runner.store.publish import fetch_checkpoint, fetch_files
+from runner.store.records import Record, commits, genesis, is_done
+from runner.sync.keeper import Care, Keeper, from_table, keeper_of
+from runner.sync.prune import best_step, delete_folder
+from runner.workplace import Ready
+from wake2vec.errors import CheckpointCorrupt
+from wake2vec.failpoints import failpoint
+from wake2vec.rundir import RunDir, digest_file, manifest_sha256, newest_verified, saved_steps, sync_directory
+from wake2vec.spec import Source
+
+
+def prepare(care: Care, keeper: Keeper, job: Job, now: float) -> Ready:
+    """Raises NeedsHelp when a person must decide, StoreUnavailable when something cannot be fetched now."""
+    run = care.work.run(job.name)
+    run.checkpoints.mkdir(parents=True, exist_ok=True)
+    fetch_inputs(care, keeper, job)
+    restore_vocabulary(care, keeper, run)
+    restore_checkpoint(care, keeper, job, run, now)
+    source = restore_source(care, keeper, job, run, now) if job.after is not None and job.phase == "p2" else None
+    return Ready(source=source)
+
+
+def fetch_inputs(care: Care, keeper: Keeper, job: Job) -> None:
+    """Every text is here and is the one that was frozen; a missing one comes from the store."""
+    folder = care.work.settings.inputs
+    stored = from_table(genesis(keeper.log.records).get("stored_inputs", {}))
+    for item in job.inputs:
+        path = folder / item.sha256
+        if item.role == "model" or (path.is_file() and path.stat().st_size == item.size):
+            continue
+        if item.sha256 not in stored:
+            raise NeedsHelp(
+                f"{job.name}: its {item.role} {item.name} is neither here nor in the store; enqueue it again"
+            )
+        fetch_files(care.work.store, {item.sha256: stored[item.sha256]}, folder)
+    for item in job.inputs:
+        path = folder / item.sha256
+        if item.role != "model" and (found := digest_file(path).sha256) != item.sha256:
+            raise NeedsHelp(
+                f"{path}: the {item.role} {item.name} changed after it was frozen (sha256 {found[:12]}…, "
+                f"expected {item.sha256[:12]}…); remove that file, and the store's copy takes its place"
+            )
+
+
+def restore_vocabulary(care: Care, keeper: Keeper, run: RunDir) -> None:
+    noted = keeper.noted("vocab")
+    if noted is None or run.id_map.is_file():
+        return
+    arriving = run.root / "vocab.arriving"
+    fetch_files(care.work.store, from_table(noted["files"]), arriving)
+    shutil.rmtree(run.vocab, ignore_errors=True)
+    os.replace(arriving / run.vocab.name, run.vocab)
+    shutil.rmtree(arriving)
+
+
+def restore_checkpoint(care: Care, keeper: Keeper, job: Job, run: RunDir, now: float) -> None:
+    """Have at least the newest durable checkpoint that can be read; go back in the log until one can."""
+    found = commits(keeper.log.records)
+    _drop_what_a_rival_passed(care, job, run, found, now)
+    report: list[str] = []
+    here = newest_verified(run, job.fingerprint, report)
+    for line in report:
+        ledger.add_event(care.work.queue, now, "corrupt", f"{job.name}: {line}", job=job.name)
+    reached = here[1].step if here else -1
+    quarantined = _quarantined(keeper)
+    wanted = [one for one in found if one.payload["manifest"]["sha256"] not in quarantined]
+    for commit in reversed(wanted):
+        step = int(commit.payload["step"])
+        if step <= reached or _fetch(care, job, commit, run, now):
+            return
+    if wanted and reached < 0:
+        raise NeedsHelp(
+            f"{job.name}: none of its {len(wanted)} durable checkpoints can be read from "
+            f"{care.work.store.properties.place}; see whether files were removed there by hand. To train it again from "
+            "the start, enqueue it under another name"
+        )
+
+
+def _quarantined(keeper: Keeper) -> set[str]:
+    payloads = [record.payload for record in keeper.log.records if record.kind == "REGIME"]
+    return {str(one["manifest_sha256"]) for one in payloads if one.get("what") == "quarantine"}
+
+
+def _fetch(care: Care, job: Job, commit: Record, run: RunDir, now: float) -> bool:
+    """Bring one checkpoint here; False when the store does not have it whole any more."""
+    step = int(commit.payload["step"])
+    folder = run.checkpoint(step)
+    if folder.is_dir() and manifest_sha256_or_none(folder) != commit.payload["manifest"]["sha256"]:
+        delete_folder(folder)
+    try:
+        fetch_checkpoint(care.work.store, commit, run.checkpoints)
+    except (NotStored, Damaged, CheckpointCorrupt) as error:
+        text = f"{job.name}: checkpoint {step} in the store cannot be used, going back one: {error}"
+        ledger.add_event(care.work.queue, now, "corrupt", text, job=job.name)
+        checkpoints.mark_gone_from_store(care.work.queue, job.name, step)
+        return False
+    failpoint("prepare.fetched")
+    ledger.add_event(
+        care.work.queue, now, "restored", f"{job.name}: checkpoint {step} came from the store", job=job.name
+    )
+    return True
+
+
+def manifest_sha256_or_none(folder: Path) -> str | None:
+    try:
+        return manifest_sha256(folder)
+    except FileNotFoundError:
+        return None
+
+
+def _drop_what_a_rival_passed(care: Care, job: Job, run: RunDir, found: list[Record], now: float) -> None:
+    """Another runner committed last: what this home saved beside that, and never committed, is not the job's past."""
+    if not found or found[-1].holder == care.work.holder:
+        return
+    committed = {one.payload["manifest"]["sha256"] for one in found}
+    for step in saved_steps(run):
+        if manifest_sha256(run.checkpoint(step)) not in committed:
+            delete_folder(run.checkpoint(step))
+            text = f"{job.name}: checkpoint {step} of this home was dropped: {found[-1].holder} has gone on without it"
+            ledger.add_event(care.work.queue, now, "dropped", text, job=job.name)
+
+
+def restore_source(care: Care, keeper: Keeper, job: Job, run: RunDir, now: float) -> Source:
+    """The checkpoint that P2 starts from, chosen once, noted in the log, and copied into the run directory."""
+    assert job.after is not None, job.name
+    origin_job = jobs.get_job(care.work.queue, job.after)
+    origin = keeper_of(care, origin_job, now)
+    noted = keeper.noted("source")
+    if noted is None:
+        origin.log.refresh()
+        step = _source_step(care, origin, origin_job, job)
+        commit = _commit_of(origin, step, job)
+        noted = {"job": job.after, "step": step, "manifest_sha256": commit.payload["manifest"]["sha256"]}
+        keeper.note("source", **noted)
+    source = Source(job=str(noted["job"]), step=int(noted["step"]), manifest_sha256=str(noted["manifest_sha256"]))
+    _copy_source(care, origin, source, run)
+    return source
+
+
+def _source_step(care: Care, origin: Keeper, origin_job: Job, job: Job) -> int:
+    rows = job.spec.rows
+    if isinstance(rows, int):
+        return rows
+    if not is_done(origin.log.records):
+        raise NeedsHelp(f"{job.name}: {origin_job.name} is not done in the store yet")
+    done: dict[str, Any] = origin.log.records[-1].payload
+    best = done.get("best_step") or best_step(care.work.run(origin_job.name))
+    return int(best) if rows == "best" and best else int(done["step"])
+
+
+def _commit_of(origin: Keeper, step: int, job: Job) -> Record:
+    found = [one for one in commits(origin.log.records) if int(one.payload["step"]) == step]
+    if not found:
+        steps = ", ".join(str(one.payload["step"]) for one in commits(origin.log.records))
+        raise NeedsHelp(
+            f"{job.name}: {origin.job} has no durable checkpoint {step}; durable are {steps}; change rows ="
+        )
+    return found[-1]
+
+
+def _copy_source(care: Care, origin: Keeper, source: Source, run: RunDir) -> None:
+    """`source/checkpoint-<step>` and `source/vocab`: linked from the other run directory, or fetched."""
+    there = care.work.run(source.job)
+    folder = run.source / f"checkpoint-{source.step}"
+    if manifest_sha256_or_none(folder) != source.manifest_sha256:
+        shutil.rmtree(folder, ignore_errors=True)
+        if manifest_sha256_or_none(there.checkpoint(source.step)) == source.manifest_sha256:
+            _link(there.checkpoint(source.step), folder)
+        else:
+            commit = next(
+                one
+                for one in commits(origin.log.records)
+                if one.payload["manifest"]["sha256"] == source.manifest_sha256
+            )
+            fetch_checkpoint(care.work.store, commit, run.source)
+    if not (run.source / "vocab" / run.id_map.name).is_file():
+        restore_vocabulary(care, origin, there)
+        _link(there.vocab, run.source / "vocab")
+
+
+def _link(folder: Path, target: Path) -> None:
+    """The same files under another name: both are immutable, so no byte is copied. Whole or absent."""
+    arriving = target.with_name(f"{target.name}.arriving")
+    shutil.rmtree(arriving, ignore_errors=True)
+    arriving.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(folder, arriving, copy_function=_link_file)
+    shutil.rmtree(target, ignore_errors=True)
+    os.replace(arriving, target)
+    sync_directory(target.parent)
+
+
+def _link_file(source: str, target: str) -> str:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+    return target

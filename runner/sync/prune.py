@@ -1,0 +1,67 @@
+"""Delete what nothing needs any more: old checkpoints here, and their objects in the store."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from runner.queue import checkpoints, jobs
+from runner.queue.rows import Job
+from runner.retention import Keep, deletable_here, deletable_in_store
+from runner.store.records import Record, commits
+from runner.sync.keeper import Care, Keeper
+from wake2vec.failpoints import failpoint
+from wake2vec.rundir import MANIFEST, RunDir, read_json, saved_steps
+
+KEPT_CORRUPT = 2
+
+
+def best_step(run: RunDir) -> int | None:
+    table = read_json(run.best)
+    return int(table["step"]) if isinstance(table, dict) and isinstance(table.get("step"), int) else None
+
+
+def keep_of(care: Care, job: Job) -> Keep:
+    others = jobs.list_jobs(care.work.queue)
+    sources = {other.spec.rows for other in others if other.after == job.name}
+    return Keep(
+        best=best_step(care.work.run(job.name)),
+        sources=frozenset(step for step in sources if isinstance(step, int)),
+        every_steps=job.spec.checkpoint.every_steps,
+        milestones=job.spec.checkpoint.keep_milestones,
+        last_step=job.steps,
+    )
+
+
+def prune(care: Care, keeper: Keeper, job: Job) -> None:
+    """The newest two stay everywhere; what is kept for good stays in the store."""
+    rows = checkpoints.list_checkpoints(care.work.queue, job.name)
+    durable = [one.step for one in rows if one.durable_at is not None and not one.quarantined]
+    keep = keep_of(care, job)
+    run = care.work.run(job.name)
+    for step in deletable_here(saved_steps(run), durable, keep):
+        delete_folder(run.checkpoint(step))
+    for folder in sorted(run.checkpoints.glob("*.corrupt-*"), key=lambda path: path.stat().st_mtime)[:-KEPT_CORRUPT]:
+        shutil.rmtree(folder, ignore_errors=True)
+    drop = set(deletable_in_store(durable, keep))
+    found = commits(keeper.log.records)
+    kept = {id for one in found if int(one.payload["step"]) not in drop for id in object_ids(one)}
+    for one in found:
+        if (step := int(one.payload["step"])) in drop:
+            for id in object_ids(one):
+                if id not in kept:
+                    care.work.store.delete(id)
+            failpoint("sync.pruned")
+            checkpoints.mark_gone_from_store(care.work.queue, job.name, step)
+
+
+def object_ids(commit: Record) -> list[str]:
+    """The manifest goes first: without it a half-deleted checkpoint is none."""
+    return [commit.payload["manifest"]["id"], *(part["id"] for part in commit.payload["parts"].values())]
+
+
+def delete_folder(folder: Path) -> None:
+    """The manifest goes first here too, so that a kill in between leaves no checkpoint rather than a torn one."""
+    (folder / MANIFEST).unlink(missing_ok=True)
+    failpoint("prune.manifest")
+    shutil.rmtree(folder, ignore_errors=True)

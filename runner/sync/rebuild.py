@@ -1,0 +1,90 @@
+"""Make the queue's rows from the logs in the store: for a new machine, or in place of a database that was corrupt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pydantic import ValidationError
+
+from runner.errors import Damaged, NotStored
+from runner.queue import checkpoints, jobs
+from runner.queue.ledger import add_event
+from runner.states import State
+from runner.store.log import Log
+from runner.store.publish import fetch_files
+from runner.store.records import Record, commits, genesis, is_done, regimes
+from runner.store.root import jobs as entries_of
+from runner.store.root import open_job
+from runner.sync.keeper import Care, Keeper, from_table
+from runner.watch import import_new_lines, promote
+from wake2vec.spec import InputFile, JobSpec
+
+# Small enough to bring at once, and what `status` and `log` of a finished job need.
+SMALL_FOLDERS = ("logs/", "eval/")
+
+
+def rebuild(care: Care, now: float, say: Callable[[str], None]) -> list[str]:
+    """Add the jobs that the store knows and the queue does not; returns their names. Raises StoreUnavailable."""
+    root = care.root_log()
+    root.refresh()
+    known = {job.name for job in jobs.list_jobs(care.work.queue)}
+    new = {name: entry for name, entry in entries_of(root.records).items() if name not in known}
+    for number, (name, entry) in enumerate(new.items(), start=1):
+        say(f"restoring {name} from {care.work.store.properties.place} ({number} of {len(new)})")
+        try:
+            _add(care, name, open_job(root, entry), now)
+        except (Damaged, NotStored, ValidationError, KeyError) as error:
+            add_event(care.work.queue, now, "corrupt", f"{name}: its log in the store cannot be read: {error}")
+            say(f"{name}: its log in the store cannot be read and is left alone: {error}")
+    return list(new)
+
+
+def _add(care: Care, name: str, log: Log, now: float) -> None:
+    queue = care.work.queue
+    origin = genesis(log.records)
+    keeper = Keeper(job=name, log=log)
+    told = keeper.noted("state") or {}
+    state = State(told["state"]) if told.get("state") else State.QUEUED
+    jobs.add_job(
+        queue,
+        JobSpec.model_validate(origin["job"]),
+        [InputFile(**item) for item in origin["inputs"]],
+        str(origin["fingerprint"]),
+        now,
+        state=State.QUEUED if is_done(log.records) else state,
+        reason=str(told.get("reason", "")),
+        again=True,
+    )
+    care.keepers[name] = keeper
+    quarantined = {
+        one.payload["manifest_sha256"] for one in regimes(log.records) if one.payload["what"] == "quarantine"
+    }
+    for commit in commits(log.records):
+        _add_checkpoint(care, name, commit, quarantined)
+    checkpoints.set_log_state(queue, name, now, created_at=log.records[0].written_at)
+    if is_done(log.records):
+        _add_results(care, keeper, now)
+    add_event(queue, now, "restored", f"{name}: restored from {care.work.store.properties.place}", job=name)
+
+
+def _add_checkpoint(care: Care, name: str, commit: Record, quarantined: set[str]) -> None:
+    """Rows for what is still there: the retention deletes objects, never records."""
+    manifest, step = commit.payload["manifest"], int(commit.payload["step"])
+    if care.work.store.stat(str(manifest["id"])) is None:
+        return
+    size = sum(int(part["size"]) for part in commit.payload["parts"].values())
+    queue = care.work.queue
+    checkpoints.mark_durable(queue, name, step, manifest_sha256=manifest["sha256"], size=size, now=commit.written_at)
+    if manifest["sha256"] in quarantined:
+        checkpoints.quarantine(queue, name, step)
+
+
+def _add_results(care: Care, keeper: Keeper, now: float) -> None:
+    """A finished job gets its ledger and its tables back; its weights stay in the store until they are wanted."""
+    work, done = care.work, keeper.log.records[-1]
+    small = {name: file for name, file in done.payload["files"].items() if name.startswith(SMALL_FOLDERS)}
+    fetch_files(work.store, from_table(small), work.run(keeper.job).root)
+    import_new_lines(work, keeper.job, now)
+    jobs.end_at(work.queue, keeper.job, int(done.payload["step"]))
+    checkpoints.set_log_state(work.queue, keeper.job, now, done_at=done.written_at)
+    promote(work, jobs.get_job(work.queue, keeper.job), now)

@@ -1,0 +1,136 @@
+"""Make durable what is saved: checkpoints in order, the vocabulary once, regimes, and in the end every artefact."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from runner.queue import checkpoints, ledger
+from runner.queue.rows import Job
+from runner.retention import kept_for_good
+from runner.store.publish import Stored, forget, publish_checkpoint, publish_files, stored_parts
+from runner.store.records import commits, newest_commit
+from runner.sync.keeper import Care, Keeper, beat, stored_table
+from runner.sync.prune import best_step, keep_of
+from wake2vec.errors import CheckpointCorrupt
+from wake2vec.failpoints import failpoint
+from wake2vec.rundir import MANIFEST, RunDir, digest_file, manifest_sha256, saved_steps, set_aside
+
+LAST_FOLDERS = ("final", "logs", "eval", "vocab")
+
+
+def publish_saved(care: Care, keeper: Keeper, job: Job, now: float) -> None:
+    """Commit what is wanted of the saved checkpoints, oldest first; the newest always is."""
+    run = care.work.run(job.name)
+    for step in to_publish(care, keeper, job, run):
+        publish_one(care, keeper, job, run.checkpoint(step), now)
+
+
+def to_publish(care: Care, keeper: Keeper, job: Job, run: RunDir) -> list[int]:
+    """Saved steps that are to become durable: the newest, and those before it that are kept for good.
+
+    In ascending order, and those for good only beyond the newest COMMIT: a resume starts from the log's last one. The
+    newest may lie before it, when the job runs again from before a checkpoint that was damaged or in quarantine.
+    """
+    committed = {one.payload["manifest"]["sha256"] for one in commits(keeper.log.records)}
+    quarantined = {one.step for one in checkpoints.list_checkpoints(care.work.queue, job.name) if one.quarantined}
+    there = [step for step in saved_steps(run) if step not in quarantined]
+    newest = newest_commit(keeper.log.records)
+    reached = int(newest.payload["step"]) if newest else -1
+    keep = keep_of(care, job)
+    wanted = {step for step in there if step == max(there) or (step > reached and kept_for_good(step, keep))}
+    return sorted(step for step in wanted if manifest_sha256(run.checkpoint(step)) not in committed)
+
+
+def publish_one(care: Care, keeper: Keeper, job: Job, folder: Path, now: float) -> None:
+    step = int(folder.name.rsplit("-", 1)[1])
+    every = job.spec.checkpoint.every_steps
+    kind = "milestone" if step % every == 0 or step == job.steps else "rolling"
+    failpoint("sync.publish")
+    try:
+        record = publish_checkpoint(
+            care.work.store, keeper.log, folder, epoch=keeper.epoch, kind=kind, journal=care.journal,
+            progress=lambda _: beat(care, keeper, time.monotonic()),
+        )  # fmt: skip
+    except CheckpointCorrupt as error:
+        moved = set_aside(folder) if folder.is_dir() else folder
+        ledger.add_event(
+            care.work.queue, now, "corrupt", f"{job.name}: {error}; set aside as {moved.name}", job=job.name
+        )
+        return
+    failpoint("sync.committed")
+    mark(care, keeper, job.name, step, record.payload, now)
+
+
+def mark(care: Care, keeper: Keeper, job: str, step: int, payload: dict[str, object], now: float) -> None:
+    parts, manifest = payload["parts"], payload["manifest"]
+    assert isinstance(parts, dict), payload
+    assert isinstance(manifest, dict), payload
+    size = sum(part["size"] for part in parts.values())
+    checkpoints.mark_durable(care.work.queue, job, step, manifest_sha256=manifest["sha256"], size=size, now=now)
+
+
+def publish_vocabulary(care: Care, keeper: Keeper, job: Job) -> None:
+    """A job never goes on under an id map made anew, so the one it began with becomes durable once."""
+    run = care.work.run(job.name)
+    if job.after is None and run.id_map.is_file() and keeper.noted("vocab") is None:
+        files = _publish(care, keeper, job, _files(run.root, ["vocab"]), "vocab")
+        keeper.note("vocab", files=stored_table(files))
+        forget(care.journal, f"{keeper.log.name}/vocab")
+
+
+def publish_regimes(care: Care, keeper: Keeper, job: Job, now: float) -> None:
+    for regime in ledger.list_regimes(care.work.queue, job.name):
+        if regime.durable_at is None:
+            body = dict(regime.change) | {"from_step": regime.from_step}
+            if body not in [record.payload for record in keeper.log.records if record.kind == "REGIME"]:
+                keeper.log.append("REGIME", body, epoch=keeper.epoch)
+            ledger.mark_regime_durable(care.work.queue, regime.id, now)
+
+
+def finish(care: Care, keeper: Keeper, job: Job, now: float) -> None:
+    """Everything the job leaves behind goes to the store; then the log is closed with DONE."""
+    run = care.work.run(job.name)
+    last = max(saved_steps(run), default=0)
+    if any(int(one.payload["step"]) == last for one in commits(keeper.log.records)) or last == 0:
+        failpoint("sync.finish")
+        paths = _files(run.root, LAST_FOLDERS)
+        report = run.root / "report.html"
+        paths |= {report.name: report} if report.is_file() else {}
+        files = _publish(care, keeper, job, paths, "artefacts")
+        payload = {"files": stored_table(files), "step": last, "best_step": best_step(run)}
+        keeper.log.append("DONE", payload, epoch=keeper.epoch)
+        forget(care.journal, f"{keeper.log.name}/artefacts")
+        failpoint("sync.done")
+        keeper.lease = None  # DONE gave it back
+        checkpoints.set_log_state(care.work.queue, job.name, now, done_at=now, epoch=None, problem="", remedy="")
+
+
+def _files(root: Path, folders: Iterable[str]) -> dict[str, Path]:
+    """Every plain file below, by its path from the run directory; links and half-written files are left out."""
+    found = [path for folder in folders for path in sorted((root / folder).rglob("*"))]
+    return {
+        path.relative_to(root).as_posix(): path
+        for path in found
+        if path.is_file() and not path.is_symlink() and not any(part.startswith(".") for part in path.parts[-1:])
+    }
+
+
+def _publish(care: Care, keeper: Keeper, job: Job, paths: dict[str, Path], folder: str) -> dict[str, Stored]:
+    digests = {name: digest_file(path) for name, path in paths.items()}
+    known = stored_parts(keeper.log.records)
+    return publish_files(
+        care.work.store, paths, digests, folder=f"{keeper.log.name}/{folder}", known=known, journal=care.journal,
+        progress=lambda _: beat(care, keeper, time.monotonic()),
+    )  # fmt: skip
+
+
+def is_settled(care: Care, job: Job) -> bool:
+    """Whether all that is saved of the job is durable."""
+    run = care.work.run(job.name)
+    saved = saved_steps(run)
+    if not saved or not (run.checkpoint(saved[0]) / MANIFEST).is_file():
+        return True
+    durable = checkpoints.durable_step(care.work.queue, job.name)
+    return durable is not None and durable >= saved[0]

@@ -1,0 +1,17 @@
+"""One look at the world: what ended, what lives, what can start."""
+
+from __future__ import annotations
+
+from runner.dispatch import dispatch
+from runner.queue.attempts import see_session
+from runner.reap import reap
+from runner.watch import watch
+from runner.workplace import Workplace
+
+
+def tick(work: Workplace, now: float, monotonic: float) -> None:
+    """`now` in seconds since 1970 is only written down and compared with back-offs; patience runs on `monotonic`."""
+    see_session(work.queue, work.session.id, now)
+    reap(work, now, monotonic)
+    watch(work, now, monotonic)
+    dispatch(work, now)

@@ -1,0 +1,76 @@
+"""What the two loops of a daemon share: the queue, the store, the trainers, and what each tells the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from runner.launcher import Launcher
+from runner.queue.database import Queue
+from runner.queue.rows import Session
+from runner.settings import Settings
+from runner.store.base import Store
+from runner.vram import Card
+from wake2vec.rundir import RunDir
+from wake2vec.spec import Source
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ready:
+    """A job whose run directory holds all that a trainer needs; `source` is what P2 starts from."""
+
+    source: Source | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sign:
+    """The last change in a trainer's heartbeat and when it was seen, on the monotonic clock."""
+
+    beat: int
+    state: str
+    at: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Position:
+    """How far a trainer's ledger has been read, and of which file."""
+
+    inode: int
+    offset: int
+
+
+@dataclass(kw_only=True)
+class Workplace:
+    """One daemon at work. Tick alone writes jobs, segments and attempts; sync alone writes what is durable."""
+
+    settings: Settings
+    queue: Queue
+    store: Store
+    launcher: Launcher
+    session: Session
+    holder: str
+    cards: list[Card] = field(default_factory=list)
+    read_cards: Callable[[], list[Card]] = list
+    stop_by: float | None = None
+    take_over: bool = False
+    is_stopping: bool = False  # nothing new starts, every trainer is asked to end
+    wanted: list[str] = field(default_factory=list)  # tick: these could start now, first one first
+    ready: dict[str, Ready] = field(default_factory=dict)  # sync: these may start
+    signs: dict[int, Sign] = field(default_factory=dict)
+    positions: dict[str, Position] = field(default_factory=dict)
+    asked_at: dict[int, float] = field(default_factory=dict)  # pid → monotonic time of the SIGTERM
+
+    def run(self, job: str) -> RunDir:
+        return RunDir(root=self.settings.runs / job)
+
+    @property
+    def gpus(self) -> range:
+        """One trainer per card; a machine without a card has one place for a trainer on the CPU."""
+        return range(max(1, len(self.cards)))
+
+    def card(self, gpu: int) -> Card | None:
+        return self.cards[gpu] if gpu < len(self.cards) else None
+
+    def gpu_name(self, gpu: int) -> str:
+        card = self.card(gpu)
+        return card.name if card else "cpu"
