@@ -88,6 +88,33 @@ def enqueue(
 
 
 @app.command()
+def start(
+    context: typer.Context,
+    until_empty: Annotated[bool, typer.Option("--until-empty", help="End when nothing is left to do.")] = False,
+    max_hours: Annotated[
+        float | None, typer.Option(metavar="HOURS", min=0.0, help="The session ends then: be safe before.")
+    ] = None,
+    stop_at: Annotated[str | None, typer.Option(metavar="HH:MM", help="The same as a time of day.")] = None,
+    take_over: Annotated[bool, typer.Option("--take-over", help="Fence a runner elsewhere that seems alive.")] = False,
+    allow_network_home: Annotated[
+        bool, typer.Option("--allow-network-home", help="Insist on a home where locks may not be safe.")
+    ] = False,
+) -> None:
+    """Train what is queued until stopped; go on wherever it was."""
+    from runner.commands.start import run
+    from runner.daemon import Wanted
+
+    wanted = Wanted(
+        until_empty=until_empty,
+        max_hours=max_hours,
+        stop_at=stop_at,
+        take_over=take_over,
+        allow_network_home=allow_network_home,
+    )
+    run(_settings(context), wanted)
+
+
+@app.command()
 def hold(context: typer.Context, names: Names, as_json: Json = False) -> None:
     """Let jobs rest: a running one saves and stops first."""
     _control(context, "hold", names, as_json)

@@ -1,0 +1,102 @@
+"""What the figures of a job mean: how much a cut costs, how long it still takes, whether it learns. Pure."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections.abc import Sequence
+
+from runner.queue.rows import Evaluation, Metric
+
+RECENT = 50  # steps that say how fast it is now
+TREND = 5  # evaluations that say where it is going
+
+
+def at_risk_seconds(metrics: Sequence[Metric], trained: int, kept: int, seconds_per_step: float | None) -> float:
+    """Work that would have to be repeated if everything after step `kept` were lost now."""
+    known = [metric for metric in metrics if metric.step > kept and metric.step <= trained]
+    unknown = max(0, trained - kept - len(known))
+    return sum(metric.seconds or 0.0 for metric in known) + unknown * (seconds_per_step or 0.0)
+
+
+def recent_seconds_per_step(metrics: Sequence[Metric]) -> float | None:
+    """The median, because one step that waits for a checkpoint says nothing about the next."""
+    seconds = [metric.seconds for metric in metrics[-RECENT:] if metric.seconds is not None]
+    return statistics.median(seconds) if seconds else None
+
+
+def remaining_seconds(
+    trained: int,
+    steps: int | None,
+    seconds_per_step: float | None,
+    evaluations: Sequence[Evaluation],
+    evaluate_every: int,
+) -> float | None:
+    """Steps and evaluations that are still to come, at their recent speed."""
+    if steps is None or seconds_per_step is None:
+        return None
+    times = [one.seconds for one in evaluations if one.seconds is not None]
+    still = len([step for step in range(evaluate_every, steps, evaluate_every) if step > trained]) + (trained < steps)
+    return max(0, steps - trained) * seconds_per_step + (still * statistics.median(times) if times else 0.0)
+
+
+def remaining_sessions(seconds: float | None, session_minutes: float) -> int | None:
+    return None if seconds is None else max(1, math.ceil(seconds / 60 / session_minutes)) if seconds > 0 else 0
+
+
+def finite(values: Sequence[float | None]) -> list[float]:
+    return [value for value in values if value is not None and math.isfinite(value)]
+
+
+def best_of(evaluations: Sequence[Evaluation]) -> Evaluation | None:
+    """The lowest held-out loss; the earlier of two that are equal."""
+    measured = [one for one in evaluations if one.loss is not None and math.isfinite(one.loss)]
+    return min(measured, key=lambda one: (one.loss, one.step), default=None)
+
+
+def learning(evaluations: Sequence[Evaluation], metrics: Sequence[Metric]) -> str:
+    """Whether it learns, in one line that names the evidence."""
+    norms = finite([metric.grad_norm for metric in metrics[-RECENT:]])
+    if len(norms) >= 5 and max(norms) == 0.0:
+        return "no: every gradient is zero"
+    best = best_of(evaluations)
+    if best is None or best.loss is None or len(evaluations) < 2:
+        return _by_training_loss(metrics)
+    since = [one for one in evaluations if one.step > best.step]
+    if since:
+        return f"no new best for {len(since)} evaluation{'s' if len(since) != 1 else ''}"
+    measured = [one.loss for one in evaluations[-TREND:] if one.loss is not None and math.isfinite(one.loss)]
+    if len(measured) < 2:
+        return _by_training_loss(metrics)
+    fall = measured[0] - measured[-1]
+    if fall < 1e-3 * abs(measured[0]):
+        return f"flat: {fall:.4f} nats in {len(measured) - 1} evaluations"
+    return f"yes: down {fall:.2f} nats in {len(measured) - 1} evaluation{'s' if len(measured) > 2 else ''}"
+
+
+def _by_training_loss(metrics: Sequence[Metric]) -> str:
+    losses = finite([metric.loss for metric in metrics])
+    if len(losses) < 20:
+        return "too early to say"
+    part = len(losses) // 4
+    fall = statistics.fmean(losses[:part]) - statistics.fmean(losses[-part:])
+    if fall > 0:
+        return f"yes: training loss down {fall:.2f} nats"
+    return f"not yet: training loss up {-fall:.2f} nats"
+
+
+def thinned(values: Sequence[float], width: int) -> list[float]:
+    """At most `width` means of neighbours, so that a long curve fits a line."""
+    if len(values) <= width:
+        return list(values)
+    edges = [round(index * len(values) / width) for index in range(width + 1)]
+    return [statistics.fmean(values[start:end]) for start, end in itertools.pairwise(edges)]
+
+
+def next_multiple(step: int, every: int, last: int | None) -> int | None:
+    """The next step at which something happens that comes every `every` steps, and at the last one."""
+    following = (step // every + 1) * every
+    if last is None:
+        return following
+    return min(following, last) if step < last else None
