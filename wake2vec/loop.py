@@ -68,7 +68,10 @@ class Loop:
         self.optimizer: Optimizer = make_optimizer(
             self.train.optimizer, prepared.trainable, weight_decay=self.train.weight_decay
         )
-        self.stepper = Stepper(prepared, material.blocks, self.optimizer, train=self.train, data=job.data)
+        only_seen = job.vocab is not None and job.vocab.update == "seen"
+        self.stepper = Stepper(
+            prepared, material.blocks, self.optimizer, train=self.train, data=job.data, only_seen=only_seen
+        )
         first_scale = 2.0**16 if prepared.compute == torch.float16 else 1.0
         self.progress = Progress(plan=plan, scale=LossScale(value=first_scale))
         self.writer = Writer(self.run)

@@ -53,7 +53,7 @@ class VocabTable(Table):
         "auto", description="Which rows train. auto: one set where the model ties its matrices, two where it does not."
     )
     update: Literal["all", "seen"] = Field(
-        "all", description="seen: in a step, only rows that occurred in its blocks move on the output side."
+        "seen", description="seen: a step moves only rows that it read or aimed at. all: every row, as the original."
     )
 
 

@@ -17,6 +17,7 @@ from wake2vec.loss import IGNORE, blocked_cross_entropy
 from wake2vec.optim import Optimizer, clip_factor, gradient_norm
 from wake2vec.phases.base import Prepared
 from wake2vec.plan import Plan
+from wake2vec.rows import InstalledRows
 from wake2vec.spec import DataTable, TrainTable
 from wake2vec.stopping import Stop
 
@@ -55,10 +56,18 @@ class Stepper:
     """Runs steps of one job under the present plan."""
 
     def __init__(
-        self, prepared: Prepared, blocks: Blocks, optimizer: Optimizer, *, train: TrainTable, data: DataTable
+        self,
+        prepared: Prepared,
+        blocks: Blocks,
+        optimizer: Optimizer,
+        *,
+        train: TrainTable,
+        data: DataTable,
+        only_seen: bool,
     ) -> None:
         self._prepared, self._blocks, self._optimizer = prepared, blocks, optimizer
         self._train, self._data = train, data
+        self._only_seen = only_seen
 
     def run(self, step: int, *, lr: float, plan: Plan, scale: LossScale, stop: Stop) -> StepResult | None:
         """Take the step, or return None with nothing changed when a stop was asked for in the middle of it.
@@ -100,6 +109,8 @@ class Stepper:
                 if stop.is_asked:
                     return None, tokens
                 total += self._forward_backward(step, piece, scale.value / tokens)
+        if self._only_seen:
+            keep_seen_rows(self._prepared.rows, torch.stack((inputs, targets)))
         return float(total), tokens
 
     def _forward_backward(self, step: int, piece: Piece, scale: float) -> Tensor:
@@ -110,6 +121,21 @@ class Stepper:
         failpoint("step.backward")
         loss.scaled.backward()  # type: ignore[no-untyped-call]
         return loss.token_nll.double().sum()
+
+
+@torch.no_grad()
+def keep_seen_rows(rows: InstalledRows, ids: Tensor) -> None:
+    """Zero the gradient of new rows that are neither read nor a target in this step.
+
+    The softmax gives every row a small gradient that pushes it down. An optimizer that divides by the size of a row's
+    own gradients turns that into a full step, so words that are rare in the text would be trained away.
+    """
+    new = ids[ids >= rows.head.first_new_id] - rows.head.first_new_id
+    for parameter in rows.trainable().values():
+        if parameter.grad is not None:
+            seen = torch.zeros(parameter.shape[0], dtype=torch.bool, device=parameter.device)
+            seen[new] = True
+            parameter.grad.masked_fill_(~seen.unsqueeze(1), 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from wake2vec.checkpoint import copy_to_host
 from wake2vec.dropout import StepKey
-from wake2vec.material import Material
+from wake2vec.material import Material, input_paths
 from wake2vec.model import base_logits, check_parity, freeze, load, matrices
 from wake2vec.phases.base import Prepared
 from wake2vec.rows import install_rows, is_tied, resolve_mode
-from wake2vec.vocab.initial import SPHERICAL_FACTOR, Part, initial_rows
+from wake2vec.vocab.initial import Part, initial_rows
 
 ROWS_FILE = "embed_tokens.safetensors"
 
@@ -49,6 +49,8 @@ def first_rows(material: Material, base: Tensor, part: Part) -> Tensor:
     vocab, train = material.job.vocab, material.job.train
     assert vocab, "checked by the spec"
     assert train, "checked by the spec"
+    morphemes = input_paths(material.order, "morphemes")
+    options: dict[str, Path] = {"morphemes": morphemes[0]} if morphemes else {}
     return initial_rows(
         material.id_map,
         base,
@@ -56,7 +58,8 @@ def first_rows(material: Material, base: Tensor, part: Part) -> Tensor:
         seed=train.seed,
         tokenizer=material.base_tokenizer,
         part=part,
-        spherical_factor=SPHERICAL_FACTOR * vocab.init_scale,
+        scale=vocab.init_scale,
+        **options,
     )
 
 
