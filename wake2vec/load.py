@@ -84,6 +84,8 @@ def load_base(
         torch.cuda.reset_peak_memory_stats(place)
     model, note = _load(origin, precision, place, progress or (lambda _done, _all: None))
     model.requires_grad_(False).eval()
+    if precision.load == "nf4":
+        model.is_loaded_in_4bit = True  # PEFT asks, to choose its own wrapper of such layers
     on_card = place.type == "cuda"
     return model, LoadReport(
         precision=precision,
