@@ -115,6 +115,19 @@ def start(
 
 
 @app.command()
+def status(
+    context: typer.Context,
+    once: Annotated[bool, typer.Option("--once", help="Show it once, also on a terminal.")] = False,
+    as_json: Json = False,
+    every_seconds: Annotated[float, typer.Option("--every", metavar="SECONDS", min=0.2, help="Refresh.")] = 1.0,
+) -> None:
+    """Show what runs, what it will cost to cut it, and what waits; Ctrl-C leaves the screen alone."""
+    from runner.commands.status import run
+
+    run(_settings(context), once=once, as_json=as_json, every_seconds=every_seconds)
+
+
+@app.command()
 def hold(context: typer.Context, names: Names, as_json: Json = False) -> None:
     """Let jobs rest: a running one saves and stops first."""
     _control(context, "hold", names, as_json)

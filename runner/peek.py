@@ -20,6 +20,7 @@ EVENTS = 40
 # What runs, and what last did.
 FOCUS = """SELECT name FROM jobs WHERE state = 'running'
     UNION SELECT name FROM (SELECT name FROM jobs ORDER BY changed_at DESC LIMIT 1)"""
+COUNTS = "SELECT job, kind, COUNT(*) AS number FROM events WHERE kind IN ('oom', 'regime') GROUP BY job, kind"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,7 @@ class Moment:
     metrics: dict[str, list[Metric]] = field(default_factory=dict)  # of the jobs in focus alone: there may be many rows
     logs: dict[str, LogState] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
+    counts: dict[tuple[str, str], int] = field(default_factory=dict)  # events by job and kind
 
 
 def peek(path: Path) -> Moment:
@@ -103,6 +105,7 @@ def _read(connection: sqlite3.Connection, path: Path) -> Moment:
         metrics=_by_job(Metric(**row) for row in rows(f"SELECT * FROM metrics WHERE job IN ({FOCUS}) ORDER BY step")),
         logs={row["job"]: LogState(**{**row, "fenced": bool(row["fenced"])}) for row in rows("SELECT * FROM logs")},
         events=[Event(**row) for row in reversed(rows(newest))],
+        counts={(row["job"], row["kind"]): row["number"] for row in rows(COUNTS)},
     )
 
 

@@ -1,0 +1,54 @@
+"""status: the live screen on a terminal, one picture in a pipe or a notebook, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+
+from rich.console import Console, Group
+from rich.live import Live
+
+from runner.look import look
+from runner.peek import peek
+from runner.picture import take_picture
+from runner.settings import Settings
+from runner.snapshot import Snapshot
+from runner.tui import render
+
+
+def run(settings: Settings, *, once: bool, as_json: bool, every_seconds: float) -> None:
+    """Raises DatabaseCorrupt and HomeUnusable; a home that does not exist yet is an empty queue."""
+    if as_json:
+        print(json.dumps(asdict(see(settings, time.time())), ensure_ascii=False, indent=1))
+        return
+    console = Console(highlight=False, emoji=False, markup=False)
+    if once or not is_live(console, os.environ):
+        console.print(_screen(see(settings, time.time()), console, height=None))
+        return
+    _live(settings, console, every_seconds)
+
+
+def see(settings: Settings, now: float) -> Snapshot:
+    """The present picture; nothing that the daemon could wait for is touched."""
+    moment = peek(settings.database)
+    return take_picture(moment, look(settings, moment.jobs), now)
+
+
+def is_live(console: Console, environment: Mapping[str, str]) -> bool:
+    """Whether the screen can be drawn anew in place. A notebook cell claims to be a terminal and is none."""
+    return console.is_terminal and not console.is_dumb_terminal and "JPY_PARENT_PID" not in environment
+
+
+def _live(settings: Settings, console: Console, every_seconds: float) -> None:
+    with Live(console=console, screen=True, auto_refresh=False) as live:
+        while True:
+            live.update(_screen(see(settings, time.time()), console, height=console.height), refresh=True)
+            time.sleep(every_seconds)
+
+
+def _screen(snapshot: Snapshot, console: Console, height: int | None) -> Group:
+    ascii_only = not console.encoding.lower().startswith("utf")
+    return render(snapshot, width=console.width, height=height, ascii_only=ascii_only)

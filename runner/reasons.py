@@ -1,0 +1,80 @@
+"""Say why a job is where it is, and what a person can do about it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from runner.look import Surroundings
+from runner.peek import Moment
+from runner.queue.rows import Job
+from runner.queue.waiting import blocked, waiting_for
+from runner.snapshot import JobPart, Need, StorePart
+from runner.states import State
+
+FEW = 3  # checkpoints that a store should always have room for
+SILENT_SECONDS = 60.0
+
+
+def explain(job: Job, every: dict[str, Job], moment: Moment, around: Surroundings, now: float) -> tuple[str, str]:
+    """Why a job is where it is, and the command that moves it when only a person can."""
+    log = moment.logs.get(job.name)
+    if log is not None and log.fenced:
+        return "another runner has taken it over; nothing is uploaded from here", f"start --take-over  (for {job.name})"
+    if job.state is State.RUNNING:
+        return _explain_running(job, around)
+    if job.state is State.QUEUED:
+        return _explain_queued(job, every, log.problem if log else "", log.remedy if log else "", around, now)
+    if job.state is State.HELD:
+        return ("held by you" if "request" in job.reason or not job.reason else job.reason), f"release {job.name}"
+    if job.state in (State.FAILED, State.CANCELLED):
+        return job.reason or str(job.state), f"retry {job.name}" if job.state is State.FAILED else ""
+    return "", ""
+
+
+def _explain_running(job: Job, around: Surroundings) -> tuple[str, str]:
+    if job.finishing:
+        return "trained; its results are on their way to the store", ""
+    if job.wish is not None:
+        return f"{job.wish} asked for: it saves first", ""
+    if job.name not in around.trainers and around.daemon is None:
+        return "was running when the runner went away", "start"
+    return job.reason, ""
+
+
+def _explain_queued(
+    job: Job, every: dict[str, Job], problem: str, remedy: str, around: Surroundings, now: float
+) -> tuple[str, str]:
+    if reason := blocked(job, every):
+        said, _, command = reason.partition("; ")
+        return said, command.replace("`", "").replace("wake2vec-runner ", "")
+    if source := waiting_for(job, every):
+        return f"waits for {source}", ""
+    if problem:
+        return problem, remedy
+    if job.not_before > now:
+        return f"tries again in {max(1, round((job.not_before - now) / 60))} min: {job.reason}", ""
+    if around.daemon is None:
+        return "waits for a runner", ""
+    return job.reason or "waits for its turn", ""
+
+
+def needs_of(jobs: Sequence[JobPart], store: StorePart, around: Surroundings, now: float) -> list[Need]:
+    """What only a person can mend, each with the command that does it; empty when all goes on by itself."""
+    needs = [
+        Need(job=job.name, cause=f"{job.name}: {job.says}", command=job.command)
+        for job in jobs
+        if job.command and job.state != "held"
+    ]
+    if store.problem and not any(store.problem in need.cause for need in needs):
+        needs.insert(0, Need(job=None, cause=store.problem, command=store.remedy))
+    room = store.room_for_checkpoints
+    if room is not None and room < FEW:
+        needs.append(Need(job=None, cause=f"the store has room for {room} more checkpoints", command="make room"))
+    for name, beat in around.heartbeats.items():
+        if name in around.trainers and now - beat.written_at > SILENT_SECONDS and around.daemon is None:
+            said = f"{name}: no heartbeat for {round((now - beat.written_at) / 60)} min, and no runner to end it"
+            needs.append(Need(job=name, cause=said, command="start"))
+    unfinished = any(job.state in ("queued", "running") for job in jobs)
+    if around.daemon is None and unfinished and not any(need.command == "start" for need in needs):
+        needs.append(Need(job=None, cause="no runner is at work", command="start"))
+    return needs
