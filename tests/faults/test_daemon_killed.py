@@ -2,9 +2,12 @@
 
 import random
 import signal
+import subprocess
+from contextlib import suppress
 
 import pytest
 
+from runner.queue.attempts import list_attempts
 from tests.faults.world import assert_whole, fake_spec, wait_until
 
 PACE = {"seconds_per_step": 0.02, "save_every": 5}
@@ -23,8 +26,6 @@ def test_a_trainer_outlives_its_daemon_and_is_adopted(world):
 
     assert_whole(world)
     with world.queue() as queue:
-        from runner.queue.attempts import list_attempts
-
         assert [str(one.outcome) for one in list_attempts(queue, "a")] == ["completed"]
 
 
@@ -61,11 +62,8 @@ def test_kills_at_random_instants_leave_the_same_bits_and_each_step_once(world, 
     world.add(fake_spec("b", phase="p2", after="a", steps=40))
     daemon = world.start(told=PACE)
     for _ in range(6):
-        with_exit = draw.uniform(0.1, 0.8)
-        try:
-            daemon.wait(timeout=with_exit)
-        except Exception:
-            pass
+        with suppress(subprocess.TimeoutExpired):
+            daemon.wait(timeout=draw.uniform(0.1, 0.8))
         what = draw.choice(["trainer", "daemon", "both"])
         if what != "daemon":
             world.kill_trainer()

@@ -111,9 +111,7 @@ class World:
         command = [sys.executable, "-c", DRIVER, str(self.home(home)), f"dir:{self.store}", *(["-e"] * until_empty)]
         variables = os.environ | {"FAKE_TRAINER": json.dumps(told or {})} | (environment or {})
         with open(self.root / home / "out.txt", "ab") as out:
-            daemon = subprocess.Popen(
-                command, cwd=ROOT, stdout=out, stderr=out, env=variables, start_new_session=True
-            )
+            daemon = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out, env=variables, start_new_session=True)
         self.daemons.append(daemon)
         return daemon
 
@@ -165,7 +163,7 @@ class World:
             with suppress(ProcessLookupError):
                 daemon.kill()
             daemon.wait()
-        for home in self.root.iterdir():
+        for home in (place for place in self.root.iterdir() if (place / "locks").is_dir()):
             self.kill_trainer(home.name)
 
 

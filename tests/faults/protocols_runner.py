@@ -1,0 +1,202 @@
+"""The protocols behind the runner's guarantees: each tries to break one with real processes and returns its figures."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from runner.queue import attempts, checkpoints
+from tests.faults.protocols_store import budget
+from tests.faults.world import World, expected_weights, fake_spec, wait_until
+from wake2vec.failpoints import VARIABLE
+
+PACE = {"seconds_per_step": 0.01, "save_every": 5}
+STEPS = {"a": 60, "b": 40}
+
+__all__ = ["budget", "fail_at_every_failpoint", "kill_at_every_failpoint", "kill_at_random_instants", "many_cuts"]
+
+
+@contextmanager
+def a_world(**numbers: Any) -> Iterator[World]:
+    root = Path(tempfile.mkdtemp(prefix="wake2vec-fault-"))
+    world = World(root, **numbers)
+    try:
+        yield world
+    finally:
+        world.close()
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def two_jobs(world: World, home: str = "home") -> None:
+    world.add(fake_spec("a", steps=STEPS["a"]), home=home)
+    world.add(fake_spec("b", phase="p2", after="a", steps=STEPS["b"]), home=home)
+
+
+def faults_of(world: World, home: str = "home", names: dict[str, int] = STEPS) -> list[str]:
+    """What differs from a run in which nothing happened; empty when the guarantees hold."""
+    found = []
+    for name, steps in names.items():
+        job = world.job(name, home)
+        if str(job.state) != "succeeded":
+            found.append(f"{name} is {job.state}: {job.reason}")
+            continue
+        if world.metrics(name, home) != [(step, 1 / step) for step in range(1, steps + 1)]:
+            found.append(f"{name}: the ledger is not one row for each step")
+        final = world.run_dir(name, home).final
+        if final.is_dir() and world.weights(name, home) != expected_weights(f"print-{name}", steps):
+            found.append(f"{name}: other bits than the uncut run's")
+    return found
+
+
+def repeated_steps(world: World, home: str = "home") -> int:
+    """Most steps that a cut made necessary to take again, over the attempts of both jobs."""
+    most = 0
+    with world.queue(home) as queue:
+        for name in STEPS:
+            lives = attempts.list_attempts(queue, name)
+            most = max(
+                [most, *((one.last_step or 0) - two.first_step for one, two in zip(lives, lives[1:], strict=False))]
+            )
+    return most
+
+
+def kill_at_random_instants(kills: int, *, seed: int = 0) -> dict[str, Any]:
+    """kill -9 of trainer, daemon or both at random instants; the home is lost now and then."""
+    draw = random.Random(seed)
+    done, runs, wrong, unstartable, started = 0, 0, [], 0, time.monotonic()
+    while done < kills:
+        with a_world() as world:
+            two_jobs(world)
+            home, count = "home", 0
+            daemon = world.start(home, told=PACE)
+            for _ in range(min(10, kills - done)):
+                time.sleep(draw.uniform(0.0, 1.2))
+                what = draw.choice(["trainer", "daemon", "both", "home"])
+                if daemon.poll() is not None:
+                    break
+                if what != "daemon":
+                    world.kill_trainer(home)
+                if what != "trainer":
+                    daemon.send_signal(signal.SIGKILL)
+                    daemon.wait()
+                    world.kill_trainer(home) if what == "home" else None
+                    if what == "home" and (world.store / "jobs" / "b" / "log").is_dir():
+                        count += 1
+                        home = f"home{count}"
+                    daemon = world.start(home, told=PACE)
+                done += 1
+            code = daemon.wait(timeout=120)
+            runs += 1
+            unstartable += code != 0
+            wrong += [f"run {runs}: {fault}" for fault in faults_of(world, home)]
+            if wrong:
+                wrong.append(world.output(home)[-2000:])
+    return _figures(runs, unstartable, wrong, started, kills=done, seed=seed)
+
+
+def _figures(runs: int, unstartable: int, wrong: list[str], started: float, **more: Any) -> dict[str, Any]:
+    return {
+        "runs": runs,
+        "unstartable": unstartable,
+        "wrong": len(wrong),
+        "details": wrong[:10],
+        "seconds": round(time.monotonic() - started, 1),
+        **more,
+    }
+
+
+def trace(told: dict[str, Any] = PACE) -> list[str]:
+    """Every failpoint that a run of both jobs passes, in the order they are met first."""
+    with a_world() as world:
+        two_jobs(world)
+        path = world.root / "trace.txt"
+        code = world.run(told=told, environment={VARIABLE: f"trace={path}"})
+        assert code == 0, world.output()
+        return list(dict.fromkeys(path.read_text().split()))
+
+
+def kill_at_every_failpoint(hits: tuple[int, ...] = (1, 3)) -> dict[str, Any]:
+    """kill -9 exactly there, at the first and a later passing; then go on without."""
+    return _at_every_failpoint("kill", hits)
+
+
+def fail_at_every_failpoint(
+    errors: tuple[str, ...] = ("ENOSPC", "EIO"), hits: tuple[int, ...] = (1,)
+) -> dict[str, Any]:
+    """The disk is full, or broken, exactly there."""
+    found = [_at_every_failpoint(error, hits) for error in errors]
+    return {
+        **found[0],
+        "runs": sum(one["runs"] for one in found),
+        "unstartable": sum(one["unstartable"] for one in found),
+        "wrong": sum(one["wrong"] for one in found),
+        "details": [line for one in found for line in one["details"]],
+        "seconds": sum(one["seconds"] for one in found),
+    }
+
+
+def _at_every_failpoint(action: str, hits: tuple[int, ...]) -> dict[str, Any]:
+    started, runs, unstartable, wrong = time.monotonic(), 0, 0, []
+    places = trace()
+    for place in places:
+        for hit in hits:
+            with a_world() as world:
+                two_jobs(world)
+                daemon = world.start(told=PACE, environment={VARIABLE: f"{place}={action}:{hit}"})
+                _until_struck(world, daemon)
+                daemon.kill()
+                daemon.wait()
+                runs += 1
+                unstartable += world.run(told=PACE, seconds=120) != 0
+                faults = faults_of(world)
+                wrong += [f"{place}={action}:{hit}: {fault}" for fault in faults]
+    return _figures(runs, unstartable, wrong, started, places=places)
+
+
+def _until_struck(world: World, daemon: Any) -> None:
+    """Until the daemon is gone, an attempt was lost or failed, or everything is done."""
+
+    def struck() -> bool:
+        if daemon.poll() is not None:
+            return True
+        with world.queue() as queue:
+            ended = [one for name in STEPS for one in attempts.list_attempts(queue, name) if one.outcome is not None]
+        return any(str(one.outcome) != "completed" for one in ended)
+
+    wait_until(struck, 60, "the failpoint")
+
+
+def many_cuts(cuts: int, steps: int, *, seed: int = 0) -> dict[str, Any]:
+    """One run of `steps` steps, cut so many times at random steps."""
+    draw, started = random.Random(seed), time.monotonic()
+    at = sorted(draw.sample(range(1, steps), cuts))
+    with a_world() as world:
+        world.add(fake_spec("a", steps=steps, every=50))
+        told = PACE | {"save_every": 3}
+        daemon = world.start(told=told)
+        for number, step in enumerate(at):
+            wait_until(lambda step=step: world.step() >= step or daemon.poll() is not None, 60, f"step {step}")
+            if number % 5 == 4:
+                daemon.kill()
+                daemon.wait()
+            world.kill_trainer()
+            if number % 5 == 4:
+                daemon = world.start(told=told)
+        code = daemon.wait(timeout=120)
+        wrong = faults_of(world, names={"a": steps})
+        with world.queue() as queue:
+            lives = attempts.list_attempts(queue, "a")
+            durable = checkpoints.durable_step(queue, "a")
+    return _figures(1, int(code != 0), wrong, started, cuts=cuts, attempts=len(lives), durable_step=durable, seed=seed)
+
+
+def run_one(name: str, protocol: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    return {"protocol": name, **protocol(), "cpus": os.cpu_count()}
