@@ -101,6 +101,11 @@ def smollm2(cache_dir: Path) -> Path:
     return build(cache_dir / "SmolLM2-135M-Instruct", make)
 
 
+def smollm2_tokenizer(cache_dir: Path) -> Path:
+    """The folder of SmolLM2, for its tokenizer (49,152 tokens): byte-level BPE."""
+    return smollm2(cache_dir)
+
+
 def ulysses(cache_dir: Path) -> Path:
     """*Ulysses* with its paragraphs."""
     target = cache_dir / "ulysses.txt"

@@ -34,6 +34,7 @@ from wake2vec.vocab.idmap import Case, Entry, IdMap, Match, fingerprint
 _KEPT = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 # Classes named after a model rebuild the tokenizer from its vocabulary and drop what was changed; this one does not.
 _PLAIN_CLASS = "PreTrainedTokenizerFast"
+_PLAIN_CLASSES = (_PLAIN_CLASS, "TokenizersBackend")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,6 +162,13 @@ def _save(base: Any, change: _Change, directory: Path) -> None:
     for option in ("add_prefix_space", "legacy", "added_tokens_decoder", "add_bos_token", "add_eos_token"):
         config.pop(option, None)
     config["tokenizer_class"] = _PLAIN_CLASS
+    if type(base).__name__ not in _PLAIN_CLASSES:
+        # beside a config.json of some models (qwen2), transformers 5 takes the model's class over the one named here,
+        # unless code of the folder's own is named too; without trust_remote_code it is never looked for
+        config |= {
+            "tokenizer_class": "TokenizersBackend",
+            "auto_map": {"AutoTokenizer": [None, "plain.TokenizersBackend"]},
+        }
     (directory / "tokenizer_config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
     (directory / "tokenizer.json").write_text(json.dumps(change.state, ensure_ascii=False), encoding="utf-8")
 
