@@ -18,6 +18,7 @@ class Properties:
 
     place: str  # for people: "Google Drive, folder wake2vec"
     single_writer: bool = False  # no exclusive create behind it: two runners must never share this store
+    firm_head: bool = True  # False: two who swap a HEAD at once may both be told True; the log decides all the same
     remote: bool = False  # reached over a network, so worth a process of its own and a progress bar
 
 
@@ -87,7 +88,8 @@ class Store(Protocol):
     def quota(self) -> Quota: ...
 
     def create(self, id: str, body: bytes, *, name: str) -> bool:
-        """Store a small record if nothing is under the id. Among any number of callers exactly one ever gets True.
+        """Store a small record if nothing is under the id. Among any number of callers exactly one ever gets True,
+        unless the store is for a single writer.
 
         After a lost answer the record may be there: False then means to `read` it and look whose it is.
         """
@@ -101,5 +103,6 @@ class Store(Protocol):
     def swap_head(self, id: str, body: bytes, tag: str | None, *, name: str) -> bool:
         """Replace the document if its tag is still this one; None creates it.
 
-        True is final. False may be wrong, because tags can move by themselves: read again, decide, try again.
+        True is final where `properties.firm_head`. False may be wrong, because tags can move by themselves: read
+        again, decide, try again.
         """

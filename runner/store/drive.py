@@ -38,6 +38,10 @@ class DriveStore:
     def properties(self) -> Properties:
         return Properties(place=f"Google Drive, folder {self._folders.name}", remote=True)
 
+    @property
+    def folder_id(self) -> str:
+        return self._folders.root().folder_id
+
     def root_id(self) -> str:
         return self._folders.root().first_id
 

@@ -45,8 +45,9 @@ class Folders:
     def root(self) -> Root:
         """By what this home remembers, by the id pinned in the token, by search, and only then a new one."""
         with self._lock:
+            self._root = self._root or self._remembered()
             if self._root is None:
-                self._root = self._remembered() or self._pinned() or self._searched() or self._made()
+                self._root = self._pinned() or self._searched() or self._made()
                 write_json(self._memory, asdict(self._root))
                 self._pin(self._root.folder_id)
             return self._root

@@ -50,4 +50,10 @@ def _drive(rest: str, setting: Setting) -> Store:
     return open_drive(rest, setting.home, setting.environ, throttle)
 
 
-KINDS = {"dir": _directory, "drive": _drive}  # a new store is a function and a line here
+def _fs(rest: str, setting: Setting) -> Store:
+    from runner.store.fs import open_fs
+
+    return open_fs(rest)
+
+
+KINDS = {"dir": _directory, "drive": _drive, "fs": _fs}  # a new store is a function and a line here

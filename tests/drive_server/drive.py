@@ -112,6 +112,8 @@ class Drive:
 
     def delete(self, id: str) -> None:
         self.get(id).path.unlink(missing_ok=True)
+        for child in [file.id for file in self.files.values() if {"id": id} in file.metadata.get("parents", [])]:
+            self.delete(child)
         del self.files[id]  # the id stays spent: whether Drive lets it be used again is not documented
         self.ids.discard(id)
         self.counts["deleted"] += 1
@@ -147,6 +149,7 @@ class Drive:
             "labels": {"trashed": False},
             "createdDate": created,
             "etag": self._etag(file),
+            "mimeType": "application/octet-stream",
             **file.metadata,
         }
         if file.metadata.get("mimeType") == FOLDER_TYPE:

@@ -1,4 +1,4 @@
-"""A world of runners that are frozen, killed and lied to at any call, replayed from a seed: the model check of the log."""
+"""Runners that are frozen, killed and lied to at any call, replayed from a seed: the model check of the log."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class World:
     calls: int = 0
     met: Counter[str] = field(default_factory=Counter)
     late: list[Callable[[], object]] = field(default_factory=list)  # requests still on their way to the store
-    acknowledged: list[tuple[str, int]] = field(default_factory=list)  # (log, seq) that some runner was told
+    acknowledged: list[tuple[str, int]] = field(default_factory=list)  # nonce and step of commits that were confirmed
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
