@@ -21,7 +21,7 @@ main{max-width:1060px;margin:0 auto;padding:20px 20px 60px}
 h1{font-size:1.7rem;margin:.2em 0}
 h2{font-size:1.35rem;margin:1.8em 0 .4em;padding-top:.6em;border-top:2px solid var(--rule)}
 h3{font-size:1.1rem;margin:2em 0 .6em}h4{font-size:.95rem;margin:1.4em 0 .4em;color:var(--soft)}
-h1,h2,td,dd,summary,nav a,blockquote{unicode-bidi:isolate;overflow-wrap:anywhere}td{overflow-wrap:break-word}
+h1,h2,td,dd,summary,nav a,blockquote{unicode-bidi:isolate;overflow-wrap:anywhere}td,th{overflow-wrap:break-word}
 .note{color:var(--soft);font-size:.85rem;margin:.3em 0}
 .model{color:var(--soft);margin:.2em 0 1em;overflow-wrap:anywhere}
 nav{display:flex;flex-wrap:wrap;gap:6px 16px}a{color:var(--link)}

@@ -1,0 +1,101 @@
+"""Measure the new rows of a run: `python -m wake2vec.geometry RUN_DIR [--step N] [--side output] [--film-only]`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from wake2vec.artefacts.write import strict
+from wake2vec.errors import Wake2vecError
+from wake2vec.geometry.analysis import Analysis, Sizes, analyse
+from wake2vec.geometry.film import add_frame, frames_of, write_film
+from wake2vec.geometry.plate import draw_plate
+from wake2vec.geometry.sources import Side, Sources, open_sources, trained_rows
+from wake2vec.rundir import RunDir, saved_steps, write_atomic, write_json
+
+MOVED = 20
+
+
+def measure(
+    run: RunDir,
+    *,
+    step: int | None = None,
+    side: Side = "input",
+    sizes: Sizes | None = None,
+    say: Callable[[str], None],
+) -> list[Path]:
+    """Write eval/geometry.json and eval/geometry.png (`-output` for that side); returns them."""
+    sources = open_sources(run, step=step, side=side)
+    found = analyse(sources.new, sources.base, sources.start, sizes=sizes, say=say)
+    ending = "" if side == "input" else f"-{side}"
+    table, plate = (run.evaluation / f"geometry{ending}.{kind}" for kind in ("json", "png"))
+    write_json(table, strict(as_table(found, sources, side)), durable=False)
+    title = f"{run.root.resolve().name}, {side} rows at step {sources.step}"
+    write_atomic(plate, draw_plate(title, found), durable=False)
+    return [table, plate]
+
+
+def film(run: RunDir, *, side: Side = "input") -> Path | None:
+    """Add a frame for every checkpoint there is, and write the film."""
+    sources, there = open_sources(run, side=side), frames_of(run)
+    if sources.start is not None and 0 not in there:
+        add_frame(run, 0, sources.start, sources.base, sources.id_map.words)
+    for step in set(saved_steps(run)) - there:
+        add_frame(run, step, trained_rows(run, step, side)[1], sources.base, sources.id_map.words)
+    return write_film(run, f"{run.root.resolve().name}: new rows among the base rows")
+
+
+def as_table(found: Analysis, sources: Sources, side: Side) -> dict[str, Any]:
+    """What geometry.json holds."""
+    words = sources.id_map.words
+
+    def named(rows: Any) -> list[dict[str, Any]]:
+        return [{"word": words[moved.row], **asdict(moved)} for moved in rows]
+
+    return {
+        "format": 1,
+        "side": side,
+        "step": sources.step,
+        "n_new": sources.new.shape[0],
+        "n_base": sources.base.shape[0],
+        "d": sources.new.shape[1],
+        "measures": [asdict(measure) for measure in found.measures],
+        "no_start": sources.no_start,
+        "most_moved": named(found.drift.most(MOVED)) if found.drift else [],
+        "least_moved": named(found.drift.least(MOVED)) if found.drift else [],
+        "neighbours": [
+            {"word": words[row], "near": [[sources.token(id), cosine] for id, cosine in near]}
+            for row, near in found.neighbours.items()
+        ],
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m wake2vec.geometry", description="Measure the new rows of a run.")
+    parser.add_argument("run", type=Path, metavar="RUN_DIR")
+    parser.add_argument("--step", type=int, help="a checkpoint; default: the newest")
+    parser.add_argument("--side", choices=("input", "output"), default="input", help="which rows of an untied model")
+    parser.add_argument("--film-only", action="store_true", help="add the checkpoints there are to the drift film")
+    asked = parser.parse_args(arguments)
+    run = RunDir(root=asked.run)
+    try:
+        written = [] if asked.film_only else measure(run, step=asked.step, side=asked.side, say=_say)
+        written += [path for path in (film(run, side=asked.side),) if path is not None]
+    except Wake2vecError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    for path in written:
+        print(path)
+    return 0
+
+
+def _say(text: str) -> None:
+    print(f"measuring {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,190 @@
+"""Find the matrices of a run: its trained rows, the published rows, and where the new ones started."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from wake2vec.errors import InputError
+from wake2vec.geometry.matrix import Array, InFile, Matrix, Part, Places, tensors_in
+from wake2vec.rundir import RunDir, read_json, saved_steps
+from wake2vec.spec import Order
+from wake2vec.vocab.idmap import Entry, IdMap
+from wake2vec.vocab.idmap import load as load_id_map
+
+Side = Literal["input", "output"]
+TRAINABLE, FINAL_ROWS, INDEX, SINGLE = (
+    "trainable.safetensors",
+    "embed_tokens.safetensors",
+    "model.safetensors.index.json",
+    "model.safetensors",
+)
+# how the published models call their matrices; the first that is there counts
+NAMES: dict[Side, tuple[str, ...]] = {
+    "input": ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight"),
+    "output": ("lm_head.weight", "embed_out.weight", "output.weight"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    new: Matrix  # [n_new, d] fp32
+    base: Matrix  # [first_new_id, d]
+    start: Matrix | None
+    no_start: str  # why there is none
+    step: int
+    id_map: IdMap
+    token: Callable[[int], str]  # how a base token reads
+
+
+def open_sources(run: RunDir, *, step: int | None = None, side: Side = "input") -> Sources:
+    """The newest checkpoint unless `step` says otherwise. Raises InputError naming what is missing."""
+    order = read_order(run)
+    if order.job.model is None:
+        raise InputError(run.root, "trains no model of its own", "geometry is for jobs of phase p1 and p2")
+    id_map = load_id_map(run.id_map)
+    step, new = trained_rows(run, step, side)
+    whole = published(order, side)
+    start, reason = _start(run, order, id_map, whole, side)
+    tokenizer = _tokenizer(str(run.vocab))
+    return Sources(
+        new=new,
+        base=Part(whole, id_map.first_new_id),
+        start=start,
+        no_start=reason,
+        step=step,
+        id_map=id_map,
+        token=lambda id: str(tokenizer.decode([id])),
+    )
+
+
+def read_order(run: RunDir) -> Order:
+    try:
+        return Order.model_validate(read_json(run.order))
+    except ValidationError as error:
+        raise InputError(
+            run.order, "is missing or not an order", "restore the run directory, or retry the job"
+        ) from error
+
+
+def trained_rows(run: RunDir, step: int | None, side: Side) -> tuple[int, Matrix]:
+    """Rows of a checkpoint, or of the final result where no checkpoint is left."""
+    steps = saved_steps(run)
+    if step is not None and step not in steps:
+        there = ", ".join(map(str, steps)) or "none"
+        raise InputError(
+            run.checkpoints, f"has no checkpoint of step {step}; there are: {there}", "choose one of these"
+        )
+    if steps:
+        step = steps[0] if step is None else step
+        return step, _rows(run.checkpoint(step) / TRAINABLE, side)
+    if (run.final / FINAL_ROWS).is_file():
+        result = read_json(run.result)
+        return (int(result["step"]) if isinstance(result, dict) else 0), _rows(run.final / FINAL_ROWS, side)
+    raise InputError(run.checkpoints, "has no checkpoint yet", "wait for the first one, or restore it from the store")
+
+
+def _rows(path: Path, side: Side) -> Matrix:
+    found = tensors_in(path)
+    for name in ("rows", f"rows.{side}"):
+        if name in found:
+            return found[name]
+    raise InputError(path, "holds no rows of new tokens", "a P2 job keeps them still: look at its P1 job")
+
+
+def published(order: Order, side: Side) -> InFile:
+    """A matrix of the published model, in its file. A tied model has one matrix for both sides."""
+    from wake2vec.load import Origin
+
+    table = order.job.model
+    assert table, "checked before"
+    origin = Origin(path=table.base, revision=table.revision, trust_remote_code=table.trust_remote_code)
+    index = origin.file(INDEX)
+    files = json.loads(index.read_text())["weight_map"] if index else None
+    parts: tuple[Side, ...] = ("output", "input") if side == "output" else ("input",)
+    for part in parts:
+        for ending in NAMES[part]:
+            if (matrix := _tensor(origin, files, ending)) is not None:
+                return matrix
+    raise InputError(table.base, f"no {side} matrix was found in its safetensors files", "is the model complete?")
+
+
+def _tensor(origin: Any, files: dict[str, str] | None, ending: str) -> InFile | None:
+    name = next((name for name in files or () if name == ending or name.endswith(f".{ending}")), None)
+    file = files[name] if files and name else SINGLE
+    path = origin.file(file) if name or files is None else None
+    if path is None:
+        return None
+    found = tensors_in(path)
+    return next((found[key] for key in found if key == ending or key.endswith(f".{ending}")), None)
+
+
+def _start(run: RunDir, order: Order, id_map: IdMap, base: InFile, side: Side) -> tuple[Matrix | None, str]:
+    if order.source is not None:
+        folder = run.root / order.source.folder / f"checkpoint-{order.source.step}"
+        return _rows(folder / TRAINABLE, side), ""
+    try:
+        return Initial(order=order, id_map=id_map, base=base, side=side), ""
+    except (InputError, OSError) as error:
+        return None, str(error)
+
+
+class Initial:
+    """The rows as injection made them, made again a few thousand at a time."""
+
+    def __init__(self, *, order: Order, id_map: IdMap, base: InFile, side: Side) -> None:
+        from wake2vec.material import input_paths, load_tokenizer
+
+        assert order.job.model and order.job.vocab and order.job.train, "a P1 job has them"  # noqa: PT018
+        self._vocab, self._seed, self._side = order.job.vocab, order.job.train.seed, side
+        self._tokenizer = load_tokenizer(order.job.model.base, order.job.model)
+        self._morphemes = next(iter(input_paths(order, "morphemes")), None)
+        self._id_map = id_map
+        self._base = _mapped(base)
+        self.shape = (id_map.n_new, base.shape[1])
+
+    def read(self, start: int, stop: int) -> Array:
+        return self._of(self._id_map.new[start:stop])
+
+    def take(self, places: Places) -> Array:
+        return self._of(tuple(self._id_map.new[place] for place in places))
+
+    def _of(self, entries: tuple[Entry, ...]) -> Array:
+        from wake2vec.vocab.initial import initial_rows
+
+        # a row depends on its word alone, so some of the words give the same rows as all of them
+        rows = initial_rows(
+            replace(self._id_map, entries=entries),
+            self._base,
+            method=self._vocab.init,
+            seed=self._seed,
+            tokenizer=self._tokenizer,
+            part=self._side,
+            scale=self._vocab.init_scale,
+            morphemes=self._morphemes,
+        )
+        found: Array = rows.numpy()
+        return found
+
+
+def _mapped(matrix: InFile) -> Any:
+    """The published matrix as a tensor that lies in its file, not in memory."""
+    import torch
+
+    kind = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}[matrix.dtype]
+    whole = torch.from_file(str(matrix.path), shared=False, size=matrix.path.stat().st_size, dtype=torch.uint8)
+    count = matrix.shape[0] * matrix.shape[1] * kind.itemsize
+    flat = whole[matrix.offset : matrix.offset + count]
+    # a header may leave the data at an odd place, where a wider type cannot lie
+    return (flat if matrix.offset % kind.itemsize == 0 else flat.clone()).view(kind).reshape(matrix.shape)
+
+
+def _tokenizer(folder: str) -> Any:
+    from wake2vec.material import load_tokenizer
+
+    return load_tokenizer(folder, None)
