@@ -71,7 +71,7 @@ def lease_epoch(records: Sequence[Record]) -> int:
 
 def is_released(records: Sequence[Record]) -> bool:
     """Whether nobody holds the job: never leased, or the newest lease was given back."""
-    last = next((record for record in reversed(records) if record.kind in ("LEASE", "RELEASE")), None)
+    last = _last_of_lease(records)
     return last is None or last.kind == "RELEASE"
 
 
@@ -98,6 +98,10 @@ def stored_ids(records: Sequence[Record]) -> set[str]:
     return set(_ids([record.payload for record in records]))
 
 
+def _last_of_lease(records: Sequence[Record]) -> Record | None:
+    return next((record for record in reversed(records) if record.kind in ("LEASE", "RELEASE")), None)
+
+
 def _ids(value: Any) -> list[str]:
     if isinstance(value, dict):
         own = [item for key, item in value.items() if (key == "id" or key.endswith("_id")) and isinstance(item, str)]
@@ -113,5 +117,5 @@ def condense(records: Sequence[Record]) -> list[Record]:
     kept = {record.seq for record in found[-KEPT_COMMITS:]}
     kept |= {record.seq for record in found if record.payload.get("kind") != "rolling"}
     kept |= {record.seq for record in records if record.kind not in ("COMMIT", "LEASE", "RELEASE")}
-    kept |= {record.seq for record in [record for record in records if record.kind in ("LEASE", "RELEASE")][-2:]}
+    kept |= {record.seq for record in (lease(records), _last_of_lease(records)) if record is not None}
     return [record for record in records if record.seq in kept]
