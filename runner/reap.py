@@ -12,7 +12,7 @@ from runner.queue.rows import Attempt, Job
 from runner.states import Budget, Ending, Outcome, Verdict, judge
 from runner.watch import HUNG, import_new_lines, note_saved
 from runner.workplace import Workplace
-from wake2vec.rundir import Result, manifest_sha256, read_result, saved_steps, set_aside
+from wake2vec.rundir import Result, manifest_sha256, read_heartbeat, read_result, saved_steps, set_aside
 
 OUT_OF_SPACE = "No space left on device"
 
@@ -55,7 +55,9 @@ def close(work: Workplace, attempt: Attempt, now: float) -> None:
     _remember(work, job, attempt, result, now)
     if verdict.roll_back:
         roll_back(work, job, newest, now)
-    step = result.step if result else newest
+    heartbeat = read_heartbeat(run)
+    reached = heartbeat.step if heartbeat is not None and heartbeat.attempt == attempt.id else newest
+    step = result.step if result else max(reached, newest)
     attempts.close_attempt(
         work.queue, attempt, verdict, now,
         outcome=ending.outcome, last_step=step, place=ending.where, cause=ending.cause, remedy=ending.remedy,

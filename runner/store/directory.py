@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import os
 import secrets
+import time
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -115,7 +116,7 @@ class DirectoryStore:
 
     def swap_head(self, id: str, body: bytes, tag: str | None, *, name: str) -> bool:
         target = safe_path(self.root, id)
-        with self._told(target), self._temporary(target) as temporary, _locked(target.parent):
+        with self._told(target), self._temporary(target) as temporary, _locked(target.parent, patience_seconds=5.0):
             current = self.read_head(id)
             if (current and current[1]) != tag:
                 return False
@@ -195,13 +196,28 @@ def _publish(temporary: Path, target: Path) -> None:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _locked(folder: Path, *, patience_seconds: float | None = None) -> Iterator[None]:
+    """Hold the folder's lock. With a patience, go on without it afterwards: its holder may be frozen, and a HEAD that
+    two write at once is only a hint that comes late; the log decides."""
     handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        if patience_seconds is None:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        else:
+            _try_to_lock(handle, patience_seconds)
         yield
     finally:
         os.close(handle)
+
+
+def _try_to_lock(handle: int, patience_seconds: float) -> None:
+    give_up = time.monotonic() + patience_seconds
+    while time.monotonic() < give_up:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            time.sleep(0.01)
 
 
 def _make_folder(folder: Path) -> None:

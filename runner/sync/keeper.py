@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from runner.errors import Fenced
+from runner.errors import Fenced, StoreUnavailable
 from runner.queue import checkpoints
 from runner.queue.rows import Job
 from runner.store.lease import BEAT_SECONDS, Lease, Watch, acquire
@@ -136,9 +136,11 @@ def hold(care: Care, keeper: Keeper, now: float, monotonic: float) -> bool:
 
 def beat(care: Care, keeper: Keeper, monotonic: float) -> None:
     interval = min(BEAT_SECONDS, care.work.settings.numbers.lease_seconds / 4)
-    if keeper.lease is not None and monotonic - keeper.beat_at >= interval:
+    if keeper.lease is None or monotonic - keeper.beat_at < interval:
+        return
+    with suppress(StoreUnavailable):  # a beat that is missed is harmless; the log decides
         keeper.lease.beat({"session": care.work.session.machine, "platform": care.work.session.platform})
-        keeper.beat_at = monotonic
+    keeper.beat_at = monotonic
 
 
 def give_back(care: Care, keeper: Keeper, now: float) -> None:

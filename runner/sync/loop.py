@@ -99,6 +99,7 @@ def _look_after(care: Care, job: Job, now: float, monotonic: float) -> None:
         if hold(care, keeper, now, monotonic):
             if _state_in_log(keeper):
                 keeper.note("state", state="")  # released or retried since
+            publish_regimes(care, keeper, job, now)
             work.ready[job.name] = prepare(care, keeper, job, now)
     else:
         _rest(care, keeper, job, now, monotonic)

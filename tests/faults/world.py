@@ -14,7 +14,7 @@ from runner.launcher import end_group
 from runner.queue import checkpoints, jobs, ledger
 from runner.queue.database import open_queue
 from runner.settings import Numbers, Settings, read_settings
-from wake2vec.rundir import RunDir, read_json, read_lock
+from wake2vec.rundir import RunDir, read_json, read_lock, write_atomic
 from wake2vec.spec import InputFile, JobSpec
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -78,7 +78,8 @@ class World:
         home = self.root / name
         home.mkdir(parents=True, exist_ok=True)
         lines = [f"{key} = {json.dumps(value)}" for key, value in (self.numbers | {"trainer": self.command}).items()]
-        (home / "settings.toml").write_text("\n".join(lines) + "\n")
+        if not (home / "settings.toml").exists() or not self.daemons:  # never while a daemon may read it
+            write_atomic(home / "settings.toml", ("\n".join(lines) + "\n").encode())
         return home
 
     def settings(self, name="home"):
