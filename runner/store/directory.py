@@ -7,8 +7,8 @@ import fcntl
 import hashlib
 import os
 import secrets
-import time
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
