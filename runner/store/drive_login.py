@@ -6,6 +6,7 @@ import http.server
 import secrets
 import urllib.parse
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from typing import Any
 
 from runner.errors import RunnerError, SignInNeeded
@@ -35,7 +36,8 @@ def sign_in(
         show(flow.step1_get_authorize_url(state=state))
         answer = receive() if receive else listener.wait()
     try:
-        credentials = flow.step2_exchange(_code(answer, state), http=httplib2.Http(timeout=TIMEOUT_SECONDS))
+        with closing(httplib2.Http(timeout=TIMEOUT_SECONDS)) as connection:
+            credentials = flow.step2_exchange(_code(answer, state), http=connection)
     except FlowExchangeError as error:
         raise SignInNeeded(f"Google did not accept the sign-in ({error}); run `wake2vec-runner login` again") from error
     return Token(
@@ -58,22 +60,17 @@ def _config(client: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _flow(config: Mapping[str, str], redirect: str) -> Any:
-    from pydrive2.auth import GoogleAuth
+    from oauth2client.client import OAuth2WebServerFlow
 
-    client = {
+    return OAuth2WebServerFlow(
+        scope=SCOPE,
+        redirect_uri=redirect,
+        auth_uri="https://accounts.google.com/o/oauth2/v2/auth",
+        pkce=True,
+        access_type="offline",
+        prompt="consent",  # without it a second sign-in brings no refresh token
         **config,
-        "auth_uri": "https://accounts.google.com/o/oauth2/v2/auth",
-        "redirect_uri": redirect,
-        "revoke_uri": None,
-    }
-    auth = GoogleAuth(
-        settings={"client_config_backend": "settings", "client_config": client, "oauth_scope": [SCOPE]},
-        http_timeout=TIMEOUT_SECONDS,
     )
-    auth.GetFlow()
-    auth.flow.pkce = True
-    auth.flow.params.update(access_type="offline", prompt="consent")  # without consent a second sign-in renews nothing
-    return auth.flow
 
 
 def _code(answer: str, state: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -153,6 +154,8 @@ def described(place: str, body: bytes) -> dict[str, Any]:
 
 def ranged(api: DriveApi, id: str, size: int, throttle: Throttle) -> Callable[[int], Iterator[bytes]]:
     """For `download`: the bytes of an object from any offset on, one chunk a request."""
+    if not re.fullmatch(r"[\w-]+", id):  # it becomes part of an address, and came from a log
+        raise ValueError(f"{id!r}: not an id of Drive")
     url = f"{api.root_url}drive/v2/files/{id}?alt=media"
 
     def chunks(start: int) -> Iterator[bytes]:

@@ -218,7 +218,8 @@ class _Handler(BaseHTTPRequestHandler):
                 return _json(drive.token(form))
         if path.startswith("/computeMetadata/"):  # Colab's own credentials come from here
             with drive.lock:
-                return _json(drive.token({}) if path.endswith("/token") else {"email": "default", "scopes": ["drive"]})
+                table = drive.token({}) if path.endswith("/token") else {"email": "default", "scopes": ["drive"]}
+            return 200, {"content-type": "application/json"}, json.dumps(table).encode()
         if match := re.fullmatch(r"/session/(\w+)", path):
             return self._session(drive, match[1])
         with drive.lock:
