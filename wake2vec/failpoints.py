@@ -2,7 +2,7 @@
 
 WAKE2VEC_FAILPOINTS="checkpoint.rename=kill:2,store.put=ENOSPC" kills at the second hit of the first and raises
 OSError(ENOSPC) at the first hit of the second; ENOSPC:3+ goes on raising from the third hit on. Actions: kill (SIGKILL
-to the process itself) or the name of an errno. trace=FILE appends the name of every place that is passed.
+to the process itself), oom (MemoryError) or the name of an errno. trace=FILE appends the name of every place passed.
 """
 
 from __future__ import annotations
@@ -37,5 +37,7 @@ def _strike(name: str, action: str, hit: int) -> None:
         return
     if what == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+    if what == "oom":
+        raise MemoryError(f"out of memory (failpoint {name})")
     number = getattr(errno, what)
     raise OSError(number, os.strerror(number), name)

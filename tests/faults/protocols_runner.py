@@ -151,7 +151,10 @@ def _at_every_failpoint(action: str, hits: tuple[int, ...]) -> dict[str, Any]:
             with a_world() as world:
                 two_jobs(world)
                 daemon = world.start(told=PACE, environment={VARIABLE: f"{place}={action}:{hit}"})
-                _until_struck(world, daemon)
+                try:
+                    _until_struck(world, daemon)
+                except AssertionError as error:
+                    raise AssertionError(f"{place}={action}:{hit}: {error}\n{world.output()[-3000:]}") from error
                 daemon.kill()
                 daemon.wait()
                 runs += 1

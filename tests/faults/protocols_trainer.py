@@ -1,0 +1,268 @@
+"""The protocols behind exact resume: real trainers, killed, starved of memory and fed damaged checkpoints."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.faults import warm
+from tests.faults.warm import Work, finish, fork_attempt, kill, outcome, step_reached, wait_for
+from wake2vec.errors import CheckpointCorrupt
+from wake2vec.failpoints import VARIABLE
+from wake2vec.rundir import (
+    CHECKPOINT_FILES,
+    MANIFEST,
+    RunDir,
+    newest_verified,
+    read_result,
+    saved_steps,
+    verify_checkpoint,
+)
+
+SMALL: dict[str, dict[str, Any]] = {
+    "train": {"steps": 30},
+    "checkpoint": {"every_steps": 5, "max_loss_minutes": 0.02},
+    "evaluate": {"every_steps": 10, "max_windows": 8, "samples": 0},
+}
+
+
+@contextmanager
+def bench(**changes: dict[str, Any]) -> Iterator[dict[str, Work]]:
+    """P1 and P2 of the tiny model, both with an uncut reference run under `uncut-p1` and `uncut-p2`."""
+    warm.warm_up()
+    root = Path(tempfile.mkdtemp(prefix="wake2vec-trainer-"))
+    try:
+        works = {"p1": Work.of("tiny_p1.toml", root, **(SMALL | changes))}
+        assert finish(works["p1"], "uncut-p1"), (root / "uncut-p1" / "trainer.log").read_text()[-3000:]
+        dropout = {"lora": {"dropout": 0.1}}
+        works["p2"] = Work.of("tiny_p2.toml", root, source=root / "uncut-p1", **(SMALL | dropout | changes))
+        assert finish(works["p2"], "uncut-p2"), (root / "uncut-p2" / "trainer.log").read_text()[-3000:]
+        yield works
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def kills_of_warm_trainers(kills: int, *, seed: int = 0, each: int = 8) -> dict[str, Any]:
+    """kill -9 at random instants of a run; in the end tensors, optimizer, exports and every figure must be the same."""
+    draw, started = random.Random(seed), time.monotonic()
+    done, runs, unstartable, wrong, most = 0, 0, 0, [], 0
+    with bench() as works:
+        expected = {name: outcome(RunDir(root=work.root / f"uncut-{name}")) for name, work in works.items()}
+        span = _seconds_of(works["p1"], "timed")
+        while done < kills:
+            name = ("p1", "p2")[runs % 2]
+            work, run_name = works[name], f"cut-{runs}"
+            for _ in range(min(each, kills - done)):
+                run = work.order(run_name)
+                pid = fork_attempt(run)
+                if wait_for(pid, draw.uniform(0.0, 0.7 * span)) is not None:
+                    if (ended := read_result(run)) is None or ended.outcome not in ("completed", "yielded"):
+                        unstartable += 1
+                    break
+                kill(pid)
+                done += 1
+                most = max(most, step_reached(run) - max(saved_steps(run), default=0))
+            runs += 1
+            if not finish(work, run_name):
+                unstartable += 1
+            elif outcome(RunDir(root=work.root / run_name)) != expected[name]:
+                wrong.append(f"{name} {run_name}")
+            shutil.rmtree(work.root / run_name, ignore_errors=True)
+    return _figures(started, runs, unstartable, wrong, kills=done, repeated_steps_max=most, seed=seed)
+
+
+def _seconds_of(work: Work, name: str) -> float:
+    started = time.monotonic()
+    assert finish(work, name)
+    return time.monotonic() - started
+
+
+def _figures(started: float, runs: int, unstartable: int, wrong: list[str], **more: Any) -> dict[str, Any]:
+    return {
+        "runs": runs,
+        "unstartable": unstartable,
+        "wrong": len(wrong),
+        "details": wrong[:10],
+        "seconds": round(time.monotonic() - started, 1),
+        **more,
+    }
+
+
+def trainer_failpoints(works: dict[str, Work]) -> list[str]:
+    trace = works["p1"].root / "trace.txt"
+    for name, work in works.items():
+        run = work.order(f"trace-{name}")
+        assert wait_for(fork_attempt(run, {VARIABLE: f"trace={trace}"}), 120) == 0
+    return list(dict.fromkeys(trace.read_text().split()))
+
+
+def kills_at_failpoints(*, hits: tuple[int, ...] = (1, 2)) -> dict[str, Any]:
+    """kill -9 of the real trainer exactly at each of its failpoints."""
+    started, runs, unstartable, wrong = time.monotonic(), 0, 0, []
+    with bench() as works:
+        expected = {name: outcome(RunDir(root=work.root / f"uncut-{name}")) for name, work in works.items()}
+        places = trainer_failpoints(works)
+        for place, hit, (name, work) in itertools.product(places, hits, works.items()):
+            run_name = f"{place}-{hit}-{name}"
+            pid = fork_attempt(work.order(run_name), {VARIABLE: f"{place}=kill:{hit}"})
+            if wait_for(pid, 120) is None:
+                kill(pid)
+            runs += 1
+            if not finish(work, run_name):
+                unstartable += 1
+                wrong.append(f"unstartable: {run_name}")
+            elif outcome(RunDir(root=work.root / run_name)) != expected[name]:
+                wrong.append(run_name)
+            shutil.rmtree(work.root / run_name, ignore_errors=True)
+    return _figures(started, runs, unstartable, wrong, places=places)
+
+
+def out_of_memory(*, hits: tuple[int, ...] = (1, 40, 1000)) -> dict[str, Any]:
+    """MemoryError in forward, backward, clip, optimizer step, evaluation and save: each step once, weights equal.
+
+    Another micro-batch sums in another order, so the weights are compared to 1e-6 and the steps exactly.
+    """
+    started, runs, unstartable, wrong, difference = time.monotonic(), 0, 0, [], 0.0
+    with bench() as works:
+        places = [one for one in trainer_failpoints(works) if one.split(".")[0] in ("step", "evaluation", "checkpoint")]
+        for place, hit, (name, work) in itertools.product(places, hits, works.items()):
+            run_name = f"oom-{place}-{hit}-{name}"
+            pid = fork_attempt(work.order(run_name), {VARIABLE: f"{place}=oom:{hit}"})
+            if wait_for(pid, 120) is None:
+                kill(pid)
+            runs += 1
+            if not finish(work, run_name):
+                unstartable += 1
+                wrong.append(f"unstartable: {run_name}")
+                continue
+            found = RunDir(root=work.root / run_name)
+            off = largest_difference(found, RunDir(root=work.root / f"uncut-{name}"))
+            difference = max(difference, off)
+            steps = [row["step"] for row in warm.ledger(found) if row["kind"] == "step"]
+            if off > 1e-6 or steps != list(range(1, len(steps) + 1)):
+                wrong.append(f"{run_name}: weights differ by {off:.1e}, steps {len(steps)}")
+            shutil.rmtree(work.root / run_name, ignore_errors=True)
+    return _figures(started, runs, unstartable, wrong, largest_difference=difference)
+
+
+def largest_difference(one: RunDir, other: RunDir) -> float:
+    from safetensors.torch import load_file
+
+    folders = [run.checkpoint(max(saved_steps(run))) for run in (one, other)]
+    first, second = (load_file(folder / "trainable.safetensors") for folder in folders)
+    return max(float((first[name] - second[name]).abs().max()) for name in second)
+
+
+def damaged_checkpoints(flips: int, *, seed: int = 0) -> dict[str, Any]:
+    """Truncations, single bit flips, deletions and swaps of every file: always found, always named, never loaded."""
+    draw, started = random.Random(seed), time.monotonic()
+    tried, missed, unnamed = 0, [], []
+    with bench() as works:
+        origin = RunDir(root=works["p1"].root / "uncut-p1")
+        newest, before = saved_steps(origin)[:2]
+        print_of = works["p1"].order("probe")
+        order_print = verify_checkpoint(origin.checkpoint(newest)).fingerprint
+        for file in (*CHECKPOINT_FILES, MANIFEST):
+            for change in _damages(origin, file, newest, before, flips, draw):
+                copy = RunDir(root=print_of.root / "copy")
+                shutil.rmtree(copy.root, ignore_errors=True)
+                for step in (newest, before):
+                    shutil.copytree(origin.checkpoint(step), copy.checkpoint(step))
+                path = copy.checkpoint(newest) / file
+                if not change(path):
+                    continue
+                tried += 1
+                report: list[str] = []
+                found = newest_verified(copy, order_print, report)
+                if found is None or found[1].step != before:
+                    missed.append(f"{file}")
+                elif file not in " ".join(report) and path.exists() and file != MANIFEST:
+                    unnamed.append(file)
+    return _figures(started, tried, 0, missed, unnamed=len(unnamed), flips_per_file=flips, seed=seed)
+
+
+def _damages(origin: RunDir, file: str, newest: int, before: int, flips: int, draw: random.Random) -> Iterator[Any]:
+    size = (origin.checkpoint(newest) / file).stat().st_size
+
+    def cut(length: int) -> Any:
+        return lambda path: os.truncate(path, length) is None and _matters(path, origin.checkpoint(newest) / file)
+
+    def flip(path: Path) -> bool:
+        with open(path, "r+b") as handle:
+            place = draw.randrange(size)
+            handle.seek(place)
+            byte = handle.read(1)[0]
+            handle.seek(place)
+            handle.write(bytes([byte ^ (1 << draw.randrange(8))]))
+        return _matters(path, origin.checkpoint(newest) / file)
+
+    def swap(path: Path) -> bool:
+        shutil.copy(origin.checkpoint(before) / file, path)
+        return True
+
+    for length in (0, 1, size // 2, size - 1, *(draw.randrange(size) for _ in range(max(1, flips // 5)))):
+        yield cut(length)
+    for _ in range(flips):
+        yield flip
+    yield lambda path: path.unlink() is None
+    yield swap
+
+
+def _matters(path: Path, original: Path) -> bool:
+    """A manifest is read as JSON: white space, or a field that decides nothing, is no damage."""
+    if path.name != MANIFEST:
+        return True
+    try:
+        here, there = verify_checkpoint(path.parent), verify_checkpoint(original.parent)
+    except CheckpointCorrupt:
+        return True
+    return (here.files, here.step, here.fingerprint) != (there.files, there.step, there.fingerprint)
+
+
+def kills_through_the_command_line(kills: int, *, seed: int = 0) -> dict[str, Any]:
+    """kill -9 of trainer, daemon or both, cold processes of the real command line."""
+    from tests.machine import Machine, job_file
+
+    draw, started = random.Random(seed), time.monotonic()
+    root = Path(tempfile.mkdtemp(prefix="wake2vec-cold-"))
+    done, runs, unstartable, wrong = 0, 0, 0, []
+    changes: dict[str, Any] = {
+        "train__steps": 60, "checkpoint__every_steps": 10, "checkpoint__max_loss_minutes": 0.02,
+        "evaluate__every_steps": 20, "evaluate__max_windows": 8, "evaluate__samples": 0,
+    }  # fmt: skip
+    try:
+        files = [
+            str(job_file(root, "p1", of="tiny_p1", **changes)),
+            str(job_file(root, "p2", of="tiny_p2", after="p1", **changes)),
+        ]
+        uncut = Machine(home=root / "uncut", store=root / "uncut-store")
+        uncut.run("enqueue", *files)
+        uncut.finish()
+        while done < kills:
+            machine = Machine(home=root / f"cut{runs}", store=root / f"store{runs}")
+            machine.run("enqueue", *files)
+            for _ in range(min(10, kills - done)):
+                if machine.daemon is None or machine.daemon.poll() is not None:
+                    machine.start("--until-empty")
+                time.sleep(draw.uniform(0.5, 7.0))
+                done += draw.choice((machine.kill_trainer, machine.kill_daemon, machine.power_cut))()
+            runs += 1
+            try:
+                machine.finish()
+            except AssertionError as error:
+                unstartable += 1
+                wrong.append(str(error)[-500:])
+                continue
+            wrong += [f"run {runs}: {job}" for job in ("p1", "p2") if machine.outcome(job) != uncut.outcome(job)]
+            shutil.rmtree(machine.home, ignore_errors=True)
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+    return _figures(started, runs, unstartable, wrong, kills=done, seed=seed)
