@@ -23,6 +23,11 @@ def duration(seconds: float | None) -> str:
     return f"{hours // 24} d {hours % 24} h"
 
 
+def hours(seconds: float) -> str:
+    """A time at work: in hours however long, because a day of a job is not a day of a calendar."""
+    return f"{seconds / 3600:,.0f} h" if seconds >= 36_000 else duration(seconds)
+
+
 def size(number: float | None) -> str:
     """Bytes in binary units."""
     if number is None:

@@ -95,7 +95,7 @@ def _job(job: Job, every: dict[str, Job], moment: Moment, around: Surroundings, 
         priority=job.priority,
         after=job.after,
         steps=job.steps,
-        trained=_trained(job, moment, around),
+        trained=_trained(job, moment, around, saved),
         saved=saved,
         durable=durable,
         segments=len(segments),
@@ -115,11 +115,12 @@ def _kept(checkpoints: Sequence[Checkpoint], beat: Heartbeat | None) -> tuple[in
     return max(saved, durable, (beat.saved_step or 0) if beat else 0), durable
 
 
-def _trained(job: Job, moment: Moment, around: Surroundings) -> int:
+def _trained(job: Job, moment: Moment, around: Surroundings, saved: int) -> int:
+    """Steps done. Where no trainer is alive, what was not saved is gone, whatever the ledger still says."""
+    if job.name not in around.trainers:
+        return saved
     beat = around.heartbeats.get(job.name)
-    if beat is not None and job.name in around.trainers:
-        return beat.step
-    return moment.trained.get(job.name, 0)
+    return beat.step if beat is not None else moment.trained.get(job.name, 0)
 
 
 def _evaluation(one: Evaluation | None) -> EvaluationPart | None:
@@ -139,8 +140,8 @@ def _detail(job: Job, moment: Moment, around: Surroundings, note: WorkNote, sess
     metrics: list[Metric] = moment.metrics.get(job.name, [])
     evaluations = moment.evaluations.get(job.name, [])
     attempts = moment.attempts.get(job.name, [])
-    trained = _trained(job, moment, around)
     saved, durable = _kept(moment.checkpoints.get(job.name, []), beat)
+    trained = _trained(job, moment, around, saved)
     speed = progress.recent_seconds_per_step(metrics) or (beat.seconds_per_step if beat else None)
     segment = next((one for one in moment.segments.get(job.name, []) if one.last_step > trained), None)
     eta = progress.remaining_seconds(trained, job.steps, speed, evaluations, job.spec.evaluate.every_steps)

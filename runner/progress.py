@@ -59,7 +59,7 @@ def learning(evaluations: Sequence[Evaluation], metrics: Sequence[Metric]) -> st
     """Whether it learns, in one line that names the evidence."""
     norms = finite([metric.grad_norm for metric in metrics[-RECENT:]])
     if len(norms) >= 5 and max(norms) == 0.0:
-        return "no: every gradient is zero"
+        return "not learning: every gradient is zero"
     best = best_of(evaluations)
     if best is None or best.loss is None or len(evaluations) < 2:
         return _by_training_loss(metrics)
@@ -72,18 +72,20 @@ def learning(evaluations: Sequence[Evaluation], metrics: Sequence[Metric]) -> st
     fall = measured[0] - measured[-1]
     if fall < 1e-3 * abs(measured[0]):
         return f"flat: {fall:.4f} nats in {len(measured) - 1} evaluations"
-    return f"yes: down {fall:.2f} nats in {len(measured) - 1} evaluation{'s' if len(measured) > 2 else ''}"
+    return f"learning: down {fall:.2f} nats in {len(measured) - 1} evaluation{'s' if len(measured) > 2 else ''}"
 
 
 def _by_training_loss(metrics: Sequence[Metric]) -> str:
     losses = finite([metric.loss for metric in metrics])
     if len(losses) < 20:
-        return "too early to say"
+        return "too early to say whether it learns"
     part = len(losses) // 4
     fall = statistics.fmean(losses[:part]) - statistics.fmean(losses[-part:])
+    if abs(fall) < 0.005:
+        return "not learning yet: training loss flat"
     if fall > 0:
-        return f"yes: training loss down {fall:.2f} nats"
-    return f"not yet: training loss up {-fall:.2f} nats"
+        return f"learning: training loss down {fall:.2f} nats"
+    return f"not learning yet: training loss up {-fall:.2f} nats"
 
 
 def thinned(values: Sequence[float], width: int) -> list[float]:

@@ -44,11 +44,14 @@ def _explain_running(job: Job, around: Surroundings) -> tuple[str, str]:
 def _explain_queued(
     job: Job, every: dict[str, Job], problem: str, remedy: str, around: Surroundings, now: float
 ) -> tuple[str, str]:
+    source = every.get(waiting_for(job, every))
+    if source is not None and source.state is State.HELD:  # by the same person: no cause for alarm
+        return f"waits for {source.name}, which is held", ""
     if reason := blocked(job, every):
         said, _, command = reason.partition("; ")
         return said, command.replace("`", "").replace("wake2vec-runner ", "")
-    if source := waiting_for(job, every):
-        return f"waits for {source}", ""
+    if source is not None:
+        return f"waits for {source.name}", ""
     if problem:
         return problem, remedy
     if job.not_before > now:

@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 
 from rich.console import Console, Group
@@ -43,7 +44,7 @@ def is_live(console: Console, environment: Mapping[str, str]) -> bool:
 
 
 def _live(settings: Settings, console: Console, every_seconds: float) -> None:
-    with Live(console=console, screen=True, auto_refresh=False) as live:
+    with suppress(KeyboardInterrupt), Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
             live.update(_screen(see(settings, time.time()), console, height=console.height), refresh=True)
             time.sleep(every_seconds)
