@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-import importlib.metadata
+import importlib
 import json
 import platform
 import time
@@ -76,7 +76,8 @@ def setting() -> dict[str, Any]:
     on_card = torch.cuda.is_available()
     return {
         "hardware": torch.cuda.get_device_name() if on_card else f"{platform.machine()} CPU",
-        "versions": {name: importlib.metadata.version(name) for name in names} | {"python": platform.python_version()},
+        "versions": {name: str(importlib.import_module(name).__version__) for name in names}
+        | {"python": platform.python_version()},
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
     }
 

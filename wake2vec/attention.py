@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -53,3 +54,13 @@ def expand_groups(x: Tensor, heads: int) -> Tensor:
         return x
     b, _, k, e = x.shape
     return x.unsqueeze(2).expand(b, groups, heads // groups, k, e).reshape(b, heads, k, e)
+
+
+def reads_groups(query: Tensor) -> bool:
+    """Whether SDPA's fast kernels take unexpanded keys and values here: half precision from sm80 on, no earlier."""
+    return query.is_cuda and query.dtype in (torch.float16, torch.bfloat16) and _capability(query.device) >= (8, 0)
+
+
+@functools.cache
+def _capability(device: torch.device) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(device)

@@ -189,7 +189,7 @@ def _activations(job: Job, plan: Plan, tokens: int) -> tuple[int, int]:
 
 def _loss_work(job: Job, tokens: int) -> int:
     """Hidden states, their gradient in fp32 and below, and one block of logits with its copies."""
-    block = max(1024, min(32768, BLOCK_BYTES // (4 * max(tokens, 1)) // 64 * 64))
+    block = max(1024, min(16384, BLOCK_BYTES // (4 * max(tokens, 1)) // 64 * 64))
     hidden = tokens * job.shape.width * (2 * job.number_bytes + 4 + job.number_bytes)
     logits = tokens * block * (4 + job.number_bytes)
     product = block * job.shape.width * (job.number_bytes + 4)
@@ -218,7 +218,7 @@ class Work:
 
 
 def work(job: Job, plan: Plan) -> Work:
-    """Floor of one step on the given path: 2 FLOP per weight and token and pass; each weight dequantised once a pass."""
+    """Floor of one step on a path: 2 FLOP per weight, token and pass; each weight dequantised once a pass."""
     shape = job.shape
     tokens = job.batch * job.seq_len
     micro_batches = job.batch // plan.micro_batch * plan.block_splits

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wake2vec.attention import expand_groups
+from wake2vec.attention import expand_groups, reads_groups
 from wake2vec.frozen import FrozenLinear, Gradients, UnknownLayer, frozen_linear
+from wake2vec.fused import swiglu, swiglu_backward
 
 
 class Kept(NamedTuple):
@@ -32,7 +33,7 @@ class Kept(NamedTuple):
 
 
 class Rotation(NamedTuple):
-    """Cosines and sines of the positions. [1 or b, 1, s, e]"""
+    """Cosines and sines of the positions. [1 or b, s, 1, e]"""
 
     cos: Tensor
     sin: Tensor
@@ -78,14 +79,14 @@ class Decoder:
     def forward(self, x: Tensor, rotation: Rotation, shape: tuple[int, int]) -> tuple[Tensor, Kept]:
         """Output of the layer [t, d] and what its backward pass needs."""
         kept = self.recompute(x, rotation, shape)
-        return self.down.forward(F.silu(kept.gate).mul_(kept.up), shape, add=kept.middle), kept
+        return self.down.forward(swiglu(kept.gate, kept.up), shape, add=kept.middle), kept
 
     def recompute(self, x: Tensor, rotation: Rotation, shape: tuple[int, int]) -> Kept:
         """Everything up to the down projection."""
         normed = self.first_norm.forward(x)
         query, key, value = self._attention_inputs(normed, rotation, shape)
         del normed
-        middle = self.out.forward(self._attended(query, key, value), shape, add=x)
+        middle = self.out.forward(self._sdpa(query, key, value), shape, add=x)
         normed = self.second_norm.forward(middle)
         gate, up = self._split(self.feed, normed, shape)
         return Kept(x, query, key, value, middle, gate, up)
@@ -97,8 +98,8 @@ class Decoder:
         through = self.out.backward(grad, lambda: attended, shape, into)
         query, key, value = gradients_of(through)
         del through
-        query, key = _rotate(query, rotation, back=True), _rotate(key, rotation, back=True)
-        parts = [_tokens_first(part) for part in (query, key, value)]
+        query, key = (_rotate(part.transpose(1, 2), rotation, back=True) for part in (query, key))
+        parts = [part.reshape(grad.shape[0], -1) for part in (query, key, value.transpose(1, 2))]
         del query, key, value
         normed = _once(lambda: self.first_norm.forward(kept.x))
         through = self._joined_backward(self.attend, parts, normed, shape, into)
@@ -106,12 +107,11 @@ class Decoder:
 
     def _feed_backward(self, grad: Tensor, kept: Kept, shape: tuple[int, int], into: Gradients) -> Tensor:
         """Gradient of the second norm's input, from that of the layer's output."""
-        through = self.down.backward(grad, lambda: F.silu(kept.gate).mul_(kept.up), shape, into)
-        up = F.silu(kept.gate).mul_(through)
-        gate = torch.ops.aten.silu_backward(through.mul_(kept.up), kept.gate)
+        through = self.down.backward(grad, lambda: swiglu(kept.gate, kept.up), shape, into)
+        gradients = list(swiglu_backward(through, kept.gate, kept.up))
         del through
         normed = _once(lambda: self.second_norm.forward(kept.middle))
-        through = self._joined_backward(self.feed, [gate, up], normed, shape, into)
+        through = self._joined_backward(self.feed, gradients, normed, shape, into)
         return self.second_norm.backward(through, kept.middle).add_(grad)
 
     def _joined_backward(
@@ -139,8 +139,9 @@ class Decoder:
             parts = torch.split(self.attend[0].forward(normed, shape), widths, dim=-1)
         else:
             parts = tuple(linear.forward(normed, shape) for linear in self.attend)
-        query, key, value = (part.view(*shape, -1, self.head_dim).transpose(1, 2) for part in parts)
-        return _rotate(query, rotation), _rotate(key, rotation), value
+        query, key, value = (part.view(*shape, -1, self.head_dim) for part in parts)  # [b, s, heads, e]
+        query, key = _rotate(query, rotation), _rotate(key, rotation)
+        return query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
 
     def _split(self, linears: tuple[FrozenLinear, ...], x: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
         if len(linears) == 1:
@@ -149,12 +150,12 @@ class Decoder:
         return linears[0].forward(x, shape), linears[1].forward(x, shape)
 
     def _sdpa(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        key, value = expand_groups(key, self.heads), expand_groups(value, self.heads)
-        out = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=self.scaling)
-        return _tokens_first(out)
-
-    def _attended(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        return self._sdpa(query, key, value)
+        """Causal attention. [b, heads, s, e] with [b, groups, s, e] -> [t, heads * e]"""
+        grouped = self.groups != self.heads and reads_groups(query)
+        if not grouped:
+            key, value = expand_groups(key, self.heads), expand_groups(value, self.heads)
+        out = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=self.scaling, enable_gqa=grouped)
+        return out.transpose(1, 2).reshape(out.shape[0] * out.shape[2], -1)
 
     def _attention_again(self, kept: Kept) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, ...]]]:
         """Attention's output [t, heads * e], and the way from its gradient to those of query, key and value."""
@@ -227,19 +228,15 @@ def _refuse_extras(layer: Any, attention: Any, mlp: Any) -> None:
 
 
 def _rotate(x: Tensor, rotation: Rotation, *, back: bool = False) -> Tensor:
-    """Rotary positions on the first features of each head, or the transpose of it. [b, heads, s, e]"""
-    width = rotation.cos.shape[-1]
-    rotated, plain = (x, None) if width == x.shape[-1] else (x[..., :width], x[..., width:])
-    left, right = rotated.chunk(2, dim=-1)
+    """Rotary positions on the first features of each head, or the transpose of it. [b, s, heads, e]"""
+    width, half = rotation.cos.shape[-1], rotation.cos.shape[-1] // 2
+    rotated = x[..., :width]
     # the two halves of the sines are equal, so the transpose of a rotation is the rotation by minus the angle
-    turned = torch.cat((right, -left) if back else (-right, left), dim=-1)
-    out = (rotated * rotation.cos).addcmul_(turned, rotation.sin)
-    return out if plain is None else torch.cat((out, plain), dim=-1)
-
-
-def _tokens_first(x: Tensor) -> Tensor:
-    """[b, heads, s, e] -> [b * s, heads * e]"""
-    return x.transpose(1, 2).reshape(x.shape[0] * x.shape[2], -1)
+    sign, sin = (-1 if back else 1), rotation.sin[..., :half]
+    out = rotated * rotation.cos
+    out[..., :half].addcmul_(rotated[..., half:], sin, value=-sign)
+    out[..., half:].addcmul_(rotated[..., :half], sin, value=sign)
+    return out if width == x.shape[-1] else torch.cat((out, x[..., width:]), dim=-1)
 
 
 def _once(make: Callable[[], Tensor]) -> Callable[[], Tensor]:

@@ -7,15 +7,15 @@ exact to 1/65536.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-CHUNK_ELEMENTS = 8 << 20  # of one int32 temporary
-# "lowbias32" by Chris Wellons, github.com/skeeto/hash-prospector: a bijective 32-bit mix of low measured bias
-FIRST, SECOND = 0x7FEB352D, 0x846CA68B - (1 << 32)
+from wake2vec.fused import draws, mix
+
 GOLDEN = 0x9E3779B9 - (1 << 32)
 
 
@@ -27,14 +27,29 @@ class StepKey:
 
     def __init__(self) -> None:
         self.step = 0
-        self.sample_ids: Tensor | None = None  # [b] int64
-        self.position_offset: Tensor | None = None  # [b] int64
+        self._samples: Tensor | None = None  # [b] int64
+        self._offset: Tensor | None = None  # [b] int64
+        self._keys: dict[tuple[int, torch.device], Tensor] = {}
 
     def set(self, *, step: int, sample_ids: Tensor, position_offset: Tensor | None = None) -> None:
         """Samples are numbered for the whole job; an offset is where in its block a sample's first token stands."""
         self.step = step
-        self.sample_ids = sample_ids
-        self.position_offset = torch.zeros_like(sample_ids) if position_offset is None else position_offset
+        self._samples = sample_ids
+        self._offset = torch.zeros_like(sample_ids) if position_offset is None else position_offset
+        self._keys.clear()
+
+    def token_keys(self, batch: int, length: int, device: torch.device) -> Tensor:
+        """A hash of sample and position for each token, the same for all modules. [b * s] int32"""
+        if self._samples is None or self._offset is None:
+            raise RuntimeError("StepKey.set was not called before the forward pass")
+        if batch != self._samples.shape[0]:
+            raise RuntimeError(f"the input has {batch} samples, but StepKey.set was told {self._samples.shape[0]}")
+        if (length, device) not in self._keys:
+            samples, offset = self._samples.to(device), self._offset.to(device)
+            per_sample = mix(mix(_low(samples)) ^ _low(samples >> 32))  # [b]
+            positions = offset.unsqueeze(1) + torch.arange(length, device=device)  # [b, s]
+            self._keys[length, device] = mix(per_sample.unsqueeze(1) + _low(positions) * GOLDEN).flatten()
+        return self._keys[length, device]
 
 
 class KeyedDropout(nn.Module):
@@ -45,26 +60,23 @@ class KeyedDropout(nn.Module):
         if not 0.0 <= p < 1.0:
             raise ValueError(f"dropout rate {p} is not in [0, 1)")
         self.p, self.name, self.context, self.seed = p, name, context, seed
+        self._key: tuple[int, int] | None = None  # of a step, and the step
 
     def forward(self, x: Tensor) -> Tensor:
         """[b, s, f] -> [b, s, f]"""
         if not self.training or self.p == 0.0:
             return x
-        return _Drop.apply(x, self.token_keys(x), self.p)  # type: ignore[no-untyped-call]
+        if x.ndim != 3:
+            raise RuntimeError(f"{self.name}: expected [b, s, f], got {tuple(x.shape)}")
+        return _Drop.apply(x, self.keys(x.shape[0], x.shape[1], x.device), self.p)  # type: ignore[no-untyped-call]
 
-    def token_keys(self, x: Tensor) -> Tensor:
-        """The key of each token, from which its features' draws follow. [b, s] int32"""
-        samples, offset = self.context.sample_ids, self.context.position_offset
-        if samples is None or offset is None:
-            raise RuntimeError(f"{self.name}: StepKey.set was not called before the forward pass")
-        if x.ndim != 3 or x.shape[0] != samples.shape[0]:
-            raise RuntimeError(f"{self.name}: input {tuple(x.shape)} does not fit {samples.shape[0]} samples")
-        key = _scalar_key(self.seed, self.context.step, self.name)
-        samples, offset = samples.to(x.device), offset.to(x.device)
-        per_sample = mix(_low(samples) ^ key)
-        per_sample = mix(per_sample ^ _low(samples >> 32))  # [b]
-        positions = offset.unsqueeze(1) + torch.arange(x.shape[1], device=x.device)  # [b, s]
-        return mix(per_sample.unsqueeze(1) + _low(positions) * GOLDEN)
+    def keys(self, batch: int, length: int, device: torch.device) -> Tensor:
+        """The key of each token in this module and step, from which its features' draws follow. [b * s] int32"""
+        step = self.context.step
+        if self._key is None or self._key[1] != step:
+            digest = hashlib.blake2b(f"{self.seed}/{step}/{self.name}".encode(), digest_size=4).digest()
+            self._key = int.from_bytes(digest, "little", signed=True), step
+        return self.context.token_keys(batch, length, device) ^ self._key[0]
 
 
 class _Drop(torch.autograd.Function):
@@ -83,33 +95,21 @@ class _Drop(torch.autograd.Function):
 
 
 def drop(x: Tensor, keys: Tensor, p: float) -> Tensor:
-    """x with a share p of its elements zeroed and the others divided by 1 - p, in token chunks."""
-    flat, key = x.reshape(-1, x.shape[-1]), keys.flatten()  # [tokens, f], [tokens]
-    out = torch.empty_like(flat)
-    rows = max(1, CHUNK_ELEMENTS // max(1, flat.shape[1]))
-    for start in range(0, flat.shape[0], rows):
-        part = slice(start, start + rows)
-        kept = keep_mask(key[part], flat.shape[1], p)
-        torch.mul(flat[part], kept, out=out[part])
-    return out.mul_(1.0 / (1.0 - p)).view(x.shape)
+    """x with a share p of its elements zeroed and the others divided by 1 - p. [..., f], keys [tokens]"""
+    mask = keep_mask(keys, x.shape[-1], p).view(x.shape)
+    return (x * mask).mul_(1.0 / (1.0 - p))
 
 
 def keep_mask(keys: Tensor, features: int, p: float) -> Tensor:
     """Which features of each token stay. [tokens] int32 -> [tokens, f] bool"""
-    pairs = (features + 1) // 2
-    counter = torch.arange(1, pairs + 1, dtype=torch.int32, device=keys.device) * GOLDEN
-    draws = mix(keys.unsqueeze(1) + counter).view(torch.int16)  # [tokens, 2 * pairs], uniform in -32768 ... 32767
-    return draws[:, :features] >= round(p * 65536) - 32768
+    bits = draws(keys, _counters((features + 1) // 2, keys.device)).view(torch.int16)  # uniform in -32768 ... 32767
+    return bits[:, :features] >= round(p * 65536) - 32768
 
 
-def mix(x: Tensor) -> Tensor:
-    """Hash int32 to int32 (a new tensor); products wrap, shifts are made logical by a mask."""
-    x = x ^ ((x >> 16) & 0xFFFF)
-    x *= FIRST
-    x ^= (x >> 15) & 0x1FFFF
-    x *= SECOND
-    x ^= (x >> 16) & 0xFFFF
-    return x
+@functools.cache
+def _counters(pairs: int, device: torch.device) -> Tensor:
+    """One odd-stepped number for each pair of features. [pairs] int32"""
+    return torch.arange(1, pairs + 1, dtype=torch.int32, device=device) * GOLDEN
 
 
 def key_dropouts(model: nn.Module, context: StepKey, seed: int) -> int:
@@ -124,11 +124,6 @@ def key_dropouts(model: nn.Module, context: StepKey, seed: int) -> int:
     for table, adapter, p, name in found:
         table[adapter] = KeyedDropout(p, name=name, context=context, seed=seed)
     return len(found)
-
-
-def _scalar_key(seed: int, step: int, name: str) -> int:
-    digest = hashlib.blake2b(f"{seed}/{step}/{name}".encode(), digest_size=4).digest()
-    return int.from_bytes(digest, "little", signed=True)
 
 
 def _low(x: Tensor) -> Tensor:

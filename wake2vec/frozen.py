@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from wake2vec.dropout import KeyedDropout, keep_mask
 from wake2vec.loss import product
-from wake2vec.quantise import nf4_weight
+from wake2vec.quantise import Nf4Weight
 
 
 class UnknownLayer(Exception):
@@ -28,13 +28,15 @@ class Adapter:
     scaling: float
     dropout: KeyedDropout | None
 
-    def dropped(self, x: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
-        """The dropped-out input, and what it was multiplied by. x [tokens, in], shape (b, s)"""
+    def mask(self, x: Tensor, shape: tuple[int, int]) -> Tensor | None:
+        """Which elements of the input stay; None when all do. x [tokens, in], shape (b, s) -> [tokens, in] bool"""
         if self.dropout is None or not self.dropout.training or self.dropout.p == 0.0:
-            return x, None
-        keys = self.dropout.token_keys(x.view(*shape, -1)).flatten()
-        mask = keep_mask(keys, x.shape[1], self.dropout.p).to(x.dtype).mul_(1.0 / (1.0 - self.dropout.p))
-        return x * mask, mask
+            return None
+        return keep_mask(self.dropout.keys(*shape, x.device), x.shape[1], self.dropout.p)
+
+    def strength(self, mask: Tensor | None) -> float:
+        """The factor of the adapter's part: its scaling, and what dropout is made up for with."""
+        return self.scaling if mask is None or self.dropout is None else self.scaling / (1.0 - self.dropout.p)
 
 
 class FrozenLinear:
@@ -62,9 +64,9 @@ class FrozenLinear:
     def _adapt(self, y: Tensor, x: Tensor, shape: tuple[int, int]) -> Tensor:
         adapter = self.adapter
         assert adapter is not None, "no adapter"
-        dropped, _ = adapter.dropped(x, shape)
-        inner = dropped @ adapter.down.detach().to(x.dtype).t()  # [tokens, r]
-        return y.addmm_(inner, adapter.up.detach().to(x.dtype).t(), alpha=adapter.scaling)
+        mask = adapter.mask(x, shape)
+        inner = (x if mask is None else x * mask) @ adapter.down.detach().to(x.dtype).t()  # [tokens, r]
+        return y.addmm_(inner, adapter.up.detach().to(x.dtype).t(), alpha=adapter.strength(mask))
 
     def backward(
         self, grad: Tensor, x: Callable[[], Tensor], shape: tuple[int, int], into: Gradients, add: Tensor | None = None
@@ -88,16 +90,17 @@ class FrozenLinear:
         adapter = self.adapter
         assert adapter is not None, "no adapter"
         down, up = adapter.down.detach().to(x.dtype), adapter.up.detach().to(x.dtype)
-        dropped, mask = adapter.dropped(x, shape)
+        mask = adapter.mask(x, shape)
+        dropped, strength = (x if mask is None else x * mask), adapter.strength(mask)
         inner = dropped @ down.t()  # [tokens, r]
         # in fp32 and scaled last: fp16 products of loss-scaled gradients are near the top of their range
-        into.add(adapter.up, product(grad.t(), inner) * adapter.scaling)
-        delta = (grad @ up) * adapter.scaling  # [tokens, r]
+        into.add(adapter.up, product(grad.t(), inner).mul_(strength))
+        delta = (grad @ up).mul_(strength)  # [tokens, r]
         into.add(adapter.down, product(delta.t(), dropped))
         if mask is None:
             total.addmm_(delta, down)
         else:
-            total.addcmul_(delta @ down, mask)
+            total.addcmul_(delta @ down, mask.to(delta.dtype))
 
 
 class Gradients:
@@ -120,7 +123,7 @@ def frozen_linear(module: Any) -> FrozenLinear:
         return FrozenLinear(inner.weight, inner.bias, _adapter(module))
     bias = getattr(module, "bias", None)
     if type(module).__name__ == "Linear4bit":
-        return FrozenLinear(lambda: nf4_weight(module), bias, None)
+        return FrozenLinear(Nf4Weight(module), bias, None)
     if type(module) is nn.Linear:
         if module.weight.requires_grad:
             raise UnknownLayer(f"{type(module).__name__} whose weight trains")

@@ -89,7 +89,7 @@ class _Planned:
             and position_embeddings is not None
             and inside
         ):
-            cos, sin = (part.unsqueeze(1).to(hidden_states.dtype) for part in position_embeddings)
+            cos, sin = (part.unsqueeze(2).to(hidden_states.dtype) for part in position_embeddings)
             parameters = self.way.decoder.parameters()
             found: Tensor = _Layer.apply(hidden_states, self.way, Rotation(cos, sin), *parameters)  # type: ignore[no-untyped-call]
             return found

@@ -53,8 +53,8 @@ def blocked_cross_entropy(
 
 
 def default_vocab_block(tokens: int) -> int:
-    """Ids per block: as many as fit in BLOCK_BYTES of fp32 logits, within 1,024 to 32,768, a multiple of 64."""
-    return max(1024, min(32768, BLOCK_BYTES // (4 * max(tokens, 1)) // 64 * 64))
+    """Ids per block: as many as fit in BLOCK_BYTES of fp32 logits, within 1,024 to 16,384, a multiple of 64."""
+    return max(1024, min(16384, BLOCK_BYTES // (4 * max(tokens, 1)) // 64 * 64))
 
 
 class _BlockedCrossEntropy(torch.autograd.Function):
@@ -94,19 +94,26 @@ def _form_gradients(
     """Add the head's gradient to its buffers and return that of `hidden`. [tokens, d], in the dtype of hidden"""
     total = torch.zeros(hidden.shape, dtype=normaliser.dtype, device=hidden.device)
     detached = hidden.detach()
+    # softmax times weight = exp(logit - shift); an ignored token has weight 0 and shift infinity
+    shift = (normaliser - weight.log()).unsqueeze(1)
     for block, logits in _logit_blocks(hidden, head, size):
-        slope = None if head.softcap is None else 1 - (logits / head.softcap).square_()
-        delta = logits.sub_(normaliser.unsqueeze(1)).exp_()  # softmax, in place
         local, inside = _local(targets, block)
-        delta.scatter_add_(1, local.unsqueeze(1), -inside.to(delta.dtype).unsqueeze(1))
-        delta.mul_(weight.unsqueeze(1))
+        slope = None if head.softcap is None else 1 - (logits / head.softcap).square_()
+        logits.sub_(shift)
+        # the target's entry apart, in fp32: softmax - 1 cancels when the model is sure
+        at_target = logits.gather(1, local.unsqueeze(1)).exp_() - (weight * inside).unsqueeze(1)
+        delta = _exp_to(logits, hidden.dtype).scatter_(1, local.unsqueeze(1), at_target.to(hidden.dtype))
         if slope is not None:
             delta.mul_(slope)
-        low = delta.to(hidden.dtype)  # [tokens, block]
-        add_product(total, low, block.weight)
+        add_product(total, delta, block.weight)
         if (gradient := block.gradient()) is not None:
-            add_product(gradient, low.t(), detached)
+            add_product(gradient, delta.t(), detached)
     return total.to(hidden.dtype)
+
+
+def _exp_to(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """exp(x), computed in the dtype of x and written in another, in one pass."""
+    return torch.exp(x, out=x if dtype == x.dtype else torch.empty(x.shape, dtype=dtype, device=x.device))
 
 
 def _logit_blocks(hidden: Tensor, head: SplitHead, size: int) -> Iterator[tuple[Block, Tensor]]:
@@ -140,5 +147,7 @@ def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
     """total += left @ right, summed in the dtype of total where the device can."""
     if left.dtype == total.dtype:
         total.addmm_(left, right)
+    elif left.is_cuda and total.dtype == torch.float32:
+        torch.addmm(total, left, right, out_dtype=torch.float32, out=total)
     else:
         total.add_(product(left, right).to(total.dtype))

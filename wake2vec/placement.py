@@ -69,6 +69,8 @@ def apply_plan(model: Any, rows: InstalledRows, plan: Plan, device: torch.device
     notes = [used.note] if used.note else []
     head = _place_head(rows, plan, device)
     embedding = _place_embedding(rows, plan, device)
+    if not any(parameter.requires_grad for parameter in rows.everything().values()):
+        _rest(rows, head, embedding, device)
     if (head, embedding) != (plan.head, plan.embedding):
         notes.append("base matrices that train stay as they are, on the device")
     if device.type == "cuda":
@@ -105,6 +107,22 @@ def _place_embedding(rows: InstalledRows, plan: Plan, device: torch.device) -> s
     shared = rows.was_tied and isinstance(rows.head.base, PlainRows)
     rows.embedding.base = rows.head.base if shared else PlainRows(base.block(0, _height(base)).to(device))
     return "device"
+
+
+def _rest(rows: InstalledRows, head: str, embedding: str, device: torch.device) -> None:
+    """Hold new rows that train no more like the base rows beside them; their parameters wait on the host if unused."""
+    inside, outside = rows.embedding, rows.head
+    if head == "as-is":
+        outside.resting = None
+    elif outside.resting is None:
+        resting = outside.rows.to(device)
+        outside.resting = Int8Rows(resting) if head == "int8" else Nf4Rows(resting)
+    read_inside, read_outside = embedding == "device", head == "as-is"
+    shared = inside.rows is outside.rows
+    for part, is_read in ((inside, read_inside or (shared and read_outside)), (outside, read_outside)):
+        if not (shared and part is outside):
+            part.rows.data = part.rows.data.to(device if is_read else "cpu")
+    inside.resting = HostRows(inside.rows) if not read_inside else None
 
 
 def _height(base: BaseRows) -> int:

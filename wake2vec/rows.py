@@ -128,6 +128,7 @@ class SplitEmbedding(nn.Module):
         self.base = PlainRows(base) if isinstance(base, Tensor) else base
         self.first_new_id = first_new_id
         self.rows = rows  # [n_new, d] fp32
+        self.resting: BaseRows | None = None  # the new rows elsewhere than in `rows`, once they train no more
         self.scale = scale
 
     @property
@@ -136,8 +137,14 @@ class SplitEmbedding(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         base = self.base.lookup(ids.clamp(max=self.first_new_id - 1))
-        merged = base if not self.rows.shape[0] else _MergeNewRows.apply(base, self.rows, ids, self.first_new_id)  # type: ignore[no-untyped-call]
+        merged = self._with_new_rows(base, ids) if self.rows.shape[0] else base
         return merged if self.scale is None else merged * self.scale.to(merged.dtype)
+
+    def _with_new_rows(self, base: Tensor, ids: Tensor) -> Tensor:
+        if self.resting is None:
+            return _MergeNewRows.apply(base, self.rows, ids, self.first_new_id)  # type: ignore[no-untyped-call]
+        new = self.resting.lookup((ids - self.first_new_id).clamp(min=0)).to(base.dtype)
+        return torch.where((ids >= self.first_new_id).unsqueeze(-1), new, base)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,6 +178,7 @@ class SplitHead(nn.Module):
         self.base = PlainRows(base) if isinstance(base, Tensor) else base
         self.first_new_id = first_new_id
         self.rows = rows  # [n_new, d] fp32
+        self.resting: BaseRows | None = None  # the new rows in fewer bits, once they train no more
         self.bias = bias  # [V]: the new tokens have none
         self.softcap = softcap
 
@@ -189,8 +197,7 @@ class SplitHead(nn.Module):
     def blocks(self, dtype: torch.dtype, size: int) -> Iterator[Block]:
         """The whole output vocabulary in stretches of at most `size` ids, none across the border of base and new."""
         trainable = self.base.trainable()
-        for start in range(0, self.first_new_id, size):
-            stop = min(start + size, self.first_new_id)
+        for start, stop in spans(self.first_new_id, size):
             yield Block(
                 start=start,
                 weight=self.base.block(start, stop).to(dtype),
@@ -202,15 +209,27 @@ class SplitHead(nn.Module):
 
     def _new_blocks(self, dtype: torch.dtype, size: int) -> Iterator[Block]:
         rows = self.rows.detach()
-        for start in range(0, rows.shape[0], size):
-            stop = min(start + size, rows.shape[0])
+        for start, stop in spans(rows.shape[0], size):
+            part = rows[start:stop] if self.resting is None else self.resting.block(start, stop)
             yield Block(
                 start=self.first_new_id + start,
-                weight=rows[start:stop].to(dtype),
+                weight=part.to(dtype),
                 bias=None,
                 trains=self.rows if self.rows.requires_grad else None,
                 cut=slice(start, stop),
             )
+
+
+def spans(count: int, size: int) -> Iterator[tuple[int, int]]:
+    """Stretches of at most `size` that cover 0 to count, all but a short last one a multiple of 64 long.
+
+    cuBLAS has no fast kernel for an odd length: one block of 4,209 took four times as long as one of 8,192.
+    """
+    whole = count - count % 64
+    for start in range(0, whole, size):
+        yield start, min(start + size, whole)
+    if whole < count:
+        yield whole, count
 
 
 @dataclass(kw_only=True)

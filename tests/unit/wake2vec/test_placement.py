@@ -121,3 +121,21 @@ def test_frozen_rows_train_no_more_and_shrink() -> None:
 
     assert {parameter.dtype for parameter in rows.everything().values()} == {torch.float16}
     assert not any(parameter.requires_grad for parameter in rows.everything().values())
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("head", ["as-is", "int8", "nf4"])
+def test_rows_that_rest_are_held_like_the_base_rows_and_come_back(tied: bool, head: Any) -> None:
+    model, rows = installed(tied=tied)
+    rows.freeze(torch.float32)
+    ids = torch.tensor([[1, 95, 30, 109]])
+    expected = model(input_ids=ids).logits
+
+    apply_plan(model, rows, replace(PLAN, embedding="host", head=head), CPU)
+
+    assert isinstance(rows.embedding.resting, HostRows)
+    assert (rows.head.resting is None) is (head == "as-is")
+    limit = {"as-is": 0.0, "int8": 0.01, "nf4": 0.15}[head]
+    assert (model(input_ids=ids).logits - expected).norm() / expected.norm() <= limit
+    apply_plan(model, rows, PLAN, CPU)
+    assert torch.equal(model(input_ids=ids).logits, expected)

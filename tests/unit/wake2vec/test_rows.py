@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCau
 
 from wake2vec.errors import ModelError
 from wake2vec.loss import blocked_cross_entropy
-from wake2vec.rows import InstalledRows, add_row_gradients, install_rows, is_tied, resolve_mode
+from wake2vec.rows import InstalledRows, add_row_gradients, install_rows, is_tied, resolve_mode, spans
 
 BASE, PADDED, NEW, WIDTH = 90, 96, 40, 32
 SHAPE: dict[str, Any] = {
@@ -175,6 +175,17 @@ def test_a_trainable_base_gets_its_gradient_too() -> None:
 
     expected, _ = full_gradients(model, installed)
     assert_close(installed.embedding.base.weight.grad[:BASE], expected[:BASE])
+
+
+@pytest.mark.parametrize("count", [0, 1, 63, 64, 151_665, 44_223])
+@pytest.mark.parametrize("size", [64, 8192])
+def test_blocks_cover_every_id_once_and_only_the_last_is_odd(count: int, size: int) -> None:
+    cut = list(spans(count, size))
+
+    assert [stop for _, stop in cut[:-1]] == [start for start, _ in cut[1:]]
+    assert sum(stop - start for start, stop in cut) == count
+    assert all((stop - start) % 64 == 0 for start, stop in cut[:-1])
+    assert all(0 < stop - start <= size for start, stop in cut)
 
 
 def test_auto_follows_the_tying_of_the_loaded_model() -> None:
