@@ -6,6 +6,7 @@ import datetime
 import hashlib
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +78,8 @@ class DriveStore:
         return None if found is None else _stat(found)
 
     def delete(self, id: str) -> None:
-        try:
-            self._api.call(
-                f"delete {id}", lambda drive: drive.files().delete(fileId=id)
-            )  # not the bin: that has no room
-        except NotStored:
-            return
+        with suppress(NotStored):
+            self._api.delete(id)  # for good: what is in the bin still takes room
 
     def find(self, folder: str) -> Iterator[Stat]:
         waiting = self._folders.known(folder)
@@ -115,7 +112,7 @@ class DriveStore:
 
     def read(self, id: str) -> bytes | None:
         try:
-            return bytes(self._api.call(f"read {id}", lambda drive: drive.files().get_media(fileId=id)))
+            return self._api.media(id, {})[2]
         except NotStored:
             return None
 

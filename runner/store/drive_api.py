@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import importlib.resources
 import json
+import re
 import threading
 import time
 import weakref
@@ -41,11 +42,37 @@ class DriveApi:
         self._auth: Any = None
 
     def call(self, place: str, request: Callable[[Any], Any], *, headers: Mapping[str, str] | None = None) -> Any:
-        """Execute what `request` makes of `service.files()`-like methods: `lambda service: service.about().get()`."""
+        """Execute what `request` makes of the service, such as `lambda drive: drive.about().get()`; a table."""
+        answer = self._execute(place, request, headers or {})
+        if not isinstance(answer, dict):  # the library hands a front end's page on as text when its status is 200
+            raise StoreBusy(f"Google Drive: {place}: the answer is not Google's")
+        return answer
+
+    def delete(self, id: str) -> None:
+        if self._execute(f"delete {id}", lambda drive: drive.files().delete(fileId=id), {}):
+            raise StoreBusy(f"Google Drive: delete {id}: the answer is not Google's")
+
+    def media(self, id: str, headers: Mapping[str, str]) -> Answer:
+        """Ask for an object's bytes, or for the range that the headers name. Raises NotStored."""
+        if not re.fullmatch(r"[\w-]+", id):  # it becomes part of an address, and came from a log
+            raise ValueError(f"{id!r}: not an id of Drive")
+        place = f"read {id} {headers.get('range', '')}".rstrip()
+        # identity: a compressed range is a range of something else
+        answer = self.send(
+            place,
+            "GET",
+            f"{self.root_url}drive/v2/files/{id}?alt=media",
+            headers={**headers, "accept-encoding": "identity"},
+        )
+        if answer[0] not in (200, 206) or answer[1].get("content-type", "").startswith("text/html"):
+            raise verdict(place, *answer, now=self._now())
+        return answer
+
+    def _execute(self, place: str, request: Callable[[Any], Any], headers: Mapping[str, str]) -> Any:
         from googleapiclient.errors import HttpError
 
         prepared = request(self._service().service)
-        prepared.headers.update(headers or {})
+        prepared.headers.update(headers)
         prepared.http = self._http()
         with _Translated(place):
             try:

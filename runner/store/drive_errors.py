@@ -6,7 +6,7 @@ import email.utils
 import json
 from collections.abc import Mapping
 
-from runner.errors import NotStored, RunnerError, SignInNeeded, StoreBusy, StoreFull, StoreUnavailable
+from runner.errors import Damaged, NotStored, RunnerError, SignInNeeded, StoreBusy, StoreFull, StoreUnavailable
 
 RATE_LIMITS = {
     "userRateLimitExceeded",
@@ -49,6 +49,8 @@ def verdict(place: str, status: int, headers: Mapping[str, str], body: bytes, *,
         return IdTaken(text)
     if status == 412:
         return TagMoved(text)
+    if status == 416:
+        return Damaged(f"{text}; it is shorter than its record says")
     if reason in FULL:
         return StoreFull(f"{text}; empty the bin, or make room (service accounts have none: sign in as a person)")
     if reason in REMEDIES:

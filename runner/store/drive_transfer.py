@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -77,7 +76,7 @@ class Upload:
             )
         is_right = (int(found["fileSize"]), found["md5Checksum"]) == (self._digest.size, self._digest.md5)
         if is_new and not is_right:
-            self._api.call(f"delete {id}", lambda drive: drive.files().delete(fileId=id))
+            self._api.delete(id)
         self._journal.unlink(missing_ok=True)
         if not is_right:
             raise Damaged(f"{self._path}: Drive has other bytes under {id} than its manifest says")
@@ -147,31 +146,24 @@ class Upload:
 
 def described(place: str, body: bytes) -> dict[str, Any]:
     try:
-        return dict(json.loads(body))
-    except ValueError as error:
+        found = dict(json.loads(body))
+        return {**found, "fileSize": int(found["fileSize"]), "md5Checksum": str(found["md5Checksum"])}
+    except (ValueError, KeyError, TypeError) as error:
         raise StoreBusy(f"Google Drive: {place}: the answer is not Google's ({error})") from error
 
 
 def ranged(api: DriveApi, id: str, size: int, throttle: Throttle) -> Callable[[int], Iterator[bytes]]:
     """For `download`: the bytes of an object from any offset on, one chunk a request."""
-    if not re.fullmatch(r"[\w-]+", id):  # it becomes part of an address, and came from a log
-        raise ValueError(f"{id!r}: not an id of Drive")
-    url = f"{api.root_url}drive/v2/files/{id}?alt=media"
 
     def chunks(start: int) -> Iterator[bytes]:
         while start < size:
             began = throttle.monotonic()
             end = min(size, start + throttle.chunk_bytes)
-            place = f"receive {id} {start}-{end - 1}"
-            # identity: a compressed range is a range of something else
-            headers = {"range": f"bytes={start}-{end - 1}", "accept-encoding": "identity"}
-            answer = api.send(place, "GET", url, headers=headers)
-            if answer[0] == 416:
-                raise Damaged(f"Google Drive: {place}: the object is shorter than its record says")
-            if answer[0] != 206 and not (answer[0] == 200 and start == 0 and end == size):
-                raise api.fail(place, answer)
-            yield answer[2]
-            start += len(answer[2])
-            throttle.wait(len(answer[2]), began)
+            body = api.media(id, {"range": f"bytes={start}-{end - 1}"})[2]
+            if len(body) != end - start:
+                raise Damaged(f"Google Drive: {id}: {len(body)} bytes where {start} to {end} were asked for")
+            yield body
+            start = end
+            throttle.wait(len(body), began)
 
     return chunks

@@ -6,10 +6,11 @@ import email.parser
 import json
 import re
 import socket
+import ssl
 import threading
 import time
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
@@ -29,8 +30,17 @@ class Hangup(Exception):
 class DriveServer:
     """`with DriveServer(folder) as server:` a Drive at `server.url`, whose `drive` and `faults` a test may change."""
 
-    def __init__(self, folder: Path, *, faults: Faults | None = None, **habits: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        faults: Faults | None = None,
+        on_bytes: Callable[[int], None] = lambda size: None,
+        **habits: Any,
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self.on_bytes = on_bytes  # called with the size of each piece of a chunk as it arrives
+        self.tls: ssl.SSLContext | None = None  # set, it also is a proxy that answers for Google's own host names
         self.drive = Drive(folder=folder, **habits)
         self.faults = faults or Faults()
         self._http = _Server(("127.0.0.1", 0), _Handler)
@@ -120,6 +130,16 @@ class _Handler(BaseHTTPRequestHandler):
         except Hangup:
             self.close_connection = True
 
+    def do_CONNECT(self) -> None:
+        """As a proxy: say that the tunnel stands, and be the other end of it."""
+        context = self.server.owner.tls
+        assert context is not None, "a client took this for a proxy"
+        self.send_response(200)
+        self.end_headers()
+        self.connection = context.wrap_socket(self.connection, server_side=True)
+        self.rfile = self.connection.makefile("rb")
+        self.wfile = self.connection.makefile("wb", buffering=0)
+
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any
 
     # -- faults -----------------------------------------------------------------------------------------------------
@@ -190,6 +210,8 @@ class _Handler(BaseHTTPRequestHandler):
             if not piece:
                 break
             pieces.append(piece)
+            if "/session/" in self.path:
+                self.server.owner.on_bytes(len(piece))
             wanted -= len(piece)
             self.left -= len(piece)
             if self.fault is not None and self.fault.kind == "slow":
@@ -243,7 +265,12 @@ class _Handler(BaseHTTPRequestHandler):
         return self._plain(drive, path, query)
 
     def _is_tls(self) -> bool:
-        return hasattr(self.connection, "cipher")
+        return isinstance(self.connection, ssl.SSLSocket)
+
+    def finish(self) -> None:
+        super().finish()
+        if self._is_tls():  # the server knows only the socket below it
+            self.connection.close()
 
     def _plain(self, drive: Drive, path: str, query: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
         body = self._whole()

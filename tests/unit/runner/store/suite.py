@@ -10,7 +10,7 @@ import pytest
 
 from runner.errors import Damaged, NotStored
 from runner.store.base import Store
-from wake2vec.rundir import FileDigest, digest_file
+from wake2vec.rundir import CHECKPOINT_FILES, FileDigest, Manifest, digest_file, write_json
 
 Open = Callable[[], Store]  # each call is another client of the same place
 NAME = "jobs/q/checkpoints/checkpoint-200.*/trainable.safetensors"
@@ -26,6 +26,19 @@ def stored(store: Store, path: Path, body: bytes, name: str = NAME) -> tuple[str
     [id] = store.new_ids([name])
     store.put(source, id=id, name=name, digest=digest)
     return id, digest
+
+
+def checkpoint(folder: Path, step: int, salt: str = "", size: int = 20_000) -> Path:
+    """A checkpoint whose optimizer state is the same at every step, as frozen things are; `size` is of each file."""
+    place = folder / f"checkpoint-{step}"
+    place.mkdir(parents=True)
+    for name in CHECKPOINT_FILES:
+        line = f"{name} {'' if 'optimizer' in name else step}{salt}\n".encode()
+        (place / name).write_bytes(line * (size // len(line) + 1))
+    files = {name: digest_file(place / name) for name in CHECKPOINT_FILES}
+    manifest = Manifest(job="q", step=step, fingerprint="f", parent=None, probe_loss=None, files=files)
+    write_json(place / "manifest.json", manifest.to_json())
+    return place
 
 
 class StoreSuite:

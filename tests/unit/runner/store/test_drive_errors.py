@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from runner.errors import NotStored, RunnerError, SignInNeeded, StoreBusy, StoreFull, StoreUnavailable
+from runner.errors import Damaged, NotStored, RunnerError, SignInNeeded, StoreBusy, StoreFull, StoreUnavailable
 from runner.store.drive_errors import IdTaken, TagMoved, retry_after, verdict
 
 HTML = b"<!DOCTYPE html><html><body>That is all we know.</body></html>"
@@ -32,6 +32,7 @@ def google(reason: str, message: str = "") -> bytes:
         (408, b"", StoreBusy),
         (409, google("fileIdInUse"), IdTaken),
         (412, google("conditionNotMet"), TagMoved),
+        (416, google("requestedRangeNotSatisfiable"), Damaged),
         (429, google("rateLimitExceeded"), StoreBusy),
         (500, google("internalError"), StoreBusy),
         (502, HTML, StoreBusy),

@@ -23,20 +23,9 @@ from runner.store.publish import (
 from runner.store.records import Record, commits
 from runner.store.root import add_job, open_root
 from runner.store.transfer import Shipment, Transfer
+from tests.unit.runner.store.suite import checkpoint
 from wake2vec.errors import CheckpointCorrupt
-from wake2vec.rundir import CHECKPOINT_FILES, FileDigest, Manifest, digest_file, write_json
-
-
-def checkpoint(folder: Path, step: int, salt: str = "") -> Path:
-    """A checkpoint whose optimizer state is the same at every step, as frozen things are."""
-    place = folder / f"checkpoint-{step}"
-    place.mkdir(parents=True)
-    for name in CHECKPOINT_FILES:
-        (place / name).write_bytes(f"{name} {'' if 'optimizer' in name else step}{salt}".encode() * 1000)
-    files = {name: digest_file(place / name) for name in CHECKPOINT_FILES}
-    manifest = Manifest(job="q", step=step, fingerprint="f", parent=None, probe_loss=None, files=files)
-    write_json(place / "manifest.json", manifest.to_json())
-    return place
+from wake2vec.rundir import CHECKPOINT_FILES, FileDigest, digest_file
 
 
 class Leaky(DirectoryStore):
