@@ -128,6 +128,21 @@ def status(
 
 
 @app.command()
+def log(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="JOB", help="Name of the job.")],
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it happens, until the job ends.")] = False,
+    attempt: Annotated[int | None, typer.Option(metavar="N", help="Only this attempt.")] = None,
+    lines: Annotated[int, typer.Option("--lines", "-n", metavar="N", min=0, help="The last N; 0: all.")] = 40,
+    as_json: Json = False,
+) -> None:
+    """Show what a job did, attempt by attempt, and what its trainers printed."""
+    from runner.commands.log import run
+
+    run(_settings(context), name, follow=follow, attempt=attempt, count=lines, as_json=as_json)
+
+
+@app.command()
 def hold(context: typer.Context, names: Names, as_json: Json = False) -> None:
     """Let jobs rest: a running one saves and stops first."""
     _control(context, "hold", names, as_json)

@@ -6,11 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from runner.joblog import open_log
 from wake2vec.failpoints import failpoint
 from wake2vec.rundir import RunDir, read_lock
 
@@ -40,7 +42,7 @@ class Launcher:
     def start(self, run: RunDir, attempt: int, environment: Mapping[str, str]) -> int:
         """Start a trainer in its own session, out of reach of a Ctrl-C at the daemon; returns its pid."""
         failpoint("launcher.start")
-        with open(run.log, "ab") as log:
+        with open_log(run.log, attempt, time.time()) as log:
             child = subprocess.Popen(
                 [*self._command, str(run.root)],
                 stdin=subprocess.DEVNULL,

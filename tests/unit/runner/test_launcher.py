@@ -89,7 +89,7 @@ def test_workers_that_outlive_a_trainer_are_ended_with_it(tmp_path, run):
     trainers = launcher(tmp_path, program)
     trainers.start(run, 7, os.environ)
     assert until(lambda: trainers.exit_code(7) == 0)
-    worker = int(run.log.read_text())
+    worker = int(run.log.read_text().split()[-1])
 
     trainers.forget(7)
 
