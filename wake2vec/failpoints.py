@@ -1,7 +1,8 @@
 """Named places where a test can make the process die or the disk fail. Does nothing unless the environment asks.
 
 WAKE2VEC_FAILPOINTS="checkpoint.rename=kill:2,store.put=ENOSPC" kills at the second hit of the first and raises
-OSError(ENOSPC) at the first hit of the second; ENOSPC:3+ goes on raising from the third hit on. Actions: kill (SIGKILL
+OSError(ENOSPC) at the first hit of the second; ENOSPC:3+ goes on raising from the third hit on, ENOSPC:5% raises at
+every hit with that chance. Actions: kill (SIGKILL
 to the process itself), oom (MemoryError) or the name of an errno. trace=FILE appends the name of every place passed.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import signal
 from collections import Counter
 
@@ -32,6 +34,10 @@ def failpoint(name: str) -> None:
 
 def _strike(name: str, action: str, hit: int) -> None:
     what, _, when = action.partition(":")
+    if when.endswith("%"):
+        if random.random() * 100 >= float(when[:-1]):
+            return
+        when = f"{hit}"
     wanted = int(when.rstrip("+") or 1)
     if hit < wanted or (hit > wanted and not when.endswith("+")):
         return

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -50,6 +52,7 @@ class Care:
     """The sync loop's own memory."""
 
     work: Workplace
+    clock: Callable[[], float] = time.monotonic
     root: Log | None = None
     keepers: dict[str, Keeper] = field(default_factory=dict)
     retry_at: dict[str, float] = field(default_factory=dict)  # monotonic

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -51,7 +50,7 @@ def publish_one(care: Care, keeper: Keeper, job: Job, folder: Path, now: float) 
     try:
         record = publish_checkpoint(
             care.work.store, keeper.log, folder, epoch=keeper.epoch, kind=kind, journal=care.journal,
-            progress=lambda _: beat(care, keeper, time.monotonic()),
+            progress=lambda _: beat(care, keeper, care.clock()),
         )  # fmt: skip
     except CheckpointCorrupt as error:
         moved = set_aside(folder) if folder.is_dir() else folder
@@ -122,7 +121,7 @@ def _publish(care: Care, keeper: Keeper, job: Job, paths: dict[str, Path], folde
     known = stored_parts(keeper.log.records)
     return publish_files(
         care.work.store, paths, digests, folder=f"{keeper.log.name}/{folder}", known=known, journal=care.journal,
-        progress=lambda _: beat(care, keeper, time.monotonic()),
+        progress=lambda _: beat(care, keeper, care.clock()),
     )  # fmt: skip
 
 

@@ -7,23 +7,22 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from runner.queue import attempts, checkpoints
+from runner.queue import attempts
 from tests.faults.protocols_store import budget
 from tests.faults.world import World, expected_weights, fake_spec, wait_until
 from wake2vec.failpoints import VARIABLE
 
 PACE = {"seconds_per_step": 0.01, "save_every": 5}
 STEPS = {"a": 60, "b": 40}
-
-__all__ = ["budget", "fail_at_every_failpoint", "kill_at_every_failpoint", "kill_at_random_instants", "many_cuts"]
 
 
 @contextmanager
@@ -58,14 +57,10 @@ def faults_of(world: World, home: str = "home", names: dict[str, int] = STEPS) -
     return found
 
 
-def repeated_steps(world: World, home: str = "home") -> int:
-    """Most steps that a cut made necessary to take again, over the attempts of both jobs."""
-    most = 0
-    with world.queue(home) as queue:
-        for name in STEPS:
-            lives = attempts.list_attempts(queue, name)
-            most = max([most, *((one.last_step or 0) - two.first_step for one, two in itertools.pairwise(lives))])
-    return most
+def most_repeated(lives: list[Any]) -> int:
+    """Most steps that one cut made necessary to take again."""
+    gaps = [(one.last_step or 0) - two.first_step for one, two in itertools.pairwise(lives)]
+    return max([0, *gaps])
 
 
 def kill_at_random_instants(kills: int, *, seed: int = 0) -> dict[str, Any]:
@@ -93,7 +88,7 @@ def kill_at_random_instants(kills: int, *, seed: int = 0) -> dict[str, Any]:
                         home = f"home{count}"
                     daemon = world.start(home, told=PACE)
                 done += 1
-            code = daemon.wait(timeout=120)
+            code = world.wait(daemon, home, seconds=120)
             runs += 1
             unstartable += code != 0
             wrong += [f"run {runs}: {fault}" for fault in faults_of(world, home)]
@@ -193,12 +188,59 @@ def many_cuts(cuts: int, steps: int, *, seed: int = 0) -> dict[str, Any]:
             world.kill_trainer()
             if number % 5 == 4:
                 daemon = world.start(told=told)
-        code = daemon.wait(timeout=120)
+        code = world.wait(daemon, seconds=120)
         wrong = faults_of(world, names={"a": steps})
         with world.queue() as queue:
             lives = attempts.list_attempts(queue, "a")
-            durable = checkpoints.durable_step(queue, "a")
-    return _figures(1, int(code != 0), wrong, started, cuts=cuts, attempts=len(lives), durable_step=durable, seed=seed)
+    repeated = most_repeated(lives)
+    return _figures(
+        1, int(code != 0), wrong, started, cuts=cuts, attempts=len(lives), repeated_steps_max=repeated, seed=seed
+    )
+
+
+def fifty_cuts(seeds: int) -> dict[str, Any]:
+    """The same for several seeds."""
+    started = time.monotonic()
+    found = [many_cuts(50, 500, seed=seed) for seed in range(seeds)]
+    wrong = [f"seed {one['seed']}: {line}" for one in found for line in one["details"]]
+    unstartable = sum(one["unstartable"] for one in found)
+    return _figures(seeds, unstartable, wrong, started, cuts=50 * seeds, seeds=list(range(seeds)))
+
+
+def soak(seconds: float, *, seed: int = 0) -> dict[str, Any]:
+    """One long job under a kill every 5 to 60 s (at most a tenth of the time) and 5 % store faults, without a hand."""
+    draw, started = random.Random(seed), time.monotonic()
+    pace, kills = 0.1, 0
+    steps = max(40, int(0.7 * seconds / pace))
+    told = {"seconds_per_step": pace, "save_every": 20, "evaluate_every": 200}
+    flaky = {VARIABLE: "sync.publish=EIO:5%,sync.committed=EIO:5%,sync.pruned=EIO:5%"}
+    with a_world() as world:
+        world.add(fake_spec("a", steps=steps, every=200))
+        begun = time.monotonic()
+        daemon = world.start(told=told, environment=flaky)
+        while str(world.job().state) != "succeeded" and time.monotonic() - begun < 4 * seconds:
+            pause = draw.uniform(min(5.0, seconds / 10), min(60.0, seconds / 5))
+            with suppress(subprocess.TimeoutExpired):
+                daemon.wait(timeout=pause)
+                continue
+            what = draw.choice(["trainer", "daemon", "both"])
+            if what != "daemon":
+                world.kill_trainer()
+            if what != "trainer":
+                daemon.kill()
+                daemon.wait()
+                daemon = world.start(told=told, environment=flaky)
+            kills += 1
+        wall = time.monotonic() - begun
+        code = world.wait(daemon, seconds=60)
+        wrong = faults_of(world, names={"a": steps})
+        with world.queue() as queue:
+            repeated = most_repeated(attempts.list_attempts(queue, "a"))
+    goodput = round(steps * pace / wall, 3)
+    return _figures(
+        1, int(code != 0), wrong, started,
+        kills=kills, steps=steps, goodput=goodput, repeated_steps_max=repeated, manual_actions=0, seed=seed,
+    )  # fmt: skip
 
 
 def _has_come_to(world: World, step: int) -> bool:

@@ -21,11 +21,13 @@ ROOT = Path(__file__).resolve().parents[2]
 FAKE = [sys.executable, str(ROOT / "tests" / "fake_trainer.py")]
 TEXT = b"riverrun, past Eve and Adam's, from swerve of shore to bend of bay\n"
 DRIVER = """
+import faulthandler
 import sys
 from pathlib import Path
 from runner.daemon import Wanted, run_daemon
 from runner.errors import RunnerError
 from runner.settings import read_settings
+faulthandler.enable()
 try:
     sys.exit(run_daemon(read_settings(Path(sys.argv[1]), sys.argv[2]), Wanted(until_empty="-e" in sys.argv)))
 except RunnerError as error:
@@ -118,8 +120,17 @@ class World:
 
     def run(self, home="home", *, seconds=60, environment=None, told=None):
         """Run a daemon until nothing is left to do; returns its exit code."""
-        daemon = self.start(home, environment=environment, told=told)
-        return daemon.wait(timeout=seconds)
+        return self.wait(self.start(home, environment=environment, told=told), home, seconds=seconds)
+
+    def wait(self, daemon, home="home", *, seconds=60):
+        """The exit code of a daemon; one that does not end shows where its threads stand."""
+        try:
+            return daemon.wait(timeout=seconds)
+        except subprocess.TimeoutExpired as error:
+            daemon.send_signal(signal.SIGABRT)
+            daemon.wait()
+            log = "".join(path.read_text() for path in (self.root / home / "runs").glob("*/trainer.log"))
+            raise AssertionError(f"a daemon does not end:\n{self.output(home)[-6000:]}\n{log[-1500:]}") from error
 
     def output(self, home="home"):
         return (self.root / home / "out.txt").read_text(errors="replace")

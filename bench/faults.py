@@ -1,0 +1,195 @@
+"""The whole storm: run every fault protocol, write docs/guarantees.json and the table in docs/guarantees.md.
+
+`python -m bench.faults [PROTOCOL ...]`; FAULTS=n scales the number of trials (1: the whole budget, about two hours on
+two cores). A protocol that breaks a guarantee makes the exit code 1.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """One way to break a guarantee: what it does, which guarantees it stands for, and how it is run."""
+
+    name: str
+    guarantees: str
+    says: str
+    run: Callable[[], dict[str, Any]]
+    is_control: bool = False  # the same harness on somebody else's code: broken runs are a finding, not a failure
+
+
+def protocols() -> list[Protocol]:
+    # by name: the tests are no package of the project, and nothing here may need them at import time
+    runner: Any = import_module("tests.faults.protocols_runner")
+    trainer: Any = import_module("tests.faults.protocols_trainer")
+    queue: Any = import_module("tests.faults.protocols_queue")
+    control: Any = import_module("tests.faults.protocols_control")
+    budget: Any = runner.budget
+    return [
+        Protocol(
+            name="trainer killed",
+            guarantees="G1 G2 G3",
+            says="kill -9 of real trainers (P1 and P2, dropout, evaluations) at random instants",
+            run=lambda: trainer.kills_of_warm_trainers(budget(900, 4)),
+        ),
+        Protocol(
+            name="command line killed",
+            guarantees="G1 G2 G3",
+            says="kill -9 of trainer, daemon or both, cold processes of the real command line",
+            run=lambda: trainer.kills_through_the_command_line(budget(100, 3)),
+        ),
+        Protocol(
+            name="Hugging Face Trainer killed",
+            guarantees="control",
+            says="the same kills on Trainer.train(resume_from_checkpoint=True)",
+            run=lambda: control.kills_of_hugging_face_trainer(budget(100, 4)),
+            is_control=True,
+        ),
+        Protocol(
+            name="trainer failpoints",
+            guarantees="G1 G2 G3",
+            says="kill -9 of the real trainer at each of its failpoints, P1 and P2",
+            run=trainer.kills_at_failpoints,
+        ),
+        Protocol(
+            name="daemon failpoints",
+            guarantees="G1 G2 G3",
+            says="kill -9 at every failpoint of daemon and run directory",
+            run=runner.kill_at_every_failpoint,
+        ),
+        Protocol(
+            name="daemons killed",
+            guarantees="G1 G2 G3",
+            says="kill -9 of trainer, daemon, both; homes lost; a stand-in trainer",
+            run=lambda: runner.kill_at_random_instants(budget(500, 6)),
+        ),
+        Protocol(
+            name="fifty cuts",
+            guarantees="G2 G3",
+            says="50 cuts in one run of 500 steps, ten seeds",
+            run=lambda: runner.fifty_cuts(budget(10)),
+        ),
+        Protocol(
+            name="disk faults",
+            guarantees="G1 G10",
+            says="ENOSPC and EIO at every failpoint",
+            run=runner.fail_at_every_failpoint,
+        ),
+        Protocol(
+            name="damaged checkpoints",
+            guarantees="G1 G9",
+            says="truncations, bit flips, deletions and swaps of every file of a checkpoint",
+            run=lambda: trainer.damaged_checkpoints(budget(1000, 20)),
+        ),
+        Protocol(
+            name="out of memory",
+            guarantees="G5 G6",
+            says="MemoryError in forward, backward, clip, step, evaluation and save",
+            run=trainer.out_of_memory,
+        ),
+        Protocol(
+            name="queue, lease and commit",
+            guarantees="G3 G4",
+            says="Hypothesis state machine over queue, lease and commit",
+            run=lambda: queue.state_machine(budget(10_000, 40)),
+        ),
+        Protocol(
+            name="soak",
+            guarantees="G1 G2 G3 G10",
+            says="a kill every few seconds and 5 % store faults",
+            run=lambda: runner.soak(seconds=budget(1800, 30)),
+        ),
+    ]
+
+
+def main(names: list[str]) -> int:
+    chosen = [one for one in protocols() if not names or one.name in names]
+    if unknown := set(names) - {one.name for one in chosen}:
+        print(f"no protocol of that name: {', '.join(sorted(unknown))}", file=sys.stderr)
+        return 2
+    figures = read_figures(DOCS / "guarantees.json")
+    broken = 0
+    for number, protocol in enumerate(chosen, start=1):
+        print(f"[{number}/{len(chosen)}] {protocol.name}: {protocol.says}", flush=True)
+        found = run(protocol)
+        figures[protocol.name] = found
+        broken += is_broken(found) and not protocol.is_control
+        print(f"    {summary(found)} in {found['seconds']:.0f} s", flush=True)
+        write(figures)
+    return 1 if broken else 0
+
+
+def run(protocol: Protocol) -> dict[str, Any]:
+    started = time.monotonic()
+    figures = protocol.run()
+    return {
+        "guarantees": protocol.guarantees,
+        "says": protocol.says,
+        "is_control": protocol.is_control,
+        "seconds": round(time.monotonic() - started, 1),
+        "date": time.strftime("%Y-%m-%d"),
+        "scale": os.environ.get("FAULTS", "1"),
+        "versions": versions(),
+        **{key: value for key, value in figures.items() if key != "seconds"},
+    }
+
+
+def versions() -> dict[str, str]:
+    named = ("torch", "transformers", "peft", "sqlalchemy", "apscheduler")
+    return {"python": platform.python_version(), **{name: version(name) for name in named}}
+
+
+def is_broken(figures: Mapping[str, Any]) -> bool:
+    return bool(figures.get("wrong") or figures.get("unstartable") or figures.get("broken"))
+
+
+def summary(figures: Mapping[str, Any]) -> str:
+    keys = ("runs", "kills", "cuts", "unstartable", "wrong", "repeated_steps_max", "goodput")
+    return ", ".join(f"{key.replace('_', ' ')} {figures[key]}" for key in keys if key in figures)
+
+
+def read_figures(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text())) if path.is_file() else {}
+
+
+def write(figures: Mapping[str, Any]) -> None:
+    """The figures as JSON, and as a table between the two marks in the page."""
+    (DOCS / "guarantees.json").write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n")
+    page = DOCS / "guarantees.md"
+    text = page.read_text() if page.is_file() else f"# Guarantees\n\n{BEGIN}\n{END}\n"
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    page.write_text(f"{before}{BEGIN}\n{table(figures)}\n{END}{after}")
+
+
+def table(figures: Mapping[str, Any]) -> str:
+    lines = [
+        "| protocol | guards | what is done | figures | seconds | date |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, one in figures.items():
+        cells = (name, one["guarantees"], one["says"], summary(one), f"{one['seconds']:.0f}", one["date"])
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("FAULTS", "1")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    sys.exit(main(sys.argv[1:]))

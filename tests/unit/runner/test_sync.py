@@ -1,0 +1,299 @@
+"""What reaches the store, what comes back from it, and who may write to it."""
+
+import pytest
+
+from runner.queue import checkpoints, jobs, ledger
+from runner.queue.ledger import add_regime
+from runner.states import Wish
+from runner.store.records import commits, genesis, is_done, regimes
+from tests.simulated import CORPUS, Clock, Home
+from tests.unit.runner.conftest import job_spec
+from wake2vec.rundir import saved_steps, write_json
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def home(tmp_path, clock):
+    home = Home.new(tmp_path / "home", tmp_path / "store", clock)
+    yield home
+    home.queue.close()
+
+
+@pytest.fixture
+def other(tmp_path, clock, home):
+    other = Home.new(tmp_path / "other", tmp_path / "store", clock)
+    yield other
+    other.queue.close()
+
+
+def spec(name="a", steps=100, every=10, **more):
+    return job_spec(name, steps=steps, checkpoint={"every_steps": every}, **more)
+
+
+def running(home, *, to_step=0, **more):
+    home.add(spec(**more))
+    home.until(lambda: home.trainers.living)
+    if to_step:
+        home.train(to_step)
+        home.rounds(2)
+
+
+def records(home, name="a"):
+    log = home.care.keepers[name].log
+    log.refresh()
+    return log.records
+
+
+def finish(home, name="a"):
+    for _ in range(40):
+        if home.trainers.living:
+            home.train(50)
+        home.rounds(1)
+        if home.state(name) == "succeeded":
+            return
+    raise AssertionError(f"{name} is {home.state(name)}: {home.job(name).reason} {home.problem(name)}")
+
+
+def test_a_queued_job_is_in_the_store_before_it_ever_runs(home):
+    home.add(spec())
+    home.sync()
+
+    assert genesis(records(home))["fingerprint"] == "print-a"
+    assert list(genesis(records(home))["stored_inputs"]) == [CORPUS.sha256]
+
+
+def test_a_text_that_two_jobs_share_is_stored_once(home):
+    home.add(spec())
+    home.add(spec("b"))
+    home.sync()
+
+    first, second = (genesis(records(home, name))["stored_inputs"] for name in "ab")
+    assert first == second
+
+
+def test_only_the_newest_of_several_saved_checkpoints_is_uploaded(home):
+    running(home)
+    for _ in range(3):
+        home.train(3)
+    home.rounds(2)
+
+    assert [one.payload["step"] for one in commits(records(home))] == [9]
+
+
+def test_the_best_checkpoint_is_uploaded_although_newer_ones_exist(home):
+    running(home)
+    home.train(3)
+    write_json(home.run().best, {"step": 3, "loss": 1.0})
+    home.train(3)
+    home.rounds(2)
+
+    assert [one.payload["step"] for one in commits(records(home))] == [3, 6]
+
+
+def test_old_checkpoints_leave_the_disk_and_the_store_and_the_newest_two_stay(home):
+    running(home)
+    for _ in range(5):
+        home.train(4)
+        home.rounds(1)
+    home.rounds(1)
+
+    assert saved_steps(home.run()) == [20, 16]
+    durable = [one.step for one in checkpoints.list_checkpoints(home.queue, "a") if one.durable_at]
+    assert durable == [16, 20]
+    stored = {path.name.split(".")[0] for path in (home.folder.parent / "store/jobs/a/checkpoints").iterdir()}
+    left = [name for name in stored if list((home.folder.parent / "store/jobs/a/checkpoints").glob(f"{name}*/*"))]
+    assert sorted(left) == ["checkpoint-16", "checkpoint-20"]
+
+
+def test_a_lost_home_comes_back_with_its_jobs_and_their_checkpoints(home):
+    running(home, to_step=40)
+    home.add(spec("held"))
+    jobs.set_wish(home.queue, "held", Wish.HOLD, home.clock.now)
+    home.rounds(2)
+    home.lose()
+    home.until(lambda: home.trainers.living)
+
+    assert home.trainer.step == 40
+    assert home.state("held") == "held"
+    assert home.job("held").reason == "hold on request"
+    finish(home)
+
+
+def test_a_finished_job_comes_back_finished_with_its_ledger(home):
+    running(home)
+    finish(home)
+    home.lose()
+
+    assert home.state() == "succeeded"
+    assert len(ledger.list_metrics(home.queue, "a")) == 100
+    assert all(segment.done_at for segment in jobs.list_segments(home.queue, "a"))
+
+
+def test_p2_starts_from_the_best_rows_of_its_source_also_on_another_machine(home):
+    running(home)
+    home.train(40)
+    home.rounds(1)
+    write_json(home.run().id_map, {"first_new_id": 7})
+    write_json(home.run().best, {"step": 40, "loss": 1.0})
+    finish(home)
+    best = home.digest(40)
+    home.add(spec("b", phase="p2", after="a"))
+    home.sync()
+    home.lose()
+    home.until(lambda: home.trainers.living)
+
+    run = home.run("b")
+    source = home.care.keepers["b"].noted("source")
+    assert (source["step"], source["manifest_sha256"]) == (40, best)
+    assert (run.source / "checkpoint-40" / "manifest.json").is_file()
+    assert (run.source / "vocab" / "vocab.json").is_file()
+
+
+def test_the_source_of_p2_is_chosen_once(home):
+    running(home)
+    write_json(home.run().id_map, {"first_new_id": 7})
+    finish(home)
+    home.add(spec("b", phase="p2", after="a", rows="final"))
+    home.until(lambda: home.trainers.living)
+    home.end_trainer(None)
+    home.until(lambda: home.trainers.living)
+
+    noted = [record for record in regimes(records(home, "b")) if record.payload["what"] == "source"]
+    assert [record.payload["step"] for record in noted] == [100]
+
+
+def test_a_second_home_does_not_start_a_job_that_the_first_one_works_on(home, other):
+    running(home, to_step=10)
+    other.rounds(1)
+    other.sync()
+    other.kill_daemon()  # knows the job now
+    for _ in range(20):
+        home.rounds(1, seconds=5)
+        other.rounds(1, seconds=5)
+
+    assert not other.trainers.living
+    assert "is at work on this job" in other.problem()
+
+
+def test_a_frozen_home_is_fenced_stops_its_trainer_and_commits_nothing(home, other):
+    running(home, to_step=10)
+    other.kill_daemon()
+    for _ in range(40):
+        other.rounds(1, seconds=10)
+    assert other.trainer.step == 10
+    other.train(20)
+    other.rounds(1)
+    home.train(5)  # it went on meanwhile
+    home.rounds(2)
+
+    assert home.trainers.told_to_end
+    assert "has taken the job over" in home.problem()
+    assert [one.payload["step"] for one in commits(records(home))] == [10, 30]
+    home.obey()
+    finish(other)
+    home.rounds(3)
+    assert home.state() == "succeeded"
+    assert home.job().reason == "finished by another runner"
+
+
+def test_what_a_fenced_home_saved_beside_the_log_is_dropped_when_it_takes_the_job_again(home, other):
+    running(home, to_step=10)
+    other.kill_daemon()
+    for _ in range(40):
+        other.rounds(1, seconds=10)
+    other.train(20)
+    other.rounds(1)
+    home.train(45)
+    home.rounds(2)
+    home.obey()
+    home.rounds(2)
+    other.end_trainer(None)
+    for _ in range(40):
+        home.rounds(1, seconds=10)
+
+    assert home.trainer.step == 30
+    assert 55 not in saved_steps(home.run())
+    finish(home)
+
+
+def test_a_damaged_checkpoint_in_the_store_is_passed_over(home):
+    running(home, to_step=10)
+    home.train(10)
+    home.rounds(2)
+    (newest,) = (home.folder.parent / "store/jobs/a/checkpoints").glob("checkpoint-20*")
+    path = newest / "trainable.safetensors"
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes()[::-1])
+    home.lose()
+    home.until(lambda: home.trainers.living)
+
+    assert home.trainer.step == 10
+    assert any("checkpoint 20 in the store cannot be used" in event.text for event in ledger.list_events(home.queue))
+    finish(home)
+
+
+def test_a_damaged_checkpoint_here_is_replaced_by_the_stores(home):
+    running(home, to_step=10)
+    path = home.run().checkpoint(10) / "state.json"
+    path.write_text("torn")
+    home.end_trainer(None)
+    home.until(lambda: home.trainers.living)
+
+    assert home.trainer.step == 10
+    assert path.read_text() != "torn"
+
+
+def test_when_no_durable_checkpoint_can_be_read_a_person_is_asked(home):
+    running(home, to_step=10)
+    for path in (home.folder.parent / "store/jobs/a/checkpoints").rglob("*.safetensors"):
+        path.unlink()
+    home.lose()
+    home.rounds(5)
+
+    assert not home.trainers.living
+    assert "none of its 1 durable checkpoints can be read" in home.problem()
+
+
+def test_a_text_that_changed_under_its_hash_keeps_the_job_from_starting(home):
+    home.add(spec())
+    path = home.work.settings.inputs / CORPUS.sha256
+    path.write_bytes(b"another!")
+    home.rounds(4)
+
+    assert not home.trainers.living
+    assert "changed after it was frozen" in home.problem()
+
+
+def test_a_regime_is_carried_into_the_log_once(home):
+    running(home)
+    with home.queue.write() as connection:
+        add_regime(connection, "a", 7, {"what": "cadence", "every_steps": 50}, home.clock.now)
+    home.rounds(3)
+    home.kill_daemon()
+    home.rounds(3)
+
+    told = [record.payload for record in regimes(records(home)) if record.payload["what"] == "cadence"]
+    assert told == [{"what": "cadence", "every_steps": 50, "from_step": 7}]
+
+
+def test_done_is_the_last_record_and_names_every_artefact(home):
+    running(home)
+    finish(home)
+
+    log = records(home)
+    assert is_done(log)
+    assert sorted(log[-1].payload["files"]) == ["final/weights.json", "logs/metrics.jsonl"]
+
+
+def test_a_name_that_another_home_gave_to_other_work_is_told(home, other):
+    home.add(spec())
+    home.sync()
+    other.add(spec(), "another print")
+    other.rounds(3)
+
+    assert not other.trainers.living
+    assert "holds another job of that name" in other.problem()
