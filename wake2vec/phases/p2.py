@@ -133,7 +133,9 @@ def export(prepared: Prepared, material: Material, folder: Path) -> None:
     state = get_peft_model_state_dict(model, adapter_name=ADAPTER, save_embedding_layers=False)
     config = LoraConfig(**lora_options(material), inference_mode=True)
     config.base_model_name_or_path = material.job.model.base if material.job.model else ""
-    save_file(copy_to_host(state), folder / "adapter_model.safetensors")
+    # the adapter was put in place, without PEFT's wrapper; its loader looks for the names that the wrapper gives
+    named = {f"base_model.model.{name}": tensor for name, tensor in state.items()}
+    save_file(copy_to_host(named), folder / "adapter_model.safetensors")
     config.save_pretrained(str(folder))
     save_file(copy_to_host(prepared.rows.everything()), folder / ROWS_FILE)
     if material.job.lora_or_default.train == "all":

@@ -1,0 +1,165 @@
+"""A machine that can be cut: a home and its store, the real command line, and SIGKILL for whatever lives there."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from wake2vec.rundir import RunDir, read_heartbeat, read_lock, saved_steps
+
+# A machine under test looks often and does not wait before it tries again.
+IMPATIENT = "tick_seconds = 0.2\nsync_seconds = 0.3\nbackoff_first_seconds = 0\n"
+JOBS = Path(__file__).parent.parent / "jobs"
+
+
+@dataclass(kw_only=True)
+class Machine:
+    home: Path
+    store: Path
+    environment: dict[str, str] = field(default_factory=dict)
+    daemon: subprocess.Popen[bytes] | None = None
+
+    def command(self, *arguments: str) -> list[str]:
+        return [
+            str(Path(sys.executable).parent / "wake2vec-runner"),
+            "--home",
+            str(self.home),
+            "--store",
+            f"dir:{self.store}",
+            *arguments,
+        ]
+
+    @property
+    def surroundings(self) -> dict[str, str]:
+        # One thread: the two cores of a small machine are shared by parallel tests.
+        return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **self.environment}
+
+    def run(self, *arguments: str, expect: int = 0) -> str:
+        """Run a command to its end; fails unless it ends as expected."""
+        done = subprocess.run(
+            self.command(*arguments), env=self.surroundings, capture_output=True, text=True, timeout=300, check=False
+        )
+        assert done.returncode == expect, f"{arguments}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done.stdout + done.stderr
+
+    @property
+    def start_log(self) -> Path:
+        return self.home.parent / f"{self.home.name}.start.log"
+
+    @property
+    def is_alive(self) -> bool:
+        return self.daemon is not None and self.daemon.poll() is None
+
+    def start(self, *arguments: str) -> None:
+        self.home.mkdir(parents=True, exist_ok=True)
+        (self.home / "settings.toml").write_text(IMPATIENT)
+        with self.start_log.open("ab") as log:
+            self.daemon = subprocess.Popen(
+                self.command("start", *arguments), env=self.surroundings, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def trainer_pid(self) -> int | None:
+        holder = read_lock(self.home / "locks" / "gpu0.lock")
+        return holder.get("pid") if holder else None
+
+    def kill_trainer(self) -> bool:
+        """SIGKILL to the trainer's whole group; False when none lives."""
+        pid = self.trainer_pid()
+        if pid is None:
+            return False
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)
+        return True
+
+    def kill_daemon(self) -> bool:
+        if self.daemon is None or not self.is_alive:
+            return False
+        self.daemon.kill()
+        self.daemon.wait()
+        return True
+
+    def power_cut(self) -> bool:
+        """Daemon first, so that it cannot answer the trainer's death."""
+        daemon, trainer = self.kill_daemon(), self.kill_trainer()
+        return daemon or trainer
+
+    def finish(self, timeout_seconds: float = 240) -> None:
+        """Start again if needed, and wait until the queue is empty."""
+        if not self.is_alive:
+            self.start("--until-empty")
+        assert self.daemon is not None
+        code = self.daemon.wait(timeout_seconds)
+        assert code == 0, self.start_log.read_text()[-4000:]
+
+    def wait_for_step(self, job: str, step: int, timeout_seconds: float = 120) -> None:
+        """Until the job has trained that many steps, or the daemon has ended."""
+        give_up = time.monotonic() + timeout_seconds
+        while self.is_alive and self.step(job) < step:
+            assert time.monotonic() < give_up, f"{job} did not reach step {step}: {self.start_log.read_text()[-4000:]}"
+            time.sleep(0.02)
+
+    def step(self, job: str) -> int:
+        beat = read_heartbeat(self.run_dir(job))
+        return beat.step if beat else 0
+
+    def run_dir(self, job: str) -> RunDir:
+        return RunDir(root=self.home / "runs" / job)
+
+    def outcome(self, job: str) -> dict[str, Any]:
+        """What must be the same bits however often a run was cut."""
+        run = self.run_dir(job)
+        newest = run.checkpoint(saved_steps(run)[0])
+        rows = [json.loads(line) for line in run.metrics.read_text().splitlines()]
+        measured = [
+            {key: value for key, value in row.items() if key not in ("seconds", "attempt")}
+            for row in rows
+            if row["kind"] != "event"
+        ]
+        return {
+            "step": newest.name,
+            "trainable": sha256(newest / "trainable.safetensors"),
+            "optimizer": sha256(newest / "optimizer.safetensors"),
+            "final": {path.name: sha256(path) for path in sorted(run.final.glob("*.safetensors"))},
+            "metrics": measured,
+        }
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def job_file(folder: Path, name: str, *, of: str, **changes: Any) -> Path:
+    """A copy of a job file in `jobs/` with some keys changed; its paths stay valid from anywhere."""
+    import tomllib
+
+    table = tomllib.loads((JOBS / f"{of}.toml").read_text())
+    for dotted, value in changes.items():
+        *parts, key = dotted.split("__")
+        place = table
+        for part in parts:
+            place = place.setdefault(part, {})
+        place[key] = value
+    for section, key in (("model", "base"), ("vocab", "lexicon"), ("data", "corpus")):
+        value = table.get(section, {}).get(key)
+        if isinstance(value, str) and (JOBS / value).exists():
+            table[section][key] = str(JOBS / value)
+    path = folder / f"{name}.toml"
+    path.write_text("\n".join(_toml(table)) + "\n")
+    return path
+
+
+def _toml(table: dict[str, Any]) -> list[str]:
+    plain = [f"{key} = {json.dumps(value)}" for key, value in table.items() if not isinstance(value, dict)]
+    for key, value in table.items():
+        if isinstance(value, dict):
+            plain += [f"[{key}]", *_toml(value)]
+    return plain
