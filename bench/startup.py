@@ -72,10 +72,8 @@ def main() -> None:
         timings = [measure(case) for case in cases]
     table = Table("command", "best, s CPU", "median", "limit, s", "", title=f"start-up, best of {RUNS}")
     for one in timings:
-        said = "within" if one.is_within else "OVER"
-        table.add_row(
-            one.name, f"{one.best_seconds:.3f}", f"{one.median_seconds:.3f}", f"{one.limit_seconds:.2f}", said
-        )
+        figures = (one.best_seconds, one.median_seconds, one.limit_seconds)
+        table.add_row(one.name, *(f"{seconds:.3f}" for seconds in figures), "within" if one.is_within else "OVER")
     Console().print(table)
     machine = {"python": platform.python_version(), "machine": platform.machine(), "processor": _processor()}
     place = Path(__file__).parent / "results" / "startup.json"

@@ -175,11 +175,12 @@ def kill(context: typer.Context, names: Names, as_json: Json = False) -> None:
 @app.command()
 def schema(
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write it there.")] = None,
+    reference: Annotated[bool, typer.Option("--reference", help="Every key, for people (Markdown).")] = False,
 ) -> None:
     """Print the JSON schema of job files, for editors."""
     from runner.commands.schema import run
 
-    run(out)
+    run(out, as_reference=reference)
 
 
 def _control(context: typer.Context, verb: str, names: list[str], as_json: bool) -> None:

@@ -46,7 +46,8 @@ def allowed(node: Schema, schema: Schema) -> str:
     node = resolve(node, schema)
     if "anyOf" in node:
         parts = [allowed(part, schema) for part in node["anyOf"] if part.get("type") != "null"]
-        return " or ".join(parts)
+        *first, last = parts
+        return f"{', '.join(part.replace(' or ', ', ') for part in first)} or {last}" if first else last
     if "enum" in node:
         *first, last = (json.dumps(value) for value in node["enum"])
         return f"{', '.join(first)} or {last}" if first else last

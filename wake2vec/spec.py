@@ -80,9 +80,13 @@ class TrainTable(Table):
     steps: PositiveInt | None = Field(None, description="Optimizer steps in all. Give steps or epochs.")
     epochs: float | None = Field(None, gt=0, description="Passes over the training blocks. Give steps or epochs.")
     batch: PositiveInt = Field(16, description="Effective batch: blocks per step, whatever the micro-batch.")
-    optimizer: Literal["adafactor", "adamw"] = "adafactor"
+    optimizer: Literal["adafactor", "adamw"] = Field(
+        "adafactor", description="adafactor: factored second moments, little memory. adamw: full moments."
+    )
     lr: float = Field(gt=0, le=10, description="Peak learning rate.")
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    schedule: Literal["cosine", "linear", "constant"] = Field(
+        "cosine", description="Learning rate after the warm-up, over the whole job, whatever the sessions do."
+    )
     warmup_ratio: Fraction = Field(0.0, description="Warm-up as a share of the steps.")
     warmup_steps: int | None = Field(None, ge=0, description="Warm-up in steps; overrides warmup_ratio.")
     weight_decay: float = Field(0.0, ge=0, description="Decay of what trains; frozen rows never move.")
@@ -108,11 +112,13 @@ class TrainTable(Table):
 class LoraTable(Table):
     """[lora]: the adapters of P2, and what else trains beside them."""
 
-    r: PositiveInt = 8
-    alpha: float = Field(16, gt=0)
-    dropout: Fraction = 0.1
+    r: PositiveInt = Field(8, description="Rank of each adapter.")
+    alpha: float = Field(16, gt=0, description="Adapters are scaled by alpha / r.")
+    dropout: Fraction = Field(0.1, description="Share of an adapter's inputs that a step drops.")
     targets: list[str] = Field(
-        default_factory=lambda: ["q_proj", "k_proj", "v_proj", "gate_proj", "up_proj", "down_proj"], min_length=1
+        default=["q_proj", "k_proj", "v_proj", "gate_proj", "up_proj", "down_proj"],
+        min_length=1,
+        description="Linear layers that get an adapter, by the end of their names.",
     )
     train: Literal["lora", "lora+rows", "all"] = Field(
         "lora", description="lora: adapters alone. lora+rows: the new rows too. all: every weight (unquantised model)."
@@ -157,7 +163,9 @@ class JobSpec(Table):
     """One job file, complete and checked."""
 
     name: str = Field("", pattern=NAME_PATTERN, description="Default: the file's name.")
-    phase: Literal["p1", "p2", "command"]
+    phase: Literal["p1", "p2", "command"] = Field(
+        description="p1: rows of new words. p2: LoRA on top of a p1 job. command: a training program of your own."
+    )
     after: str | None = Field(None, pattern=NAME_PATTERN, description="P2: the P1 job whose rows it builds on.")
     rows: Literal["best", "final"] | PositiveInt = Field("best", description="P2: which checkpoint of that job.")
     model: ModelTable | None = None

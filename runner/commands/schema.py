@@ -1,4 +1,4 @@
-"""schema: the JSON schema of job files, for editors that complete and check them."""
+"""schema: the JSON schema of job files, for editors that complete and check them, and its reference for people."""
 
 from __future__ import annotations
 
@@ -19,9 +19,12 @@ def schema_text() -> str:
     return json.dumps({"$schema": DIALECT, **table}, ensure_ascii=False, indent=1) + "\n"
 
 
-def run(out: Path | None) -> None:
+def run(out: Path | None, *, as_reference: bool = False) -> None:
+    from runner.reference import reference
+
+    text = reference() if as_reference else schema_text()
     if out is None:
-        print(schema_text(), end="")
+        print(text, end="")
         return
-    write_atomic(out, schema_text().encode())
+    write_atomic(out, text.encode())
     print(f"{out}: written")
