@@ -27,7 +27,7 @@ class Sizes:
 
     isotropy: int = 5000  # as in the original scripts
     pairs: int = 2000
-    axes: int = 20_000
+    axes: int = 10_000
     neighbours: int = 20  # words
     nearest: int = 5
 
@@ -67,7 +67,7 @@ def analyse(
     sizes: Sizes | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Analysis:
-    """`start`: the new rows before training. Same input, same figures. Raises InputError below two new rows and four base rows."""
+    """`start`: the new rows before training. Same input, same figures. Raises InputError where rows are too few."""
     if new.shape[0] < 2 or base.shape[0] < 4:
         problem = f"{new.shape[0]} new and {base.shape[0]} base rows are too few to measure"
         raise InputError("geometry", problem, "add words to the lexicon")
@@ -76,7 +76,7 @@ def analyse(
     norms_new, norms_base = norms(new), norms(base)
     found = _lengths(norms_new, norms_base, chance)
     say("isotropy")
-    found += _isotropy(new, base, sizes.isotropy, chance)
+    found += _isotropy(new, base, sizes, chance)
     say("pairs")
     pairs_new, pairs_base = (_pairs(matrix, sizes.pairs) for matrix in (new, base))
     found += _pair_measures(pairs_new, pairs_base, base, sizes.pairs, chance)
@@ -120,20 +120,19 @@ def _lengths(new: Doubles, base: Doubles, chance: np.random.Generator) -> list[M
     ]
 
 
-def _isotropy(new: Matrix, base: Matrix, most: int, chance: np.random.Generator) -> list[Measure]:
+def _isotropy(new: Matrix, base: Matrix, sizes: Sizes, chance: np.random.Generator) -> list[Measure]:
     kinds = (
-        ("rows", measures.isotropy_of_rows, "min Z / max Z over rows, as in the original scripts."),
-        ("axes", measures.isotropy_of_axes, "min Z / max Z over eigenvectors, Mu 2018."),
+        ("rows", sizes.isotropy, measures.isotropy_of_rows, "min Z / max Z over rows, as in the original scripts."),
+        ("axes", sizes.pairs, measures.isotropy_of_axes, "min Z / max Z over eigenvectors, Mu 2018."),
     )
-    by_chance: dict[tuple[str, int], float] = {}
     found = []
-    for key, matrix in (("new", new), ("base", base)):
-        rows = matrix.take(even_choice(matrix.shape[0], most)).astype(np.float64)
-        for kind, measure, text in kinds:
-            if (kind, len(rows)) not in by_chance:
-                by_chance[kind, len(rows)] = measure(chance.standard_normal(rows.shape))
-            name = f"isotropy over {kind}, {key} rows"
-            luck = by_chance[kind, len(rows)]
+    for kind, most, measure, text in kinds:
+        by_chance: dict[int, float] = {}
+        for key, matrix in (("new", new), ("base", base)):
+            rows = matrix.take(even_choice(matrix.shape[0], most)).astype(np.float64)
+            if len(rows) not in by_chance:
+                by_chance[len(rows)] = measure(chance.standard_normal(rows.shape))
+            name, luck = f"isotropy over {kind}, {key} rows", by_chance[len(rows)]
             found.append(Measure(f"isotropy_{kind}_{key}", name, measure(rows), luck, f"{text} {GAUSS}"))
     return found
 

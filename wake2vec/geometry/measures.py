@@ -42,8 +42,12 @@ def isotropy_of_axes(rows: Doubles) -> float:
     Mu and Viswanath 2018, "All-but-the-top", equation 1, on centred rows of length 1.
     """
     near = unit(rows - rows.mean(0))
-    _, axes = np.linalg.eigh(near.T @ near)
-    along = near @ axes
+    if len(near) < near.shape[1]:  # as many axes as rows, found among the rows: the others hold nothing
+        values, turns = np.linalg.eigh(near @ near.T)
+        held = values > 1e-9 * values[-1]
+        along = turns[:, held] * np.sqrt(values[held])
+    else:
+        along = near @ np.linalg.eigh(near.T @ near)[1]
     ahead = np.exp(along, out=along).sum(0)
     behind = np.reciprocal(along, out=along).sum(0)  # exp(-x) is 1 / exp(x)
     z = np.concatenate([ahead, behind])

@@ -63,9 +63,9 @@ def eigenvalues(matrix: Matrix, most: int) -> Doubles:
     d = matrix.shape[1]
     total, products = np.zeros(d), np.zeros((d, d))
     for first in range(0, len(places), 4096):
-        rows = matrix.take(places[first : first + 4096]).astype(np.float64)
-        total += rows.sum(0)
-        products += rows.T @ rows
+        rows = matrix.take(places[first : first + 4096])
+        total += rows.sum(0, dtype=np.float64)
+        products += rows.T @ rows  # fp32 within a stretch, fp64 across: twice as fast and well below what is shown
     covariance = products / len(places) - np.outer(total, total) / len(places) ** 2
     return np.maximum(np.linalg.eigvalsh(covariance)[::-1], 0.0)
 

@@ -1,0 +1,234 @@
+"""Write a trained model for others to use: `python -m wake2vec.export RUN_DIR OUT [--merge] [--dtype fp16] [--step N]`.
+
+P1, and P2 with --merge: a plain Hugging Face folder, loaded by AutoModelForCausalLM.from_pretrained(OUT).
+P2 without --merge: OUT is a PEFT adapter and OUT/base the plain model with the new rows that it belongs to.
+--adapter-only: the adapter and the rows alone, without any published weight.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wake2vec.artefacts.card import Kind, model_card
+from wake2vec.errors import InputError, Wake2vecError
+from wake2vec.geometry.sources import read_order
+from wake2vec.load import Origin
+from wake2vec.merged import Layout, Trained, lay_out
+from wake2vec.rundir import RunDir, sync_directory, write_json
+from wake2vec.shards import write_model
+from wake2vec.spec import Order
+from wake2vec.trained import PublishedFiles, read_trained
+
+ID_MAP = "wake2vec_ids.json"
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+Progress = Callable[[int, int], None]
+
+
+def export(
+    run: RunDir,
+    out_dir: Path,
+    *,
+    merge: bool = False,
+    dtype: str | None = None,
+    step: int | str = "final",
+    adapter_only: bool = False,
+    progress: Progress = lambda done, whole: None,
+) -> Path:
+    """Write `out_dir`, which appears whole or not at all. `dtype` None: as published; `step`: a number, best or final.
+
+    Raises InputError when something needed is missing, when the folder is taken or when the disk is too small.
+    """
+    order = read_order(run)
+    if order.job.model is None:
+        raise InputError(run.root, "trains no model of its own", "export is for jobs of phase p1 and p2")
+    if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
+        raise InputError(out_dir, "is there already", "choose a new folder")
+    if adapter_only and merge:
+        raise InputError("export", "an adapter that is merged is no adapter", "choose one of the two")
+    if adapter_only and order.job.phase != "p2":
+        raise InputError(run.root, "has no adapter: P1 trains rows", "export it without --adapter-only")
+    trained, place = read_trained(run, order, step)
+    temporary = out_dir.with_name(f".{out_dir.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        _write(run, order, trained, temporary, out_dir, place, merge, dtype, adapter_only, progress)
+        if out_dir.exists():
+            out_dir.rmdir()
+        os.replace(temporary, out_dir)
+        sync_directory(out_dir.parent)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return out_dir
+
+
+def _write(
+    run: RunDir,
+    order: Order,
+    trained: Trained,
+    folder: Path,
+    out_dir: Path,
+    place: str,
+    merge: bool,
+    dtype: str | None,
+    adapter_only: bool,
+    progress: Progress,
+) -> None:
+    is_adapter = bool(trained.lora) and not merge
+    if not adapter_only:
+        base = folder / "base" if is_adapter else folder
+        base.mkdir(exist_ok=True)
+        write_plain(run, order, trained, base, merge=merge, dtype=dtype, progress=progress)
+    if is_adapter:
+        assert order.job.model, "checked before"
+        write_adapter(order, trained, folder, base=order.job.model.base if adapter_only else str(out_dir / "base"))
+    if adapter_only:
+        write_rows(trained, folder)
+    copy_tokenizer(run, folder)
+    kind: Kind = "adapter_only" if adapter_only else "adapter" if is_adapter else "plain"
+    (folder / "README.md").write_text(model_card(run, order, place=place, kind=kind, dtype=dtype), "utf-8")
+
+
+def write_plain(
+    run: RunDir, order: Order, trained: Trained, folder: Path, *, merge: bool, dtype: str | None, progress: Progress
+) -> None:
+    """A folder that AutoModelForCausalLM.from_pretrained loads."""
+    assert order.job.model, "checked before"
+    table = order.job.model
+    origin = Origin(path=table.base, revision=table.revision, trust_remote_code=table.trust_remote_code)
+    published = PublishedFiles(origin)
+    config = _json(origin, "config.json")
+    if config is None:
+        raise InputError(table.base, "has no config.json", "download the model again")
+    tied = bool(config.get("tie_word_embeddings", not any("lm_head" in name for name in published.names())))
+    layout = lay_out(published, trained, tied=tied, merge=merge, dtype=DTYPES[dtype] if dtype else None)
+    _check_space(folder, layout)
+    write_model(folder, layout.pieces, progress=progress)
+    write_json(folder / "config.json", changed_config(config, trained, layout, dtype))
+    generation = _json(origin, "generation_config.json")
+    if generation is not None:
+        write_json(folder / "generation_config.json", generation)
+    copy_tokenizer(run, folder)
+
+
+def changed_config(config: dict[str, Any], trained: Trained, layout: Layout, dtype: str | None) -> dict[str, Any]:
+    """The published config with the new size, and the tying as it now is."""
+    changed = dict(config)
+    changed["vocab_size"] = trained.vocabulary
+    changed["tie_word_embeddings"] = layout.tied
+    if isinstance(inner := config.get("text_config"), dict):
+        changed["text_config"] = {**inner, "vocab_size": trained.vocabulary, "tie_word_embeddings": layout.tied}
+    if dtype is not None:
+        changed.pop("torch_dtype", None)  # its name before transformers 4.56
+        changed["dtype"] = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}[dtype]
+    changed.pop("_name_or_path", None)
+    return changed
+
+
+def write_adapter(order: Order, trained: Trained, folder: Path, *, base: str) -> None:
+    """A PEFT adapter whose config names the model it belongs to."""
+    from peft import LoraConfig
+    from safetensors.torch import save_file
+
+    halves = {}
+    for module, (a, b) in trained.lora.items():
+        halves[f"base_model.model.{module}.lora_A.weight"] = a.contiguous()
+        halves[f"base_model.model.{module}.lora_B.weight"] = b.contiguous()
+    save_file(halves, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    table = order.job.lora_or_default
+    config = LoraConfig(
+        r=table.r,
+        lora_alpha=table.alpha,
+        lora_dropout=table.dropout,
+        target_modules=list(table.targets),
+        task_type="CAUSAL_LM",
+        inference_mode=True,
+        base_model_name_or_path=base,
+    )
+    config.save_pretrained(str(folder))
+
+
+def write_rows(trained: Trained, folder: Path) -> None:
+    from safetensors.torch import save_file
+
+    rows = {"rows": trained.input_rows}
+    if trained.output_rows is not None:
+        rows = {"rows.input": trained.input_rows, "rows.output": trained.output_rows}
+    save_file({name: tensor.contiguous() for name, tensor in rows.items()}, folder / "embed_tokens.safetensors")
+
+
+def copy_tokenizer(run: RunDir, folder: Path) -> None:
+    """The tokenizer with the new words, and the id map, under a name that no tokenizer's own file has."""
+    for path in sorted(run.vocab.iterdir()):
+        if path.is_file() and not path.name.startswith("."):
+            shutil.copyfile(path, folder / (ID_MAP if path == run.id_map else path.name))
+
+
+def _check_space(folder: Path, layout: Layout) -> None:
+    needed, free = sum(piece.size for piece in layout.pieces), shutil.disk_usage(folder).free
+    if needed > free:
+        gib = 1 << 30
+        problem = f"has {free / gib:.1f} GiB free, the model needs {needed / gib:.1f} GiB"
+        raise InputError(folder.parent, problem, "free some space, or choose another disk")
+
+
+def _json(origin: Origin, name: str) -> dict[str, Any] | None:
+    path = origin.file(name)
+    if path is None:
+        return None
+    table: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    return table
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m wake2vec.export", description="Write a trained model for others.")
+    parser.add_argument("run", type=Path, metavar="RUN_DIR")
+    parser.add_argument("out", type=Path, help="a new folder")
+    parser.add_argument("--merge", action="store_true", help="P2: write the adapters into the weights")
+    parser.add_argument("--adapter-only", action="store_true", help="P2: adapter and rows, without published weights")
+    parser.add_argument("--dtype", choices=sorted(DTYPES), help="default: as published")
+    parser.add_argument("--step", default="final", help="a checkpoint's step, best, or final (default)")
+    asked = parser.parse_args(arguments)
+    step = int(asked.step) if asked.step.isdigit() else asked.step
+    if isinstance(step, str) and step not in ("best", "final"):
+        parser.error(f"--step is a number, best or final, not {asked.step!r}")
+    try:
+        print(
+            export(
+                RunDir(root=asked.run), asked.out, merge=asked.merge, dtype=asked.dtype, step=step,
+                adapter_only=asked.adapter_only, progress=_show,
+            )
+        )  # fmt: skip
+    except Wake2vecError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        print(f"{error.filename or asked.out}: {error.strerror}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _show(done: int, whole: int) -> None:
+    gib = 1 << 30
+    end = "\n" if done == whole else "\r" if sys.stderr.isatty() else ""
+    if end:
+        print(
+            f"{100 * done / whole:5.1f} %  {done / gib:.2f} of {whole / gib:.2f} GiB",
+            end=end,
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

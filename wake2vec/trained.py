@@ -1,0 +1,149 @@
+"""Read what a run has trained, from a checkpoint or from its final folder, and the published weights it stands on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wake2vec.errors import InputError
+from wake2vec.load import Origin
+from wake2vec.merged import INPUT, OUTPUT, Trained
+from wake2vec.rundir import RunDir, read_json, saved_steps, step_of, verify_checkpoint
+from wake2vec.shards import INDEX
+from wake2vec.spec import Order
+from wake2vec.vocab.idmap import load as load_id_map
+
+SINGLE = "model.safetensors"
+FINAL_FILES = ("embed_tokens.safetensors", "adapter_model.safetensors", "weights.safetensors")
+
+
+class PublishedFiles:
+    """The safetensors files of a published model; each read opens its file anew and maps no more than it needs."""
+
+    def __init__(self, origin: Origin) -> None:
+        index = origin.file(INDEX)
+        self._origin = origin
+        if index is not None:
+            self._files: dict[str, str] = json.loads(index.read_text())["weight_map"]
+        elif origin.file(SINGLE) is not None:
+            with self._open(SINGLE) as tensors:
+                self._files = dict.fromkeys(tensors.keys(), SINGLE)
+        else:
+            raise InputError(origin.path, "has no safetensors files", "use a model that is published as safetensors")
+
+    def names(self) -> list[str]:
+        return sorted(self._files, key=lambda name: self._files[name])
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        with self._open(self._files[name]) as tensors:
+            return tuple(tensors.get_slice(name).get_shape())
+
+    def dtype(self, name: str) -> torch.dtype:
+        with self._open(self._files[name]) as tensors:
+            part = tensors.get_slice(name)
+            return part[:0].dtype if part.get_shape() else tensors.get_tensor(name).dtype
+
+    def read(self, name: str, start: int, stop: int) -> Tensor:
+        with self._open(self._files[name]) as tensors:
+            part = tensors.get_slice(name)
+            found: Tensor = part[start:stop].clone() if part.get_shape() else tensors.get_tensor(name)
+            return found
+
+    def _open(self, file: str) -> Any:
+        from safetensors import safe_open
+
+        path = self._origin.file(file)
+        if path is None:
+            raise InputError(self._origin.path, f"{file} is missing", "download the model again")
+        return safe_open(path, framework="pt")
+
+
+def read_trained(run: RunDir, order: Order, step: int | str) -> tuple[Trained, str]:
+    """What was trained at `step` (a number, "best" or "final"), and the name of the place it was read from."""
+    tensors, place = _tensors(run, step)
+    if order.source is not None and not any(name.split(".")[0] == "rows" for name in tensors):
+        source = run.root / order.source.folder / f"checkpoint-{order.source.step}"
+        tensors |= _checkpoint(source)
+    rows, lora, own = _sorted(tensors)
+    if not rows:
+        raise InputError(run.root / place, "holds no rows of new tokens", "restore the run directory from the store")
+    table = order.job.lora_or_default
+    return Trained(
+        first_new_id=load_id_map(run.id_map).first_new_id,
+        input_rows=rows.get("rows", rows.get("rows.input", torch.empty(0))),
+        output_rows=rows.get("rows.output"),
+        lora=lora,
+        scaling=table.alpha / table.r,
+        own=own,
+    ), place
+
+
+def _tensors(run: RunDir, step: int | str) -> tuple[dict[str, Tensor], str]:
+    from safetensors.torch import load_file
+
+    if step == "final" and run.final.is_dir():
+        found: dict[str, Tensor] = {}
+        for name in FINAL_FILES:
+            if (run.final / name).is_file():
+                found |= load_file(run.final / name)
+        return found, run.final.name
+    number = _number(run, step)
+    return _checkpoint(run.checkpoint(number)), f"checkpoint-{number}"
+
+
+def _number(run: RunDir, step: int | str) -> int:
+    steps = saved_steps(run)
+    if not steps:
+        raise InputError(run.checkpoints, "has no checkpoint", "wait for the first one, or restore it from the store")
+    if step == "final":
+        raise InputError(run.final, "is not there yet", f"wait for the end of the job, or ask for step {steps[0]}")
+    if step == "best":
+        pointer = read_json(run.best)
+        found = pointer.get("step") if isinstance(pointer, dict) else step_of(run.best.resolve())
+        if found not in steps:
+            raise InputError(run.best, "does not point to a checkpoint that is here", f"ask for step {steps[0]}")
+        return int(found)
+    if step not in steps:
+        there = ", ".join(map(str, steps))
+        raise InputError(
+            run.checkpoints, f"has no checkpoint of step {step}; there are: {there}", "choose one of these"
+        )
+    return int(step)
+
+
+def _checkpoint(folder: Path) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    verify_checkpoint(folder)
+    return load_file(folder / "trainable.safetensors")
+
+
+def _sorted(
+    tensors: Mapping[str, Tensor],
+) -> tuple[dict[str, Tensor], dict[str, tuple[Tensor, Tensor]], dict[str, Tensor]]:
+    """Rows, adapters by module, and published weights that were trained as wholes."""
+    rows: dict[str, Tensor] = {}
+    halves: dict[str, dict[str, Tensor]] = {}
+    own: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        plain = name.removeprefix("base_model.model.").replace(".default.", ".").replace(".base_layer.", ".")
+        if name.split(".")[0] == "rows":
+            rows[name] = tensor
+        elif ".lora_" in plain:
+            module, half = plain.removesuffix(".weight").rsplit(".lora_", 1)
+            halves.setdefault(module, {})[half] = tensor
+        else:
+            own[_published_name(plain)] = tensor
+    return rows, {module: (pair["A"], pair["B"]) for module, pair in halves.items()}, own
+
+
+def _published_name(name: str) -> str:
+    """A split matrix keeps its base rows one level deeper."""
+    outer = name.removesuffix(".base.weight") + ".weight"
+    is_matrix = any(outer.endswith(ending) for ending in (*INPUT, *OUTPUT))
+    return outer if name.endswith(".base.weight") and is_matrix else name
