@@ -51,9 +51,7 @@ class DriveStore:
             shown(name)
         if len(self._ids) < len(names):
             wanted = max(IDS_AT_ONCE, len(names))
-            found = self._api.call(
-                "make ids", lambda drive: drive.files().generateIds(maxResults=wanted, space="drive")
-            )
+            found = self._api.call("make ids", lambda drive: drive.files.generateIds(maxResults=wanted, space="drive"))
             self._ids.extend(found["ids"])
         return [self._ids.popleft() for _ in names]
 
@@ -93,7 +91,7 @@ class DriveStore:
 
     def quota(self) -> Quota:
         fields = "quotaBytesTotal,quotaBytesUsedAggregate,quotaType"
-        about = self._api.call("ask for the quota", lambda drive: drive.about().get(fields=fields))
+        about = self._api.call("ask for the quota", lambda drive: drive.about.get(fields=fields))
         if about.get("quotaType") == "UNLIMITED":
             return Quota(free=None)
         total = int(about["quotaBytesTotal"])
@@ -104,7 +102,7 @@ class DriveStore:
         try:
             self._api.call(
                 f"create {name}",
-                lambda drive: drive.files().insert(body=metadata, media_body=_media(body), fields="id"),
+                lambda drive: drive.files.insert(body=metadata, media_body=_media(body), fields="id"),
             )
         except IdTaken:
             return False
@@ -130,7 +128,7 @@ class DriveStore:
         try:
             self._api.call(
                 f"replace {name}",
-                lambda drive: drive.files().update(fileId=id, media_body=_media(body), fields="id"),
+                lambda drive: drive.files.update(fileId=id, media_body=_media(body), fields="id"),
                 headers={"If-Match": tag},
             )
         except TagMoved:
@@ -148,7 +146,7 @@ class DriveStore:
 
     def _metadata(self, id: str) -> Mapping[str, Any] | None:
         try:
-            return dict(self._api.call(f"look at {id}", lambda drive: drive.files().get(fileId=id, fields=FIELDS)))
+            return dict(self._api.call(f"look at {id}", lambda drive: drive.files.get(fileId=id, fields=FIELDS)))
         except NotStored:
             return None
 

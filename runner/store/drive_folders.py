@@ -86,7 +86,7 @@ class Folders:
         id = self._pinned_id()
         if id is None:
             return None
-        found = self._api.call("look at the root folder", lambda drive: drive.files().get(fileId=id, fields=FIELDS))
+        found = self._api.call("look at the root folder", lambda drive: drive.files.get(fileId=id, fields=FIELDS))
         if found["labels"]["trashed"]:
             raise StoreUnavailable(f"Google Drive: the folder {self.name} is in the bin; restore it in Drive")
         return _root_of(found)
@@ -96,7 +96,7 @@ class Folders:
         return _root_of(min(found, key=_age)) if found else None
 
     def _made(self) -> Root:
-        first_id = self._api.call("make ids", lambda drive: drive.files().generateIds(maxResults=1, space="drive"))[
+        first_id = self._api.call("make ids", lambda drive: drive.files.generateIds(maxResults=1, space="drive"))[
             "ids"
         ][0]
         properties = private(kind="root", root=_value(self.name), first=first_id)
@@ -105,12 +105,12 @@ class Folders:
     def _insert(self, title: str, parent: str, properties: list[dict[str, str]]) -> str:
         body = {"title": title, "mimeType": FOLDER_TYPE, "parents": [{"id": parent}], "properties": properties}
         return str(
-            self._api.call(f"make the folder {title}", lambda drive: drive.files().insert(body=body, fields="id"))["id"]
+            self._api.call(f"make the folder {title}", lambda drive: drive.files.insert(body=body, fields="id"))["id"]
         )
 
 
 def _list(query: str, page: str | None, drive: Any) -> Any:
-    return drive.files().list(q=query, maxResults=1000, pageToken=page, fields=LISTED)
+    return drive.files.list(q=query, maxResults=1000, pageToken=page, fields=LISTED)
 
 
 def placed(name: str) -> tuple[str, str]:

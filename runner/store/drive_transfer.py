@@ -71,7 +71,7 @@ class Upload:
             found, is_new = self._transfer(), True
         except IdTaken:  # an earlier try got through although its answer was lost
             found, is_new = (
-                self._api.call(f"look at {id}", lambda drive: drive.files().get(fileId=id, fields=FIELDS)),
+                self._api.call(f"look at {id}", lambda drive: drive.files.get(fileId=id, fields=FIELDS)),
                 False,
             )
         is_right = (int(found["fileSize"]), found["md5Checksum"]) == (self._digest.size, self._digest.md5)

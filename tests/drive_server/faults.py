@@ -70,7 +70,7 @@ class Faults:
     def next(self, call: str) -> Fault | None:
         with self.lock:
             self.calls += 1
-            fault = self._planned(call) or self._chance()
+            fault = self._planned(call) or self._chance(call)
             if fault:
                 self.met[fault.kind] += 1
             return fault
@@ -86,5 +86,9 @@ class Faults:
             return rule.fault
         return None
 
-    def _chance(self) -> Fault | None:
-        return self.random.choice(self.chances) if self.random.random() < self.rate else None
+    def _chance(self, call: str) -> Fault | None:
+        if self.random.random() >= self.rate:
+            return None
+        fault = self.random.choice(self.chances)
+        is_idle = fault.kind == "expire" and "/session/" not in call
+        return Fault("drop") if is_idle else fault
