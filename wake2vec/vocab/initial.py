@@ -29,6 +29,7 @@ from torch import Tensor
 from wake2vec.errors import InputError
 from wake2vec.vocab.idmap import IdMap
 from wake2vec.vocab.morphemes import COMMON, Affixes, parts_of, read_affixes
+from wake2vec.vocab.pieces import pieces
 
 Method = Literal["mean", "mean_noise", "spherical", "subwords", "compositional"]
 Part = Literal["input", "output"]
@@ -166,14 +167,6 @@ def noise(words: Sequence[str], d: int, seed: int, part: Part) -> Tensor:
         generator.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
         torch.randn(d, generator=generator, dtype=torch.float64, out=z[row])
     return z
-
-
-def pieces(texts: Sequence[str], tokenizer: Any) -> list[list[int]]:
-    """Ids that a tokenizer cuts each text into with a space before it."""
-    # behind "x", as some tokenizers put a space before a text themselves and others do not
-    lead = tokenizer("x", add_special_tokens=False)["input_ids"]
-    encoded = tokenizer([f"x {text}" for text in texts], add_special_tokens=False)["input_ids"]
-    return [list(ids[len(lead) :]) for ids in encoded]
 
 
 def mean_of_pieces(pieces_of: Sequence[Sequence[int]], base: Tensor) -> Tensor:

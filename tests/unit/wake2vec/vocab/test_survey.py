@@ -1,0 +1,89 @@
+"""The lexicon report counts what injection does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wake2vec.data.corpus import open_corpus
+from wake2vec.vocab.lexicon import read_lexicon
+from wake2vec.vocab.survey import Survey, as_json, as_text, main, survey
+
+TEXT = "The riverrun past.\nriverrun and Riverrun, prankquean church-ways riverrun\n" * 3 + "gracehoper " * 4
+
+
+@pytest.fixture
+def found(byte_level: Any, tmp_path: Path) -> Survey:
+    (tmp_path / "lexicon.txt").write_text("riverrun\n\ne\nprankquean\nmissing\nriverrun\n")
+    (tmp_path / "text.txt").write_text(TEXT)
+
+    return survey(
+        read_lexicon(tmp_path / "lexicon.txt"),
+        byte_level,
+        model="tiny",
+        corpus=open_corpus([tmp_path / "text.txt"]),
+    )
+
+
+def test_known_and_new_words_are_told_apart(found: Survey, byte_level: Any) -> None:
+    assert (found.words, found.known, found.new, found.reachable) == (4, 1, 3, 3)
+    assert (found.first_new_id, found.tokenizer_size) == (len(byte_level), len(byte_level) + 3)
+    assert (found.blank_lines, found.duplicate_lines) == ((2,), (6,))
+
+
+def test_new_words_are_one_token_afterwards(found: Survey) -> None:
+    assert found.tokens_per_word_before > 3
+    # three new words of one token; " e" is two, although "e" is a base token
+    assert found.tokens_per_word_after == 5 / 4
+    assert sum(found.pieces.values()) == 4
+    assert found.longest[0].word == "prankquean"
+
+
+def test_the_corpus_gets_shorter_by_the_words_that_are_reached(found: Survey) -> None:
+    gain = found.corpus
+
+    assert gain is not None
+    assert gain.characters == len(TEXT)
+    # at the start of a line, without its space, a word is not the token
+    assert (gain.occurrences, gain.occurrences_reached) == (12, 9)
+    assert gain.tokens_after < gain.tokens_before
+    assert gain.absent == ("e", "missing")
+
+
+def test_frequent_broken_words_outside_the_lexicon_are_suggested(found: Survey) -> None:
+    assert found.corpus is not None
+    suggested = {one.word: one.count for one in found.corpus.suggested}
+
+    assert suggested["gracehoper"] == 4
+    assert suggested["church-ways"] == 3
+    assert not {"riverrun", "Riverrun", "missing"} & set(suggested)
+
+
+def test_json_carries_every_figure(found: Survey) -> None:
+    data = json.loads(as_json(found))
+
+    assert data["new"] == 3
+    assert data["corpus"]["tokens_per_character_after"] < data["corpus"]["tokens_per_character_before"]
+    assert "3 new" in as_text(found)
+
+
+def test_the_command_tells_an_error_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "lexicon.txt").write_text("two words\n")
+
+    assert main([str(tmp_path / "lexicon.txt"), "--model", "none"]) == 1
+
+    assert capsys.readouterr().err.splitlines() == [
+        f"error: {tmp_path / 'lexicon.txt'}: line 1: 'two words' has a space in it; write one word on each line"
+    ]
+
+
+def test_a_model_without_a_tokenizer_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "lexicon.txt").write_text("word\n")
+    (tmp_path / "empty").mkdir()
+
+    assert main([str(tmp_path / "lexicon.txt"), "--model", str(tmp_path / "empty")]) == 1
+
+    assert "its tokenizer cannot be loaded" in capsys.readouterr().err

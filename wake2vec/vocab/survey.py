@@ -1,0 +1,256 @@
+"""What a tokenizer knows of a lexicon, and what the lexicon would do for a corpus.
+
+`python -m wake2vec.vocab.survey LEXICON --model ID [--corpus FILE ...] [--json]`
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from wake2vec.data.corpus import Corpus, open_corpus
+from wake2vec.errors import ModelError, Wake2vecError
+from wake2vec.vocab.idmap import Case, IdMap, Match
+from wake2vec.vocab.inject import inject, load_tokenizer
+from wake2vec.vocab.lexicon import Lexicon, read_lexicon
+from wake2vec.vocab.pieces import pieces
+
+_WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
+_LISTED = 20
+_SUGGESTED_LEAST = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fragmented:
+    """A word and how many tokens the base tokenizer cuts it into, with the space before it."""
+
+    word: str
+    tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suggested:
+    """A word of the corpus that is not in the lexicon: how often it occurs, and its base tokens each time."""
+
+    word: str
+    count: int
+    tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gain:
+    """What the new words do for a corpus."""
+
+    characters: int
+    tokens_before: int
+    tokens_after: int
+    tokens_new: int
+    occurrences: int
+    occurrences_reached: int
+    words_absent: int
+    absent: tuple[str, ...]
+    suggested: tuple[Suggested, ...]
+
+    @property
+    def tokens_per_character_before(self) -> float:
+        return self.tokens_before / self.characters
+
+    @property
+    def tokens_per_character_after(self) -> float:
+        return self.tokens_after / self.characters
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """The lexicon report. `pieces` counts words by the number of base tokens that they are cut into."""
+
+    lexicon: str
+    model: str
+    words: int
+    known: int
+    new: int
+    reachable: int
+    unreachable: tuple[str, ...]
+    first_new_id: int
+    tokenizer_size: int
+    scheme: str
+    tokens_per_word_before: float
+    tokens_per_word_after: float
+    pieces: dict[int, int]
+    longest: tuple[Fragmented, ...]
+    blank_lines: tuple[int, ...]
+    duplicate_lines: tuple[int, ...]
+    corpus: Gain | None
+
+
+def survey(
+    lexicon: Lexicon, base: Any, *, model: str, corpus: Corpus | None, match: Match = "word", case: Case = "as-is"
+) -> Survey:
+    """Inject the lexicon into a throw-away copy of a tokenizer and count. Raises InputError as injection does."""
+    with tempfile.TemporaryDirectory() as scratch:
+        injection = inject(base, lexicon.words, directory=Path(scratch) / "tokenizer", match=match, case=case)
+    id_map, tokenizer = injection.id_map, injection.tokenizer
+    words = [entry.word for entry in id_map.entries]
+    before = [len(ids) for ids in pieces(words, base)]
+    after = [len(ids) for ids in pieces(words, tokenizer)]
+    unreachable = tuple(entry.word for entry in id_map.new if not entry.reachable)
+    return Survey(
+        lexicon=str(lexicon.path),
+        model=model,
+        words=len(words),
+        known=len(id_map.known),
+        new=id_map.n_new,
+        reachable=id_map.n_new - len(unreachable),
+        unreachable=unreachable,
+        first_new_id=id_map.first_new_id,
+        tokenizer_size=id_map.n_ids,
+        scheme=id_map.scheme,
+        tokens_per_word_before=sum(before) / len(before),
+        tokens_per_word_after=sum(after) / len(after),
+        pieces=dict(sorted(Counter(before).items())),
+        longest=_longest(words, before),
+        blank_lines=lexicon.blanks,
+        duplicate_lines=lexicon.duplicates,
+        corpus=None if corpus is None else _gain(corpus, base, tokenizer, id_map),
+    )
+
+
+def _longest(words: Sequence[str], tokens: Sequence[int]) -> tuple[Fragmented, ...]:
+    ordered = sorted(zip(words, tokens, strict=True), key=lambda pair: (-pair[1], pair[0]))
+    return tuple(Fragmented(word=word, tokens=count) for word, count in ordered[:_LISTED])
+
+
+def _gain(corpus: Corpus, base: Any, tokenizer: Any, id_map: IdMap) -> Gain:
+    before, after, met = 0, 0, Counter[int]()
+    seen = Counter[str]()
+    for text in _paragraphs(corpus.pieces()):
+        ids = _ids(tokenizer, text)
+        before += len(_ids(base, text))
+        after += len(ids)
+        met.update(id_ for id_ in ids if id_ >= id_map.first_new_id)
+        seen.update(_WORD.findall(text))
+    words = {entry.word for entry in id_map.entries}
+    new = {entry.word for entry in id_map.new}
+    absent = tuple(entry.word for entry in id_map.entries if not seen[entry.word] and not met[entry.id])
+    return Gain(
+        characters=corpus.characters,
+        tokens_before=before,
+        tokens_after=after,
+        tokens_new=met.total(),
+        occurrences=sum(count for word, count in seen.items() if word in new),
+        occurrences_reached=met.total(),
+        words_absent=len(absent),
+        absent=absent[:_LISTED],
+        suggested=_suggested(seen, words, base),
+    )
+
+
+def _suggested(seen: Counter[str], words: set[str], base: Any) -> tuple[Suggested, ...]:
+    """Words that would save most tokens: frequent, cut into many, and neither in the lexicon nor a capitalised form."""
+    lower = {word.lower() for word in words}
+    candidates = [word for word, count in seen.items() if count >= _SUGGESTED_LEAST and word.lower() not in lower]
+    if not candidates:
+        return ()
+    tokens = dict(zip(candidates, (len(ids) for ids in pieces(candidates, base)), strict=True))
+    ordered = sorted(candidates, key=lambda word: (-(tokens[word] - 1) * seen[word], word))
+    return tuple(
+        Suggested(word=word, count=seen[word], tokens=tokens[word]) for word in ordered[:_LISTED] if tokens[word] > 1
+    )
+
+
+def _paragraphs(parts: Iterable[str]) -> Iterable[str]:
+    """The text again, never cut inside a line."""
+    rest = ""
+    for part in parts:
+        whole, line_break, end = part.rpartition("\n")
+        if line_break:
+            yield rest + whole + line_break
+            rest = end
+        else:
+            rest += end
+    if rest:
+        yield rest
+
+
+def _ids(tokenizer: Any, text: str) -> list[int]:
+    return list(tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def as_json(found: Survey) -> str:
+    """All figures, with the compression of the corpus worked out."""
+    data = asdict(found)
+    if found.corpus is not None:
+        data["corpus"]["tokens_per_character_before"] = found.corpus.tokens_per_character_before
+        data["corpus"]["tokens_per_character_after"] = found.corpus.tokens_per_character_after
+    return json.dumps(data, ensure_ascii=False, indent=2)
+
+
+def as_text(found: Survey) -> str:
+    """A few lines for a terminal."""
+    lines = [
+        f"{found.words:,} words: {found.known:,} known, {found.new:,} new, {len(found.unreachable):,} out of reach",
+        f"tokens per word: {found.tokens_per_word_before:.2f} before, {found.tokens_per_word_after:.2f} after",
+        f"ids: {found.first_new_id:,} to {found.tokenizer_size - 1:,}",
+    ]
+    if (gain := found.corpus) is not None:
+        change = gain.tokens_after / gain.tokens_before - 1
+        lines += [
+            f"corpus: {gain.tokens_before:,} tokens before, {gain.tokens_after:,} after ({change:+.1%})",
+            f"{gain.words_absent:,} words never occur in the corpus",
+            "perhaps missing: " + ", ".join(f"{one.word} ({one.count}x)" for one in gain.suggested[:8]),
+        ]
+    return "\n".join(lines)
+
+
+def load_base(model: str) -> Any:
+    """The fast tokenizer of a folder or a hub id. Raises ModelError when there is none."""
+    try:
+        return load_tokenizer(Path(model)) if Path(model).exists() else load_tokenizer_of_hub(model)
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        reason = str(exc).splitlines()[0] if str(exc) else type(exc).__name__
+        raise ModelError(model, f"its tokenizer cannot be loaded: {reason}", "check the name and the network") from exc
+
+
+def load_tokenizer_of_hub(model: str) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(model)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m wake2vec.vocab.survey", description=__doc__)
+    parser.add_argument("lexicon", type=Path)
+    parser.add_argument("--model", required=True, help="folder or hub id")
+    parser.add_argument("--corpus", type=Path, nargs="*", default=[], help="text files")
+    parser.add_argument("--match", choices=("word", "anywhere"), default="word")
+    parser.add_argument("--case", choices=("as-is", "also-capitalised"), default="as-is")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args(argv)
+    try:
+        lexicon = read_lexicon(arguments.lexicon)
+        corpus = open_corpus(arguments.corpus) if arguments.corpus else None
+        found = survey(
+            lexicon,
+            load_base(arguments.model),
+            model=arguments.model,
+            corpus=corpus,
+            match=arguments.match,
+            case=arguments.case,
+        )
+    except Wake2vecError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    print(as_json(found) if arguments.json else as_text(found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
