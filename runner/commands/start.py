@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from runner.daemon import Wanted, run_daemon
 from runner.settings import Settings
@@ -15,4 +18,23 @@ def run(settings: Settings, wanted: Wanted) -> None:
         print(line, flush=True)  # a notebook cell shows it at once
 
     say(f"home {settings.home}, store {settings.store_url}; Ctrl-C saves and stops")
-    sys.exit(run_daemon(settings, wanted, say))
+    with ringing(settings, os.environ.get("WAKE2VEC_NOTIFY", ""), say):
+        code = run_daemon(settings, wanted, say)
+    sys.exit(code)
+
+
+@contextmanager
+def ringing(settings: Settings, url: str, say: Callable[[str], None]) -> Iterator[None]:
+    """Call the webhook, where there is one, while the daemon works."""
+    if not url:
+        yield
+        return
+    from runner.commands.status import see
+    from runner.notify import Bell
+
+    bell = Bell(url, lambda now: see(settings, now), say=say)
+    bell.start()
+    try:
+        yield
+    finally:
+        bell.close()
