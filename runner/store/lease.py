@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from runner.errors import Fenced, LeaseHeld
+from runner.store.base import Store
 from runner.store.log import Log, head_name
 from runner.store.records import CARRY_EVERY, Record, is_done, is_released, lease, lease_epoch
 
@@ -31,8 +32,13 @@ class Beat:
 
 
 def read_beat(log: Log) -> tuple[Beat | None, str | None]:
-    """The HEAD as it is and its tag; a HEAD that nobody can read counts as silent."""
-    found = log.store.read_head(log.head_id)
+    """The HEAD of a log as it is, and its tag."""
+    return read_beat_at(log.store, log.head_id)
+
+
+def read_beat_at(store: Store, head_id: str) -> tuple[Beat | None, str | None]:
+    """A HEAD that is not there, or that nobody can read, counts as silent."""
+    found = store.read_head(head_id)
     if found is None:
         return None, None
     try:

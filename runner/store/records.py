@@ -11,7 +11,7 @@ from runner.errors import Damaged
 
 Kind = Literal["ROOT", "JOB", "GENESIS", "LEASE", "COMMIT", "REGIME", "RELEASE", "DONE"]
 FORMAT = 1
-CARRY_EVERY = 64  # a record with this many before it carries what still matters, so that a reader may start there
+CARRY_EVERY = 32  # a record with this many before it carries what still matters, so that a reader may start there
 KEPT_COMMITS = 8  # rolling ones that a carrying record keeps; the retention keeps fewer
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from runner.errors import JobExists
 from runner.store.base import Store
+from runner.store.lease import read_beat_at
 from runner.store.log import Log
 from runner.store.records import Record
 
@@ -31,13 +32,15 @@ def add_job(root: Log, job: str, *, fingerprint: str, genesis: dict[str, Any]) -
     entry = jobs(root.records).get(job)
     if entry is None:
         log = Log.begin(root.store, name=f"jobs/{job}", kind="GENESIS", payload=genesis, holder=root.holder)
-        payload = {"job": job, "fingerprint": fingerprint, "genesis_id": log.first_id}
+        payload = {"job": job, "fingerprint": fingerprint, "genesis_id": log.first_id, "head_id": log.head_id}
         entry = root.append_shared("JOB", payload, unless=lambda records: jobs(records).get(job))
     if entry.payload["fingerprint"] != fingerprint:
         raise JobExists(f"{job}: {root.store.properties.place} holds another job of that name; rename yours")
     return open_job(root, entry)
 
 
-def open_job(root: Log, entry: Record, *, hint: str | None = None) -> Log:
-    """The log of a job that the root log names."""
+def open_job(root: Log, entry: Record) -> Log:
+    """The log of a job that the root log names, read from where the job's HEAD says that reading may start."""
+    beat, _ = read_beat_at(root.store, str(entry.payload["head_id"]))
+    hint = None if beat is None else beat.carrying_id
     return Log.open(root.store, str(entry.payload["genesis_id"]), holder=root.holder, hint=hint)

@@ -141,6 +141,19 @@ def test_a_reader_may_start_at_a_carrying_record(store: Store) -> None:
     assert len(short.records) < len(whole.records) / 2
 
 
+def test_a_job_is_opened_where_its_head_says(store: Store) -> None:
+    log = job(store)
+    lease = held(log)
+    for number in range(CARRY_EVERY * 2):
+        log.append("COMMIT", {"step": number, "kind": "rolling", "manifest": {"sha256": str(number)}}, epoch=1)
+    lease.beat()
+
+    opened = job(store, "b")
+
+    assert opened.records[-1] == log.records[-1]
+    assert len(opened.records) < CARRY_EVERY * 2
+
+
 def test_a_wrong_hint_costs_only_time(store: Store) -> None:
     log = job(store)
     other = add_job(open_root(store, holder="a"), "r", fingerprint="g", genesis={})
