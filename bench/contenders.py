@@ -41,7 +41,7 @@ def ours(
     def micro(ids: Tensor) -> None:
         hidden = decoder(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
         scale = LOSS_SCALE / tokens_per_step
-        blocked_cross_entropy(hidden.flatten(0, 1), installed.head, ids[:, 1:].flatten(), scale=scale).scaled.backward()
+        blocked_cross_entropy(hidden.flatten(0, 1), installed.head, ids[:, 1:].flatten(), scale=scale).scaled.backward()  # type: ignore[no-untyped-call]
 
     def update() -> None:
         factor = clip_factor(float(gradient_norm(trainable)) / LOSS_SCALE, 1.0) / LOSS_SCALE
@@ -74,7 +74,7 @@ def ours_lora(
         context.set(step=0, sample_ids=torch.arange(ids.shape[0], device=device))
         hidden = decoder(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
         scale = LOSS_SCALE / tokens_per_step
-        blocked_cross_entropy(hidden.flatten(0, 1), installed.head, ids[:, 1:].flatten(), scale=scale).scaled.backward()
+        blocked_cross_entropy(hidden.flatten(0, 1), installed.head, ids[:, 1:].flatten(), scale=scale).scaled.backward()  # type: ignore[no-untyped-call]
 
     def update() -> None:
         factor = clip_factor(float(gradient_norm(trainable)) / LOSS_SCALE, 1.0) / LOSS_SCALE
@@ -134,7 +134,7 @@ def masked_matrix(model: Any, shape: ModelShape, *, new: int, dtype: torch.dtype
     return _library_loop(model, [weight], dtype, accumulation)
 
 
-def _library_loop(model: Any, parameters: list[nn.Parameter], dtype: torch.dtype, accumulation: int) -> Contender:
+def _library_loop(model: Any, parameters: list[Tensor], dtype: torch.dtype, accumulation: int) -> Contender:
     """transformers' model, loss, checkpointing and Adafactor, as the original scripts ran them."""
     from transformers.optimization import Adafactor
 

@@ -118,7 +118,12 @@ def _run(row: Row, contender: Contender, stream: Iterator[torch.Tensor], device:
     contender.micro(next(stream))  # the first after an update
     reset_peak(device)
     count = max(2, min(accumulation, int(MEASURED_SECONDS / max(seconds, 1e-9))))
-    micro = _timed(lambda: [contender.micro(next(stream)) for _ in range(count)], device) / count
+
+    def several() -> None:
+        for _ in range(count):
+            contender.micro(next(stream))
+
+    micro = _timed(several, device) / count
     update = _timed(contender.update, device)
     step = accumulation * micro + update
     return {"s_per_step": step, "tokens_per_s": row.tokens_per_step / step, **peaks(device)}

@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from wake2vec.plan import LayerPath
+
 RESULTS = Path(__file__).parent / "results"
 MODELS = {
     "qwen14b": "Qwen/Qwen2.5-14B",
@@ -22,6 +24,7 @@ MODELS = {
 }
 # how many of the 44,990 words each tokenizer does not know
 NEW_TOKENS = {"qwen14b": 44_223, "llama8b": 44_195, "llama1b": 44_195, "tinyllama": 44_500, "tiny": 300}
+WRITTEN_OUT: tuple[LayerPath, ...] = ("lean", "checkpoint", "offload")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +33,7 @@ class Cell:
 
     micro_batch: int
     seq_len: int
-    layers: Literal["lean", "checkpoint", "offload", "autograd"]
+    layers: LayerPath
     mode: Literal["shared", "separate", "input"] = "shared"
     embedding: Literal["device", "host"] = "host"
     head: Literal["as-is", "int8", "nf4"] = "as-is"
@@ -57,9 +60,9 @@ def cells(model: str, few: bool) -> Iterator[Cell]:
         yield Cell(micro_batch=2, seq_len=256, layers="lean")
         return
     for micro_batch, seq_len in ((1, 128), (1, 256), (2, 256), (4, 256), (8, 256), (16, 256), (16, 512)):
-        for layers in ("lean", "checkpoint", "offload"):
+        for layers in WRITTEN_OUT:
             yield Cell(micro_batch=micro_batch, seq_len=seq_len, layers=layers)
-    for layers in ("checkpoint", "offload"):
+    for layers in WRITTEN_OUT[1:]:
         yield Cell(micro_batch=16, seq_len=256, layers=layers, embedding="device")
         yield Cell(micro_batch=16, seq_len=256, layers=layers, mode="separate")
     for head in ("int8", "nf4"):
@@ -74,12 +77,12 @@ def main() -> None:
 
     from bench.measure import Table, cap_memory
     from bench.random_models import TINY, random_body
-    from wake2vec.precision import Precision, steady_sums
+    from wake2vec.precision import Precision, make_repeatable
     from wake2vec.shapes import SHAPES
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     precision = Precision(load="nf4", compute="fp16" if device.type == "cuda" else "fp32")
-    steady_sums()
+    make_repeatable()
     cap_memory(device, options.cap_gib)
     shape = SHAPES.get(MODELS[options.model], TINY)
     table = Table(question="P1", model=shape.name, cap_gib=options.cap_gib)

@@ -34,12 +34,12 @@ def main() -> None:
 
     from bench.measure import Table, cap_memory
     from bench.random_models import TINY, random_body
-    from wake2vec.precision import Precision, steady_sums
+    from wake2vec.precision import Precision, make_repeatable
     from wake2vec.shapes import SHAPES
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     precision = Precision(load="nf4", compute="fp16" if device.type == "cuda" else "fp32")
-    steady_sums()
+    make_repeatable()
     cap_memory(device, options.cap_gib)
     shape = SHAPES.get(MODELS[options.model], TINY)
     table = Table(question="P2", model=shape.name, cap_gib=options.cap_gib, notes={"dropout": DROPOUT, "rank": 8})

@@ -13,7 +13,7 @@ from wake2vec.shapes import ModelShape
 
 GIB = 1 << 30
 RowSets = Literal["shared", "separate", "input"]
-BLOCK_BYTES = 128 << 20  # of one block of fp32 logits: wake2vec.loss
+BLOCK_BYTES = 64 << 20  # of one block of fp32 logits: wake2vec.loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +189,7 @@ def _activations(job: Job, plan: Plan, tokens: int) -> tuple[int, int]:
 
 def _loss_work(job: Job, tokens: int) -> int:
     """Hidden states, their gradient in fp32 and below, and one block of logits with its copies."""
-    block = max(1024, min(16384, BLOCK_BYTES // (4 * max(tokens, 1)) // 64 * 64))
+    block = max(1024, min(8192, BLOCK_BYTES // (4 * max(tokens, 1)) // 64 * 64))
     hidden = tokens * job.shape.width * (2 * job.number_bytes + 4 + job.number_bytes)
     logits = tokens * block * (4 + job.number_bytes)
     product = block * job.shape.width * (job.number_bytes + 4)

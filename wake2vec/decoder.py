@@ -8,6 +8,7 @@ norms, queries, keys, values, gate and up. Attention is run again from queries, 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from torch.nn import functional as F
 from wake2vec.attention import expand_groups, reads_groups
 from wake2vec.frozen import FrozenLinear, Gradients, UnknownLayer, frozen_linear
 from wake2vec.fused import swiglu, swiglu_backward
+from wake2vec.precision import deterministic
 
 
 class Kept(NamedTuple):
@@ -162,7 +164,12 @@ class Decoder:
         leaves = [part.detach().requires_grad_() for part in (kept.query, kept.key, kept.value)]
         with torch.enable_grad():
             out = self._sdpa(*leaves)
-        return out.detach(), lambda grad: torch.autograd.grad(out, leaves, grad)
+
+        def gradients_of(grad: Tensor) -> tuple[Tensor, ...]:
+            with deterministic() if grad.is_cuda else nullcontext():
+                return torch.autograd.grad(out, leaves, grad)
+
+        return out.detach(), gradients_of
 
 
 def read_decoder(layer: Any) -> Decoder:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from wake2vec.attention import register_attention
 from wake2vec.errors import ModelError
-from wake2vec.precision import QUANTISED, Precision, capability_of, choose_precision, preflight, steady_sums
+from wake2vec.precision import QUANTISED, Precision, capability_of, choose_precision, make_repeatable, preflight
 from wake2vec.quantise import fill_linear, is_quantised, swap_linears
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
@@ -76,8 +76,8 @@ def load_base(
     place = torch.device(device)
     capability = capability_of(place)
     precision = choose_precision(load, compute, device=_device_name(place), capability=capability)
+    make_repeatable()
     preflight(place, precision)
-    steady_sums()
     origin = Origin(path=path_or_id, revision=revision, trust_remote_code=trust_remote_code)
     start = time.monotonic()
     if place.type == "cuda":

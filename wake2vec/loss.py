@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wake2vec.fused import HALF
 from wake2vec.rows import Block, SplitHead
 
 IGNORE = -100
-BLOCK_BYTES = 128 << 20  # of one block of fp32 logits
+BLOCK_BYTES = 64 << 20  # of one block of fp32 logits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +54,8 @@ def blocked_cross_entropy(
 
 
 def default_vocab_block(tokens: int) -> int:
-    """Ids per block: as many as fit in BLOCK_BYTES of fp32 logits, within 1,024 to 16,384, a multiple of 64."""
-    return max(1024, min(16384, BLOCK_BYTES // (4 * max(tokens, 1)) // 64 * 64))
+    """Ids per block: as many as fit in BLOCK_BYTES of fp32 logits, within 1,024 to 8,192, a multiple of 64."""
+    return max(1024, min(8192, BLOCK_BYTES // (4 * max(tokens, 1)) // 64 * 64))
 
 
 class _BlockedCrossEntropy(torch.autograd.Function):
@@ -136,7 +137,7 @@ def _local(targets: Tensor, block: Block) -> tuple[Tensor, Tensor]:
 
 def product(left: Tensor, right: Tensor) -> Tensor:
     """Matrix product with fp32 sums and an fp32 result, also of half-precision factors (fp64 stays fp64)."""
-    if left.dtype in (torch.float32, torch.float64):
+    if left.dtype not in HALF:
         return left @ right
     if left.is_cuda:
         return torch.mm(left, right, out_dtype=torch.float32)
@@ -147,7 +148,7 @@ def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
     """total += left @ right, summed in the dtype of total where the device can."""
     if left.dtype == total.dtype:
         total.addmm_(left, right)
-    elif left.is_cuda and total.dtype == torch.float32:
+    elif left.is_cuda and left.dtype in HALF and total.dtype == torch.float32:
         torch.addmm(total, left, right, out_dtype=torch.float32, out=total)
     else:
         total.add_(product(left, right).to(total.dtype))

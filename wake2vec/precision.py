@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -80,7 +83,28 @@ def preflight(device: torch.device, precision: Precision) -> None:
         raise NoGpu(f"{device}: a {precision.compute} product gave {found} instead of {64.0**3}; the card is not sound")
 
 
-def steady_sums() -> None:
-    """Forbid half-precision partial sums in matrix products; the default lets split-K reduce in fp16."""
-    torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
+def make_repeatable() -> None:
+    """Have this process repeat its bits: fixed summation orders and no half-precision partial sums.
+
+    Call it before the first CUDA operation. The other half is in the written-out layers, whose kernels are chosen so.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS may sum in another order
+    torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False  # the default splits sums in fp16
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+    # cuDNN's attention took 0.6 ms of CPU a call, as much as the rest of a layer; flash and mem-efficient stay
+    torch.backends.cuda.enable_cudnn_sdp(False)
+
+
+@contextmanager
+def deterministic() -> Iterator[None]:
+    """Only deterministic kernels inside; attention's backward pass has another choice, and takes it by default.
+
+    Not for a whole process: it forbids operations (a cumulative sum, for one) that text generation needs.
+    """
+    before = torch.are_deterministic_algorithms_enabled()
+    warned = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warned)

@@ -152,12 +152,13 @@ class Nf4Rows(nn.Module):
     def block(self, start: int, stop: int) -> Tensor:
         import bitsandbytes as bnb
 
-        parts = []
-        for index in range(start // HEAD_CHUNK, (stop - 1) // HEAD_CHUNK + 1):
-            first = index * HEAD_CHUNK
-            rows = bnb.functional.dequantize_4bit(*self.chunks[index])
-            parts.append(rows[max(start - first, 0) : stop - first])
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        first, last = start // HEAD_CHUNK, (stop - 1) // HEAD_CHUNK
+        full = torch.empty((last - first + 1) * HEAD_CHUNK, self.width, dtype=self._dtype, device=self._device)
+        for index in range(first, last + 1):
+            codes, state = self.chunks[index]
+            offset = (index - first) * HEAD_CHUNK
+            full[offset : offset + state.shape[0]] = bnb.functional.dequantize_4bit(codes, state)
+        return full[start - first * HEAD_CHUNK : stop - first * HEAD_CHUNK]
 
     def logits(self, hidden: Tensor) -> Tensor:
         return blocked_logits(self, hidden, self.count)
