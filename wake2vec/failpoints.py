@@ -1,9 +1,9 @@
 """Named places where a test can make the process die or the disk fail. Does nothing unless the environment asks.
 
 WAKE2VEC_FAILPOINTS="checkpoint.rename=kill:2,store.put=ENOSPC" kills at the second hit of the first and raises
-OSError(ENOSPC) at the first hit of the second; ENOSPC:3+ goes on raising from the third hit on, ENOSPC:5% raises at
-every hit with that chance. Actions: kill (SIGKILL
-to the process itself), oom (MemoryError) or the name of an errno. trace=FILE appends the name of every place passed.
+OSError(ENOSPC) at the first hit of the second; ENOSPC:3+ goes on raising from the third hit on, ENOSPC:5% raises with
+that chance at every hit. Actions: kill (SIGKILL to the process itself), oom (MemoryError) or the name of an errno.
+trace=FILE appends the name of every place that is passed.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from wake2vec.ledger import LedgerFile
 from wake2vec.material import Material
 from wake2vec.optim import Optimizer, make_optimizer
 from wake2vec.phases.base import Prepared
+from wake2vec.placement import apply_plan
 from wake2vec.plan import Allowed, Failure, Plan, next_rung
 from wake2vec.pulse import Pulse
 from wake2vec.rundir import Result
@@ -112,6 +113,7 @@ class Loop:
 
     def begin(self) -> None:
         self.ledger.rewrite(self.progress.rows)
+        self.put_into_effect(self.progress.plan)
         self.pulse.beat(step=self.progress.step, steps=self.material.steps, saved_step=self.writer.saved_step)
 
     # ---- the loop -------------------------------------------------------------------------------------------
@@ -181,8 +183,14 @@ class Loop:
             self.note("regime", rung.action)
         if rung.plan == self.progress.plan:
             return "oom_after_defragmenting"
-        self.progress.plan = rung.plan
+        self.put_into_effect(rung.plan)
         return "oom"
+
+    def put_into_effect(self, plan: Plan) -> None:
+        placed = apply_plan(self.prepared.model, self.prepared.rows, plan, self.prepared.device)
+        self.progress.plan = placed.plan
+        for note in placed.notes:
+            self.note("plan", note)
 
     def log(self, result: StepResult) -> None:
         row = {

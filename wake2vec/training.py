@@ -17,7 +17,7 @@ from wake2vec.loop import Loop
 from wake2vec.material import Material, gather
 from wake2vec.phases.base import Prepared
 from wake2vec.phases.table import PHASES
-from wake2vec.plan import Plan
+from wake2vec.plan import Plan, largest_divisor
 from wake2vec.pulse import Pulse
 from wake2vec.rundir import Result, RunDir, newest_verified, set_aside, sync_directory
 from wake2vec.spec import Order
@@ -76,13 +76,12 @@ def starting_plan(material: Material) -> Plan:
     train, data = material.job.train, material.job.data
     assert train, "checked by the spec"
     assert data, "checked by the spec"
-    if train.micro_batch != "auto":
-        return Plan(micro_batch=min(train.micro_batch, train.batch))
-    # On a CPU memory is no limit and the caches are small: about 512 tokens at once.
-    size = 1
-    while size * 2 <= train.batch and train.batch % (size * 2) == 0 and size * 2 * data.seq_len <= 512:
-        size *= 2
-    return Plan(micro_batch=size)
+    # On a CPU memory is no limit and the caches are small: about 512 tokens at once, and layers as PyTorch runs them.
+    size = largest_divisor(train.batch, max(1, 512 // data.seq_len))
+    return Plan(
+        micro_batch=size if train.micro_batch == "auto" else largest_divisor(train.batch, train.micro_batch),
+        layers="autograd" if train.layers == "auto" else train.layers,
+    )
 
 
 def write_final(run: RunDir, export: Callable[[Path], None]) -> None:

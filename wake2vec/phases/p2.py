@@ -134,7 +134,7 @@ def export(prepared: Prepared, material: Material, folder: Path) -> None:
     config = LoraConfig(**lora_options(material), inference_mode=True)
     config.base_model_name_or_path = material.job.model.base if material.job.model else ""
     # the adapter was put in place, without PEFT's wrapper; its loader looks for the names that the wrapper gives
-    named = {f"base_model.model.{name}": tensor for name, tensor in state.items()}
+    named = {f"base_model.model.{name}": tensor for name, tensor in sorted(state.items())}
     save_file(copy_to_host(named), folder / "adapter_model.safetensors")
     config.save_pretrained(str(folder))
     save_file(copy_to_host(prepared.rows.everything()), folder / ROWS_FILE)
