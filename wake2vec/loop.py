@@ -166,6 +166,9 @@ class Loop:
                 if not is_out_of_memory(error):
                     raise
                 message = str(error).splitlines()[0] if str(error) else type(error).__name__
+            except OutOfMemory:
+                self.leave_a_leaner_plan()
+                raise
             # outside the except block: the traceback would keep the tensors of the failed pass alive
             failure = self.shrink(failure, message)
         if result is not None:
@@ -185,6 +188,12 @@ class Loop:
             return "oom_after_defragmenting"
         self.put_into_effect(rung.plan)
         return "oom"
+
+    def leave_a_leaner_plan(self) -> None:
+        """For the process that goes on from the last checkpoint: the heartbeat's plan becomes the result's."""
+        rung = next_rung(self.progress.plan, "oom_in_optimizer", self.allowed)
+        if rung is not None:
+            self.pulse.beat(plan=rung.plan.to_dict())
 
     def put_into_effect(self, plan: Plan) -> None:
         placed = apply_plan(self.prepared.model, self.prepared.rows, plan, self.prepared.device)

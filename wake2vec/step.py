@@ -11,7 +11,7 @@ from torch import Tensor
 
 from wake2vec.data.blocks import Blocks
 from wake2vec.data.order import blocks_of_step
-from wake2vec.errors import Diverged
+from wake2vec.errors import Diverged, OutOfMemory
 from wake2vec.failpoints import failpoint
 from wake2vec.loss import IGNORE, blocked_cross_entropy
 from wake2vec.optim import Optimizer, clip_factor, gradient_norm
@@ -86,12 +86,20 @@ class Stepper:
             if not math.isfinite(total) or scale.value <= 1.0:
                 raise Diverged(f"step {step}: the loss is {total / tokens} and the gradient norm {norm}")
             scale.halve()
-        failpoint("step.update")
-        factor = clip_factor(norm, self._train.clip_norm) / scale.value
-        self._optimizer.step(lr, gradient_factor=factor)
+        self._update(lr, clip_factor(norm, self._train.clip_norm) / scale.value)
         failpoint("step.updated")
         scale.count_clean()
         return StepResult(loss=total / tokens, tokens=tokens, grad_norm=norm)
+
+    def _update(self, lr: float, factor: float) -> None:
+        try:
+            failpoint("step.update")
+            self._optimizer.step(lr, gradient_factor=factor)
+        except (RuntimeError, MemoryError) as error:
+            if is_out_of_memory(error):
+                # some weights may have moved already: only the last saved state is whole
+                raise OutOfMemory(f"the optimizer's update ran out of memory: {error}") from error
+            raise
 
     def _accumulate(self, step: int, plan: Plan, scale: LossScale, stop: Stop) -> tuple[float | None, int]:
         """Sum of nats over the step's targets, gradients left in place; None when a stop was asked for."""

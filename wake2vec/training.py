@@ -59,7 +59,7 @@ def start_loop(material: Material, prepared: Prepared, stop: Stop, pulse: Pulse,
         for line in report:
             say(line)
         if found is None:
-            return loop
+            return with_remembered_plan(loop)
         folder, manifest = found
         try:
             loop.restore(read_checkpoint(folder, manifest))
@@ -68,7 +68,14 @@ def start_loop(material: Material, prepared: Prepared, stop: Stop, pulse: Pulse,
             prepared = PHASES[order.job.phase].prepare(material)
             continue
         say(f"went on from {folder.name}")
-        return loop
+        return with_remembered_plan(loop)
+
+
+def with_remembered_plan(loop: Loop) -> Loop:
+    """What an earlier attempt learnt about this card outranks the plan in the checkpoint, which is another card's."""
+    if (remembered := Plan.from_dict(loop.material.order.plan)) is not None:
+        loop.progress.plan = remembered
+    return loop
 
 
 def starting_plan(material: Material) -> Plan:
