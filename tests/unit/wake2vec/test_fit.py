@@ -1,0 +1,136 @@
+"""Fitting a plan to a card: candidates, trials, memory, and what a job file fixes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from wake2vec.budget import CARDS, GIB, Job, budget
+from wake2vec.fit import Fitted, Trial, Wishes, candidates, fit, signature
+from wake2vec.plan import Plan
+from wake2vec.shapes import SHAPES
+
+T4 = CARDS["t4"]
+LIMIT = int(14.1 * GIB)
+QWEN = Job(
+    shape=SHAPES["Qwen/Qwen2.5-14B"], phase="p1", load="nf4", new_tokens=44_223, rows="shared", batch=16, seq_len=256
+)
+
+
+class PretendCard:
+    """Runs a plan by the budget: out of memory above the limit, and as fast as it is told."""
+
+    def __init__(self, job: Job, limit_bytes: int, favourite: str = "checkpoint") -> None:
+        self.job, self.limit, self.favourite = job, limit_bytes, favourite
+        self.tried: list[Plan] = []
+
+    def run(self, plan: Plan) -> Trial | None:
+        self.tried.append(plan)
+        peak = budget(self.job, plan).total
+        if peak > self.limit:
+            return None
+        speed = plan.micro_batch * (2.0 if plan.layers == self.favourite else 1.0)
+        return Trial(plan=plan, tokens_per_second=speed, peak_bytes=peak)
+
+
+def fitted(card: PretendCard, wishes: Wishes = Wishes(), **remembered: object) -> Fitted:  # noqa: B008
+    return fit(card.job, wishes, limit_bytes=card.limit, card=T4, remembered=remembered, run=card.run)
+
+
+def test_the_fastest_measured_plan_that_fits_is_taken() -> None:
+    for favourite in ("checkpoint", "offload", "lean"):
+        card = PretendCard(QWEN, LIMIT, favourite)
+
+        found = fitted(card)
+
+        assert found.reason == "measured"
+        assert found.plan == max(found.trials, key=lambda trial: trial.tokens_per_second).plan
+        assert budget(QWEN, found.plan).total <= LIMIT
+
+
+def test_trials_are_few_and_no_larger_plan_follows_one_that_failed() -> None:
+    card = PretendCard(QWEN, int(11 * GIB))
+
+    fitted(card)
+
+    assert len(card.tried) <= 8
+    for index, plan in enumerate(card.tried):
+        failed = [early for early in card.tried[:index] if budget(QWEN, early).total > card.limit]
+        assert not any(
+            early.layers == plan.layers and early.micro_batch <= plan.micro_batch and early.embedding == plan.embedding
+            for early in failed
+        )
+
+
+def test_a_plan_over_the_limit_is_not_taken_even_if_it_ran() -> None:
+    def run(plan: Plan) -> Trial:
+        return Trial(plan=plan, tokens_per_second=plan.micro_batch, peak_bytes=LIMIT + (plan.micro_batch > 2))
+
+    found = fit(QWEN, Wishes(), limit_bytes=LIMIT, card=T4, remembered={}, run=run)
+
+    assert found.plan.micro_batch <= 2
+
+
+def test_a_remembered_plan_starts_at_once() -> None:
+    card = PretendCard(QWEN, LIMIT)
+    plan = Plan(micro_batch=4, layers="offload")
+
+    assert fitted(card, **plan.to_dict()) == Fitted(plan=plan, reason="remembered")
+    assert card.tried == []
+
+
+def test_a_remembered_plan_that_the_job_file_now_contradicts_is_forgotten() -> None:
+    card = PretendCard(QWEN, LIMIT)
+    plan = Plan(micro_batch=4, layers="offload")
+
+    assert fitted(card, Wishes(micro_batch=2), **plan.to_dict()).plan.micro_batch == 2
+    assert fitted(card, Wishes(layers="lean"), **plan.to_dict()).plan.layers == "lean"
+
+
+def test_fixed_values_are_obeyed() -> None:
+    card = PretendCard(QWEN, LIMIT)
+
+    found = fitted(card, Wishes(micro_batch=8, layers="lean"))
+
+    assert found == Fitted(plan=Plan(micro_batch=8, layers="lean"), reason="fixed")
+    assert fitted(card, Wishes(micro_batch=4)).plan.micro_batch == 4
+    assert fitted(card, Wishes(layers="offload")).plan.layers == "offload"
+
+
+def test_a_card_on_which_nothing_fits_gets_the_leanest_plan() -> None:
+    found = fitted(PretendCard(QWEN, 1 * GIB))
+
+    assert found.reason == "leanest"
+    assert found.plan == Plan(micro_batch=1, layers="offload", embedding="host")
+
+
+def test_a_base_embedding_that_trains_stays_on_the_device() -> None:
+    plans = candidates(QWEN, Wishes(host_embedding=False), limit_bytes=LIMIT, card=T4)
+
+    assert plans
+    assert {plan.embedding for plan in plans} == {"device"}
+
+
+@pytest.mark.parametrize("batch", [1, 6, 7, 16, 48])
+def test_every_candidate_divides_the_batch(batch: int) -> None:
+    job = replace(QWEN, batch=batch)
+
+    assert all(batch % plan.micro_batch == 0 for plan in candidates(job, Wishes(), limit_bytes=LIMIT, card=T4))
+
+
+def test_a_cpu_is_not_measured() -> None:
+    def run(plan: Plan) -> Trial:
+        raise AssertionError(plan)
+
+    found = fit(QWEN, Wishes(), limit_bytes=None, card=T4, remembered={}, run=run)
+
+    assert found.reason == "cpu"
+    assert found.plan == Plan(micro_batch=2, layers="autograd")
+
+
+def test_plans_are_remembered_for_the_same_work_on_the_same_card_only() -> None:
+    assert signature(QWEN, "Tesla T4") == signature(replace(QWEN), "Tesla T4")
+    others = {signature(QWEN, "L4"), signature(replace(QWEN, seq_len=512), "Tesla T4")}
+    others |= {signature(replace(QWEN, rows="separate"), "Tesla T4"), signature(replace(QWEN, phase="p2"), "Tesla T4")}
+    assert len(others | {signature(QWEN, "Tesla T4")}) == 5
