@@ -69,9 +69,10 @@ def expected_weights(fingerprint, steps):
 class World:
     """Homes that share one store below `root`."""
 
-    def __init__(self, root, *, trainer=FAKE, **numbers):
+    def __init__(self, root, *, trainer=FAKE, url=None, **numbers):
         self.root = Path(root)
         self.store = self.root / "store"
+        self.url = url or f"dir:{self.store}"
         self.command = trainer
         self.numbers = QUICK | numbers
         self.daemons = []
@@ -85,7 +86,7 @@ class World:
         return home
 
     def settings(self, name="home"):
-        return read_settings(self.home(name), f"dir:{self.store}", {})
+        return read_settings(self.home(name), self.url, {})
 
     def add(self, spec, *, fingerprint=None, home="home", told=None):
         settings = self.settings(home)
@@ -111,7 +112,7 @@ class World:
 
     def start(self, home="home", *, until_empty=True, environment=None, told=None):
         """A daemon in a process of its own; its output goes to `<home>/out.txt`."""
-        command = [sys.executable, "-c", DRIVER, str(self.home(home)), f"dir:{self.store}", *(["-e"] * until_empty)]
+        command = [sys.executable, "-c", DRIVER, str(self.home(home)), self.url, *(["-e"] * until_empty)]
         variables = os.environ | {"FAKE_TRAINER": json.dumps(told or {})} | (environment or {})
         with open(self.root / home / "out.txt", "ab") as out:
             daemon = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out, env=variables, start_new_session=True)
