@@ -1,0 +1,76 @@
+"""The tiny job inside this process: orders, material and a prepared model, without a runner."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from runner.jobfile import read_job, resolve_inputs
+from tests.machine import JOBS, job_file
+from wake2vec.loop import Loop
+from wake2vec.material import Material, gather
+from wake2vec.phases.base import Prepared
+from wake2vec.phases.table import PHASES
+from wake2vec.plan import Plan
+from wake2vec.pulse import Pulse
+from wake2vec.rundir import RunDir, manifest_sha256, saved_steps
+from wake2vec.spec import Order, Source, fingerprint
+from wake2vec.stopping import Stop
+from wake2vec.training import start_loop
+
+QUICK = {"evaluate__max_windows": 4, "evaluate__samples": 0, "train__batch": 4, "data__seq_len": 32}
+
+
+def order_for(
+    folder: Path, *, of: str = "tiny_p1", name: str = "tiny", source: RunDir | None = None, **changes: Any
+) -> Order:
+    """An order for a changed copy of a tiny job, its inputs copied; `source` is the run that a P2 builds on."""
+    path = job_file(folder, name, of=of, **{**QUICK, **changes})
+    found = resolve_inputs(read_job(path), JOBS, str(path))
+    inputs = folder / "inputs"
+    inputs.mkdir(exist_ok=True)
+    for sha256, place in found.files.items():
+        if place.is_file():
+            shutil.copy(place, inputs / sha256)
+    run = RunDir(root=folder / "runs" / name)
+    run.root.mkdir(parents=True, exist_ok=True)
+    return Order(
+        job=found.job,
+        fingerprint=fingerprint(found.job, list(found.inputs)),
+        attempt=1,
+        inputs=list(found.inputs),
+        inputs_folder=str(inputs),
+        source=None if source is None else adopt(source, run),
+        gpu_lock=str(folder / "gpu0.lock"),
+    )
+
+
+def adopt(source: RunDir, run: RunDir) -> Source:
+    """Put the newest checkpoint of a P1 where its P2 looks for it, as the runner does."""
+    step = saved_steps(source)[0]
+    shutil.copytree(source.checkpoint(step), run.source / f"checkpoint-{step}")
+    shutil.copytree(source.vocab, run.source / "vocab")
+    return Source(job="p1", step=step, manifest_sha256=manifest_sha256(source.checkpoint(step)))
+
+
+def run_of(folder: Path, name: str = "tiny") -> RunDir:
+    return RunDir(root=folder / "runs" / name)
+
+
+def material_for(folder: Path, order: Order, name: str = "tiny") -> Material:
+    return gather(run_of(folder, name), order, lambda text: None)
+
+
+def prepared_for(material: Material) -> Prepared:
+    return PHASES[material.job.phase].prepare(material)
+
+
+def loop_for(material: Material, stop: Stop | None = None) -> Loop:
+    stop = stop or Stop()
+    pulse = Pulse(material.run, material.order.attempt)
+    return start_loop(material, prepared_for(material), stop, pulse, lambda text: None)
+
+
+def plan(micro_batch: int, block_splits: int = 1) -> Plan:
+    return Plan(micro_batch=micro_batch, layers="autograd", block_splits=block_splits)
