@@ -173,6 +173,69 @@ def kill(context: typer.Context, names: Names, as_json: Json = False) -> None:
 
 
 @app.command()
+def plan(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Job files.")],
+    gpu: Annotated[str, typer.Option(help="t4, p100, v100, l4, a100, a100-80g or h100.")] = "t4",
+    new_words: Annotated[
+        int | None, typer.Option("--new-words", metavar="N", min=0, help="Instead of counting the word list.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Foretell memory and time on a card, before either is spent."""
+    from runner.commands.plan import run
+
+    run(files, gpu=gpu, new_words=new_words, as_json=as_json)
+
+
+@app.command()
+def report(
+    context: typer.Context,
+    names: Names,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Default: in the run directory.")] = None,
+) -> None:
+    """Write one HTML page of a job, or of several side by side."""
+    from runner.commands.report import run
+
+    run(_settings(context), names, out)
+
+
+@app.command()
+def export(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="JOB", help="Name of the job.")],
+    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="A new folder.")],
+    merge: Annotated[bool, typer.Option("--merge", help="P2: write the adapters into the weights.")] = False,
+    adapter_only: Annotated[bool, typer.Option("--adapter-only", help="P2: for PEFT, no published weights.")] = False,
+    dtype: Annotated[str | None, typer.Option(help="Type of the weights; default: as published.")] = None,
+    step: Annotated[str, typer.Option(help="A checkpoint's step, best, or final.")] = "final",
+) -> None:
+    """Write the result as a Hugging Face folder that loads anywhere."""
+    from runner.commands.export import run
+
+    run(_settings(context), name, to, merge=merge, adapter_only=adapter_only, dtype=dtype, step=step)
+
+
+@app.command()
+def login(
+    context: typer.Context,
+    client: Annotated[Path, typer.Argument(metavar="CLIENT.json", help="OAuth client of type Desktop app.")],
+    paste: Annotated[bool, typer.Option("--paste", help="The browser is on another machine.")] = False,
+) -> None:
+    """Sign in to Google Drive, once."""
+    from runner.commands.login import run
+
+    run(_settings(context), client, paste=paste)
+
+
+@app.command()
+def doctor(context: typer.Context, as_json: Json = False) -> None:
+    """Try everything that a run needs here: home, libraries, card, store."""
+    from runner.commands.doctor import run
+
+    run(_settings(context), as_json=as_json)
+
+
+@app.command()
 def schema(
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write it there.")] = None,
     reference: Annotated[bool, typer.Option("--reference", help="Every key, for people (Markdown).")] = False,

@@ -17,7 +17,9 @@ MODELS = ["demo", "llama1b", "llama3b", "llama8b", "mistral", "phi", "qwen", "ti
 
 
 def test_there_is_a_p1_and_a_p2_for_every_model():
-    assert [path.stem for path in FILES] == sorted(f"{model}_{phase}" for model in MODELS for phase in ("p1", "p2"))
+    pairs = {f"{model}_{phase}" for model in MODELS for phase in ("p1", "p2")}
+
+    assert pairs <= {path.stem for path in FILES}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -25,7 +27,7 @@ def test_a_job_file_is_valid_and_every_line_says_why(path):
     job = read_job(path)
     lines = path.read_text("utf-8").splitlines()
 
-    assert job.phase == path.stem[-2:]
+    assert job.phase == (path.stem[-2:] if path.stem[-3:] in ("_p1", "_p2") else "command")
     assert lines[0] == "#:schema ./job.schema.json"
     assert [line for line in lines if re.match(r"\w+ = (?!\[$)", line) and " # " not in line] == []
     assert [line for line in lines if len(line) > 120] == []

@@ -1,0 +1,37 @@
+"""Run a part of the training core in a process of its own, because the command line never loads torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from runner.errors import RunnerError
+from runner.queue import jobs
+from runner.queue.database import open_queue
+from runner.settings import Settings
+from wake2vec.rundir import RunDir
+
+
+def run_module(module: str, words: Sequence[str | Path]) -> None:
+    """`python -m MODULE WORDS`, on this terminal; exits with its code when that is not 0."""
+    code = subprocess.call([sys.executable, "-m", module, *map(str, words)])
+    if code != 0:
+        sys.exit(code if code > 0 else 130 if code == -2 else 3)
+
+
+def run_folder(settings: Settings, name: str) -> RunDir:
+    """Where a job's run lies. Raises UnknownJob, or RunnerError when nothing of it is on this machine."""
+    queue = open_queue(settings.database)
+    try:
+        job = jobs.get_job(queue, name)
+    finally:
+        queue.close()
+    run = RunDir(root=settings.runs / name)
+    if not run.order.is_file():
+        remedy = (
+            "nothing has run yet" if not job.kept_step and not job.is_final else "`start` fetches it from the store"
+        )
+        raise RunnerError(f"{name}: {run.root} holds no run on this machine; {remedy}")
+    return run

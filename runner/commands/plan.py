@@ -1,0 +1,137 @@
+"""plan: memory and time of a job on a card, before either is spent."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from runner import figures
+from runner.errors import RunnerError
+from runner.forecast import Forecast, forecast, load_of
+from runner.jobfile import read_job
+from wake2vec.budget import CARDS
+from wake2vec.errors import Fault, OutOfMemory, SpecError
+from wake2vec.plan import Plan
+from wake2vec.shapes import SHAPES, ModelShape, known_shape, shape_of_config
+from wake2vec.spec import JobSpec
+
+SESSION_MINUTES = 100.0
+PARTS = {
+    "body": "frozen body",
+    "head": "published head",
+    "embedding": "published embedding",
+    "rows": "rows of new words",
+    "adapters": "adapters",
+    "gradients": "gradients",
+    "optimizer": "optimizer state",
+    "kept": "kept for the backward pass",
+    "working": "work in progress",
+}
+
+
+def run(files: Sequence[Path], *, gpu: str, new_words: int | None, as_json: bool) -> None:
+    """Raises SpecError, RunnerError for an unknown card or shape, OutOfMemory when a job fits no way."""
+    card = CARDS.get(gpu.lower())
+    if card is None:
+        raise RunnerError(f"--gpu {gpu}: not known; known are {', '.join(CARDS)}")
+    found: list[tuple[JobSpec, Forecast, int]] = []
+    for file in files:
+        spec = read_job(file)
+        if spec.phase == "command":
+            raise SpecError(str(file), [Fault(key="phase", problem="nothing can be foretold of a program of your own")])
+        words = new_words if new_words is not None else count_words(spec, file)
+        found.append((spec, forecast(spec, load_of(spec, shape_of(spec, file), words), card), words))
+    if as_json:
+        print(json.dumps([_as_json(spec, one, words) for spec, one, words in found], indent=1))
+    else:
+        for spec, one, words in found:
+            _show(spec, one, words)
+    if misfits := [spec.name for spec, one, _ in found if not one.fits]:
+        remedy = 'try a larger --gpu, load = "nf4" or a smaller seq_len'
+        raise OutOfMemory(f"{', '.join(misfits)}: no plan fits a {card.name.upper()}; {remedy}")
+
+
+def shape_of(spec: JobSpec, file: Path) -> ModelShape:
+    assert spec.model is not None
+    base = spec.model.base
+    if (shape := known_shape(base)) is not None:
+        return shape
+    config = file.parent / Path(base).expanduser() / "config.json"
+    try:
+        return shape_of_config(base, json.loads(config.read_text("utf-8")))
+    except (OSError, ValueError, KeyError) as error:
+        problem = (
+            f"the shape of {base} is not known here; known are {', '.join(SHAPES)}, and folders with a config.json"
+        )
+        raise SpecError(str(file), [Fault(key="model.base", problem=problem)]) from error
+
+
+def count_words(spec: JobSpec, file: Path) -> int:
+    """Lines of the word list: the most that can be added. P2 asks the file of the P1 that it follows."""
+    if spec.vocab is None:
+        source = file.parent / f"{spec.after}.toml"
+        if not source.is_file():
+            raise SpecError(str(file), [Fault(key="after", problem=f"{source} is not there; say --new-words N")])
+        return count_words(read_job(source), source)
+    path = file.parent / Path(spec.vocab.lexicon).expanduser()
+    try:
+        return len({line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()})
+    except (OSError, ValueError) as error:
+        problem = f"{path}: cannot be read; say --new-words N"
+        raise SpecError(str(file), [Fault(key="vocab.lexicon", problem=problem)]) from error
+
+
+def _as_json(spec: JobSpec, one: Forecast, words: int) -> dict[str, Any]:
+    return {
+        "name": spec.name,
+        "gpu": one.card.name,
+        "new_words": words,
+        "fits": one.fits,
+        "needed_gib": round(one.needed_gib, 3),
+        "card_gib": one.card.memory_gib,
+        "parts_bytes": asdict(one.parts),
+        "plan": one.plan.to_dict(),
+        "step_seconds_at_least": round(one.step_seconds, 3),
+        "steps": one.steps,
+        "hours_at_least": None if one.hours is None else round(one.hours, 3),
+    }
+
+
+def _show(spec: JobSpec, one: Forecast, words: int) -> None:
+    assert spec.model is not None
+    console = Console(highlight=False)
+    console.print(
+        f"{spec.name}: {spec.phase.upper()} of {spec.model.base} with up to {words:,} new words", style="bold"
+    )
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for name, words_for_it in PARTS.items():
+        if size := getattr(one.parts, name):
+            table.add_row(words_for_it, figures.size(size))
+    table.add_row("CUDA and fragmentation", figures.size(one.card.overhead_gib * 2**30))
+    table.add_row("[bold]all together[/]", f"[bold]{one.needed_gib:.2f} GiB[/]")
+    console.print(table)
+    style = "green" if one.fits else "bold red"
+    said = "fits" if one.fits else "does not fit"
+    console.print(
+        f"{said} a {one.card.name.upper()} with {one.card.memory_gib:.2f} GiB: {_plan(one.plan)}", style=style
+    )
+    time = f"at least {one.step_seconds:.2g} s a step"
+    if one.hours is not None and one.steps is not None:
+        sessions = max(1, math.ceil(one.hours * 60 / SESSION_MINUTES))
+        time += f", {figures.hours(one.hours * 3600)} for {one.steps:,} steps"
+        time += f": {sessions} session{'s' if sessions != 1 else ''} of {SESSION_MINUTES:.0f} min"
+    console.print(f"{time}\n")
+
+
+def _plan(plan: Plan) -> str:
+    text = str(plan)
+    return text + " (a shorter context)" if plan.block_splits > 1 else text

@@ -1,0 +1,88 @@
+"""What a job will need of a card before either is spent: the fastest plan that fits, its memory and its time. Pure."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from wake2vec.budget import GIB, Budget, Card, budget, work
+from wake2vec.budget import Job as Load
+from wake2vec.plan import Plan, micro_batches
+from wake2vec.shapes import ModelShape
+from wake2vec.spec import JobSpec
+
+CONTEXT_SPLITS = (1, 2, 4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """One way to run a job on a card. Times are floors: no overlap is counted, and nothing but the work itself."""
+
+    plan: Plan
+    parts: Budget
+    card: Card
+    step_seconds: float
+    steps: int | None
+
+    @property
+    def needed_gib(self) -> float:
+        return self.parts.total / GIB + self.card.overhead_gib
+
+    @property
+    def fits(self) -> bool:
+        return self.needed_gib <= self.card.memory_gib
+
+    @property
+    def hours(self) -> float | None:
+        return None if self.steps is None else self.steps * self.step_seconds / 3600
+
+
+def load_of(spec: JobSpec, shape: ModelShape, new_words: int) -> Load:
+    """The job as the budget wants it: what `auto` means on a GPU is resolved."""
+    assert spec.model is not None
+    assert spec.data is not None
+    assert spec.train is not None
+    asked = spec.vocab.rows if spec.vocab is not None else "auto"
+    tied_or_not = "shared" if shape.tied else "separate"
+    return Load(
+        shape=shape,
+        phase="p1" if spec.phase == "p1" else "p2",
+        load="nf4" if spec.model.load == "auto" else spec.model.load,
+        new_tokens=new_words,
+        rows=tied_or_not if asked == "auto" else asked,  # type: ignore[arg-type]
+        batch=spec.train.batch,
+        seq_len=spec.data.seq_len,
+        optimizer=spec.train.optimizer,
+        rank=spec.lora_or_default.r,
+        targets=tuple(spec.lora_or_default.targets),
+    )
+
+
+def forecast(spec: JobSpec, load: Load, card: Card) -> Forecast:
+    """The fastest plan that fits and leaves the context whole; else the one that needs least."""
+    assert spec.train is not None
+    found = [
+        Forecast(
+            plan=plan,
+            parts=budget(load, plan),
+            card=card,
+            step_seconds=work(load, plan).seconds(card.half_tflops, card.bandwidth_gbs),
+            steps=spec.train.steps,
+        )
+        for plan in _candidates(spec, load)
+    ]
+    fitting = [one for one in found if one.fits]
+    if not fitting:
+        return min(found, key=lambda one: one.needed_gib)
+    return min(fitting, key=lambda one: (one.plan.block_splits, one.step_seconds, one.needed_gib))
+
+
+def _candidates(spec: JobSpec, load: Load) -> Iterator[Plan]:
+    assert spec.train is not None
+    asked, path = spec.train.micro_batch, spec.train.layers
+    sizes = micro_batches(load.batch) if asked == "auto" else [asked]
+    layers = ("lean", "checkpoint", "offload") if path == "auto" else (path,)
+    splits = CONTEXT_SPLITS if spec.train.allow_shorter_context else (1,)
+    for size, layer, place, split in itertools.product(sizes, layers, ("device", "host"), splits):
+        yield Plan(micro_batch=size, layers=layer, embedding=place, block_splits=split)  # type: ignore[arg-type]

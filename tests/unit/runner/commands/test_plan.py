@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from runner.commands.plan import run
+from runner.errors import RunnerError
+from tests.unit.runner.folders import write_jobs
+from tests.unit.test_jobs import JOBS
+from wake2vec.errors import OutOfMemory, SpecError
+
+CONFIG = {
+    "model_type": "llama", "num_hidden_layers": 2, "hidden_size": 64, "intermediate_size": 128,
+    "num_attention_heads": 4, "vocab_size": 512, "tie_word_embeddings": True,
+}  # fmt: skip
+
+
+def test_memory_and_time_are_told_part_by_part(capsys):
+    run([JOBS / "qwen_p1.toml"], gpu="t4", new_words=44_223, as_json=False)
+
+    said = capsys.readouterr().out
+    assert "qwen_p1: P1 of Qwen/Qwen2.5-14B with up to 44,223 new words" in said
+    assert "frozen body" in said
+    assert "fits a T4 with 14.56 GiB" in said
+    assert "for 1,300 steps" in said
+
+
+def test_json_adds_up(capsys):
+    run([JOBS / "qwen_p1.toml", JOBS / "qwen_p2.toml"], gpu="T4", new_words=44_223, as_json=True)
+
+    p1, p2 = json.loads(capsys.readouterr().out)
+    assert p1["fits"]
+    assert p1["needed_gib"] == pytest.approx(sum(p1["parts_bytes"].values()) / 2**30 + 0.45, abs=1e-2)
+    assert (p1["parts_bytes"]["adapters"], p2["parts_bytes"]["adapters"] > 0) == (0, True)
+
+
+def test_a_model_folder_is_measured_by_its_config_and_the_words_by_the_list(tmp_path, capsys):
+    write_jobs(tmp_path)
+    (tmp_path / "model" / "config.json").write_text(json.dumps(CONFIG))
+    (tmp_path / "words.txt").write_text("riverrun\nwassaily\n\nriverrun\n")
+
+    run([tmp_path / "a_p1.toml", tmp_path / "a_p2.toml"], gpu="t4", new_words=None, as_json=True)
+
+    assert [one["new_words"] for one in json.loads(capsys.readouterr().out)] == [2, 2]
+
+
+def test_a_job_that_fits_no_way_ends_with_its_name(capsys):
+    with pytest.raises(OutOfMemory, match="qwen_p1: no plan fits a T4"):
+        run([JOBS / "qwen_p1.toml"], gpu="t4", new_words=1_000_000, as_json=False)
+
+    assert "does not fit" in capsys.readouterr().out
+
+
+def test_an_unknown_card_shape_or_list_is_named(tmp_path):
+    write_jobs(tmp_path)
+
+    with pytest.raises(RunnerError, match="--gpu t5: not known; known are t4"):
+        run([JOBS / "qwen_p1.toml"], gpu="t5", new_words=1, as_json=False)
+    with pytest.raises(SpecError, match="the shape of model is not known"):
+        run([tmp_path / "a_p1.toml"], gpu="t4", new_words=1, as_json=False)
+    (tmp_path / "words.txt").unlink()
+    with pytest.raises(SpecError, match=r"words\.txt: cannot be read; say --new-words N"):
+        run([tmp_path / "a_p1.toml"], gpu="t4", new_words=None, as_json=False)

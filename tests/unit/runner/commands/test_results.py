@@ -1,0 +1,62 @@
+"""report, export: what they refuse before they start the training core, and what it is given."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from runner.commands import export, report
+from runner.errors import RunnerError, UnknownJob
+from runner.queue import attempts, jobs
+from runner.queue.database import open_queue
+from runner.settings import read_settings
+from tests.unit.runner.conftest import CORPUS, job_spec
+from wake2vec.rundir import RunDir, write_json
+
+
+@pytest.fixture
+def settings(tmp_path):
+    settings = read_settings(tmp_path / "home", None, {})
+    queue = open_queue(settings.database)
+    jobs.add_job(queue, job_spec("a"), [CORPUS], "a", 1.0)
+    session = attempts.open_session(queue, machine="m", platform="plain", gpu="", started_at=1.0, now=1.0)
+    attempts.claim(queue, "a", session=session.id, gpu=0, first_step=0, now=2.0)
+    queue.close()
+    return settings
+
+
+def _export(settings, name, to):
+    export.run(settings, name, to, merge=False, adapter_only=False, dtype=None, step="final")
+
+
+def test_a_job_that_never_ran_here_is_refused(settings, tmp_path):
+    with pytest.raises(RunnerError, match=r"a: .*runs/a holds no run on this machine; nothing has run yet"):
+        _export(settings, "a", tmp_path / "out")
+    with pytest.raises(RunnerError, match="holds no run"):
+        report.run(settings, ["a"], None)
+
+
+def test_an_unknown_job_is_refused(settings, tmp_path):
+    with pytest.raises(UnknownJob):
+        _export(settings, "nix", tmp_path / "out")
+
+
+def test_a_report_of_a_job_that_has_only_begun_is_a_page(settings):
+    run = RunDir(root=settings.runs / "a")
+    write_json(run.order, {"job": json.loads(job_spec("a").model_dump_json())})
+
+    report.run(settings, ["a"], None)
+
+    assert "<html" in (run.root / "report.html").read_text("utf-8")
+    assert not list(settings.home.glob("*.html"))
+
+
+def test_an_export_that_fails_ends_with_its_code(settings, tmp_path):
+    write_json(RunDir(root=settings.runs / "a").order, {"no": "order"})
+
+    with pytest.raises(SystemExit) as caught:
+        _export(settings, "a", tmp_path / "out")
+
+    assert caught.value.code not in (0, None)
+    assert not (tmp_path / "out").exists()
