@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -34,6 +35,7 @@ class DriveStore:
         self._journal = journal
         self._throttle = throttle
         self._ids: deque[str] = deque()
+        self._lock = threading.Lock()
 
     @property
     def properties(self) -> Properties:
@@ -49,11 +51,14 @@ class DriveStore:
     def new_ids(self, names: Sequence[str]) -> list[str]:
         for name in names:
             shown(name)
-        if len(self._ids) < len(names):
-            wanted = max(IDS_AT_ONCE, len(names))
-            found = self._api.call("make ids", lambda drive: drive.files.generateIds(maxResults=wanted, space="drive"))
-            self._ids.extend(found["ids"])
-        return [self._ids.popleft() for _ in names]
+        with self._lock:
+            if len(self._ids) < len(names):
+                wanted = max(IDS_AT_ONCE, len(names))
+                found = self._api.call(
+                    "make ids", lambda drive: drive.files.generateIds(maxResults=wanted, space="drive")
+                )
+                self._ids.extend(found["ids"])
+            return [self._ids.popleft() for _ in names]
 
     def put(self, path: Path, *, id: str, name: str, digest: FileDigest, progress: Progress | None = None) -> None:
         body = {**self._describe(id, name, "object"), "mimeType": "application/octet-stream"}

@@ -20,6 +20,11 @@ def take_ids(store: Store, place: Path, names: Mapping[str, str]) -> dict[str, s
     return {key: known[key] for key in names}
 
 
+def set_aside(folder: Path) -> set[str]:
+    """Every id that some unfinished upload of this home has set aside."""
+    return {id for place in folder.glob("*.json") for id in _read(place).values()}
+
+
 def drop_id(place: Path, key: str) -> None:
     """Forget an id that turned out to be unusable."""
     known = _read(place)

@@ -10,10 +10,11 @@ from typing import Any
 
 from runner.errors import Damaged, NotStored
 from runner.store import journal as journals
-from runner.store.base import Progress, Store
+from runner.store.base import Progress, Stat, Store
 from runner.store.log import Log
 from runner.store.names import safe_path
-from runner.store.records import Record, commits
+from runner.store.records import Record, commits, stored_ids
+from runner.store.space import orphans
 from wake2vec.rundir import MANIFEST, FileDigest, digest_file, sync_directory, verify_checkpoint
 
 
@@ -144,6 +145,15 @@ def fetch_files(
             store.get(file.id, paths[name], digest=file.digest, progress=shifted(progress, done))
         done += file.size
     return paths
+
+
+def sweep(store: Store, log: Log, *, journal: Path, now: float) -> list[Stat]:
+    """Delete what killed uploads left among a job's checkpoints, and return it. For the holder of the lease only."""
+    named = stored_ids(log.records) | journals.set_aside(journal)
+    found = orphans(store.find(f"{log.name}/checkpoints"), named, now=now)
+    for stat in found:
+        store.delete(stat.id)
+    return found
 
 
 def committed(records: Sequence[Record], manifest_sha256: str) -> Record | None:

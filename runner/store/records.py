@@ -12,7 +12,6 @@ from runner.errors import Damaged
 Kind = Literal["ROOT", "JOB", "GENESIS", "LEASE", "COMMIT", "REGIME", "RELEASE", "DONE"]
 FORMAT = 1
 CARRY_EVERY = 32  # a record with this many before it carries what still matters, so that a reader may start there
-KEPT_COMMITS = 8  # rolling ones that a carrying record keeps; the retention keeps fewer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +97,13 @@ def stored_ids(records: Sequence[Record]) -> set[str]:
     return set(_ids([record.payload for record in records]))
 
 
+def condense(records: Sequence[Record]) -> list[Record]:
+    """What a later reader still needs: everything but leases that are over. A COMMIT may always be the best one."""
+    needed = {record.seq for record in records if record.kind not in ("LEASE", "RELEASE")}
+    needed |= {record.seq for record in (lease(records), _last_of_lease(records)) if record is not None}
+    return [record for record in records if record.seq in needed]
+
+
 def _last_of_lease(records: Sequence[Record]) -> Record | None:
     return next((record for record in reversed(records) if record.kind in ("LEASE", "RELEASE")), None)
 
@@ -109,13 +115,3 @@ def _ids(value: Any) -> list[str]:
     if isinstance(value, list):
         return [id for item in value for id in _ids(item)]
     return []
-
-
-def condense(records: Sequence[Record]) -> list[Record]:
-    """What a later reader still needs: genesis, regimes, the lease in force, and the commits that may still live."""
-    found = commits(records)
-    kept = {record.seq for record in found[-KEPT_COMMITS:]}
-    kept |= {record.seq for record in found if record.payload.get("kind") != "rolling"}
-    kept |= {record.seq for record in records if record.kind not in ("COMMIT", "LEASE", "RELEASE")}
-    kept |= {record.seq for record in (lease(records), _last_of_lease(records)) if record is not None}
-    return [record for record in records if record.seq in kept]

@@ -133,12 +133,10 @@ def test_a_reader_may_start_at_a_carrying_record(store: Store) -> None:
     beat, _ = read_beat(log)
     assert beat is not None
 
+    store.delete(log.records[5].next_id)  # a reader from the start would end there
     short = Log.open(store, log.first_id, holder="b", hint=beat.carrying_id)
-    whole = Log.open(store, log.first_id, holder="b")
 
-    assert short.records[-1] == whole.records[-1]
-    assert short.records[0] == whole.records[0]
-    assert len(short.records) < len(whole.records) / 2
+    assert short.records == log.records
 
 
 def test_a_job_is_opened_where_its_head_says(store: Store) -> None:
@@ -147,11 +145,9 @@ def test_a_job_is_opened_where_its_head_says(store: Store) -> None:
     for number in range(CARRY_EVERY * 2):
         log.append("COMMIT", {"step": number, "kind": "rolling", "manifest": {"sha256": str(number)}}, epoch=1)
     lease.beat()
+    store.delete(log.records[5].next_id)  # a reader from the start would end there
 
-    opened = job(store, "b")
-
-    assert opened.records[-1] == log.records[-1]
-    assert len(opened.records) < CARRY_EVERY * 2
+    assert job(store, "b").records == log.records
 
 
 def test_a_wrong_hint_costs_only_time(store: Store) -> None:

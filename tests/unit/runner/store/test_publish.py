@@ -19,6 +19,7 @@ from runner.store.publish import (
     forget,
     publish_checkpoint,
     publish_files,
+    sweep,
 )
 from runner.store.records import Record, commits
 from runner.store.root import add_job, open_root
@@ -178,6 +179,28 @@ def test_another_checkpoint_in_the_way_is_left_alone(store: DirectoryStore, tmp_
         fetch_checkpoint(store, record, tmp_path / "new")
 
     assert (other / "state.json").read_bytes() == before
+
+
+def test_only_what_no_upload_will_ever_need_is_swept(tmp_path: Path) -> None:
+    store = Leaky(tmp_path / "store")
+    store.fails = {}
+    log, _ = begun(store)
+    published(store, log, checkpoint(tmp_path / "run", 200), tmp_path)
+    lost = checkpoint(tmp_path / "run", 300)
+    store.fails = {store.puts + 3: False}
+    with pytest.raises(StoreBusy):
+        publish_checkpoint(store, log, lost, epoch=1, kind="rolling", journal=tmp_path / "another home")
+    waiting = checkpoint(tmp_path / "run", 400)
+    store.fails = {store.puts + 3: False}
+    with pytest.raises(StoreBusy):
+        published(store, log, waiting, tmp_path)
+    before = objects(store)
+
+    assert sweep(store, log, journal=tmp_path / "transfers", now=time.time()) == []
+    swept = [stat.id for stat in sweep(store, log, journal=tmp_path / "transfers", now=time.time() + 4000)]
+
+    assert swept == [id for id in before if "checkpoint-300" in id]
+    assert objects(store) == [id for id in before if "checkpoint-300" not in id]
 
 
 def test_files_go_out_and_come_back_once_each(store: DirectoryStore, tmp_path: Path) -> None:
