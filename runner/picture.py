@@ -116,11 +116,11 @@ def _kept(checkpoints: Sequence[Checkpoint], beat: Heartbeat | None) -> tuple[in
 
 
 def _trained(job: Job, moment: Moment, around: Surroundings, saved: int) -> int:
-    """Steps done. Where no trainer is alive, what was not saved is gone, whatever the ledger still says."""
-    if job.name not in around.trainers:
-        return saved
+    """Steps done. Where no trainer has begun, what was not saved is gone, whatever the ledger still says."""
     beat = around.heartbeats.get(job.name)
-    return beat.step if beat is not None else moment.trained.get(job.name, 0)
+    if job.name not in around.trainers or beat is None or beat.state in ("loading", "fitting"):
+        return saved
+    return beat.step
 
 
 def _evaluation(one: Evaluation | None) -> EvaluationPart | None:

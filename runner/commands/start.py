@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from runner.daemon import Wanted, run_daemon
+from runner.daemon import Wanted, check_home, run_daemon
 from runner.settings import Settings
+from runner.store.open import open_store
+from runner.teller import Teller
+from runner.vram import read_cards
 
 
 def run(settings: Settings, wanted: Wanted) -> None:
@@ -18,9 +22,22 @@ def run(settings: Settings, wanted: Wanted) -> None:
         print(line, flush=True)  # a notebook cell shows it at once
 
     say(f"home {settings.home}, store {settings.store_url}; Ctrl-C saves and stops")
-    with ringing(settings, os.environ.get("WAKE2VEC_NOTIFY", ""), say):
+    check_home(settings.home, allow_network=wanted.allow_network_home)
+    with telling(settings), ringing(settings, os.environ.get("WAKE2VEC_NOTIFY", ""), say):
         code = run_daemon(settings, wanted, say)
     sys.exit(code)
+
+
+@contextmanager
+def telling(settings: Settings) -> Iterator[None]:
+    """Keep the note for the screen fresh while the daemon works."""
+    store = open_store(settings.store_url, settings.home)
+    teller = Teller(settings.home, store, read_cards=read_cards, clock=time.time)
+    teller.start()
+    try:
+        yield
+    finally:
+        teller.close()
 
 
 @contextmanager

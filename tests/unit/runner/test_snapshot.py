@@ -61,6 +61,15 @@ def test_without_a_trainer_only_what_was_saved_counts_as_trained():
     assert (one.trained, one.saved) == (104, 104)
 
 
+def test_a_trainer_that_still_loads_stands_where_it_will_go_on():
+    loading = heartbeat(0, state="loading", saved_step=None)
+
+    picture = _picture(around=running_surroundings(heartbeats={"a": loading}))
+
+    assert picture.jobs[0].trained == 104
+    assert picture.details[0].next_evaluation == 200
+
+
 def test_a_quarantined_checkpoint_counts_for_nothing():
     moment = running_moment(checkpoints={"a": [checkpoint(60), checkpoint(100, quarantined=True)]})
 
