@@ -39,7 +39,7 @@ def protocols() -> list[Protocol]:
     trainer: Any = import_module("tests.faults.protocols_trainer")
     queue: Any = import_module("tests.faults.protocols_queue")
     control: Any = import_module("tests.faults.protocols_control")
-    budget: Any = runner.budget
+    budget: Any = import_module("tests.faults.protocols_store").budget
     return [
         Protocol(
             name="trainer killed",

@@ -101,6 +101,7 @@ def resolve_inputs(job: JobSpec, base_dir: Path, place: str) -> Resolved:
         files[item.sha256] = path
     if job.data is not None and not faults and (fault := _too_short(job, inputs)):
         faults.append(fault)
+    job = _resolve_command(job, base_dir)
     try:
         job, folder = _resolve_model(job, base_dir)
         inputs += [folder] if folder else []
@@ -183,6 +184,18 @@ def _resolve_model(job: JobSpec, base_dir: Path) -> tuple[JobSpec, InputFile | N
     path = path.resolve()
     model = job.model.model_copy(update={"base": str(path)})
     return job.model_copy(update={"model": model}), digest_model(path, with_code=model.trust_remote_code)
+
+
+def _resolve_command(job: JobSpec, base_dir: Path) -> JobSpec:
+    """Words of a command that name something beside the job file become absolute: it may run from anywhere."""
+    if job.command is None:
+        return job
+    places = [base_dir / word for word in job.command]
+    named = [
+        str(place.absolute()) if "{" not in word and "/" in word and place.exists() else word
+        for word, place in zip(job.command, places, strict=True)
+    ]
+    return job.model_copy(update={"command": named})
 
 
 def _os_problem(path: Path, error: OSError) -> str:

@@ -16,6 +16,7 @@ from runner.joblog import open_log
 from wake2vec.failpoints import failpoint
 from wake2vec.rundir import RunDir, read_lock
 
+FOREIGN = [sys.executable, "-m", "runner.foreign"]  # any other training command, in the same clothes
 GPU_BUSY_EXIT = 14  # the trainer found its card taken; see wake2vec.errors.GpuBusy
 
 
@@ -39,12 +40,13 @@ class Launcher:
     def lock(self, gpu: int) -> Path:
         return self._locks / f"gpu{gpu}.lock"
 
-    def start(self, run: RunDir, attempt: int, environment: Mapping[str, str]) -> int:
+    def start(self, run: RunDir, attempt: int, environment: Mapping[str, str], phase: str = "") -> int:
         """Start a trainer in its own session, out of reach of a Ctrl-C at the daemon; returns its pid."""
+        command = FOREIGN if phase == "command" else self._command
         failpoint("launcher.start")
         with open_log(run.log, attempt, time.time()) as log:
             child = subprocess.Popen(
-                [*self._command, str(run.root)],
+                [*command, str(run.root)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

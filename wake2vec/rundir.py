@@ -20,6 +20,7 @@ from wake2vec.errors import CheckpointCorrupt, GpuBusy
 
 Outcome = Literal["completed", "yielded", "oom", "diverged", "failed"]
 CHECKPOINT_FILES = ("trainable.safetensors", "optimizer.safetensors", "state.json")
+ARCHIVE_FILES = ("archive.tar", "state.json")  # of a foreign command: its own checkpoint folder, packed
 MANIFEST = "manifest.json"
 
 
@@ -155,7 +156,7 @@ class Manifest:
         except (KeyError, TypeError, AttributeError) as error:
             raise CheckpointCorrupt(place, f"the manifest is not one: {error}") from error
         for name in manifest.files:
-            if name not in CHECKPOINT_FILES:  # names from a store must not leave the directory
+            if name not in (*CHECKPOINT_FILES, *ARCHIVE_FILES):  # names from a store must not leave the directory
                 raise CheckpointCorrupt(place, f"the manifest names a foreign file {name!r}")
         return manifest
 
@@ -257,7 +258,8 @@ def verify_checkpoint(folder: Path, fingerprint: str | None = None) -> Manifest:
     manifest = read_manifest(folder)
     if fingerprint is not None and manifest.fingerprint != fingerprint:
         raise CheckpointCorrupt(folder, "belongs to a job with other inputs or settings")
-    if missing := set(CHECKPOINT_FILES) - set(manifest.files):
+    needed = ARCHIVE_FILES if ARCHIVE_FILES[0] in manifest.files else CHECKPOINT_FILES
+    if missing := set(needed) - set(manifest.files):
         raise CheckpointCorrupt(folder, f"the manifest does not list {', '.join(sorted(missing))}")
     for name, expected in manifest.files.items():
         path = folder / name

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from runner.queue import attempts
-from tests.faults.protocols_store import budget
 from tests.faults.world import World, expected_weights, fake_spec, wait_until
 from wake2vec.failpoints import VARIABLE
 

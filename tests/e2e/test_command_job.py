@@ -1,0 +1,46 @@
+"""A plain Hugging Face Trainer script under the queue: cut, uploaded, brought back on another machine, finished."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+from runner.queue import attempts, checkpoints
+from runner.queue.database import open_queue
+from tests.machine import JOBS, Machine
+
+JOB = "command_hf"
+
+
+def durable_step(machine: Machine) -> int:
+    queue = open_queue(machine.home / "runner.db")
+    try:
+        return checkpoints.durable_step(queue, JOB) or 0
+    finally:
+        queue.close()
+
+
+def test_a_foreign_script_is_resumed_on_another_machine_and_keeps_its_result(tmp_path: Path) -> None:
+    first = Machine(home=tmp_path / "first", store=tmp_path / "store")
+    first.run("enqueue", str(JOBS / "command_hf.toml"))
+    first.start()
+    give_up = time.monotonic() + 240
+    while durable_step(first) < 5 and time.monotonic() < give_up:
+        time.sleep(0.05)
+    first.power_cut()
+    reached = durable_step(first)
+    second = Machine(home=tmp_path / "second", store=tmp_path / "store")
+    second.start("--until-empty", "--take-over")
+    second.finish()
+
+    run = second.run_dir(JOB)
+    queue = open_queue(second.home / "runner.db")
+    lives = attempts.list_attempts(queue, JOB)
+    queue.close()
+    state = json.loads((run.root / "foreign" / "checkpoint-30" / "trainer_state.json").read_text())
+    assert reached >= 5
+    assert lives[0].first_step >= reached
+    assert state["global_step"] == 30
+    assert [row["step"] for row in state["log_history"] if "loss" in row] == list(range(1, 31))
+    assert (run.final / "model" / "model.safetensors").is_file()
