@@ -1,0 +1,203 @@
+"""One attempt inside this process: resume, fall back, refuse, export."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.tiny import adopt, loop_for, material_for, order_for, run_of
+from wake2vec.checkpoint import copy_to_host
+from wake2vec.errors import CheckpointCorrupt, InputError, ModelError
+from wake2vec.loop import Loop, warmup_steps
+from wake2vec.material import total_steps
+from wake2vec.model import check_parity
+from wake2vec.rundir import MANIFEST, RunDir, digest_file, read_json, saved_steps, write_json
+from wake2vec.spec import Order
+from wake2vec.stopping import Stop
+
+
+def nothing() -> None:
+    return None
+
+
+def end(loop: Loop) -> dict[str, Any]:
+    """Everything that must be the same bits."""
+    measured = [
+        {key: value for key, value in row.items() if key not in ("seconds", "attempt")}
+        for row in loop.progress.rows
+        if row["kind"] != "event"
+    ]
+    tensors = copy_to_host(loop.prepared.tensors) | copy_to_host(loop.optimizer.state_tensors())
+    return {"rows": measured, **{name: tensor.numpy().tobytes() for name, tensor in tensors.items()}}
+
+
+def test_a_loop_that_was_stopped_and_resumed_ends_in_the_same_bits(tmp_path: Path) -> None:
+    order = order_for(tmp_path, train__steps=6, checkpoint__every_steps=2, evaluate__every_steps=3)
+    uncut = loop_for(material_for(tmp_path, order, "uncut"))
+    uncut.run_to_end(nothing)
+    stop = Stop()
+    material = material_for(tmp_path, order)
+    first = loop_for(material, stop)
+    first.stepper.run = asking_after(first, stop, steps=4)  # type: ignore[method-assign]
+
+    assert first.run_to_end(nothing).outcome == "yielded"
+    second = loop_for(material)
+    assert second.progress.step == 4
+    assert second.run_to_end(nothing).outcome == "completed"
+
+    assert end(second) == end(uncut)
+
+
+def asking_after(loop: Loop, stop: Stop, steps: int) -> Any:
+    """The stepper, but a stop is asked for when so many steps are complete."""
+    take = loop.stepper.run
+
+    def run(step: int, **options: Any) -> Any:
+        result = take(step, **options)
+        if step + 1 == steps:
+            stop.ask("for this test")
+        return result
+
+    return run
+
+
+def trained(folder: Path, **changes: Any) -> tuple[Order, RunDir]:
+    order = order_for(folder, train__steps=4, checkpoint__every_steps=2, evaluate__every_steps=4, **changes)
+    loop_for(material_for(folder, order)).run_to_end(nothing)
+    assert saved_steps(run_of(folder)) == [4, 2]
+    return order, run_of(folder)
+
+
+def test_a_flipped_bit_sends_the_attempt_back_to_the_checkpoint_before(tmp_path: Path) -> None:
+    order, run = trained(tmp_path)
+    path = run.checkpoint(4) / "trainable.safetensors"
+    body = bytearray(path.read_bytes())
+    body[-3] ^= 4
+    path.write_bytes(body)
+
+    loop = loop_for(material_for(tmp_path, order))
+
+    assert loop.progress.step == 2
+    assert saved_steps(run) == [2]
+
+
+def test_a_checkpoint_that_verifies_but_computes_something_else_is_set_aside(tmp_path: Path) -> None:
+    order, run = trained(tmp_path)
+    folder = run.checkpoint(4)
+    tensors = load_file(folder / "trainable.safetensors")
+    save_file({name: tensor * 5 for name, tensor in tensors.items()}, folder / "trainable.safetensors")
+    manifest = read_json(folder / MANIFEST)
+    digest = digest_file(folder / "trainable.safetensors")
+    manifest["files"]["trainable.safetensors"] = vars(digest)
+    write_json(folder / MANIFEST, manifest)
+
+    loop = loop_for(material_for(tmp_path, order))
+
+    assert loop.progress.step == 2
+    assert (run.checkpoints / "checkpoint-4.corrupt-1").is_dir()
+
+
+def test_a_job_never_goes_on_under_another_id_map(tmp_path: Path) -> None:
+    order, run = trained(tmp_path)
+    table = json.loads(run.id_map.read_text())
+    run.id_map.write_text(json.dumps(table))  # the same map in other bytes
+
+    with pytest.raises(InputError, match="id map is not the one"):
+        loop_for(material_for(tmp_path, order))
+
+
+def test_the_parity_check_sees_a_single_moved_base_row(tmp_path: Path) -> None:
+    from wake2vec.model import base_logits
+
+    loop = loop_for(material_for(tmp_path, order_for(tmp_path)))
+    before = base_logits(loop.prepared.model, loop.material)
+    check_parity(loop.prepared.model, loop.material, before)
+    with torch.no_grad():
+        loop.prepared.rows.head.base.weight[5] += 1e-3  # type: ignore[union-attr,operator]
+
+    with pytest.raises(ModelError, match="moved logits of base tokens"):
+        check_parity(loop.prepared.model, loop.material, before)
+
+
+@pytest.mark.parametrize("load", ["fp32", "nf4"])
+def test_base_logits_are_bit_equal_to_the_published_model(tmp_path: Path, load: str) -> None:
+    from wake2vec.load import load_base
+    from wake2vec.model import parity_inputs
+
+    material = material_for(tmp_path, order_for(tmp_path, model__load=load))
+    loop = loop_for(material)
+    loop.run_to_end(nothing)
+    assert material.job.model
+    published, _ = load_base(material.job.model.base, load=load, compute="fp32", device="cpu")
+    loop.prepared.model.eval()
+    inputs = parity_inputs(material)
+
+    with torch.no_grad():
+        expected = published(input_ids=inputs).logits
+        found = loop.prepared.model(input_ids=inputs).logits
+
+    first = material.id_map.first_new_id
+    assert torch.equal(found[..., :first], expected[..., :first])
+
+
+def test_p2_refuses_rows_that_are_not_those_it_was_started_from(tmp_path: Path) -> None:
+    trained(tmp_path)
+    order = order_for(tmp_path, of="tiny_p2", name="p2", source=run_of(tmp_path))
+    assert order.source
+    run = run_of(tmp_path, "p2")
+    path = run.source / f"checkpoint-{order.source.step}" / "trainable.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+
+    with pytest.raises(InputError, match="rows of p1 cannot be used"):
+        loop_for(material_for(tmp_path, order, "p2"))
+
+
+@pytest.mark.parametrize("train", ["lora", "lora+rows", "all"])
+def test_every_choice_of_what_trains_resumes_in_the_same_bits(tmp_path: Path, train: str) -> None:
+    trained(tmp_path)
+    order = order_for(
+        tmp_path, of="tiny_p2", name="p2", source=run_of(tmp_path), lora__train=train, model__load="fp32",
+        train__steps=4, checkpoint__every_steps=2, evaluate__every_steps=4, lora__dropout=0.1,
+    )  # fmt: skip
+    uncut = RunDir(root=tmp_path / "runs" / "uncut")
+    adopt(run_of(tmp_path), uncut)
+    expected = loop_for(material_for(tmp_path, order, "uncut"))
+    expected.run_to_end(nothing)
+    stop = Stop()
+    material = material_for(tmp_path, order, "p2")
+    first = loop_for(material, stop)
+    first.stepper.run = asking_after(first, stop, steps=2)  # type: ignore[method-assign]
+    first.run_to_end(nothing)
+
+    second = loop_for(material)
+    second.run_to_end(nothing)
+
+    assert second.progress.step == 4
+    assert end(second) == end(expected)
+
+
+@pytest.mark.parametrize(("steps", "ratio", "expected"), [(None, 0.05, 65), (0, 0.05, 0), (7, 0.5, 7)])
+def test_warm_up_is_a_share_of_the_steps_unless_it_is_given(steps: int | None, ratio: float, expected: int) -> None:
+    assert warmup_steps(steps, ratio, 1300) == expected
+
+
+def test_epochs_become_the_steps_that_pass_over_the_blocks(tmp_path: Path) -> None:
+    job = order_for(tmp_path, train__epochs=2.0, train__steps=None, train__batch=8).job
+    assert total_steps(job, 101) == 26
+
+
+def test_a_writer_that_failed_is_heard_at_the_next_save(tmp_path: Path) -> None:
+    loop = loop_for(material_for(tmp_path, order_for(tmp_path, train__steps=4)))
+    loop.run.checkpoints.mkdir()
+    (loop.run.checkpoints / "checkpoint-2.tmp").write_text("in the way")
+    loop.progress.step = 2
+
+    loop.save()
+
+    with pytest.raises((OSError, CheckpointCorrupt)):
+        loop.writer.wait()
