@@ -57,6 +57,8 @@ def export(
     if adapter_only and order.job.phase != "p2":
         raise InputError(run.root, "has no adapter: P1 trains rows", "export it without --adapter-only")
     trained, place = read_trained(run, order, step)
+    if adapter_only and trained.own:
+        raise InputError(run.root, "has trained every weight, not an adapter alone", "export it without --adapter-only")
     temporary = out_dir.with_name(f".{out_dir.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)

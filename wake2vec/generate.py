@@ -1,48 +1,30 @@
-"""Write text with a trained model: the same checkpoint, prompt and seed give the same text."""
+"""Write text with a trained model: the same checkpoint, prompt and seed give the same text.
+
+`python -m wake2vec.generate RUN_DIR [--prompt TEXT] [--step N|best|final|newest] [--count N] [--json] ...`
+"""
 
 from __future__ import annotations
 
+import argparse
+import json
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from wake2vec.artefacts.overlap import longest_overlap
-from wake2vec.artefacts.samples import SampleRow, read_samples, write_sample_rows
-from wake2vec.rundir import RunDir, read_json
+from wake2vec.artefacts.samples import SampleRow, read_samples, sample_text, write_sample_rows
+from wake2vec.errors import GpuBusy, Wake2vecError
+from wake2vec.rundir import RunDir, hold_lock, read_json, saved_steps
+from wake2vec.sampling import Sampling, Text, continue_text
 from wake2vec.spec import JobSpec, Order
 
 # the battery: the first ones come first where a job asks for few samples
 TEMPERATURES = (0.9, 0.7, 1.1, 0.5, 1.0, 1.2, 0.8)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """How the next token is drawn. A temperature of 0 takes the likeliest; top_k = 0 and top_p = 1 cut nothing off."""
-
-    temperature: float = 0.9
-    top_p: float = 0.92
-    top_k: int = 50
-    repetition_penalty: float = 1.15
-    max_new_tokens: int = 200
-
-
-@dataclass(frozen=True, kw_only=True)
-class Text:
-    """What was drawn: the continuation without its prompt, and what each token of it cost."""
-
-    text: str
-    ids: tuple[int, ...]
-    nats: tuple[float, ...]  # surprisal of each token under the model itself, before any cutting off
-    ended: str  # length, end, asked (to stop), not finite (logits)
-
-    @property
-    def mean_surprisal(self) -> float | None:
-        return sum(self.nats) / len(self.nats) if self.nats else None
 
 
 def sample(
@@ -67,112 +49,6 @@ def sample(
         max_new_tokens=max_new_tokens,
     )
     return continue_text(model, tokenizer, prompt, sampling, seed=seed, device=device).text
-
-
-def continue_text(
-    model: Any,
-    tokenizer: Any,
-    prompt: str,
-    sampling: Sampling,
-    *,
-    seed: int = 0,
-    device: str | torch.device = "cpu",
-    should_stop: Callable[[], bool] = lambda: False,
-) -> Text:
-    """As `sample`, with what each token cost. No global random state is read or changed."""
-    start = _prompt_ids(tokenizer, prompt)
-    ids, nats, ended, cache = list(start), [], "length", None
-    generator = torch.Generator().manual_seed(seed)
-    ends = _end_ids(model, tokenizer)
-    inputs = start
-    with _inference(model):
-        for _ in range(sampling.max_new_tokens):
-            if should_stop():
-                ended = "asked"
-                break
-            logits, cache = _forward(model, inputs, cache, len(tokenizer), device)
-            if not bool(torch.isfinite(logits).all()):
-                ended = "not finite"
-                break
-            chance = float(torch.rand((), generator=generator, dtype=torch.float64))
-            token = choose(logits, ids, sampling, chance)
-            if token in ends:
-                ended = "end"
-                break
-            nats.append(float(logits.logsumexp(0) - logits[token]))
-            ids.append(token)
-            inputs = [token]
-    text = _continuation(tokenizer, start, ids)
-    return Text(text=text, ids=tuple(ids[len(start) :]), nats=tuple(nats), ended=ended)
-
-
-def choose(logits: Tensor, seen: Sequence[int], sampling: Sampling, chance: float) -> int:
-    """The token at `chance` (0 to 1) of the distribution that is left after penalty, temperature, top-k and top-p.
-
-    logits: [V], fp64. Penalty: Keskar et al., arXiv 1909.05858, on every id seen so far; nucleus: arXiv 1904.09751.
-    """
-    logits = logits.clone()
-    before = torch.tensor(sorted(set(seen)), dtype=torch.long)
-    if len(before):
-        penalty, value = sampling.repetition_penalty, logits[before]
-        logits[before] = torch.where(value > 0, value / penalty, value * penalty)
-    if sampling.temperature == 0:
-        return int(logits.argmax())
-    count = min(sampling.top_k or len(logits), len(logits))
-    best, token = torch.topk(logits / sampling.temperature, count)  # sorted, likeliest first
-    share = torch.softmax(best, 0)
-    kept = share.cumsum(0) - share < sampling.top_p  # what comes before it is not enough yet
-    kept[0] = True
-    reached = share[kept].cumsum(0)
-    place = int(torch.searchsorted(reached, chance * float(reached[-1]), right=True))
-    return int(token[min(place, len(reached) - 1)])
-
-
-def _forward(
-    model: Any, inputs: Sequence[int], cache: Any, n_tokens: int, device: str | torch.device
-) -> tuple[Tensor, Any]:
-    """Logits after everything so far, [V] fp64 on the CPU, and the cache to go on from.
-
-    Ids that the tokenizer cannot decode, such as padding rows of the matrix, are left out.
-    """
-    batch = torch.tensor([list(inputs)], device=device)  # [1, new tokens]
-    output = model(input_ids=batch, past_key_values=cache, use_cache=True)
-    return output.logits[0, -1, :n_tokens].to("cpu", torch.float64), output.past_key_values
-
-
-@contextmanager
-def _inference(model: Any) -> Iterator[None]:
-    """No dropout, no gradient, and the model's own mode afterwards."""
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.train(was_training)
-
-
-def _prompt_ids(tokenizer: Any, prompt: str) -> list[int]:
-    ids = list(tokenizer(prompt)["input_ids"])
-    if ids:
-        return ids
-    # an empty prompt of a tokenizer that adds no start: something must stand before the first token
-    first = next(id for id in (tokenizer.bos_token_id, tokenizer.eos_token_id, 0) if id is not None)
-    return [int(first)]
-
-
-def _end_ids(model: Any, tokenizer: Any) -> set[int]:
-    configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    listed = configured if isinstance(configured, (list, tuple)) else [configured]
-    return {int(id) for id in (*listed, tokenizer.eos_token_id) if id is not None}
-
-
-def _continuation(tokenizer: Any, start: Sequence[int], ids: Sequence[int]) -> str:
-    """Decoded together with the prompt, since a leading space may depend on what stands before."""
-    whole = str(tokenizer.decode(ids, skip_special_tokens=True))
-    prompt = str(tokenizer.decode(start, skip_special_tokens=True))
-    rest = ids[len(start) :]
-    return whole[len(prompt) :] if whole.startswith(prompt) else str(tokenizer.decode(rest, skip_special_tokens=True))
 
 
 def write_samples(
@@ -248,3 +124,89 @@ def read_corpus(run: RunDir) -> str | None:
         return "\n".join(path.read_text("utf-8") for path in paths) if paths else None
     except (ValueError, OSError):
         return None
+
+
+def generate(run: RunDir, asked: argparse.Namespace, device: torch.device) -> Iterator[SampleRow]:
+    """The texts that the command line asks for, each as it is ready. Raises Wake2vecError."""
+    from wake2vec.assemble import assemble
+    from wake2vec.geometry.sources import read_order
+
+    order = read_order(run)
+    step = asked.step if asked.step != "newest" else next(iter(saved_steps(run)), "final")
+    built = assemble(run, order, step, device)
+    corpus = read_corpus(run)
+    prompt = order.job.evaluate.prompt if asked.prompt is None else asked.prompt
+    sampling = Sampling(
+        temperature=asked.temperature,
+        top_p=asked.top_p,
+        top_k=asked.top_k,
+        repetition_penalty=asked.repetition_penalty,
+        max_new_tokens=asked.tokens,
+    )
+    for number in range(asked.count):
+        seed = asked.seed + number
+        text = continue_text(built.model, built.tokenizer, prompt, sampling, seed=seed, device=device)
+        yield describe(text, built.step, number, prompt, seed, sampling, built.first_new_id, corpus)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    asked = _parser().parse_args(arguments)
+    run = RunDir(root=asked.run)
+    device = torch.device(asked.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    try:
+        with _card_to_itself(run, device):
+            for row in generate(run, asked, device):
+                print(
+                    json.dumps(asdict(row), ensure_ascii=False) if asked.json else sample_text(row) + "\n", flush=True
+                )
+    except Wake2vecError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+@contextmanager
+def _card_to_itself(run: RunDir, device: torch.device) -> Iterator[None]:
+    """Beside a trainer on the same card, a text could cost it its memory. Raises GpuBusy."""
+    table = read_json(run.order)
+    lock = table.get("gpu_lock") if isinstance(table, dict) else None
+    if device.type != "cuda" or not lock:
+        yield
+        return
+    try:
+        with hold_lock(Path(lock), {"generate": str(run.root)}):
+            yield
+    except GpuBusy as error:
+        raise GpuBusy(f"{error}; wait for it, or use --device cpu") from error
+
+
+def _parser() -> argparse.ArgumentParser:
+    default = Sampling()
+    parser = argparse.ArgumentParser(prog="python -m wake2vec.generate", description="Write text with a trained model.")
+    parser.add_argument("run", type=Path, metavar="RUN_DIR")
+    parser.add_argument("--prompt", help="start of the text; default: the job's")
+    parser.add_argument(
+        "--step", type=_step, default="newest", help="a checkpoint's step, best, final or newest (default)"
+    )
+    parser.add_argument("--count", type=int, default=1, help="so many texts, each with the next seed")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--tokens", type=int, default=default.max_new_tokens, help="at most so many new tokens")
+    parser.add_argument("--temperature", type=float, default=default.temperature, help="0: the likeliest token")
+    parser.add_argument("--top-p", type=float, default=default.top_p)
+    parser.add_argument("--top-k", type=int, default=default.top_k, help="0: no limit")
+    parser.add_argument("--repetition-penalty", type=float, default=default.repetition_penalty)
+    parser.add_argument("--device", help="cpu, or cuda (default where there is one)")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    return parser
+
+
+def _step(text: str) -> int | str:
+    if text.isdigit():
+        return int(text)
+    if text in ("best", "final", "newest"):
+        return text
+    raise argparse.ArgumentTypeError(f"{text!r} is no step: a number, best, final or newest")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

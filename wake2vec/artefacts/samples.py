@@ -69,11 +69,12 @@ def write_sample_rows(run: RunDir, rows: Iterable[SampleRow]) -> Path:
 
 def samples_text(rows: Iterable[SampleRow]) -> str:
     """The texts, newest step first, each with its settings and figures."""
-    blocks = [_block(row) for row in sorted(rows, key=lambda row: (-row.step, row.number))]
+    blocks = [sample_text(row) for row in sorted(rows, key=lambda row: (-row.step, row.number))]
     return ("\n\n".join(blocks) or "No sample has been written yet.") + "\n"
 
 
-def _block(row: SampleRow) -> str:
+def sample_text(row: SampleRow) -> str:
+    """One text with its settings and figures."""
     settings = ", ".join(f"{key} {value}" for key, value in row.sampling.items())
     figures = [f"{row.tokens} tokens", f"{row.new_tokens} of them Wake words"]
     if row.wake_share is not None:

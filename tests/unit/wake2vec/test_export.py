@@ -17,13 +17,16 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from wake2vec.assemble import assemble
 from wake2vec.checkpoint import load_strictly, read_checkpoint
 from wake2vec.errors import InputError
 from wake2vec.export import export, main
+from wake2vec.generate import main as generate_main
 from wake2vec.material import gather
 from wake2vec.merged import Trained, lay_out
 from wake2vec.phases.table import PHASES
 from wake2vec.rundir import RunDir, manifest_sha256, read_json, read_manifest, write_json
+from wake2vec.sampling import Sampling, continue_text
 from wake2vec.shards import Piece, plan_shards, write_model
 from wake2vec.spec import InputFile, JobSpec, Order, Source
 from wake2vec.trained import PublishedFiles
@@ -80,18 +83,19 @@ def train(root: Path, order: Order) -> RunDir:
     return run
 
 
-@pytest.fixture(scope="module", params=["tied", "untied", "tied, separate rows"])
+@pytest.fixture(scope="module", params=["tied", "untied", "separate rows, all weights"])
 def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunDir]:
     """A P1 job and the P2 job on top of it, trained by the real trainer for four steps each."""
     root = tmp_path_factory.mktemp(request.param.replace(", ", "-").replace(" ", "-"))
     model = untied_model(root / "model") if request.param == "untied" else JOBS / "tiny" / "model"
     rows = {"rows": "separate"} if "separate" in request.param else {}
+    lora = {"train": "all"} if "all" in request.param else {}
     p1 = train(root, order_of(root, "p1", model, None, vocab=rows))
     p2 = RunDir(root=root / "p2")
     shutil.copytree(p1.checkpoint(4), p2.source / "checkpoint-4")
     shutil.copytree(p1.vocab, p2.source / "vocab")
     source = Source(job="p1", step=4, manifest_sha256=manifest_sha256(p1.checkpoint(4)))
-    return {"p1": p1, "p2": train(root, order_of(root, "p2", model, source))}
+    return {"p1": p1, "p2": train(root, order_of(root, "p2", model, source, lora=lora))}
 
 
 def ids_of(run: RunDir) -> torch.Tensor:
@@ -167,7 +171,15 @@ def test_an_unmerged_export_loads_by_its_own_name(runs: dict[str, RunDir], tmp_p
     torch.testing.assert_close(logits_of(model, runs["p2"]), trained_logits(runs["p2"]), rtol=1e-5, atol=1e-5)
 
 
+def has_trained_everything(run: RunDir) -> bool:
+    return (run.final / "weights.safetensors").is_file()
+
+
 def test_the_adapter_alone_goes_on_the_export_of_its_p1(runs: dict[str, RunDir], tmp_path: Path) -> None:
+    if has_trained_everything(runs["p2"]):
+        with pytest.raises(InputError, match="every weight"):
+            export(runs["p2"], tmp_path / "adapter", adapter_only=True)
+        return
     export(runs["p1"], tmp_path / "p1", dtype="fp32")
     export(runs["p2"], tmp_path / "adapter", adapter_only=True)
 
@@ -178,11 +190,56 @@ def test_the_adapter_alone_goes_on_the_export_of_its_p1(runs: dict[str, RunDir],
 
 
 def test_the_result_of_a_p2_run_is_a_peft_adapter_as_it_lies(runs: dict[str, RunDir], tmp_path: Path) -> None:
+    if has_trained_everything(runs["p2"]):
+        pytest.skip("the adapter is only a part of this result")
     export(runs["p1"], tmp_path / "p1", dtype="fp32")
 
     model = PeftModel.from_pretrained(load(tmp_path / "p1"), runs["p2"].final)
 
     torch.testing.assert_close(logits_of(model, runs["p2"]), trained_logits(runs["p2"]), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("phase", ["p1", "p2"])
+@pytest.mark.parametrize("step", ["final", "best", 4])
+def test_an_assembled_model_computes_what_the_trainer_did(runs: dict[str, RunDir], phase: str, step: int | str) -> None:
+    run = runs[phase]
+    order = Order.model_validate(read_json(run.order))
+    if step == "best" and not run.best.exists():
+        pytest.skip("no evaluation of a saved step was best")
+
+    built = assemble(run, order, step, torch.device("cpu"))
+
+    assert (built.step, built.first_new_id) == (4, 2048)
+    torch.testing.assert_close(logits_of(built.model, run), trained_logits(run), rtol=1e-6, atol=1e-6)
+
+
+def test_text_from_the_cache_is_what_the_whole_text_predicts(runs: dict[str, RunDir]) -> None:
+    run = runs["p2"]
+    built = assemble(run, Order.model_validate(read_json(run.order)), "final", torch.device("cpu"))
+    start = built.tokenizer(TEXT)["input_ids"]
+
+    text = continue_text(built.model, built.tokenizer, TEXT, Sampling(max_new_tokens=25), seed=3)
+
+    with torch.no_grad():
+        logits = built.model(input_ids=torch.tensor([[*start, *text.ids]]), use_cache=False).logits[0]
+    expected = logits[len(start) - 1 : -1].log_softmax(-1).gather(1, torch.tensor(text.ids)[:, None])[:, 0]
+    assert list(text.nats) == pytest.approx((-expected).tolist(), abs=1e-4)
+
+
+def test_the_command_line_writes_the_same_text_twice(
+    runs: dict[str, RunDir], capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = [str(runs["p2"].root), "--tokens", "12", "--count", "2", "--seed", "5", "--device", "cpu", "--json"]
+
+    texts = []
+    for _ in range(2):
+        assert generate_main(asked) == 0
+        texts.append([json.loads(line) for line in capsys.readouterr().out.splitlines()])
+
+    assert texts[0] == texts[1]
+    assert [row["seed"] for row in texts[0]] == [5, 6]
+    assert texts[0][0]["text"] != texts[0][1]["text"]
+    assert texts[0][0]["overlap_words"] >= 0
 
 
 def test_an_export_keeps_the_published_dtype_and_base_rows_to_the_bit(runs: dict[str, RunDir], tmp_path: Path) -> None:

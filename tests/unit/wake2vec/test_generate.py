@@ -20,9 +20,10 @@ from transformers import (
 )
 
 from wake2vec.artefacts.samples import read_samples
-from wake2vec.generate import Sampling, choose, continue_text, sample, write_samples
+from wake2vec.generate import sample, write_samples
 from wake2vec.rows import install_rows
 from wake2vec.rundir import RunDir
+from wake2vec.sampling import Sampling, choose, continue_text
 from wake2vec.spec import JobSpec
 
 BASE = ["<unk>", "riverrun", "past", "eve", "and", "adam", "from", "swerve", "of", "shore", "to", "bend"]
