@@ -3,9 +3,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from pathlib import Path
 
 import pytest
 
+from runner import snapshot
 from runner.look import Process
 from runner.peek import Moment
 from runner.picture import take_picture
@@ -253,3 +255,11 @@ def test_a_daemon_whose_lock_says_nothing_is_still_alive():
 
     assert picture.runner.is_alive
     assert picture.runner.since_at is None
+
+
+def test_the_page_on_the_status_names_every_field():
+    page = (Path(__file__).parents[3] / "docs" / "status.md").read_text("utf-8")
+    parts = [part for part in vars(snapshot).values() if dataclasses.is_dataclass(part)]
+
+    named = {field.name for part in parts for field in dataclasses.fields(part)}
+    assert {name for name in named if f"`{name}`" not in page} == set()
