@@ -50,7 +50,10 @@ def open_sources(run: RunDir, *, step: int | None = None, side: Side = "input") 
     id_map = load_id_map(run.id_map)
     step, new = trained_rows(run, step, side)
     whole = published(order, side)
-    start, reason = _start(run, order, id_map, whole, side)
+    if side == "output" and new == trained_rows(run, step, "input")[1]:  # one set of rows, made from the input matrix
+        start, reason = _start(run, order, id_map, published(order, "input"), "input")
+    else:
+        start, reason = _start(run, order, id_map, whole, side)
     tokenizer = _tokenizer(str(run.vocab))
     return Sources(
         new=new,
