@@ -35,11 +35,13 @@ class DriveServer:
         folder: Path,
         *,
         faults: Faults | None = None,
-        on_bytes: Callable[[int], None] = lambda size: None,
+        on_bytes: Callable[[int], bool] = lambda size: True,
         **habits: Any,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.on_bytes = on_bytes  # called with the size of each piece of a chunk as it arrives
+        self.on_bytes = (
+            on_bytes  # called with the size of each piece of a chunk; False: the line is dead, nothing after it arrives
+        )
         self.tls: ssl.SSLContext | None = None  # set, it also is a proxy that answers for Google's own host names
         self.drive = Drive(folder=folder, **habits)
         self.faults = faults or Faults()
@@ -210,8 +212,8 @@ class _Handler(BaseHTTPRequestHandler):
             if not piece:
                 break
             pieces.append(piece)
-            if "/session/" in self.path:
-                self.server.owner.on_bytes(len(piece))
+            if "/session/" in self.path and not self.server.owner.on_bytes(len(piece)):
+                break
             wanted -= len(piece)
             self.left -= len(piece)
             if self.fault is not None and self.fault.kind == "slow":

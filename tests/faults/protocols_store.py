@@ -37,6 +37,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NAME = "jobs/q/checkpoints/checkpoint-200.*/trainable.safetensors"
 # one unit a chunk, never waiting: many chunks in a small file
 SMALL_CHUNKS = Throttle(bytes_per_second=UNIT_BYTES / 2, sleep=lambda seconds: None)
+MIDDLE_CHUNKS = Throttle(bytes_per_second=UNIT_BYTES * 2, sleep=lambda seconds: None)  # four units a chunk
 
 
 def budget(full: int, least: int = 1) -> int:
@@ -123,11 +124,11 @@ def _verdict(server: DriveServer, log: Log, confirmed: list[Record], folder: Pat
 UPLOADER = """
 import os, sys
 from pathlib import Path
-from tests.faults.protocols_store import NAME, SMALL_CHUNKS, digest_file
+from tests.faults.protocols_store import MIDDLE_CHUNKS, NAME, digest_file
 from runner.store.drive import open_drive
 
 home, source, id = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
-store = open_drive("wake2vec", home, os.environ, SMALL_CHUNKS)
+store = open_drive("wake2vec", home, os.environ, MIDDLE_CHUNKS)
 store.put(source, id=id, name=NAME, digest=digest_file(source))
 """
 
@@ -142,25 +143,25 @@ def killed_uploads(kills: int, *, units: int = 12, seed: int = 0) -> dict[str, A
         digest = digest_file(source)
         for number in range(kills):
             home = folder / f"home-{number}"
-            store = opened(server, home, SMALL_CHUNKS)
+            store = opened(server, home, MIDDLE_CHUNKS)
             [id] = store.new_ids([NAME])
             sessions, left = set(server.drive.sessions), draw.randrange(1, digest.size)
             command = [sys.executable, "-c", UPLOADER, str(home), str(source), id]
             victim = subprocess.Popen(command, env={**os.environ, **server.environ()}, cwd=ROOT)
             server.on_bytes = _killer(victim, left)
             victim.wait()
-            server.on_bytes = lambda size: None
+            server.on_bytes = lambda size: True
             [session] = [one for name, one in server.drive.sessions.items() if name not in sessions]
             _settle(session)
             held, sent = session.received, server.drive.counts["chunk_bytes"]
             before_the_first_chunk += held == 0
-            patient(opened(server, home, SMALL_CHUNKS)).put(source, id=id, name=NAME, digest=digest)
+            patient(opened(server, home, MIDDLE_CHUNKS)).put(source, id=id, name=NAME, digest=digest)
             resent.append(server.drive.counts["chunk_bytes"] - sent - (digest.size - held))
             wrong += server.drive.files[id].md5 != digest.md5
         return {
             "kills": kills,
             "bytes_resent_max": max(resent),
-            "chunk_bytes": UNIT_BYTES,
+            "chunk_bytes": MIDDLE_CHUNKS.chunk_bytes,
             "sessions": server.drive.counts["sessions"],
             "killed_before_anything_was_kept": before_the_first_chunk,
             "lost": wrong,
@@ -172,11 +173,12 @@ def _killer(victim: subprocess.Popen[bytes], after: int) -> Any:
     """Counts the bytes of chunks as they arrive; the process dies with byte number `after`."""
     arrived = 0
 
-    def on_bytes(size: int) -> None:
+    def on_bytes(size: int) -> bool:
         nonlocal arrived
         arrived += size
         if arrived >= after:
             victim.kill()
+        return arrived < after  # what the dead process had written ahead into the line is lost with it
 
     return on_bytes
 
