@@ -60,7 +60,7 @@ class KeyedDropout(nn.Module):
         if not 0.0 <= p < 1.0:
             raise ValueError(f"dropout rate {p} is not in [0, 1)")
         self.p, self.name, self.context, self.seed = p, name, context, seed
-        self._key: tuple[int, int] | None = None  # of a step, and the step
+        self._salt: tuple[int, int] | None = None  # of a step, and the step
 
     def forward(self, x: Tensor) -> Tensor:
         """[b, s, f] -> [b, s, f]"""
@@ -68,41 +68,42 @@ class KeyedDropout(nn.Module):
             return x
         if x.ndim != 3:
             raise RuntimeError(f"{self.name}: expected [b, s, f], got {tuple(x.shape)}")
-        return _Drop.apply(x, self.keys(x.shape[0], x.shape[1], x.device), self.p)  # type: ignore[no-untyped-call]
+        keys = self.context.token_keys(x.shape[0], x.shape[1], x.device)
+        return _Drop.apply(x, keys, self.salt(), self.p)  # type: ignore[no-untyped-call]
 
-    def keys(self, batch: int, length: int, device: torch.device) -> Tensor:
-        """The key of each token in this module and step, from which its features' draws follow. [b * s] int32"""
+    def salt(self) -> int:
+        """What tells this module and step from others. A signed 32-bit number"""
         step = self.context.step
-        if self._key is None or self._key[1] != step:
+        if self._salt is None or self._salt[1] != step:
             digest = hashlib.blake2b(f"{self.seed}/{step}/{self.name}".encode(), digest_size=4).digest()
-            self._key = int.from_bytes(digest, "little", signed=True), step
-        return self.context.token_keys(batch, length, device) ^ self._key[0]
+            self._salt = int.from_bytes(digest, "little", signed=True), step
+        return self._salt[0]
 
 
 class _Drop(torch.autograd.Function):
     """Multiply by the mask; the mask is drawn again in the backward pass rather than kept."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, keys: Tensor, p: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, keys: Tensor, salt: int, p: float) -> Tensor:
         ctx.save_for_backward(keys)
-        ctx.p = p
-        return drop(x, keys, p)
+        ctx.salt, ctx.p = salt, p
+        return drop(x, keys, salt, p)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (keys,) = ctx.saved_tensors
-        return drop(grad, keys, ctx.p), None, None
+        return drop(grad, keys, ctx.salt, ctx.p), None, None, None
 
 
-def drop(x: Tensor, keys: Tensor, p: float) -> Tensor:
+def drop(x: Tensor, keys: Tensor, salt: int, p: float) -> Tensor:
     """x with a share p of its elements zeroed and the others divided by 1 - p. [..., f], keys [tokens]"""
-    mask = keep_mask(keys, x.shape[-1], p).view(x.shape)
+    mask = keep_mask(keys, x.shape[-1], salt, p).view(x.shape)
     return (x * mask).mul_(1.0 / (1.0 - p))
 
 
-def keep_mask(keys: Tensor, features: int, p: float) -> Tensor:
+def keep_mask(keys: Tensor, features: int, salt: int, p: float) -> Tensor:
     """Which features of each token stay. [tokens] int32 -> [tokens, f] bool"""
-    bits = draws(keys, _counters((features + 1) // 2, keys.device)).view(torch.int16)  # uniform in -32768 ... 32767
+    bits = draws(keys, _counters((features + 1) // 2, keys.device), salt).view(torch.int16)  # uniform, 16 bits each
     return bits[:, :features] >= round(p * 65536) - 32768
 
 

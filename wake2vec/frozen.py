@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -27,12 +27,24 @@ class Adapter:
     up: nn.Parameter  # B [out, r]
     scaling: float
     dropout: KeyedDropout | None
+    lent: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict, compare=False)
 
     def mask(self, x: Tensor, shape: tuple[int, int]) -> Tensor | None:
         """Which elements of the input stay; None when all do. x [tokens, in], shape (b, s) -> [tokens, in] bool"""
         if self.dropout is None or not self.dropout.training or self.dropout.p == 0.0:
             return None
-        return keep_mask(self.dropout.keys(*shape, x.device), x.shape[1], self.dropout.p)
+        keys = self.dropout.context.token_keys(*shape, x.device)
+        return keep_mask(keys, x.shape[1], self.dropout.salt(), self.dropout.p)
+
+    def factors(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """A and B in the dtype of the activations, kept for the backward pass. [r, in], [out, r]"""
+        found = self.down.detach().to(dtype), self.up.detach().to(dtype)
+        self.lent["factors"] = found
+        return found
+
+    def factors_again(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """What `factors` returned last, given back: no update comes between a forward pass and its backward pass."""
+        return self.lent.pop("factors", None) or (self.down.detach().to(dtype), self.up.detach().to(dtype))
 
     def strength(self, mask: Tensor | None) -> float:
         """The factor of the adapter's part: its scaling, and what dropout is made up for with."""
@@ -50,11 +62,13 @@ class FrozenLinear:
     def forward(self, x: Tensor, shape: tuple[int, int], add: Tensor | None = None) -> Tensor:
         """The layer's output, added to `add` when given."""
         weight = self.weight()
-        low = x.to(weight.dtype)
+        low = x if x.dtype == weight.dtype else x.to(weight.dtype)
         if add is not None and self.bias is None and add.dtype == weight.dtype:
             y = torch.addmm(add, low, weight.t())
         else:
-            y = F.linear(low, weight, None if self.bias is None else self.bias.to(weight.dtype)).to(x.dtype)
+            bias = self.bias if self.bias is None or self.bias.dtype == weight.dtype else self.bias.to(weight.dtype)
+            y = F.linear(low, weight, bias)
+            y = y if y.dtype == x.dtype else y.to(x.dtype)
             y = y if add is None else y.add_(add)
         del weight
         if self.adapter is not None:
@@ -65,15 +79,16 @@ class FrozenLinear:
         adapter = self.adapter
         assert adapter is not None, "no adapter"
         mask = adapter.mask(x, shape)
-        inner = (x if mask is None else x * mask) @ adapter.down.detach().to(x.dtype).t()  # [tokens, r]
-        return y.addmm_(inner, adapter.up.detach().to(x.dtype).t(), alpha=adapter.strength(mask))
+        down, up = adapter.factors(x.dtype)
+        inner = (x if mask is None else x * mask) @ down.t()  # [tokens, r]
+        return y.addmm_(inner, up.t(), alpha=adapter.strength(mask))
 
     def backward(
         self, grad: Tensor, x: Callable[[], Tensor], shape: tuple[int, int], into: Gradients, add: Tensor | None = None
     ) -> Tensor:
         """Gradient of the input (added in place to `add` when given); the adapter's goes to `into`."""
         weight = self.weight()
-        low = grad.to(weight.dtype)
+        low = grad if grad.dtype == weight.dtype else grad.to(weight.dtype)
         if add is not None and add.dtype == weight.dtype:
             total = add.addmm_(low, weight)
         else:
@@ -89,7 +104,7 @@ class FrozenLinear:
     ) -> None:
         adapter = self.adapter
         assert adapter is not None, "no adapter"
-        down, up = adapter.down.detach().to(x.dtype), adapter.up.detach().to(x.dtype)
+        down, up = adapter.factors_again(x.dtype)
         mask = adapter.mask(x, shape)
         dropped, strength = (x if mask is None else x * mask), adapter.strength(mask)
         inner = dropped @ down.t()  # [tokens, r]
@@ -100,7 +115,7 @@ class FrozenLinear:
         if mask is None:
             total.addmm_(delta, down)
         else:
-            total.addcmul_(delta @ down, mask.to(delta.dtype))
+            total.add_((delta @ down).mul_(mask))
 
 
 class Gradients:

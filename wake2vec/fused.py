@@ -32,8 +32,8 @@ template <typename T> void swiglu_backward(T grad, T gate, T up, T& d_gate, T& d
 }
 """
 DRAW = """
-template <typename T> T draw(T key, T counter) {
-    unsigned int x = static_cast<unsigned int>(key);
+template <typename T> T draw(T key, T counter, T salt) {
+    unsigned int x = static_cast<unsigned int>(key) ^ static_cast<unsigned int>(salt);
     x ^= x >> 16; x *= 0x7feb352du; x ^= x >> 15; x *= 0x846ca68bu; x ^= x >> 16;
     x += static_cast<unsigned int>(counter);
     x ^= x >> 16; x *= 0x7feb352du; x ^= x >> 15; x *= 0x846ca68bu; x ^= x >> 16;
@@ -57,11 +57,11 @@ def swiglu_backward(grad: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Ten
     return torch.ops.aten.silu_backward(grad.mul_(up), gate), d_up
 
 
-def draws(keys: Tensor, counters: Tensor) -> Tensor:
-    """32 random bits for each key and counter. int32 [t], [c] -> [t, c]"""
+def draws(keys: Tensor, counters: Tensor, salt: int) -> Tensor:
+    """32 random bits for each key and counter, others for each salt. int32 [t], [c] -> [t, c]"""
     if keys.is_cuda and compiles(keys.device):
-        return _kernel(DRAW, 1)(keys.unsqueeze(1), counters)
-    return mix(mix(keys).unsqueeze(1) + counters)
+        return _kernel(DRAW, 1, "salt")(keys.unsqueeze(1), counters, salt=salt)
+    return mix(mix(keys ^ salt).unsqueeze(1) + counters)
 
 
 def mix(x: Tensor) -> Tensor:
@@ -79,20 +79,20 @@ def compiles(device: torch.device) -> bool:
     """Whether kernels can be compiled for this device; found out by compiling one."""
     if device.type != "cuda":
         return False
-    probe = torch.ones(2, device=device, dtype=torch.int32)
+    probe, salt = torch.ones(2, device=device, dtype=torch.int32), -1234567890
     try:
-        found = _kernel(DRAW, 1)(probe, probe)
+        found = _kernel(DRAW, 1, "salt")(probe, probe, salt=salt)
     except RuntimeError:
         return False
-    return bool(torch.equal(found, mix(mix(probe) + probe)))
+    return bool(torch.equal(found, mix(mix(probe ^ salt) + probe)))
 
 
 @functools.cache
-def _kernel(code: str, outputs: int) -> Callable[..., Any]:
+def _kernel(code: str, outputs: int, *scalars: str) -> Callable[..., Any]:
     from torch.cuda import jiterator
 
     if outputs == 1:
-        kernel: Callable[..., Any] = jiterator._create_jit_fn(code)
+        kernel: Callable[..., Any] = jiterator._create_jit_fn(code, **dict.fromkeys(scalars, 0))
     else:
         kernel = jiterator._create_multi_output_jit_fn(code, outputs)
     return kernel
