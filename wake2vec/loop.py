@@ -16,15 +16,16 @@ from wake2vec.checkpoint import Loaded, Snapshot, Writer, copy_to_host, load_str
 from wake2vec.errors import CheckpointCorrupt, InputError, OutOfMemory
 from wake2vec.evaluate import Verdict, as_row, judge, measure, probe_loss
 from wake2vec.failpoints import failpoint
+from wake2vec.fitting import card_name, free_share
 from wake2vec.ledger import LedgerFile
 from wake2vec.material import Material
 from wake2vec.optim import Optimizer, make_optimizer
 from wake2vec.phases.base import Prepared
 from wake2vec.placement import apply_plan
-from wake2vec.plan import Allowed, Failure, Plan, next_rung
+from wake2vec.plan import Allowed, Failure, Plan, grow, next_rung
 from wake2vec.pulse import Pulse
 from wake2vec.rundir import Result
-from wake2vec.schedule import learning_rate
+from wake2vec.schedule import horizon, learning_rate
 from wake2vec.step import LossScale, Stepper, StepResult, is_out_of_memory
 from wake2vec.stopping import Stop
 
@@ -73,7 +74,7 @@ class Loop:
         self.stepper = Stepper(
             prepared, material.blocks, self.optimizer, train=self.train, data=job.data, only_seen=only_seen
         )
-        first_scale = 2.0**16 if prepared.compute == torch.float16 else 1.0
+        first_scale = 2.0**16 if prepared.precision.dtype == torch.float16 else 1.0
         self.progress = Progress(plan=plan, scale=LossScale(value=first_scale))
         self.writer = Writer(self.run)
         self.ledger = LedgerFile(self.run.metrics)
@@ -86,6 +87,8 @@ class Loop:
         self.allowed = Allowed(
             batch=self.train.batch, seq_len=job.data.seq_len, shorter_context=self.train.allow_shorter_context
         )
+        self.ceiling = plan
+        self.clean_steps = 0
         self.saved_at = time.monotonic()
         self.save_seconds = 0.0
         self.step_seconds = 0.0
@@ -139,6 +142,7 @@ class Loop:
             if result is None:
                 continue
             self.log(result)
+            self.grow_back()
 
             # once in a while: save. Only the copy to the host keeps training waiting.
             if self.save_is_due():
@@ -150,8 +154,8 @@ class Loop:
         rate = learning_rate(
             self.progress.step,
             peak=self.train.lr,
-            total=self.material.steps,
-            warmup_steps=warmup_steps(self.train.warmup_steps, self.train.warmup_ratio, self.material.steps),
+            total=horizon(self.progress.step, self.material.first_total, self.train.extended),
+            warmup_steps=warmup_steps(self.train.warmup_steps, self.train.warmup_ratio, self.material.first_total),
             kind=self.train.schedule,
         )
         failure: Failure = "oom"
@@ -181,6 +185,7 @@ class Loop:
         rung = next_rung(self.progress.plan, failure, self.allowed)
         if rung is None:
             raise OutOfMemory(f"step {self.progress.step}: {message}; no smaller plan is left")
+        self.clean_steps = 0
         self.note("oom", f"{message}: {rung.action}")
         if rung.changes_context:
             self.note("regime", rung.action)
@@ -188,6 +193,23 @@ class Loop:
             return "oom_after_defragmenting"
         self.put_into_effect(rung.plan)
         return "oom"
+
+    def grow_back(self) -> None:
+        """Once in a while, after an out-of-memory that has not come again: one rung up."""
+        self.clean_steps += 1
+        if self.progress.plan == self.ceiling:
+            return
+        larger = grow(
+            self.progress.plan,
+            self.ceiling,
+            clean_steps=self.clean_steps,
+            free_share=free_share(self.prepared.device),
+            batch=self.train.batch,
+        )
+        if larger is not None:
+            self.clean_steps = 0
+            self.note("regime", f"grown back to {larger}")
+            self.put_into_effect(larger)
 
     def leave_a_leaner_plan(self) -> None:
         """For the process that goes on from the last checkpoint: the heartbeat's plan becomes the result's."""
@@ -259,6 +281,7 @@ class Loop:
                     "vocab_sha256": self.material.vocab_sha256,
                     "source": source.model_dump() if source else None,
                     "steps": self.material.steps,
+                    "card": card_name(self.prepared.device),
                 },
             )
         )

@@ -10,12 +10,13 @@ from torch import Tensor
 from wake2vec.errors import ModelError
 from wake2vec.load import load_base
 from wake2vec.material import Material
+from wake2vec.precision import Precision
 
 PARITY_TOKENS = 32
 
 
-def load(material: Material) -> tuple[Any, torch.device, torch.dtype]:
-    """The model of the job on this machine's device, and the dtype it computes in."""
+def load(material: Material) -> tuple[Any, torch.device, Precision]:
+    """The model of the job on this machine's device, and in what numbers it is held and computed."""
     table = material.job.model
     assert table, "checked by the spec"
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -27,7 +28,7 @@ def load(material: Material) -> tuple[Any, torch.device, torch.dtype]:
         revision=table.revision,
         trust_remote_code=table.trust_remote_code,
     )
-    return model, device, report.precision.dtype
+    return model, device, report.precision
 
 
 def freeze(model: Any) -> None:

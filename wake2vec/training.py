@@ -10,14 +10,15 @@ from pathlib import Path
 
 from wake2vec.artefacts.facts import RunFacts, SessionFact
 from wake2vec.artefacts.write import write_artefacts
-from wake2vec.checkpoint import read_checkpoint
+from wake2vec.checkpoint import Loaded, read_checkpoint
 from wake2vec.errors import CheckpointCorrupt
+from wake2vec.fitting import card_name, choose_plan
 from wake2vec.generate import write_samples
 from wake2vec.loop import Loop
 from wake2vec.material import Material, gather
 from wake2vec.phases.base import Prepared
 from wake2vec.phases.table import PHASES
-from wake2vec.plan import Plan, largest_divisor
+from wake2vec.plan import Plan
 from wake2vec.pulse import Pulse
 from wake2vec.rundir import Result, RunDir, newest_verified, set_aside, sync_directory
 from wake2vec.spec import Order
@@ -53,42 +54,31 @@ def start_loop(material: Material, prepared: Prepared, stop: Stop, pulse: Pulse,
     """
     order, run = material.order, material.run
     while True:
-        loop = Loop(material, prepared, starting_plan(material), stop, pulse)
         report: list[str] = []
         found = newest_verified(run, order.fingerprint, report)
         for line in report:
             say(line)
-        if found is None:
-            return with_remembered_plan(loop)
-        folder, manifest = found
+        loaded = read_checkpoint(*found) if found else None
+        plan = choose_plan(material, prepared, kept_plan(loaded, prepared), lambda: pulse.beat(state="fitting"))
+        loop = Loop(material, prepared, plan, stop, pulse)
+        if loaded is None:
+            return loop
         try:
-            loop.restore(read_checkpoint(folder, manifest))
+            loop.restore(loaded)
         except CheckpointCorrupt as error:
-            say(f"{error}; set aside as {set_aside(folder).name}")
+            say(f"{error}; set aside as {set_aside(loaded.folder).name}")
             prepared = PHASES[order.job.phase].prepare(material)
             continue
-        say(f"went on from {folder.name}")
-        return with_remembered_plan(loop)
+        loop.progress.plan = plan
+        say(f"went on from {loaded.folder.name}, {plan}")
+        return loop
 
 
-def with_remembered_plan(loop: Loop) -> Loop:
-    """What an earlier attempt learnt about this card outranks the plan in the checkpoint, which is another card's."""
-    if (remembered := Plan.from_dict(loop.material.order.plan)) is not None:
-        loop.progress.plan = remembered
-    return loop
-
-
-def starting_plan(material: Material) -> Plan:
-    """The plan that a fresh job starts with; a resumed one goes on with the plan in its checkpoint."""
-    train, data = material.job.train, material.job.data
-    assert train, "checked by the spec"
-    assert data, "checked by the spec"
-    # On a CPU memory is no limit and the caches are small: about 512 tokens at once, and layers as PyTorch runs them.
-    size = largest_divisor(train.batch, max(1, 512 // data.seq_len))
-    return Plan(
-        micro_batch=size if train.micro_batch == "auto" else largest_divisor(train.batch, train.micro_batch),
-        layers="autograd" if train.layers == "auto" else train.layers,
-    )
+def kept_plan(loaded: Loaded | None, prepared: Prepared) -> Plan | None:
+    """The plan that a checkpoint was made under, if it was on such a card; the same plan gives the same bits."""
+    if loaded is None or loaded.state.get("card") != card_name(prepared.device):
+        return None
+    return Plan.from_dict(loaded.state["plan"])
 
 
 def write_final(run: RunDir, export: Callable[[Path], None]) -> None:

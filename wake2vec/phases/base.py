@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from wake2vec.dropout import StepKey
 from wake2vec.material import Material
+from wake2vec.precision import Precision
 from wake2vec.rows import InstalledRows
 
 
@@ -25,7 +26,7 @@ class Prepared:
     tensors: Mapping[str, Tensor]  # what a checkpoint holds: all of the above, and new rows that are kept still
     context: StepKey  # which samples are in the model now, for keyed dropout
     device: torch.device
-    compute: torch.dtype
+    precision: Precision  # in what numbers the body is held and computed
 
     def hidden(self, inputs: Tensor) -> Tensor:
         """Last hidden states. [b, L] -> [b, L, d]"""

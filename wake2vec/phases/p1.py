@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -20,7 +21,7 @@ ROWS_FILE = "embed_tokens.safetensors"
 def prepare(material: Material) -> Prepared:
     vocab = material.job.vocab
     assert vocab, "checked by the spec"
-    model, device, compute = load(material)
+    model, device, precision = load(material)
     freeze(model)
     mode = resolve_mode(vocab.rows, tied=is_tied(model))
     before = base_logits(model, material)
@@ -40,7 +41,7 @@ def prepare(material: Material) -> Prepared:
         tensors=installed.everything(),
         context=StepKey(),
         device=device,
-        compute=compute,
+        precision=precision,
     )
 
 

@@ -26,7 +26,7 @@ def prepare(material: Material) -> Prepared:
     train = material.job.train
     assert train, "checked by the spec"
     rows_in, rows_out = read_source(material)
-    model, device, compute = load(material)
+    model, device, precision = load(material)
     freeze(model)
     if rows_in.shape != (material.id_map.n_new, matrices(model)[0].shape[1]):
         problem = f"its rows have shape {tuple(rows_in.shape)}, the model wants [{material.id_map.n_new}, d]"
@@ -46,8 +46,10 @@ def prepare(material: Material) -> Prepared:
         trainable = everything(model, installed)
     else:
         trainable = adapters | (installed.trainable() if lora.train == "lora+rows" else {})
-    for parameter in installed.everything().values():
-        parameter.requires_grad_(any(parameter is other for other in trainable.values()))
+    if lora.train == "lora":
+        installed.freeze(precision.dtype)
+    for parameter in trainable.values():
+        parameter.requires_grad_(True)  # PEFT freezes whatever is not its own
     return Prepared(
         model=model,
         rows=installed,
@@ -55,7 +57,7 @@ def prepare(material: Material) -> Prepared:
         tensors=dict(trainable),
         context=context,
         device=device,
-        compute=compute,
+        precision=precision,
     )
 
 

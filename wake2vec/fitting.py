@@ -1,0 +1,99 @@
+"""Choose the plan of an attempt on this card: what the job fixes, what is remembered, else what real trials show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from wake2vec import budget
+from wake2vec.fit import Trial, Wishes, fit, memory_limit, try_plan
+from wake2vec.loss import blocked_cross_entropy
+from wake2vec.material import Material
+from wake2vec.phases.base import Prepared
+from wake2vec.placement import apply_plan
+from wake2vec.plan import Plan
+from wake2vec.shapes import shape_of_config
+
+
+def choose_plan(material: Material, prepared: Prepared, kept: Plan | None, beat: Callable[[], None]) -> Plan:
+    """`kept` is the plan of the checkpoint; what the runner remembers of this card (a limit it met) outranks it."""
+    train = material.job.train
+    assert train, "checked by the spec"
+    remembered = material.order.plan or (kept.to_dict() if kept else {})
+    fitted = fit(
+        as_budgeted(material, prepared),
+        Wishes(micro_batch=train.micro_batch, layers=train.layers, host_embedding=base_rows_rest(prepared)),
+        limit_bytes=memory_limit(prepared.device),
+        card=nearest_card(prepared.device),
+        remembered=remembered,
+        run=lambda plan: trial(material, prepared, plan, beat),
+    )
+    return fitted.plan
+
+
+def as_budgeted(material: Material, prepared: Prepared) -> budget.Job:
+    job = material.job
+    assert job.model, "checked by the spec"
+    assert job.data, "checked by the spec"
+    assert job.train, "checked by the spec"
+    return budget.Job(
+        shape=shape_of_config(
+            job.model.base, prepared.model.config.to_dict(), tokenizer_length=material.id_map.first_new_id
+        ),
+        phase="p2" if job.phase == "p2" else "p1",
+        load=prepared.precision.load,
+        new_tokens=material.id_map.n_new,
+        rows=prepared.rows.mode,
+        batch=job.train.batch,
+        seq_len=job.data.seq_len,
+        optimizer=job.train.optimizer,
+        rank=job.lora_or_default.r,
+        targets=tuple(job.lora_or_default.targets),
+    )
+
+
+def trial(material: Material, prepared: Prepared, plan: Plan, beat: Callable[[], None]) -> Trial | None:
+    """Really run a plan; the gradients it leaves are dropped."""
+    beat()
+    result = try_plan(
+        plan,
+        seq_len=material.blocks.length,
+        apply=lambda plan: apply_plan(prepared.model, prepared.rows, plan, prepared.device),
+        forward_backward=lambda size: forward_backward(material, prepared, size),
+        device=prepared.device,
+    )
+    for parameter in prepared.trainable.values():
+        parameter.grad = None
+    return result
+
+
+def forward_backward(material: Material, prepared: Prepared, micro_batch: int) -> None:
+    """One micro-batch as a step would run it. Blocks are all of one length, so the first are as long as any."""
+    indices = [index % len(material.blocks) for index in range(micro_batch)]
+    inputs, targets = (torch.from_numpy(part).to(prepared.device) for part in material.blocks.batch(indices))
+    prepared.model.train()
+    prepared.context.set(step=0, sample_ids=torch.arange(micro_batch, device=prepared.device))
+    hidden = prepared.hidden(inputs).flatten(0, 1)
+    loss = blocked_cross_entropy(hidden, prepared.rows.head, targets.flatten(), scale=1.0 / targets.numel())
+    loss.scaled.backward()  # type: ignore[no-untyped-call]
+
+
+def base_rows_rest(prepared: Prepared) -> bool:
+    return prepared.rows.embedding.base.trainable() is None
+
+
+def nearest_card(device: torch.device) -> budget.Card:
+    """The known card named in the device; for a stranger the smallest, since only the order of trials hangs on it."""
+    name = card_name(device).lower().replace(" ", "-")
+    return next((card for key, card in sorted(budget.CARDS.items(), reverse=True) if key in name), budget.CARDS["t4"])
+
+
+def card_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def free_share(device: torch.device) -> float:
+    """Share of the card that was free at the peak since the attempt began; all of it where there is no limit."""
+    limit = memory_limit(device)
+    return 1.0 if limit is None else 1.0 - torch.cuda.max_memory_allocated(device) / limit
