@@ -38,7 +38,8 @@ def write_bug(error: Exception, words: Sequence[str]) -> Path:
 
 
 def _home_log(words: Sequence[str]) -> Path | None:
-    home = next((Path(after) for word, after in itertools.pairwise(words) if word == "--home"), None)
+    pairs = [*itertools.pairwise(words), *(tuple(word.split("=", 1)) for word in words if word.startswith("--home="))]
+    home = next((Path(value) for option, value in pairs if option == "--home"), None)
     try:
         return read_settings(home, None).daemon_log
     except (RunnerError, OSError, ValueError):

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,11 @@ def test_help_lists_every_command_and_every_exit_code(capsys):
     }
     assert {code for code in codes if f" {code}  " not in EXIT_CODES} == set()
     assert "no usable GPU" in said
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    assert _main("--version") == 0
+    assert capsys.readouterr().out.strip() == version("wake2vec-runner")
 
 
 @pytest.mark.parametrize("words", [["frob"], ["enqueue"], ["hold"], ["enqueue", "--frob"]])

@@ -1,4 +1,4 @@
-"""report, export: what they refuse before they start the training core, and what it is given."""
+"""Commands that start the training core: what they refuse before they do, and how its end becomes theirs."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import json
 
 import pytest
 
-from runner.commands import export, report
+from runner.backend import run_module
+from runner.commands import export, generate, geometry, lexicon, report
 from runner.errors import RunnerError, UnknownJob
 from runner.queue import attempts, jobs
 from runner.queue.database import open_queue
 from runner.settings import read_settings
 from tests.unit.runner.conftest import CORPUS, job_spec
+from tests.unit.runner.folders import write_jobs
+from wake2vec.errors import SpecError
 from wake2vec.rundir import RunDir, write_json
 
 
@@ -60,3 +63,28 @@ def test_an_export_that_fails_ends_with_its_code(settings, tmp_path):
 
     assert caught.value.code not in (0, None)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_core_s_exit_code_is_the_command_s(capfd):
+    with pytest.raises(SystemExit) as caught:
+        run_module("wake2vec.export", ["--no-such-option"])
+
+    assert caught.value.code == 2
+    assert "usage: python -m wake2vec.export" in capfd.readouterr().err
+
+
+def test_texts_and_geometry_want_a_run_that_is_here(settings):
+    with pytest.raises(RunnerError, match="holds no run on this machine"):
+        generate.run(settings, "a", {"prompt": "x"}, as_json=False)
+    with pytest.raises(RunnerError, match="holds no run on this machine"):
+        geometry.run(settings, "a", step=None, side="input")
+
+
+def test_a_survey_wants_a_whole_p1_file(tmp_path):
+    write_jobs(tmp_path)
+
+    with pytest.raises(SpecError, match="a p2 job adds no words"):
+        lexicon.run(tmp_path / "a_p2.toml", as_json=False)
+    (tmp_path / "words.txt").unlink()
+    with pytest.raises(SpecError, match="no such file"):
+        lexicon.run(tmp_path / "a_p1.toml", as_json=False)

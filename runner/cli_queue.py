@@ -1,0 +1,108 @@
+"""The commands that fill, run and watch the queue; each imports its own module."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from runner.cli_options import Json, Name, Names, settings_of
+
+
+def enqueue(
+    context: typer.Context,
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Job files (TOML); all are queued, or none.")],
+    again: Annotated[bool, typer.Option("--again", help="Train it once more, as NAME-2.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Check job files, freeze them with their texts, and queue them."""
+    from runner.commands.enqueue import run
+
+    run(settings_of(context), files, again=again, as_json=as_json)
+
+
+def start(
+    context: typer.Context,
+    until_empty: Annotated[bool, typer.Option("--until-empty", help="End when nothing is left to do.")] = False,
+    max_hours: Annotated[
+        float | None, typer.Option(metavar="HOURS", min=0.0, help="The session ends then: be safe before.")
+    ] = None,
+    stop_at: Annotated[str | None, typer.Option(metavar="HH:MM", help="The same as a time of day.")] = None,
+    take_over: Annotated[bool, typer.Option("--take-over", help="Fence a runner elsewhere that seems alive.")] = False,
+    allow_network_home: Annotated[
+        bool, typer.Option("--allow-network-home", help="Insist on a home where locks may not be safe.")
+    ] = False,
+) -> None:
+    """Train what is queued until stopped; go on wherever it was."""
+    from runner.commands.start import run
+    from runner.daemon import Wanted
+
+    wanted = Wanted(
+        until_empty=until_empty,
+        max_hours=max_hours,
+        stop_at=stop_at,
+        take_over=take_over,
+        allow_network_home=allow_network_home,
+    )
+    run(settings_of(context), wanted)
+
+
+def status(
+    context: typer.Context,
+    once: Annotated[bool, typer.Option("--once", help="Show it once, also on a terminal.")] = False,
+    as_json: Json = False,
+    every_seconds: Annotated[float, typer.Option("--every", metavar="SECONDS", min=0.2, help="Refresh.")] = 1.0,
+) -> None:
+    """Show what runs and what waits; Ctrl-C leaves it."""
+    from runner.commands.status import run
+
+    run(settings_of(context), once=once, as_json=as_json, every_seconds=every_seconds)
+
+
+def log(
+    context: typer.Context,
+    name: Name,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it happens, until the job ends.")] = False,
+    attempt: Annotated[int | None, typer.Option(metavar="N", help="Only this attempt.")] = None,
+    lines: Annotated[int, typer.Option("--lines", "-n", metavar="N", min=0, help="The last N; 0: all.")] = 40,
+    as_json: Json = False,
+) -> None:
+    """Show what a job did, attempt by attempt."""
+    from runner.commands.log import run
+
+    run(settings_of(context), name, follow=follow, attempt=attempt, count=lines, as_json=as_json)
+
+
+def hold(context: typer.Context, names: Names, as_json: Json = False) -> None:
+    """Let jobs rest: a running one saves and stops first."""
+    _control(context, "hold", names, as_json)
+
+
+def release(context: typer.Context, names: Names, as_json: Json = False) -> None:
+    """Let held jobs go on."""
+    _control(context, "release", names, as_json)
+
+
+def cancel(context: typer.Context, names: Names, as_json: Json = False) -> None:
+    """End jobs for good; a running one saves first."""
+    _control(context, "cancel", names, as_json)
+
+
+def retry(context: typer.Context, names: Names, as_json: Json = False) -> None:
+    """Queue failed or cancelled jobs again."""
+    _control(context, "retry", names, as_json)
+
+
+def kill(context: typer.Context, names: Names, as_json: Json = False) -> None:
+    """End trainers at once, unsaved, and hold their jobs."""
+    _control(context, "kill", names, as_json)
+
+
+def _control(context: typer.Context, verb: str, names: list[str], as_json: bool) -> None:
+    from runner.commands.control import run
+
+    run(settings_of(context), verb, names, as_json=as_json)
+
+
+COMMANDS = (enqueue, start, status, log, hold, release, cancel, retry, kill)

@@ -1,0 +1,136 @@
+"""The commands that look ahead, show results, and set things up; each imports its own module."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from runner.cli_options import Json, Name, Names, settings_of
+
+
+def plan(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Job files.")],
+    gpu: Annotated[str, typer.Option(help="t4, p100, v100, l4, a100, a100-80g or h100.")] = "t4",
+    new_words: Annotated[
+        int | None, typer.Option("--new-words", metavar="N", min=0, help="Instead of counting the word list.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Foretell memory and time on a card, before either is spent."""
+    from runner.commands.plan import run
+
+    run(files, gpu=gpu, new_words=new_words, as_json=as_json)
+
+
+def lexicon(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A P1 job file.")],
+    as_json: Json = False,
+) -> None:
+    """Tell what adding a word list gains, before training."""
+    from runner.commands.lexicon import run
+
+    run(file, as_json=as_json)
+
+
+def report(
+    context: typer.Context,
+    names: Names,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Default: in the run directory.")] = None,
+) -> None:
+    """Write one HTML page of a job, or of several side by side."""
+    from runner.commands.report import run
+
+    run(settings_of(context), names, out)
+
+
+def generate(
+    context: typer.Context,
+    name: Name,
+    prompt: Annotated[str | None, typer.Option(help="Start of the text; default: the job's.")] = None,
+    step: Annotated[str | None, typer.Option(help="A checkpoint's step, best or newest.")] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="So many texts, each with the next seed.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed gives the same text.")] = None,
+    tokens: Annotated[int | None, typer.Option(min=1, help="At most so many new tokens.")] = None,
+    temperature: Annotated[float | None, typer.Option(min=0.0, help="0: always the likeliest token.")] = None,
+    top_p: Annotated[float | None, typer.Option("--top-p", help="Share of probability to draw from.")] = None,
+    top_k: Annotated[int | None, typer.Option("--top-k", min=0, help="Tokens to draw from; 0: all.")] = None,
+    repetition_penalty: Annotated[float | None, typer.Option("--repetition-penalty", help="Above 1: less.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write texts with a job's model."""
+    from runner.commands.generate import run
+
+    options: dict[str, str | int | float | None] = {
+        "prompt": prompt,
+        "step": step,
+        "count": count,
+        "seed": seed,
+        "tokens": tokens,
+        "temperature": temperature,
+        "top-p": top_p,
+        "top-k": top_k,
+        "repetition-penalty": repetition_penalty,
+        "device": device,
+    }
+    run(settings_of(context), name, options, as_json=as_json)
+
+
+def geometry(
+    context: typer.Context,
+    name: Name,
+    step: Annotated[int | None, typer.Option(help="A checkpoint; default: the newest.")] = None,
+    side: Annotated[str, typer.Option(help="Rows of an untied model: input or output.")] = "input",
+) -> None:
+    """Measure how new rows lie among published ones."""
+    from runner.commands.geometry import run
+
+    run(settings_of(context), name, step=step, side=side)
+
+
+def export(
+    context: typer.Context,
+    name: Name,
+    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="A new folder.")],
+    merge: Annotated[bool, typer.Option("--merge", help="P2: write the adapters into the weights.")] = False,
+    adapter_only: Annotated[bool, typer.Option("--adapter-only", help="P2: for PEFT, no published weights.")] = False,
+    dtype: Annotated[str | None, typer.Option(help="Type of the weights; default: as published.")] = None,
+    step: Annotated[str, typer.Option(help="A checkpoint's step, best, or final.")] = "final",
+) -> None:
+    """Write the result as a Hugging Face folder that loads anywhere."""
+    from runner.commands.export import run
+
+    run(settings_of(context), name, to, merge=merge, adapter_only=adapter_only, dtype=dtype, step=step)
+
+
+def login(
+    context: typer.Context,
+    client: Annotated[Path, typer.Argument(metavar="CLIENT.json", help="OAuth client of type Desktop app.")],
+    paste: Annotated[bool, typer.Option("--paste", help="The browser is on another machine.")] = False,
+) -> None:
+    """Sign in to Google Drive, once."""
+    from runner.commands.login import run
+
+    run(settings_of(context), client, paste=paste)
+
+
+def doctor(context: typer.Context, as_json: Json = False) -> None:
+    """Try everything that a run needs here."""
+    from runner.commands.doctor import run
+
+    run(settings_of(context), as_json=as_json)
+
+
+def schema(
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write it there.")] = None,
+    reference: Annotated[bool, typer.Option("--reference", help="Every key, for people (Markdown).")] = False,
+) -> None:
+    """Print the JSON schema of job files, for editors."""
+    from runner.commands.schema import run
+
+    run(out, as_reference=reference)
+
+
+COMMANDS = (plan, lexicon, report, generate, geometry, export, login, doctor, schema)
