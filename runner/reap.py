@@ -70,7 +70,7 @@ def close(work: Workplace, attempt: Attempt, now: float) -> None:
 
 
 def _ending(work: Workplace, job: Job, attempt: Attempt, result: Result | None, newest: int) -> Ending:
-    outcome, where, cause, remedy = _outcome(work, attempt, result)
+    outcome, where, cause, remedy = _outcome(work, job, attempt, result)
     return Ending(
         outcome=outcome,
         where=where,
@@ -85,9 +85,11 @@ def _ending(work: Workplace, job: Job, attempt: Attempt, result: Result | None, 
     )
 
 
-def _outcome(work: Workplace, attempt: Attempt, result: Result | None) -> tuple[Outcome, str, str, str]:
+def _outcome(work: Workplace, job: Job, attempt: Attempt, result: Result | None) -> tuple[Outcome, str, str, str]:
     """Outcome, place, cause and remedy. The result file is the truth; an exit code only fills its absence."""
     if result is not None:
+        if was_extended(job, result):
+            return Outcome.YIELDED, result.where, f"it was extended to {job.steps} steps meanwhile", ""
         return Outcome(result.outcome), result.where, result.cause, result.remedy
     if attempt.cause.startswith(HUNG):
         return Outcome.HUNG, "training", attempt.cause, ""
@@ -98,6 +100,12 @@ def _outcome(work: Workplace, attempt: Attempt, result: Result | None) -> tuple[
         cause = f"{describe_exit(code)}: {last_line(work.run(attempt.job).log)}"
         return Outcome.FAILED, "setup", cause, ""
     return Outcome.LOST, "", describe_exit(code), ""
+
+
+def was_extended(job: Job, result: Result) -> bool:
+    """Whether the trainer came to the end it knew of, and the job has been given more steps since."""
+    at_its_end = result.outcome == "completed" and result.step == result.steps
+    return at_its_end and job.steps is not None and result.step < job.steps
 
 
 def last_line(log: Path) -> str:
@@ -139,7 +147,7 @@ def _remember(work: Workplace, job: Job, attempt: Attempt, result: Result | None
         return
     if result.plan:
         attempts.remember_plan(work.queue, work.gpu_name(attempt.gpu), job.name, result.plan, now)
-    if result.outcome == "completed":
+    if result.outcome == "completed" and not was_extended(job, result):
         jobs.end_at(work.queue, job.name, result.step)
 
 

@@ -50,7 +50,6 @@ class Change(StrEnum):
     RELEASE = "release"
     CANCEL = "cancel"
     RETRY = "retry"
-    EXTEND = "extend"
 
 
 FINAL = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
@@ -72,7 +71,6 @@ TRANSITIONS: dict[tuple[State, Change], State] = {
     (State.HELD, Change.SUCCEED): State.SUCCEEDED,
     (State.FAILED, Change.RETRY): State.QUEUED,
     (State.CANCELLED, Change.RETRY): State.QUEUED,
-    (State.SUCCEEDED, Change.EXTEND): State.QUEUED,
 }
 
 

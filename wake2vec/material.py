@@ -31,6 +31,7 @@ class Material:
     blocks: Blocks
     windows: Windows
     steps: int  # in all
+    first_total: int  # before any extension
 
     @property
     def job(self) -> JobSpec:
@@ -81,11 +82,18 @@ def gather(run: RunDir, order: Order, say: Callable[[str], None]) -> Material:
         blocks=data.blocks,
         windows=data.held_out,
         steps=total_steps(job, len(data.blocks)),
+        first_total=first_total(job, len(data.blocks)),
     )
 
 
 def total_steps(job: JobSpec, n_blocks: int) -> int:
-    """Steps of the whole job; `epochs` become the steps that pass over the blocks so often, the last one rounded up."""
+    """Steps of the whole job, with those that `extend` added."""
+    assert job.train, "checked by the spec"
+    return job.train.extended[-1].steps if job.train.extended else first_total(job, n_blocks)
+
+
+def first_total(job: JobSpec, n_blocks: int) -> int:
+    """Steps that the job was enqueued with; `epochs` become the steps that pass over the blocks so often, rounded up."""
     assert job.train, "checked by the spec"
     if job.train.steps is not None:
         return job.train.steps

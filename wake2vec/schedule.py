@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
+
+from wake2vec.spec import Extension
 
 ScheduleKind = Literal["cosine", "linear", "constant"]
 
@@ -22,3 +25,8 @@ def learning_rate(step: int, *, peak: float, total: int, warmup_steps: int, kind
     if kind == "linear":
         return peak * max(0.0, 1.0 - progress)
     return peak * max(0.0, 0.5 * (1.0 + math.cos(math.pi * progress)))
+
+
+def horizon(step: int, first_total: int, extensions: Sequence[Extension]) -> int:
+    """The number of steps that the rate of `step` follows: an extension changes only what comes after it was made."""
+    return next((one.steps for one in reversed(extensions) if step >= one.from_step), first_total)

@@ -74,6 +74,13 @@ class DataTable(Table):
         return [self.corpus] if isinstance(self.corpus, str) else list(self.corpus)
 
 
+class Extension(Table):
+    """Written by `extend`: from step `from_step` on the schedule runs to `steps`; before it nothing changes."""
+
+    from_step: int = Field(ge=0)
+    steps: PositiveInt
+
+
 class TrainTable(Table):
     """[train]: what a step computes."""
 
@@ -101,6 +108,8 @@ class TrainTable(Table):
     allow_shorter_context: bool = Field(
         True, description="Last resort against out-of-memory: split blocks in two. Recorded and shown when it happens."
     )
+
+    extended: list[Extension] = Field(default_factory=list, description="Written by the command `extend`.")
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainTable:
@@ -247,6 +256,7 @@ PLAN_AND_CADENCE = (
     "train.micro_batch",
     "train.layers",
     "train.allow_shorter_context",
+    "train.extended",
     "evaluate.prompt",
     "evaluate.samples",
     "name",

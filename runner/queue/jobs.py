@@ -78,7 +78,7 @@ def _add(
     if steps is not None:
         _insert_segments(connection, spec.name, plan_segments(steps, spec.checkpoint.every_steps))
     note(connection, now, "added", f"{spec.name}: added to the queue", job=spec.name)
-    return _job(connection, spec.name)
+    return fetch_job(connection, spec.name)
 
 
 def _refuse_a_second(connection: Connection, spec: JobSpec, fingerprint: str, *, again: bool) -> None:
@@ -97,7 +97,7 @@ def _refuse_a_second(connection: Connection, spec: JobSpec, fingerprint: str, *,
 def get_job(queue: Queue, name: str) -> Job:
     """Raises UnknownJob."""
     with queue.read() as connection:
-        return _job(connection, name)
+        return fetch_job(connection, name)
 
 
 def list_jobs(queue: Queue) -> list[Job]:
@@ -115,7 +115,7 @@ def list_segments(queue: Queue, name: str) -> list[Segment]:
 def set_steps(queue: Queue, name: str, steps: int) -> None:
     """Plan the segments of a job whose length its trainer has now told; nothing happens when it was known."""
     with queue.write() as connection:
-        job = _job(connection, name)
+        job = fetch_job(connection, name)
         if job.steps is None:
             connection.execute(update(jobs).where(jobs.c.name == name).values(steps=steps))
             _insert_segments(connection, name, plan_segments(steps, job.spec.checkpoint.every_steps))
@@ -162,7 +162,7 @@ def apply_change(
     **also: Any,
 ) -> Job:
     """The same inside a transaction that does more."""
-    job = _job(connection, name)
+    job = fetch_job(connection, name)
     try:
         target = next_state(job.state, change)
     except IllegalTransition as error:
@@ -174,7 +174,7 @@ def apply_change(
     if changed.rowcount != 1:
         raise IllegalTransition(f"{name}: changed by somebody else at the same moment; look at `status`")
     note(connection, now, str(change), f"{name}: {target}" + (f": {reason}" if reason else ""), job=name)
-    return _job(connection, name)
+    return fetch_job(connection, name)
 
 
 def set_wish(queue: Queue, name: str, wish: Wish, now: float, *, end_now: bool = False) -> Job:
@@ -184,14 +184,14 @@ def set_wish(queue: Queue, name: str, wish: Wish, now: float, *, end_now: bool =
     """
     change = {Wish.HOLD: Change.HOLD, Wish.CANCEL: Change.CANCEL}[wish]
     with queue.write() as connection:
-        job = _job(connection, name)
+        job = fetch_job(connection, name)
         if wish is Wish.HOLD and job.state is State.HELD:
             return job
         if job.state is not State.RUNNING:
             return apply_change(connection, name, change, now, reason=f"{change} on request")
         connection.execute(update(jobs).where(jobs.c.name == name).values(wish=wish, end_now=int(end_now)))
         note(connection, now, "wish", f"{name}: {wish} was asked for", job=name)
-        return _job(connection, name)
+        return fetch_job(connection, name)
 
 
 def kill(queue: Queue, name: str, now: float) -> Job:
@@ -205,20 +205,20 @@ def kill(queue: Queue, name: str, now: float) -> Job:
 def release(queue: Queue, name: str, now: float) -> Job:
     """Let a held job go on; a hold that was not carried out yet is taken back."""
     with queue.write() as connection:
-        job = _job(connection, name)
+        job = fetch_job(connection, name)
         if job.state is State.RUNNING and job.wish is Wish.HOLD and not job.end_now:
             connection.execute(update(jobs).where(jobs.c.name == name).values(wish=None))
             note(connection, now, "wish", f"{name}: the hold was taken back", job=name)
-            return _job(connection, name)
+            return fetch_job(connection, name)
         return apply_change(connection, name, Change.RELEASE, now, not_before=0.0)
 
 
 def retry(queue: Queue, name: str, now: float) -> Job:
     """Queue a failed or cancelled job again, with a fresh budget, from its newest checkpoint; ends a back-off too."""
     with queue.write() as connection:
-        if _job(connection, name).state is State.QUEUED:
+        if fetch_job(connection, name).state is State.QUEUED:
             connection.execute(update(jobs).where(jobs.c.name == name).values(not_before=0.0, stalls=0))
-            return _job(connection, name)
+            return fetch_job(connection, name)
         return apply_change(connection, name, Change.RETRY, now, not_before=0.0, stalls=0, rolled_back=0)
 
 
@@ -257,7 +257,8 @@ def _insert_segments(connection: Connection, name: str, planned: Sequence[tuple[
         connection.execute(insert(segments), rows)
 
 
-def _job(connection: Connection, name: str) -> Job:
+def fetch_job(connection: Connection, name: str) -> Job:
+    """Raises UnknownJob, naming those that are known."""
     row = connection.execute(select(jobs).where(jobs.c.name == name)).first()
     if row is None:
         known = [str(known) for known in connection.execute(select(jobs.c.name).order_by(jobs.c.number)).scalars()]

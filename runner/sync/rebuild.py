@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from runner.errors import Damaged, NotStored
 from runner.queue import checkpoints, jobs
+from runner.queue.changing import apply_regime
 from runner.queue.ledger import add_event
 from runner.states import State
 from runner.store.log import Log
@@ -56,6 +57,8 @@ def _add(care: Care, name: str, log: Log, now: float) -> None:
         again=True,
     )
     care.keepers[name] = keeper
+    for record in regimes(log.records):
+        apply_regime(queue, name, record.payload)
     quarantined = {
         one.payload["manifest_sha256"] for one in regimes(log.records) if one.payload["what"] == "quarantine"
     }
