@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from runner.errors import Damaged, StoreBusy
+from runner.errors import Damaged, NotStored, StoreBusy
 from runner.store.base import Progress
 from runner.store.drive_api import FIELDS, DriveApi
 from runner.store.drive_errors import IdTaken
@@ -70,10 +70,8 @@ class Upload:
         try:
             found, is_new = self._transfer(), True
         except IdTaken:  # an earlier try got through although its answer was lost
-            found, is_new = (
-                self._api.call(f"look at {id}", lambda drive: drive.files.get(fileId=id, fields=FIELDS)),
-                False,
-            )
+            found = self._api.call(f"look at {id}", lambda drive: drive.files.get(fileId=id, fields=FIELDS))
+            is_new = False
         is_right = (int(found["fileSize"]), found["md5Checksum"]) == (self._digest.size, self._digest.md5)
         if is_new and not is_right:
             self._api.delete(id)
@@ -103,6 +101,10 @@ class Upload:
         }
         place = f"begin {self._body['title']}"
         answer = self._api.send(place, "POST", url, body=json.dumps(dict(self._body)).encode(), headers=headers)
+        if answer[0] == 400:
+            raise NotStored(
+                f"Google Drive: {place}: the id {self._body['id']} cannot be used; the next try takes another"
+            )
         if answer[0] != 200 or "location" not in answer[1]:
             raise self._api.fail(place, answer)
         session = str(answer[1]["location"])
@@ -116,9 +118,12 @@ class Upload:
 
     def _send_chunk(self, session: str, file: BinaryIO, start: int) -> int | dict[str, Any]:
         began = self._throttle.monotonic()
+        size = self._digest.size
         file.seek(start)
-        chunk = file.read(self._throttle.chunk_bytes)
-        end, size = start + len(chunk), self._digest.size
+        chunk = file.read(min(self._throttle.chunk_bytes, size - start))
+        end = start + len(chunk)
+        if end < min(start + 1, size):
+            raise Damaged(f"{self._path}: ends at byte {end} of {size}; it changed since its manifest was written")
         state = self._send(session, chunk, f"bytes {start}-{end - 1}/{size}" if chunk else f"bytes */{size}")
         if isinstance(state, int) and state <= start:
             raise StoreBusy(f"Google Drive: send {self._path.name}: Drive took none of the bytes from {start} on")

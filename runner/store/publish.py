@@ -15,7 +15,15 @@ from runner.store.log import Log
 from runner.store.names import safe_path
 from runner.store.records import Record, commits, stored_ids
 from runner.store.space import orphans
-from wake2vec.rundir import MANIFEST, FileDigest, digest_file, sync_directory, verify_checkpoint
+from wake2vec.rundir import (
+    CHECKPOINT_FILES,
+    MANIFEST,
+    FileDigest,
+    digest_file,
+    read_manifest,
+    sync_directory,
+    verify_checkpoint,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,18 +127,21 @@ def fetch_checkpoint(store: Store, commit: Record, into: Path, *, progress: Prog
     Raises NotStored, Damaged or CheckpointCorrupt when it cannot be had; the COMMIT before is then the one to try.
     """
     target = into / f"checkpoint-{int(commit.payload['step'])}"
-    arriving = into / f"{target.name}.tmp" / target.name
     manifest = Stored(**commit.payload["manifest"])
-    if not target.exists():
-        files = {name: Stored(**part) for name, part in commit.payload["parts"].items()}
-        fetch_files(store, {**files, MANIFEST: manifest}, arriving, progress=progress)
-        verify_checkpoint(arriving)
-        arriving.rename(target)
-        sync_directory(into)
-        shutil.rmtree(arriving.parent)
-    if digest_file(target / MANIFEST).sha256 != manifest.sha256:
-        raise Damaged(f"{target}: is another checkpoint than the log names; it is left alone")
-    verify_checkpoint(target)
+    if target.exists():
+        if verify_checkpoint(target) and digest_file(target / MANIFEST).sha256 != manifest.sha256:
+            raise Damaged(f"{target}: is another checkpoint than the log names; it is left alone")
+        return target
+    parts = {name: Stored(**part) for name, part in commit.payload["parts"].items()}
+    if foreign := parts.keys() - set(CHECKPOINT_FILES):
+        raise Damaged(f"{target.name}: its record names foreign files {', '.join(sorted(foreign))}; nothing is fetched")
+    arriving = into / f"{target.name}.tmp" / target.name
+    fetch_files(store, {**parts, MANIFEST: manifest}, arriving, progress=progress)
+    if read_manifest(arriving).files != {name: part.digest for name, part in parts.items()}:
+        raise Damaged(f"{target.name}: its manifest lists other files than its record; try the checkpoint before")
+    arriving.rename(target)
+    sync_directory(into)
+    shutil.rmtree(arriving.parent)
     return target
 
 

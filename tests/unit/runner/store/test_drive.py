@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.errors import StoreBusy, StoreFull, StoreUnavailable
+from runner.errors import Damaged, NotStored, StoreBusy, StoreFull, StoreUnavailable
 from runner.store.base import Store
 from runner.store.drive import DriveStore, open_drive
 from runner.store.drive_transfer import UNIT_BYTES, Throttle
@@ -123,6 +123,26 @@ def test_a_cut_upload_goes_on_at_the_byte(server: DriveServer, tmp_path: Path) -
     assert server.drive.counts["sessions"] == 1
     assert server.drive.files[id].path.read_bytes() == body
     assert server.drive.counts["chunk_bytes"] - len(body) <= 8 * UNIT_BYTES
+
+
+def test_a_file_that_shrank_is_no_reason_to_try_again(server: DriveServer, tmp_path: Path) -> None:
+    source, digest = written(tmp_path / "in", b"x" * 1000)
+    source.write_bytes(b"")
+    store = opened(server, tmp_path / "a")
+    [id] = store.new_ids([NAME])
+
+    with pytest.raises(Damaged, match="ends at byte 0"):
+        store.put(source, id=id, name=NAME, digest=digest)
+
+
+def test_an_id_that_drive_no_longer_takes_is_given_up(server: DriveServer, tmp_path: Path) -> None:
+    source, digest = written(tmp_path / "in", b"x" * 1000)
+    store = opened(server, tmp_path / "a")
+    [id] = store.new_ids([NAME])
+    server.drive.ids.clear()
+
+    with pytest.raises(NotStored, match="takes another"):
+        store.put(source, id=id, name=NAME, digest=digest)
 
 
 def test_an_expired_session_begins_anew(server: DriveServer, tmp_path: Path) -> None:

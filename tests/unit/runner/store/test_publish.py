@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -167,6 +168,19 @@ def test_a_part_that_is_gone_is_said_so(store: DirectoryStore, tmp_path: Path) -
 
     with pytest.raises(NotStored):
         fetch_checkpoint(store, record, tmp_path / "new")
+
+
+def test_a_record_cannot_bring_foreign_files(store: DirectoryStore, tmp_path: Path) -> None:
+    log, _ = begun(store)
+    record = published(store, log, checkpoint(tmp_path / "run", 200), tmp_path)
+    part = record.payload["parts"]["state.json"]
+    foreign = replace(record, payload=record.payload | {"parts": {**record.payload["parts"], "optimizer.pt": part}})
+    fewer = {name: one for name, one in record.payload["parts"].items() if name != "state.json"}
+
+    with pytest.raises(Damaged, match=r"optimizer\.pt"):
+        fetch_checkpoint(store, foreign, tmp_path / "new")
+    with pytest.raises(Damaged, match="other files"):
+        fetch_checkpoint(store, replace(record, payload=record.payload | {"parts": fewer}), tmp_path / "new")
 
 
 def test_another_checkpoint_in_the_way_is_left_alone(store: DirectoryStore, tmp_path: Path) -> None:
