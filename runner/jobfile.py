@@ -32,9 +32,7 @@ def read_job(path: Path) -> JobSpec:
     if "name" not in table:
         table["name"] = path.stem
         if not re.fullmatch(NAME_PATTERN, path.stem):
-            faults.append(
-                Fault(key="name", problem=f"missing, and {path.stem!r} cannot be one; set it")
-            )
+            faults.append(Fault(key="name", problem=f"missing, and {path.stem!r} cannot be one; set it"))
     if faults:
         raise SpecError(str(path), faults + _faults_of_inputs(checked, path))
     return JobSpec.model_validate(table)

@@ -230,6 +230,17 @@ def test_a_model_folder_that_is_not_there_is_no_hub_id(tmp_path: Path, base: str
         resolve_inputs(job, tmp_path, "a_p1.toml")
 
 
+def test_files_that_a_command_names_are_found_from_anywhere(tmp_path: Path) -> None:
+    write_jobs(tmp_path)
+    words = '["python", "./text.txt", "--model", "./model", "model", "{steps}", "gone/x"]'
+    path = _write(tmp_path, f'phase = "command"\nsteps = 5\ncommand = {words}\n', "c.toml")
+
+    resolved = resolve_inputs(read_job(path), tmp_path, "c.toml")
+
+    there = [str(tmp_path / "text.txt"), "--model", str(tmp_path / "model"), "model", "{steps}", "gone/x"]
+    assert resolved.job.command == ["python", *there]
+
+
 def test_the_same_text_twice_is_refused(tmp_path: Path) -> None:
     write_jobs(tmp_path)
     (tmp_path / "copy.txt").write_bytes((tmp_path / "text.txt").read_bytes())
