@@ -7,6 +7,7 @@ mean           mean(E)                                      Hewitt 2021, "Initia
 mean_noise     mean(E) + scale · 0.1 · std_per_dimension(E) · z   wake2vec, TinyLlama P1
 spherical      z / |z| · scale · std(E) · √d                wake2vec, Llama, Mistral and Qwen P1 (scale 1.5)
 subwords       mean of E over the pieces of the word        Gee et al. 2022, "Fast vocabulary transfer"
+first_piece    E of the first piece of the word             what a model predicts where the word begins; for output rows
 compositional  α E(prefix) + (1 - 2α) E(root) + α E(suffix) + 0.01 · std(E) · z, α = 0.25, E(x) the mean over the pieces
                of x, α of a missing part going to the root  wake2vec README, 2025
 
@@ -31,7 +32,7 @@ from wake2vec.vocab.idmap import IdMap
 from wake2vec.vocab.morphemes import COMMON, Affixes, parts_of, read_affixes
 from wake2vec.vocab.pieces import pieces
 
-Method = Literal["mean", "mean_noise", "spherical", "subwords", "compositional"]
+Method = Literal["mean", "mean_noise", "spherical", "subwords", "first_piece", "compositional"]
 Part = Literal["input", "output"]
 
 _NOISE = 0.1
@@ -122,6 +123,11 @@ def _subwords(start: _Start, words: Sequence[str]) -> Tensor:
     return start.of(words)
 
 
+def _first_piece(start: _Start, words: Sequence[str]) -> Tensor:
+    ids = [found[0] for found in pieces(words, start.tokenizer)]
+    return start.base[torch.tensor(ids, device=start.base.device)].double().cpu()
+
+
 def _compositional(start: _Start, words: Sequence[str]) -> Tensor:
     parts = [parts_of(word, start.affixes) for word in words]
     rows = start.of([root for _, root, _ in parts])
@@ -139,6 +145,7 @@ _METHODS: dict[Method, Callable[[_Start, Sequence[str]], Tensor]] = {
     "mean_noise": _mean_noise,
     "spherical": _spherical,
     "subwords": _subwords,
+    "first_piece": _first_piece,
     "compositional": _compositional,
 }
 

@@ -1,0 +1,203 @@
+"""Ways of training new tokens, each behind the same two calls, for the comparison in bench.quality.
+
+`ours` is the engine of this project; the others are what people write by hand: the full matrix under a gradient mask,
+PEFT's trainable tokens, and the overlay of the original scripts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from wake2vec.loss import blocked_cross_entropy
+from wake2vec.optim import clip_factor, gradient_norm, make_optimizer
+from wake2vec.rows import InstalledRows, install_rows
+
+CLIP_NORM = 1.0
+Way = Literal["ours", "masked", "peft", "overlay"]
+
+
+class Learner(Protocol):
+    """A model with new tokens and a way to train them."""
+
+    def nll(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Nats of each target, 0 where it is -100. [batch, length] -> [batch, length]"""
+
+    def step(self, inputs: Tensor, targets: Tensor, lr: float) -> None:
+        """One optimizer step on a batch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """What a learner starts from: rows of new tokens for both sides, fp32 `[n_new, d]`."""
+
+    first_new_id: int
+    input_rows: Tensor
+    output_rows: Tensor
+    rows: Literal["shared", "separate", "input"]
+    optimizer: Literal["adafactor", "adamw"]
+    only_seen: bool = False
+
+
+class Ours:
+    """New rows as a parameter of their own; `only_seen` moves a row only from the first step that met its word."""
+
+    def __init__(self, model: Any, start: Start) -> None:
+        self.model, self.start = model.requires_grad_(False), start
+        self.installed: InstalledRows = install_rows(
+            model,
+            first_new_id=start.first_new_id,
+            mode=start.rows,
+            input_rows=start.input_rows,
+            output_rows=None if start.rows == "shared" else start.output_rows,
+        )
+        self.parameters = self.installed.trainable()
+        self.optimizer = make_optimizer(start.optimizer, self.parameters, weight_decay=0.0)
+        self.seen = torch.zeros(len(start.input_rows), dtype=torch.bool, device=self.installed.embedding.rows.device)
+
+    def hidden(self, inputs: Tensor) -> Tensor:
+        return self.model.get_decoder()(input_ids=inputs, use_cache=False).last_hidden_state
+
+    @torch.no_grad()
+    def nll(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        hidden = self.hidden(inputs).flatten(0, 1)
+        return blocked_cross_entropy(hidden, self.installed.head, targets.flatten()).token_nll.view_as(targets)
+
+    def step(self, inputs: Tensor, targets: Tensor, lr: float) -> None:
+        self.optimizer.zero_grad()
+        hidden = self.hidden(inputs).flatten(0, 1)
+        loss = blocked_cross_entropy(hidden, self.installed.head, targets.flatten(), scale=1 / targets.numel())
+        torch.autograd.backward(loss.scaled)
+        if self.start.only_seen:
+            self._leave_unseen(inputs, targets)
+        factor = clip_factor(float(gradient_norm(self.parameters)), CLIP_NORM)
+        self.optimizer.step(lr, gradient_factor=factor)
+
+    def _leave_unseen(self, inputs: Tensor, targets: Tensor) -> None:
+        met = torch.cat([inputs.flatten(), targets.flatten()]) - self.start.first_new_id
+        self.seen[met[met >= 0]] = True
+        for parameter in self.parameters.values():
+            if parameter.grad is not None:
+                parameter.grad[~self.seen] = 0
+
+
+class Whole:
+    """Base of the ways that hold one whole matrix: transformers' own forward and loss, torch's own optimizer."""
+
+    def __init__(self, model: Any, start: Start) -> None:
+        self.model, self.start = model, start
+        self.trained: list[nn.Parameter] = self.prepare()
+        self.optimizer = self.make_optimizer()
+
+    def prepare(self) -> list[nn.Parameter]:
+        """Bring the rows in and say what trains."""
+        raise NotImplementedError
+
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        if self.start.optimizer == "adamw":
+            return torch.optim.AdamW(self.trained, lr=1.0, weight_decay=0.0)
+        from transformers.optimization import Adafactor
+
+        return Adafactor(self.trained, lr=1.0, scale_parameter=False, relative_step=False, warmup_init=False)
+
+    @torch.no_grad()
+    def nll(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        logits = self.model(input_ids=inputs, use_cache=False).logits.float()
+        return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
+
+    def step(self, inputs: Tensor, targets: Tensor, lr: float) -> None:
+        self.optimizer.zero_grad()
+        logits = self.model(input_ids=inputs, use_cache=False).logits.float()
+        torch.autograd.backward(F.cross_entropy(logits.flatten(0, 1), targets.flatten()))
+        nn.utils.clip_grad_norm_(self.trained, CLIP_NORM)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+
+    def put_rows(self) -> tuple[nn.Parameter, nn.Parameter]:
+        """Resize both matrices and write the new rows into them."""
+        end = self.start.first_new_id + len(self.start.input_rows)
+        weight = self.model.get_input_embeddings().weight
+        if end > weight.shape[0]:
+            self.model.resize_token_embeddings(end, mean_resizing=False)
+        embedding, head = self.model.get_input_embeddings().weight, self.model.get_output_embeddings().weight
+        new = slice(self.start.first_new_id, end)
+        with torch.no_grad():
+            head[new] = self.start.output_rows.to(head)
+            embedding[new] = self.start.input_rows.to(embedding)
+        return embedding, head
+
+
+def keep_base(matrix: nn.Parameter, first_new_id: int) -> None:
+    """Set the gradient of base rows to zero whenever it is there."""
+
+    def mask(parameter: Tensor) -> None:
+        assert parameter.grad is not None, "the hook runs after the gradient is there"
+        parameter.grad[:first_new_id] = 0
+
+    register: Callable[[Callable[[Tensor], None]], Any] = matrix.register_post_accumulate_grad_hook
+    register(mask)
+
+
+class Masked(Whole):
+    """The full matrix trains, the gradients of its base rows are set to zero."""
+
+    def prepare(self) -> list[nn.Parameter]:
+        matrices = list(dict.fromkeys(self.put_rows()))
+        self.model.requires_grad_(False)
+        for matrix in matrices if self.start.rows != "input" else matrices[:1]:
+            matrix.requires_grad_(True)
+            keep_base(matrix, self.start.first_new_id)
+        return [matrix for matrix in matrices if matrix.requires_grad]
+
+
+class Peft(Whole):
+    """PEFT's `trainable_token_indices`."""
+
+    def prepare(self) -> list[nn.Parameter]:
+        from peft import LoraConfig, TaskType, get_peft_model
+
+        tied = self.model.config.tie_word_embeddings
+        self.put_rows()
+        ids = list(range(self.start.first_new_id, self.start.first_new_id + len(self.start.input_rows)))
+        names = ["embed_tokens"] if tied else ["embed_tokens", "lm_head"]
+        config = LoraConfig(
+            task_type=TaskType.CAUSAL_LM,
+            r=1,
+            target_modules=["q_proj"],
+            trainable_token_indices=dict.fromkeys(names, ids),
+        )
+        self.model = get_peft_model(self.model, config)
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_("token_adapter" in name or "trainable_tokens" in name)
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+
+class Overlay(Whole):
+    """The original overlay: new input rows train, the input matrix as it began becomes the whole output matrix."""
+
+    def prepare(self) -> list[nn.Parameter]:
+        embedding, _ = self.put_rows()
+        self.model.requires_grad_(False)
+        frozen = nn.Linear(embedding.shape[1], embedding.shape[0], bias=False, device="meta")
+        frozen.weight = nn.Parameter(embedding.detach().clone(), requires_grad=False)
+        self.model.set_output_embeddings(frozen)
+        embedding.requires_grad_(True)
+        keep_base(embedding, self.start.first_new_id)
+        return [embedding]
+
+
+WAYS: dict[Way, Any] = {"ours": Ours, "masked": Masked, "peft": Peft, "overlay": Overlay}
+
+
+def cosine(step: int, steps: int, peak: float, warmup: int) -> float:
+    """Learning rate with warm-up from peak/warmup and a cosine to 0."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
