@@ -1,13 +1,23 @@
-"""Render the pictures in docs/pictures: a reconstructed 41-session history, and any run directory given."""
+"""Render docs/pictures: `python -m bench.pictures [RUN_DIR...] [--out FOLDER]`.
+
+Always: curve and report of a 3,000-step history over 41 sessions, reconstructed from its author's notes. With run
+directories (such as the demo's): their report, geometry and drift film. Pages become pictures in a headless Chromium.
+"""
 
 from __future__ import annotations
 
+import argparse
 import math
 import random
+import shutil
+import subprocess
 import sys
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from wake2vec.artefacts.facts import RunFacts, SessionFact
+from wake2vec.artefacts.write import write_artefacts
 from wake2vec.rundir import RunDir, write_atomic
 from wake2vec.spec import JobSpec
 
@@ -26,7 +36,10 @@ RECORDED = """
 2850:193.69/15.06 2900:188.59/15.09 2950:140.21/15.12 3000:186.48/15.09
 """
 ACCUMULATION, PEAK_LR, STEPS, SESSIONS = 16, 5e-4, 3000, 41
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+RECONSTRUCTED = "qwen_p1_reconstructed"
 VOCABULARY, NEW, BLOCKS, SEQ_LEN = 195_888, 44_223, 3221, 128
+NEVER_SEEN = 1301  # blocks: each session began the same shuffled order anew
 
 
 def recorded() -> list[tuple[int, float, float]]:
@@ -78,7 +91,7 @@ def reconstruct(root: Path) -> tuple[RunDir, JobSpec, RunFacts]:
     )
     job = JobSpec.model_validate(
         {
-            "name": "qwen_p1_reconstructed",
+            "name": RECONSTRUCTED,
             "phase": "p1",
             "model": {"base": "Qwen/Qwen2.5-14B"},
             "vocab": {"lexicon": "lexicon"},
@@ -93,19 +106,113 @@ def reconstruct(root: Path) -> tuple[RunDir, JobSpec, RunFacts]:
         n_new=NEW,
         words_known=767,
         train_blocks=BLOCKS,
+        coverage=1 - NEVER_SEEN / BLOCKS,
         held_out_windows=358,
         sessions=sessions,
     )
     return run, job, facts
 
 
-def main(folder: Path) -> None:
-    from wake2vec.artefacts.write import write_artefacts
+def render(out: Path, runs: Sequence[Path]) -> list[Path]:
+    """The pictures that could be made; without Chromium those of pages are left out."""
+    with tempfile.TemporaryDirectory() as scratch:
+        run, job, facts = reconstruct(Path(scratch) / RECONSTRUCTED)
+        write_artefacts(run, job=job, facts=facts)
+        made = [_copy(run.evaluation / "val_loss_curve.png", out / "curve-reconstructed.png")]
+        report = _report(Path(scratch) / "reconstructed.html", [run.root])
+        made += _shots(report, out / "report-reconstructed", height=1500)
+        if runs:
+            report = _report(Path(scratch) / "runs.html", runs)
+            made += _shots(report, out / "report", height=2600)
+        for root in runs:
+            made += _of_run(RunDir(root=root), out)
+    return made
 
-    run, job, facts = reconstruct(folder / "run")
-    for path in write_artefacts(run, job=job, facts=facts):
+
+def _of_run(run: RunDir, out: Path) -> list[Path]:
+    names = {"val_loss_curve.png": "curve", "geometry.png": "geometry"}
+    made = [
+        _copy(run.evaluation / name, out / f"{short}-{run.root.name}.png")
+        for name, short in names.items()
+        if (run.evaluation / name).is_file()
+    ]
+    film = run.evaluation / "geometry_film.html"
+    if film.is_file():
+        made += _shots(film, out / f"film-{run.root.name}", height=760, widths=(900,), schemes=("light",))
+    return made
+
+
+def _report(page: Path, runs: Sequence[Path]) -> Path:
+    command = [sys.executable, "-m", "wake2vec.artefacts.report", str(page), *map(str, runs), "--keep"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return page
+
+
+def _shots(
+    page: Path,
+    to: Path,
+    *,
+    height: int,
+    widths: Sequence[int] = (1280, 390),
+    schemes: Sequence[str] = ("light", "dark"),
+) -> list[Path]:
+    """One picture for each width and colour scheme."""
+    chromium = next((path for name in CHROMIUM if (path := shutil.which(name))), None)
+    if chromium is None:
+        print(f"{page.name}: no Chromium here, no picture of it", file=sys.stderr)
+        return []
+    made = []
+    for scheme in schemes:
+        for width in widths:
+            picture = to.with_name(f"{to.name}-{width}-{scheme}.png")
+            _shoot(chromium, page, picture, width, height, scheme)
+            made.append(picture)
+    return made
+
+
+def _shoot(chromium: str, page: Path, picture: Path, width: int, height: int, scheme: str) -> None:
+    # Chromium makes no window below 500 pixels: a phone is a frame in a wider one, cut off afterwards
+    with tempfile.TemporaryDirectory() as scratch:
+        frame = Path(scratch) / "frame.html"
+        frame.write_text(
+            f'<meta name="color-scheme" content="light dark"><body style="margin:0">'
+            f'<iframe src="{page.absolute().as_uri()}" style="border:0;width:{width}px;height:{height}px"></iframe>'
+        )
+        command = [chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+        command += [
+            f"--blink-settings=preferredColorScheme={0 if scheme == 'dark' else 1}",
+            "--virtual-time-budget=2500",
+        ]
+        command += [f"--user-data-dir={scratch}/profile", f"--window-size={max(width, 500)},{height}"]
+        raw = Path(scratch) / "raw.png"
+        subprocess.run([*command, f"--screenshot={raw}", frame.as_uri()], check=True, capture_output=True, timeout=180)
+        _cut(raw, picture, width, height)
+
+
+def _cut(raw: Path, picture: Path, width: int, height: int) -> None:
+    """The part that is page, in 256 colours: a page has few, and the repository keeps every version."""
+    from PIL import Image
+
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    with Image.open(raw) as image:
+        image.crop((0, 0, width, height)).convert("RGB").quantize(256).save(picture, optimize=True)
+
+
+def _copy(source: Path, to: Path) -> Path:
+    to.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, to)
+    return to
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.pictures", description="Render the pictures of the docs.")
+    parser.add_argument("runs", type=Path, nargs="*", metavar="RUN_DIR", help="such as the demo's, measured before")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "docs" / "pictures")
+    asked = parser.parse_args()
+    for path in render(asked.out, asked.runs):
         print(path)
+    return 0
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    sys.exit(main())

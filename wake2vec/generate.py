@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -209,4 +210,6 @@ def _step(text: str) -> int | str:
 
 
 if __name__ == "__main__":
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a Wake word that the locale lacks must not end the text
+        sys.stdout.reconfigure(errors="replace")
     sys.exit(main())

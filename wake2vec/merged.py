@@ -11,12 +11,10 @@ import torch
 from torch import Tensor
 
 from wake2vec.errors import InputError
+from wake2vec.matrices import INPUT, OUTPUT, OUTPUT_BIAS, is_called
 from wake2vec.shards import Piece
 
 VALUES_AT_ONCE = 1 << 24  # 64 MiB in fp32
-INPUT = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight")
-OUTPUT = ("lm_head.weight", "embed_out.weight", "output.weight")
-OUTPUT_BIAS = ("lm_head.bias", "embed_out.bias", "output.bias")
 
 
 class Published(Protocol):
@@ -68,21 +66,21 @@ def lay_out(base: Published, trained: Trained, *, tied: bool, merge: bool, dtype
     stays_tied = tied and trained.output_rows is None
     pieces = []
     for name in names:
-        if _is(name, OUTPUT) and stays_tied:
+        if is_called(name, OUTPUT) and stays_tied:
             continue
         pieces.append(_piece(base, trained, name, merge, dtype))
-    if not stays_tied and not any(_is(name, OUTPUT) for name in names):
-        source = next(name for name in names if _is(name, INPUT))
+    if not stays_tied and not any(is_called(name, OUTPUT) for name in names):
+        source = next(name for name in names if is_called(name, INPUT))
         pieces.append(_matrix(base, trained, source, _output_rows(trained), dtype, name="lm_head.weight"))
     return Layout(pieces=pieces, tied=stays_tied)
 
 
 def _piece(base: Published, trained: Trained, name: str, merge: bool, dtype: torch.dtype | None) -> Piece:
-    if _is(name, INPUT):
+    if is_called(name, INPUT):
         return _matrix(base, trained, name, trained.input_rows, dtype)
-    if _is(name, OUTPUT):
+    if is_called(name, OUTPUT):
         return _matrix(base, trained, name, _output_rows(trained), dtype)
-    if _is(name, OUTPUT_BIAS):  # new tokens have none
+    if is_called(name, OUTPUT_BIAS):  # new tokens have none
         return _matrix(base, trained, name, torch.zeros(trained.input_rows.shape[0]), dtype)
     shape = base.shape(name)
     adapter = trained.lora.get(name.removesuffix(".weight")) if merge else None
@@ -138,7 +136,3 @@ def _stretches(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
 
 def _target(kept: torch.dtype, asked: torch.dtype | None) -> torch.dtype:
     return asked if asked is not None and kept.is_floating_point else kept
-
-
-def _is(name: str, endings: tuple[str, ...]) -> bool:
-    return any(name == ending or name.endswith(f".{ending}") for ending in endings)

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from wake2vec.errors import InputError
 from wake2vec.load import Origin
-from wake2vec.merged import INPUT, OUTPUT, Trained
+from wake2vec.matrices import INPUT, OUTPUT, is_called
+from wake2vec.merged import Trained
 from wake2vec.rundir import RunDir, read_json, saved_steps, step_of, verify_checkpoint
 from wake2vec.shards import INDEX
 from wake2vec.spec import Order
@@ -145,5 +146,4 @@ def _sorted(
 def _published_name(name: str) -> str:
     """A split matrix keeps its base rows one level deeper."""
     outer = name.removesuffix(".base.weight") + ".weight"
-    is_matrix = any(outer.endswith(ending) for ending in (*INPUT, *OUTPUT))
-    return outer if name.endswith(".base.weight") and is_matrix else name
+    return outer if name.endswith(".base.weight") and is_called(outer, (*INPUT, *OUTPUT)) else name

@@ -12,11 +12,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bench.pictures import reconstruct
 from wake2vec.artefacts.samples import SampleRow, write_sample_rows
 from wake2vec.artefacts.write import write_artefacts
+from wake2vec.geometry.film import add_frame, write_film
+from wake2vec.geometry.matrix import InMemory
 from wake2vec.rundir import RunDir
 
 CHROMIUM = next(
@@ -134,6 +137,28 @@ def test_the_sections_are_there(measured: tuple[str, list[dict[str, Any]]]) -> N
         assert {"Curves", "Evaluations", "Samples", "Sessions: memory and time", "Environment", "Events"} <= set(
             frame["headings"]
         )
+
+
+def test_the_drift_film_runs(tmp_path: Path) -> None:
+    run, chance = RunDir(root=tmp_path), np.random.default_rng(1)
+    words = [f"word{n}" for n in range(9)] + ["</script><b>"]
+    base, rows = chance.standard_normal((50, 8)), chance.standard_normal((10, 8))
+    for step in (0, 100, 200):
+        add_frame(run, step, InMemory(rows + step / 100), InMemory(base), words)
+    film = write_film(run, "a <b>title</b>")
+    assert film is not None
+    assert CHROMIUM is not None
+
+    command = [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    shown = subprocess.run(
+        [*command, "--virtual-time-budget=1200", "--dump-dom", film.as_uri()],
+        check=True, capture_output=True, text=True, timeout=180,
+    ).stdout  # fmt: skip
+
+    assert "<h1>a &lt;b&gt;title&lt;/b&gt;</h1>" in shown
+    step = re.search(r"<output>step ([\d,]+)</output>", shown)
+    assert step, shown[:3000]
+    assert 0 < int(step[1].replace(",", "")) <= 200
 
 
 def luminance(colour: str) -> float:

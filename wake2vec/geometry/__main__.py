@@ -88,6 +88,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Wake2vecError as error:
         print(error, file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        print(f"{error.filename or run.evaluation}: {error.strerror}", file=sys.stderr)
+        return 1
     for path in written:
         print(path)
     return 0

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from wake2vec.errors import InputError
 from wake2vec.geometry.matrix import Array, InFile, Matrix, Part, Places, tensors_in
+from wake2vec.matrices import INPUT, OUTPUT, is_called
 from wake2vec.rundir import RunDir, read_json, saved_steps
 from wake2vec.spec import Order
 from wake2vec.vocab.idmap import Entry, IdMap
@@ -24,11 +25,7 @@ TRAINABLE, FINAL_ROWS, INDEX, SINGLE = (
     "model.safetensors.index.json",
     "model.safetensors",
 )
-# how the published models call their matrices; the first that is there counts
-NAMES: dict[Side, tuple[str, ...]] = {
-    "input": ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight"),
-    "output": ("lm_head.weight", "embed_out.weight", "output.weight"),
-}
+NAMES: dict[Side, tuple[str, ...]] = {"input": INPUT, "output": OUTPUT}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,13 +115,13 @@ def published(order: Order, side: Side) -> InFile:
 
 
 def _tensor(origin: Any, files: dict[str, str] | None, ending: str) -> InFile | None:
-    name = next((name for name in files or () if name == ending or name.endswith(f".{ending}")), None)
+    name = next((name for name in files or () if is_called(name, (ending,))), None)
     file = files[name] if files and name else SINGLE
     path = origin.file(file) if name or files is None else None
     if path is None:
         return None
     found = tensors_in(path)
-    return next((found[key] for key in found if key == ending or key.endswith(f".{ending}")), None)
+    return next((found[key] for key in found if is_called(key, (ending,))), None)
 
 
 def _start(run: RunDir, order: Order, id_map: IdMap, base: InFile, side: Side) -> tuple[Matrix | None, str]:

@@ -48,9 +48,14 @@ def plain(text: str) -> Html:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Child]], *, class_: str | None = None) -> Html:
-    """A table that scrolls by itself where it is wider than the page. A column of figures stands right."""
-    cells = list(rows)
-    if not cells:
+    """A table that scrolls by itself where it is wider than the page. A column of figures stands right.
+
+    Columns without one figure or word are left out.
+    """
+    cells = [tuple(row) for row in rows]
+    shown = [place for place in range(len(head)) if any(row[place] not in ("–", "", None) for row in cells)]
+    head, cells = [head[place] for place in shown], [tuple(row[place] for place in shown) for row in cells]
+    if not shown:
         return Html("")
     looks = [_look([row[place] for row in cells]) for place in range(len(head))]
     names = [el("th", name, scope="col", class_=look) for name, look in zip(head, looks, strict=True)]
