@@ -66,7 +66,7 @@ def options(
 
 
 for command in (*cli_queue.COMMANDS, *cli_results.COMMANDS):
-    app.command()(command)
+    app.command(command.__name__.rstrip("_"))(command)
 
 
 def globals_first(arguments: Sequence[str]) -> list[str]:

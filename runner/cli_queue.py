@@ -99,10 +99,34 @@ def kill(context: typer.Context, names: Names, as_json: Json = False) -> None:
     _control(context, "kill", names, as_json)
 
 
+def set_(
+    context: typer.Context,
+    name: Name,
+    pairs: Annotated[list[str], typer.Argument(metavar="KEY=VALUE...", help="For example checkpoint.every_steps=50.")],
+    as_json: Json = False,
+) -> None:
+    """Change cadence, plan or priority of a job, never its result."""
+    from runner.commands.change import set_values
+
+    set_values(settings_of(context), name, pairs, as_json=as_json)
+
+
+def extend(
+    context: typer.Context,
+    name: Name,
+    steps: Annotated[int, typer.Argument(metavar="STEPS", min=1, help="How many in all.")],
+    as_json: Json = False,
+) -> None:
+    """Give a job more steps."""
+    from runner.commands.change import extend as run
+
+    run(settings_of(context), name, steps, as_json=as_json)
+
+
 def _control(context: typer.Context, verb: str, names: list[str], as_json: bool) -> None:
     from runner.commands.control import run
 
     run(settings_of(context), verb, names, as_json=as_json)
 
 
-COMMANDS = (enqueue, start, status, log, hold, release, cancel, retry, kill)
+COMMANDS = (enqueue, start, status, log, hold, release, cancel, retry, kill, set_, extend)
