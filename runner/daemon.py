@@ -79,7 +79,7 @@ def run_daemon(settings: Settings, wanted: Wanted, say: Say = print) -> int:
             queue.close()
 
 
-def check_home(home: Path, *, allow_network: bool) -> None:
+def check_home(home: Path, *, allow_network: bool, mounts: str | None = None) -> None:
     """Raises HomeUnusable where the database and the locks would not be safe."""
     try:
         home.mkdir(parents=True, exist_ok=True)
@@ -88,7 +88,7 @@ def check_home(home: Path, *, allow_network: bool) -> None:
         probe.unlink()
     except OSError as error:
         raise HomeUnusable(f"{home}: cannot be written: {error.strerror}; choose another --home") from error
-    if (kind := network_file_system(home)) and not allow_network:
+    if (kind := network_file_system(home, mounts)) and not allow_network:
         raise HomeUnusable(
             f"{home}: lies on a {kind} file system, where locks and the database are not safe; use a local disk as "
             "--home and the shared one as --store dir:PATH, or insist with --allow-network-home"
