@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import platform
 import tempfile
 import time
@@ -11,16 +10,27 @@ import traceback
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from runner.errors import RunnerError
+from runner.logfile import append
 from runner.settings import read_settings
 
 PACKAGES = ("wake2vec-runner", "torch", "transformers", "sqlalchemy", "typer", "rich", "pydantic", "pydrive2")
 
 
 def write_bug(error: Exception, words: Sequence[str]) -> Path:
-    """Append one JSON line to the home's runner.log, or to a file in the temporary folder; returns which."""
-    line = {
+    """Append it to the home's runner.log, or to a file in the temporary folder; returns which."""
+    line = describe(error, words)
+    for place in (_home_log(words), Path(tempfile.gettempdir()) / "wake2vec-runner-bug.log"):
+        if place is not None and append(place, line):
+            return place
+    return Path("nowhere: no place could be written")
+
+
+def describe(error: BaseException, words: Sequence[str]) -> dict[str, Any]:
+    """Everything that a report needs, as one JSON object."""
+    return {
         "at": time.time(),
         "level": "bug",
         "command": list(words),
@@ -30,11 +40,6 @@ def write_bug(error: Exception, words: Sequence[str]) -> Path:
         "platform": platform.platform(),
         "versions": {name: found for name in PACKAGES if (found := _version(name))},
     }
-    body = json.dumps(line, ensure_ascii=False) + "\n"
-    for place in (_home_log(words), Path(tempfile.gettempdir()) / "wake2vec-runner-bug.log"):
-        if place is not None and _append(place, body):
-            return place
-    return Path("nowhere: no place could be written")
 
 
 def _home_log(words: Sequence[str]) -> Path | None:
@@ -44,16 +49,6 @@ def _home_log(words: Sequence[str]) -> Path | None:
         return read_settings(home, None).daemon_log
     except (RunnerError, OSError, ValueError):
         return None
-
-
-def _append(place: Path, body: str) -> bool:
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with open(place, "a", encoding="utf-8") as file:
-            file.write(body)
-    except (OSError, ValueError):
-        return False
-    return True
 
 
 def _version(name: str) -> str:

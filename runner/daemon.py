@@ -9,7 +9,6 @@ import socket
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,8 +19,10 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from runner import vram
+from runner.bugs import describe
 from runner.errors import DaemonRunning, DatabaseCorrupt, HomeUnusable, RunnerError, StoreUnavailable
 from runner.launcher import Launcher
+from runner.logfile import append
 from runner.queue import attempts, jobs, waiting
 from runner.queue.database import Queue, check_integrity, open_queue, set_aside
 from runner.queue.ledger import add_event
@@ -250,8 +251,7 @@ def _counted(name: str, action: Callable[[], None], work: Workplace, loops: Loop
         except (RunnerError, OSError) as error:
             _note(loops, name, error, 1)
         except Exception as error:
-            with open(work.settings.daemon_log, "a") as log:
-                traceback.print_exc(file=log)
+            append(work.settings.daemon_log, describe(error, [name]))
             _note(loops, name, error, MOST_TROUBLES_IN_A_ROW // MOST_BUGS_IN_A_ROW)
         else:
             loops.bugs[name] = 0

@@ -80,7 +80,8 @@ def next_state(state: State, change: Change) -> State:
         return TRANSITIONS[state, change]
     except KeyError:
         allowed = sorted(str(possible) for origin, possible in TRANSITIONS if origin == state)
-        raise IllegalTransition(f"a {state} job cannot {change}; it can: {', '.join(allowed)}") from None
+        can = ", ".join(allowed) or "nothing more"
+        raise IllegalTransition(f"a {state} job cannot {change}; it can: {can}") from None
 
 
 def states_before(change: Change) -> list[State]:

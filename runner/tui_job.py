@@ -162,7 +162,7 @@ def _memory(detail: DetailPart, page: Page) -> list[Item]:
     if detail.plan:
         items.append(_plan(detail.plan))
     if detail.regimes:
-        items.append(page.text(f"{detail.regimes} change of regime" + "s" * (detail.regimes > 1), "yellow"))
+        items.append(page.text(f"{detail.regimes} recorded change{'s' * (detail.regimes > 1)}", "yellow"))
     return items
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from runner.daemon import Wanted, check_home, run_daemon
+from runner.logfile import append, line_of
 from runner.settings import Settings
 from runner.store.open import open_store
 from runner.teller import Teller
@@ -18,11 +19,13 @@ from runner.vram import read_cards
 def run(settings: Settings, wanted: Wanted) -> None:
     """Exits with the daemon's code."""
 
-    def say(line: str) -> None:
-        print(line, flush=True)  # a notebook cell shows it at once
+    def say(text: str) -> None:
+        print(text, flush=True)  # a notebook cell shows it at once
+        for line in text.splitlines():
+            append(settings.daemon_log, line_of(line, time.time()))
 
-    say(f"home {settings.home}, store {settings.store_url}; Ctrl-C saves and stops")
     check_home(settings.home, allow_network=wanted.allow_network_home)
+    say(f"home {settings.home}, store {settings.store_url}; Ctrl-C saves and stops")
     with telling(settings), ringing(settings, os.environ.get("WAKE2VEC_NOTIFY", ""), say):
         code = run_daemon(settings, wanted, say)
     sys.exit(code)
