@@ -19,6 +19,11 @@ from pathlib import Path
 from typing import Any
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
+SHOWN = (
+    *("runs", "kills", "cuts", "schedules", "races", "calls", "faults", "commits", "unstartable", "wrong"),
+    *("lost", "duplicate", "double_commits", "bytes_resent_max", "chunk_bytes", "peak_rss_mib", "blocked_seconds_max"),
+    *("repeated_steps_max", "goodput"),
+)
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 
 
@@ -39,7 +44,8 @@ def protocols() -> list[Protocol]:
     trainer: Any = import_module("tests.faults.protocols_trainer")
     queue: Any = import_module("tests.faults.protocols_queue")
     control: Any = import_module("tests.faults.protocols_control")
-    budget: Any = import_module("tests.faults.protocols_store").budget
+    store: Any = import_module("tests.faults.protocols_store")
+    budget: Any = store.budget
     return [
         Protocol(
             name="trainer killed",
@@ -109,6 +115,48 @@ def protocols() -> list[Protocol]:
             run=lambda: queue.state_machine(budget(10_000, 40)),
         ),
         Protocol(
+            name="log schedules",
+            guarantees="G4",
+            says="two and three runners: kills, freezes, skewed clocks, late requests, lost answers",
+            run=lambda: store.schedules(budget(6000)),
+        ),
+        Protocol(
+            name="Drive failing",
+            guarantees="G1",
+            says="calls to Drive refused, cut, unanswered, answered by a front end, sessions expired",
+            run=lambda: store.faulty_calls(budget(10_000)),
+        ),
+        Protocol(
+            name="Drive upload killed",
+            guarantees="G1",
+            says="kill -9 in an upload at a random byte, and what is sent twice",
+            run=lambda: store.killed_uploads(budget(100)),
+        ),
+        Protocol(
+            name="Drive stalling",
+            guarantees="G1",
+            says="an upload into a line that answers nothing, and how long it holds the daemon up",
+            run=store.stuck_transfer,
+        ),
+        Protocol(
+            name="Drive memory",
+            guarantees="G1",
+            says="memory above the process for a file of 600 MiB, both ways",
+            run=lambda: store.memory(budget(600, 128)),
+        ),
+        Protocol(
+            name="runners racing (directory)",
+            guarantees="G4",
+            says="two and three processes race for one job",
+            run=lambda: store.races(budget(200), kind="dir"),
+        ),
+        Protocol(
+            name="runners racing (Drive)",
+            guarantees="G4",
+            says="two and three processes race for one job",
+            run=lambda: store.races(budget(200), kind="drive"),
+        ),
+        Protocol(
             name="soak",
             guarantees="G1 G2 G3 G10",
             says="a kill every few seconds and 5 % store faults",
@@ -150,7 +198,7 @@ def run(protocol: Protocol) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    named = ("torch", "transformers", "peft", "sqlalchemy", "apscheduler")
+    named = ("torch", "transformers", "peft", "sqlalchemy", "apscheduler", "pydrive2")
     return {"python": platform.python_version(), **{name: version(name) for name in named}}
 
 
@@ -159,8 +207,7 @@ def is_broken(figures: Mapping[str, Any]) -> bool:
 
 
 def summary(figures: Mapping[str, Any]) -> str:
-    keys = ("runs", "kills", "cuts", "unstartable", "wrong", "repeated_steps_max", "goodput")
-    return ", ".join(f"{key.replace('_', ' ')} {figures[key]}" for key in keys if key in figures)
+    return ", ".join(f"{key.replace('_', ' ')} {figures[key]}" for key in SHOWN if key in figures)
 
 
 def read_figures(path: Path) -> dict[str, Any]:

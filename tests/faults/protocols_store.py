@@ -33,6 +33,7 @@ from tests.unit.runner.store.suite import checkpoint
 from wake2vec.rundir import digest_file
 
 SCALE = float(os.environ.get("FAULTS", "0.04"))  # 1 is the whole budget of `make faults`
+MEMORY_MIB = 32  # above the process, whatever the file's size
 ROOT = Path(__file__).resolve().parents[2]
 NAME = "jobs/q/checkpoints/checkpoint-200.*/trainable.safetensors"
 # one unit a chunk, never waiting: many chunks in a small file
@@ -72,7 +73,14 @@ def schedules(count: int, *, exclusive_create: bool = True) -> dict[str, Any]:
         broken += [f"seed {seed}: {fault}" for fault in world.run()]
         met += world.met
         calls += world.calls
-    return {"schedules": count, "calls": calls, "faults_by_kind": dict(met), "broken": broken}
+    return {
+        "schedules": count,
+        "calls": calls,
+        "faults": sum(met.values()),
+        "faults_by_kind": dict(met),
+        "broken": broken,
+        "wrong": len(broken),
+    }
 
 
 def faulty_calls(faults: int, *, rate: float = 0.25, seed: int = 0) -> dict[str, Any]:
@@ -110,14 +118,18 @@ def _verdict(server: DriveServer, log: Log, confirmed: list[Record], folder: Pat
     whole = {one.id for one in named if one.id in present and present[one.id].md5 == one.md5}
     kept = {record.nonce for record in found}
     shas = Counter(record.payload["manifest"]["sha256"] for record in found)
+    wrong = {
+        "lost": len([one for one in confirmed if one.nonce not in kept]) + len({one.id for one in named} - whole),
+        "duplicate": len(present.keys() - {one.id for one in named}),
+        "double_commits": sum(count - 1 for count in shas.values()),
+    }
     return {
         "calls": server.faults.calls,
         "faults": sum(server.faults.met.values()),
         "faults_by_kind": dict(server.faults.met),
         "commits": len(found),
-        "lost": len([one for one in confirmed if one.nonce not in kept]) + len({one.id for one in named} - whole),
-        "duplicate": len(present.keys() - {one.id for one in named}),
-        "double_commits": sum(count - 1 for count in shas.values()),
+        "wrong": sum(wrong.values()),
+        **wrong,
     }
 
 
@@ -164,6 +176,7 @@ def killed_uploads(kills: int, *, units: int = 12, seed: int = 0) -> dict[str, A
             "chunk_bytes": MIDDLE_CHUNKS.chunk_bytes,
             "sessions": server.drive.counts["sessions"],
             "killed_before_anything_was_kept": before_the_first_chunk,
+            "wrong": wrong + (max(resent) > MIDDLE_CHUNKS.chunk_bytes),
             "lost": wrong,
             "duplicate": server.drive.counts["inserted"] - len(server.drive.files),
         }
@@ -237,6 +250,7 @@ def memory(size_mib: int) -> dict[str, Any]:
         return {
             "size_mib": size_mib,
             "peak_rss_mib": max(peaks.values()),
+            "wrong": int(max(peaks.values()) > MEMORY_MIB),
             "put_mib": peaks["put"],
             "get_mib": peaks["get"],
         }
@@ -286,6 +300,7 @@ def races(rounds: int, *, runners: int = 3, kind: str = "drive") -> dict[str, An
     return {
         "races": rounds,
         "exactly_one": counts.count(1),
+        "wrong": rounds - counts.count(1),
         "winners_told": dict(winners),
         "double_commits": sum(max(0, one - 1) for one in counts),
     }
@@ -350,4 +365,5 @@ def stuck_transfer() -> dict[str, Any]:
             kind="milestone",
             journal=folder / "home" / "transfers",
         )
-        return {"blocked_seconds_max": held_up, "lost": 1 - len(commits(log.records))}
+        lost = 1 - len(commits(log.records))
+        return {"blocked_seconds_max": held_up, "lost": lost, "wrong": lost + (held_up > 1.0)}
