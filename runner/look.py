@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from runner.queue.rows import Job
 from runner.settings import Settings
 from runner.states import State
-from runner.worknote import WorkNote, read_note
+from runner.worknote import WorkNote, read_note, read_upload
 from wake2vec.rundir import Heartbeat, RunDir, read_heartbeat, read_json, read_lock
 
 
@@ -48,8 +48,13 @@ def look(settings: Settings, jobs: Sequence[Job]) -> Surroundings:
         trainers=_trainers(settings.locks),
         heartbeats={name: beat for name, run in runs.items() if (beat := read_heartbeat(run)) is not None},
         stop_by={name: float(end) for name, order in orders.items() if (end := (order or {}).get("stop_by"))},
-        note=read_note(settings.home) if daemon is not None else None,
+        note=_note(settings.home) if daemon is not None else None,
     )
+
+
+def _note(home: Path) -> WorkNote | None:
+    note, upload = read_note(home), read_upload(home)
+    return note if note is None or upload is None else replace(note, uploads=(upload,))
 
 
 def _trainers(locks: Path) -> dict[str, Process]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from runner.errors import RunnerError
 from runner.store.base import Quota, Store
 from runner.vram import Card
-from runner.worknote import CardNote, WorkNote, write_note
+from runner.worknote import CardNote, WorkNote, forget_upload, write_note
 
 NOTE_SECONDS = 3.0
 QUOTA_SECONDS = 120.0
@@ -38,6 +38,7 @@ class Teller:
         ]
 
     def start(self) -> None:
+        forget_upload(self._home)
         for thread in self._threads:
             thread.start()
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from wake2vec.rundir import read_json, write_json
+
+NOTE_SECONDS = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +46,43 @@ class WorkNote:
     uploads: tuple[UploadNote, ...] = ()
     problem: str = ""  # of the store, as it stands now
     remedy: str = ""
+
+
+class Sending:
+    """Tells of one upload while it goes on; writes seldom enough to cost nothing."""
+
+    def __init__(self, home: Path, upload: UploadNote, clock: Callable[[], float]) -> None:
+        self._path, self._upload, self._clock = home / "upload.json", upload, clock
+        self._before, self._last, self._written_at = 0, 0, -1e9
+
+    def report(self, sent_of_object: int) -> None:
+        """`sent_of_object` starts anew with each object of the upload."""
+        if sent_of_object < self._last:
+            self._before += self._last
+        self._last = sent_of_object
+        if self._clock() - self._written_at >= NOTE_SECONDS:
+            self._written_at = self._clock()
+            done = min(self._before + sent_of_object, self._upload.size)
+            with suppress(OSError):
+                write_json(self._path, asdict(replace(self._upload, done_bytes=done)), durable=False)
+
+    def end(self) -> None:
+        forget_upload(self._path.parent)
+
+
+def forget_upload(home: Path) -> None:
+    """Also what a killed daemon left."""
+    with suppress(OSError):
+        (home / "upload.json").unlink()
+
+
+def read_upload(home: Path) -> UploadNote | None:
+    """The upload that goes on; None when there is none."""
+    table = read_json(home / "upload.json")
+    try:
+        return UploadNote(**table) if isinstance(table, dict) else None
+    except TypeError:
+        return None
 
 
 def note_path(home: Path) -> Path:

@@ -12,6 +12,7 @@ from runner.store.publish import Stored, forget, publish_checkpoint, publish_fil
 from runner.store.records import commits, newest_commit
 from runner.sync.keeper import Care, Keeper, beat, stored_table
 from runner.sync.prune import best_step, keep_of
+from runner.worknote import Sending, UploadNote
 from wake2vec.errors import CheckpointCorrupt
 from wake2vec.failpoints import failpoint
 from wake2vec.rundir import MANIFEST, RunDir, digest_file, manifest_sha256, saved_steps, set_aside
@@ -47,17 +48,26 @@ def publish_one(care: Care, keeper: Keeper, job: Job, folder: Path, now: float) 
     every = job.spec.checkpoint.every_steps
     kind = "milestone" if step % every == 0 or step == job.steps else "rolling"
     failpoint("sync.publish")
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    upload = UploadNote(job=job.name, name=folder.name, done_bytes=0, size=size, started_at=now)
+    sending = Sending(care.work.settings.home, upload, care.clock)
+
+    def progress(sent: int) -> None:
+        sending.report(sent)
+        beat(care, keeper, care.clock())
+
     try:
         record = publish_checkpoint(
-            care.work.store, keeper.log, folder, epoch=keeper.epoch, kind=kind, journal=care.journal,
-            progress=lambda _: beat(care, keeper, care.clock()),
-        )  # fmt: skip
+            care.work.store, keeper.log, folder, epoch=keeper.epoch, kind=kind, journal=care.journal, progress=progress
+        )
     except CheckpointCorrupt as error:
         moved = set_aside(folder) if folder.is_dir() else folder
         ledger.add_event(
             care.work.queue, now, "corrupt", f"{job.name}: {error}; set aside as {moved.name}", job=job.name
         )
         return
+    finally:
+        sending.end()
     failpoint("sync.committed")
     mark(care, keeper, job.name, step, record.payload, now)
 
