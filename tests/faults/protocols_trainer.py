@@ -8,7 +8,7 @@ import random
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -96,20 +96,21 @@ def _figures(started: float, runs: int, unstartable: int, wrong: list[str], **mo
     }
 
 
-def trainer_failpoints(works: dict[str, Work]) -> list[str]:
+def trainer_failpoints(works: dict[str, Work], only: str = "") -> list[str]:
+    """Names of the failpoints that both jobs pass; `only` those of one kind."""
     trace = works["p1"].root / "trace.txt"
     for name, work in works.items():
         run = work.order(f"trace-{name}")
         assert wait_for(fork_attempt(run, {VARIABLE: f"trace={trace}"}), 120) == 0
-    return list(dict.fromkeys(trace.read_text().split()))
+    return [name for name in dict.fromkeys(trace.read_text().split()) if name.startswith(only)]
 
 
-def kills_at_failpoints(*, hits: tuple[int, ...] = (1, 2)) -> dict[str, Any]:
+def kills_at_failpoints(*, hits: Sequence[int] = (1, 2), only: str = "") -> dict[str, Any]:
     """kill -9 of the real trainer exactly at each of its failpoints."""
     started, runs, unstartable, wrong = time.monotonic(), 0, 0, []
     with bench() as works:
         expected = {name: outcome(RunDir(root=work.root / f"uncut-{name}")) for name, work in works.items()}
-        places = trainer_failpoints(works)
+        places = trainer_failpoints(works, only)
         for place, hit, (name, work) in itertools.product(places, hits, works.items()):
             run_name = f"{place}-{hit}-{name}"
             pid = fork_attempt(work.order(run_name), {VARIABLE: f"{place}=kill:{hit}"})
@@ -125,14 +126,16 @@ def kills_at_failpoints(*, hits: tuple[int, ...] = (1, 2)) -> dict[str, Any]:
     return _figures(started, runs, unstartable, wrong, places=places)
 
 
-def out_of_memory(*, hits: tuple[int, ...] = (1, 40, 1000)) -> dict[str, Any]:
+def out_of_memory(*, hits: Sequence[int] = (1, 15, 30), only: str = "") -> dict[str, Any]:
     """MemoryError in forward, backward, clip, optimizer step, evaluation and save: each step once, weights equal.
 
     Another micro-batch sums in another order, so the weights are compared to 1e-6 and the steps exactly.
     """
     started, runs, unstartable, wrong, difference = time.monotonic(), 0, 0, [], 0.0
     with bench() as works:
-        places = [one for one in trainer_failpoints(works) if one.split(".")[0] in ("step", "evaluation", "checkpoint")]
+        places = [
+            one for one in trainer_failpoints(works, only) if one.split(".")[0] in ("step", "evaluation", "checkpoint")
+        ]
         for place, hit, (name, work) in itertools.product(places, hits, works.items()):
             run_name = f"oom-{place}-{hit}-{name}"
             pid = fork_attempt(work.order(run_name), {VARIABLE: f"{place}=oom:{hit}"})

@@ -1,0 +1,11 @@
+"""G5, G6: running out of memory anywhere costs no step, and changes the weights by rounding at most."""
+
+from tests.faults.apart import run_apart
+
+
+def test_memory_that_runs_out_in_a_step_costs_nothing():
+    figures = run_apart("protocols_trainer", "out_of_memory", hits=[5], only="step")
+
+    assert figures["runs"] >= 8
+    assert (figures["unstartable"], figures["wrong"]) == (0, 0), figures
+    assert figures["largest_difference"] <= 1e-6
