@@ -224,7 +224,10 @@ def _make_folder(folder: Path) -> None:
     """Make a folder whose name survives a power cut: every new entry is synced in its parent."""
     if not folder.is_dir():
         _make_folder(folder.parent)
-        folder.mkdir(exist_ok=True)
+        try:
+            folder.mkdir(exist_ok=True)
+        except FileNotFoundError as error:  # some file systems, such as /proc, have no room for folders
+            raise StoreUnavailable(f"{folder}: cannot be made; choose another --store") from error
         sync_directory(folder.parent)
 
 

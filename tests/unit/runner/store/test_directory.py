@@ -74,3 +74,8 @@ class TestDirectoryStore(StoreSuite):
         DirectoryStore(root).delete(id)
 
         assert list((root / "jobs/q/checkpoints").iterdir()) == []
+
+
+def test_a_place_that_cannot_hold_folders_is_told_in_one_line() -> None:
+    with pytest.raises(StoreUnavailable, match="cannot be made; choose another --store"):
+        DirectoryStore(Path("/proc/wake2vec-store")).create("log/000000.json", b"{}", name="log/*.json")
