@@ -60,7 +60,7 @@ def verdict(place: str, status: int, headers: Mapping[str, str], body: bytes, *,
         return StoreBusy(text, retry_after_seconds=retry_after(headers, now))
     if reason in FOREIGN:
         return StoreUnavailable(f"{text}; with drive.file only files of the same OAuth client can be used: keep to one")
-    return StoreUnavailable(f"{text}; `wake2vec-runner doctor --drive` tells more")
+    return StoreUnavailable(f"{text}; `wake2vec-runner doctor` tells more")
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:

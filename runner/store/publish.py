@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from runner.errors import Damaged, NotStored
+from runner.errors import Damaged, NotStored, StoreFull
 from runner.store import journal as journals
 from runner.store.base import Progress, Stat, Store
 from runner.store.log import Log
 from runner.store.names import safe_path
 from runner.store.records import Record, commits, stored_ids
-from runner.store.space import orphans
+from runner.store.space import orphans, room_for
 from wake2vec.rundir import (
     CHECKPOINT_FILES,
     MANIFEST,
@@ -101,13 +101,14 @@ def publish_files(
     """Store files as `<folder>/<name>`, except those whose sha256 is among `known`; returns where each one is.
 
     In the order given; a known file that the store has lost is stored again. `forget` the journal once the result is
-    recorded in a log.
+    recorded in a log. Raises StoreFull, with nothing sent, when there is not room for all of them.
     """
     found = {name: known[digests[name].sha256] for name in paths if digests[name].sha256 in known}
     found = {name: file for name, file in found.items() if _is_there(store, file)}
     names = {name: f"{folder}.*/{name}" for name in paths if name not in found}
     place = journal_of(journal, folder)
     ids = journals.take_ids(store, place, {digests[name].sha256: pattern for name, pattern in names.items()})
+    _make_sure_of_room(store, sum(digests[name].size for name in names))
     done = 0
     for name, pattern in names.items():
         id = ids[digests[name].sha256]
@@ -191,6 +192,12 @@ def forget(journal: Path, folder: str) -> None:
 def shifted(progress: Progress | None, base: int) -> Progress | None:
     """Progress of one file as progress of many, of which `base` bytes came before."""
     return None if progress is None else lambda size: progress(base + size)
+
+
+def _make_sure_of_room(store: Store, size: int) -> None:
+    room = room_for(size, store.quota(), place=store.properties.place) if size else None
+    if room is not None and not room.is_enough:
+        raise StoreFull(room.text)
 
 
 def _is_there(store: Store, file: Stored) -> bool:

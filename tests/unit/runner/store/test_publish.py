@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from runner.errors import Damaged, Fenced, NotStored, StoreBusy, StoreUnavailable
-from runner.store.base import Progress, Store
+from runner.errors import Damaged, Fenced, NotStored, StoreBusy, StoreFull, StoreUnavailable
+from runner.store.base import Progress, Quota, Store
 from runner.store.directory import DirectoryStore
 from runner.store.lease import Lease, Watch, acquire
 from runner.store.log import Log
@@ -24,6 +24,7 @@ from runner.store.publish import (
 )
 from runner.store.records import Record, commits
 from runner.store.root import add_job, open_root
+from runner.store.space import RESERVE_BYTES
 from runner.store.transfer import Shipment, Transfer
 from tests.unit.runner.store.suite import checkpoint
 from wake2vec.errors import CheckpointCorrupt
@@ -102,6 +103,27 @@ def test_an_upload_that_failed_anywhere_is_continued(tmp_path: Path, at: int, do
 
     assert len(objects(store)) == 4
     assert list((tmp_path / "transfers").glob("*.json")) == []
+
+
+def test_nothing_is_sent_when_there_is_no_room_for_all(tmp_path: Path) -> None:
+    class Small(DirectoryStore):
+        free = 70_000 + RESERVE_BYTES
+
+        def quota(self) -> Quota:
+            return Quota(free=self.free)
+
+    store = Small(tmp_path / "store")
+    log, _ = begun(store)
+    folder = checkpoint(tmp_path / "run", 200, size=20_000)
+    with pytest.raises(StoreFull, match="Training goes on here"):
+        publish_checkpoint(
+            store, log, checkpoint(tmp_path / "run", 400, size=30_000), epoch=1, kind="rolling", journal=tmp_path / "t"
+        )
+    assert objects(store) == []
+
+    published(store, log, folder, tmp_path)
+
+    assert len(objects(store)) == 4
 
 
 def test_a_part_that_did_not_change_is_stored_once(store: DirectoryStore, tmp_path: Path) -> None:
