@@ -17,6 +17,7 @@ from wake2vec.errors import Wake2vecError
 
 BUG = 3
 HOME_UNUSABLE = 18
+UNUSABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG)
 EXIT_CODES = """\b
 Exit codes:
    0  done                            14  another trainer holds the GPU
@@ -103,7 +104,7 @@ def guarded(action: Callable[[], object], words: Sequence[str]) -> None:
         _tell(str(error) or type(error).__name__)
         sys.exit(error.exit_code)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+        if error.errno not in UNUSABLE:
             _report_bug(error, words)
         _tell(f"{error.filename or 'the disk'}: {error.strerror}")
         sys.exit(HOME_UNUSABLE)

@@ -40,7 +40,7 @@ def notices(before: Snapshot, after: Snapshot) -> list[Notice]:
     for need in after.needs:
         is_told = any(notice.job == need.job and notice.kind == "failed" for notice in found)
         if (need.job, need.command) not in asked and not is_told:
-            text = f"{need.cause}; wake2vec-runner {need.command}" if need.command else need.cause
+            text = f"{need.cause}; {need.command}" if need.command else need.cause
             found.append(Notice(kind="needs-you", job=need.job, text=text, at=after.at))
     return found
 
@@ -54,7 +54,7 @@ def _of_job(old: JobPart, new: JobPart, at: float) -> list[Notice]:
         said = f", best held-out loss {best.loss:.4f} at step {best.step}" if best and best.loss is not None else ""
         return [Notice(kind="done", job=new.name, text=f"{new.name} is done{said}", figures=figures, at=at)]
     if new.state == "failed" != old.state:
-        text = f"{new.name} failed: {new.says}" + (f"; wake2vec-runner {new.command}" if new.command else "")
+        text = f"{new.name} failed: {new.says}" + (f"; {new.command}" if new.command else "")
         return [Notice(kind="failed", job=new.name, text=text, figures=figures, at=at)]
     if best is not None and old.best is not None and best.step > old.best.step and best.loss is not None:
         text = f"{new.name}: best so far, {best.loss:.4f} nats at step {best.step}"

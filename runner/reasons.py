@@ -13,22 +13,25 @@ from runner.states import State
 
 FEW = 3  # checkpoints that a store should always have room for
 SILENT_SECONDS = 60.0
+START = "wake2vec-runner start"
 
 
 def explain(job: Job, every: dict[str, Job], moment: Moment, around: Surroundings, now: float) -> tuple[str, str]:
-    """Why a job is where it is, and the command that moves it when only a person can."""
+    """Why a job is where it is, and what moves it when only a person can: a command, or words."""
     log = moment.logs.get(job.name)
     if log is not None and log.fenced:
-        return "another runner has taken it over; nothing is uploaded from here", f"start --take-over  (for {job.name})"
+        return "another runner has taken it over; nothing is uploaded from here", f"{START} --take-over"
     if job.state is State.RUNNING:
         return _explain_running(job, around)
     if job.state is State.QUEUED:
         return _explain_queued(job, every, log.problem if log else "", log.remedy if log else "", around, now)
     if job.state is State.HELD:
-        return ("held by you" if "request" in job.reason or not job.reason else job.reason), f"release {job.name}"
-    if job.state in (State.FAILED, State.CANCELLED):
-        return job.reason or str(job.state), f"retry {job.name}" if job.state is State.FAILED else ""
-    return "", ""
+        said = "held by you" if "request" in job.reason or not job.reason else job.reason
+        return said, f"wake2vec-runner release {job.name}"
+    if job.state is State.FAILED:
+        said = job.reason + (f"; {job.remedy}" if job.remedy else "")
+        return said or "failed", f"wake2vec-runner retry {job.name}"
+    return (job.reason or "cancelled" if job.state is State.CANCELLED else ""), ""
 
 
 def _explain_running(job: Job, around: Surroundings) -> tuple[str, str]:
@@ -37,7 +40,7 @@ def _explain_running(job: Job, around: Surroundings) -> tuple[str, str]:
     if job.wish is not None:
         return f"{job.wish} asked for: it saves first", ""
     if job.name not in around.trainers and around.daemon is None:
-        return "was running when the runner went away", "start"
+        return "was running when the runner went away", START
     return job.reason, ""
 
 
@@ -49,7 +52,7 @@ def _explain_queued(
         return f"waits for {source.name}, which is held", ""
     if reason := blocked(job, every):
         said, _, command = reason.partition("; ")
-        return said, command.replace("`", "").replace("wake2vec-runner ", "")
+        return said, command.replace("`", "")
     if source is not None:
         return f"waits for {source.name}", ""
     if problem:
@@ -72,12 +75,18 @@ def needs_of(jobs: Sequence[JobPart], store: StorePart, around: Surroundings, no
         needs.insert(0, Need(job=None, cause=store.problem, command=store.remedy))
     room = store.room_for_checkpoints
     if room is not None and room < FEW:
-        needs.append(Need(job=None, cause=f"the store has room for {room} more checkpoints", command="make room"))
+        needs.append(
+            Need(
+                job=None,
+                cause=f"the store has room for {room} more checkpoints",
+                command="make room there, or let it keep fewer milestones",
+            )
+        )
     for name, beat in around.heartbeats.items():
         if name in around.trainers and now - beat.written_at > SILENT_SECONDS and around.daemon is None:
             said = f"{name}: no heartbeat for {round((now - beat.written_at) / 60)} min, and no runner to end it"
-            needs.append(Need(job=name, cause=said, command="start"))
+            needs.append(Need(job=name, cause=said, command=START))
     unfinished = any(job.state in ("queued", "running") for job in jobs)
-    if around.daemon is None and unfinished and not any(need.command == "start" for need in needs):
-        needs.append(Need(job=None, cause="no runner is at work", command="start"))
+    if around.daemon is None and unfinished and not any(need.command == START for need in needs):
+        needs.append(Need(job=None, cause="no runner is at work", command=START))
     return needs

@@ -6,7 +6,6 @@ name ends in `_at` or `_by`, losses nats per token, sizes bytes where nothing el
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from runner.queue.rows import Event
@@ -66,7 +65,7 @@ class JobPart:
     best: EvaluationPart | None
     last: EvaluationPart | None
     says: str  # why it is where it is
-    command: str  # what a person can do about it; empty when nothing is needed
+    command: str  # what a person can do about it, as typed or in words; empty when nothing is needed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,12 +159,3 @@ class Snapshot:
     @property
     def is_working(self) -> bool:
         return any(detail.is_alive for detail in self.details)
-
-
-def detail_of(snapshot: Snapshot, job: str) -> DetailPart | None:
-    return next((detail for detail in snapshot.details if detail.job == job), None)
-
-
-def active(jobs: Sequence[JobPart]) -> list[JobPart]:
-    """Those that have not ended."""
-    return [job for job in jobs if job.state in ("running", "queued", "held")]

@@ -62,11 +62,7 @@ def _needs(snapshot: Snapshot, page: Page) -> Iterable[Text]:
         words = Text.assemble(page.text("needs you ", "bold red"), page.text(need.cause))
         yield from wrap(words, page, indent=2)
         if need.command:
-            prefix = "" if " " in need.command and need.command.split()[0] not in COMMANDS else "wake2vec-runner "
-            yield from wrap(page.text(f"  → {prefix}{need.command}", "bold"), page, indent=4)
-
-
-COMMANDS = frozenset({"start", "retry", "release", "enqueue", "login", "cancel", "hold"})
+            yield from wrap(page.text(f"  → {need.command}", "bold"), page, indent=4)
 
 
 def _around(snapshot: Snapshot, page: Page) -> list[Text]:

@@ -67,6 +67,13 @@ def test_a_home_that_cannot_be_made_exits_with_18(tmp_path, capsys):
     assert capsys.readouterr().err.startswith("error: ")
 
 
+def test_a_home_below_a_file_exits_with_18(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+
+    assert _main("status", "--once", "--home", str(tmp_path / "file")) == 18
+    assert "Not a directory" in capsys.readouterr().err
+
+
 def test_home_and_store_may_stand_anywhere(tmp_path):
     assert globals_first(["hold", "a", "--home", "h", "--store=dir:s"]) == ["--home", "h", "--store=dir:s", "hold", "a"]
     assert globals_first(["hold", "--", "--home", "x"]) == ["hold", "--", "--home", "x"]

@@ -153,7 +153,8 @@ def test_every_waiting_job_has_its_reason():
     assert says["h"] == "waits for c, which is held"
     assert says["i"] == "waits for its turn"
     commands = {need.job: need.command for need in picture.needs}
-    assert commands == {"d": "retry d", "e": "retry d, or cancel e", "g": "make room"}
+    retry = "wake2vec-runner retry d"
+    assert commands == {"d": retry, "e": f"{retry}, or cancel e", "g": "make room"}
 
 
 @pytest.mark.parametrize(
@@ -172,7 +173,7 @@ def test_a_running_job_tells_what_was_asked_of_it(extra, says):
 def test_without_a_runner_the_command_that_starts_one_is_given_once():
     picture = _picture(running_moment(), nothing())
 
-    assert [need.command for need in picture.needs] == ["start"]
+    assert [need.command for need in picture.needs] == ["wake2vec-runner start"]
     assert not picture.runner.is_alive
 
 
@@ -180,7 +181,13 @@ def test_a_job_that_another_runner_took_over_says_so():
     picture = _picture(running_moment(logs={"a": log_state(fenced=True)}))
 
     assert "another runner has taken it over" in picture.jobs[0].says
-    assert picture.needs[0].command.startswith("start --take-over")
+    assert picture.needs[0].command == "wake2vec-runner start --take-over"
+
+
+def test_a_failed_job_says_what_its_trainer_would_mend():
+    (one,) = _picture(running_moment(jobs=[job(state=State.FAILED, reason="no words", remedy="give a list")])).jobs
+
+    assert one.says == "no words; give a list"
 
 
 def test_a_store_that_is_nearly_full_needs_a_person():

@@ -43,7 +43,7 @@ def test_json_has_a_format_and_every_job(settings, capsys):
     table = json.loads(capsys.readouterr().out)
     assert table["format"] == 1
     assert [job["name"] for job in table["jobs"]] == ["a"]
-    assert table["needs"] == [{"job": None, "cause": "no runner is at work", "command": "start"}]
+    assert table["needs"] == [{"job": None, "cause": "no runner is at work", "command": "wake2vec-runner start"}]
 
 
 def test_a_home_that_does_not_exist_is_an_empty_queue_and_stays_away(tmp_path, capsys):
