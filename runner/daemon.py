@@ -24,6 +24,7 @@ from runner.errors import DaemonRunning, DatabaseCorrupt, HomeUnusable, RunnerEr
 from runner.launcher import Launcher
 from runner.logfile import append
 from runner.queue import attempts, jobs, waiting
+from runner.queue.checkpoints import log_state
 from runner.queue.database import Queue, check_integrity, open_queue, set_aside
 from runner.queue.ledger import add_event
 from runner.safety import safe_report
@@ -192,12 +193,20 @@ def _restore(care: Care, wanted: Wanted, say: Say) -> None:
     try:
         new = rebuild(care, time.time(), say)
     except StoreUnavailable as error:
-        if not jobs.list_jobs(care.work.queue):
+        if not _can_go_on_without_store(care):
             raise
         say(f"{error}\ntraining goes on here; the store is tried again")
         return
     if new:
         say(f"restored {len(new)} job{'s' * (len(new) != 1)} from {care.work.store.properties.place}")
+
+
+def _can_go_on_without_store(care: Care) -> bool:
+    """Whether something runs, or may run because the store had it before; a new job waits for a store."""
+    queue = care.work.queue
+    moving = waiting.unfinished(jobs.list_jobs(queue))
+    known = [job for job in moving if log_state(queue, job.name).created_at is not None]
+    return bool(known or attempts.open_attempts(queue))
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import func, insert, select, update
@@ -44,6 +45,16 @@ def see_session(queue: Queue, number: int, now: float) -> None:
             return
     with queue.write() as connection:
         connection.execute(update(sessions).where(*stale).values(seen_at=now))
+
+
+def add_past_sessions(queue: Queue, lives: Mapping[str, tuple[float, float]]) -> None:
+    """Sessions of other machines, by name with begin and end, as the logs tell them; known ones are left alone."""
+    with queue.write() as connection:
+        known = set(connection.execute(select(sessions.c.machine)).scalars())
+        for machine, (begin, end) in lives.items():
+            if machine not in known:
+                row = {"machine": machine, "platform": "", "gpu": "", "started_at": begin, "seen_at": end}
+                connection.execute(insert(sessions).values(**row, ended_at=end, cause="told by the store"))
 
 
 def list_sessions(queue: Queue) -> list[Session]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from pydantic import ValidationError
 
 from runner.errors import Damaged, NotStored
 from runner.queue import checkpoints, jobs
+from runner.queue.attempts import add_past_sessions
 from runner.queue.changing import apply_regime
 from runner.queue.ledger import add_event
 from runner.states import State
@@ -37,7 +38,20 @@ def rebuild(care: Care, now: float, say: Callable[[str], None]) -> list[str]:
         except (Damaged, NotStored, ValidationError, KeyError) as error:
             add_event(care.work.queue, now, "corrupt", f"{name}: its log in the store cannot be read: {error}")
             say(f"{name}: its log in the store cannot be read and is left alone: {error}")
+    lives = past_sessions([keeper.log.records for name, keeper in care.keepers.items() if name in new])
+    lives.pop(care.work.holder, None)
+    add_past_sessions(care.work.queue, lives)
     return list(new)
+
+
+def past_sessions(logs: Sequence[Sequence[Record]]) -> dict[str, tuple[float, float]]:
+    """When each runner took its first lease and wrote its last record: how long machines live, for the cadence."""
+    lives: dict[str, tuple[float, float]] = {}
+    for record in (record for records in logs for record in records):
+        if record.kind == "LEASE" or record.holder in lives:
+            begin, end = lives.get(record.holder, (record.written_at, record.written_at))
+            lives[record.holder] = (min(begin, record.written_at), max(end, record.written_at))
+    return lives
 
 
 def _add(care: Care, name: str, log: Log, now: float) -> None:

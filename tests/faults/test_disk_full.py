@@ -53,3 +53,14 @@ def test_a_home_that_cannot_be_written_is_refused(tmp_path):
 
     with pytest.raises(HomeUnusable, match="cannot be written"):
         check_home(file / "home", allow_network=False)
+
+
+def test_a_store_that_cannot_be_written_ends_the_start_with_its_place(world):
+    world.add(fake_spec())
+    world.store.write_text("a file where the store should be")
+
+    assert world.run() == 11
+
+    assert str(world.store) in world.output()
+    assert world.trainer() is None
+    assert str(world.job().state) == "queued"

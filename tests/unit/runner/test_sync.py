@@ -2,10 +2,11 @@
 
 import pytest
 
-from runner.queue import checkpoints, jobs, ledger
+from runner.queue import attempts, checkpoints, jobs, ledger
 from runner.queue.ledger import add_regime
 from runner.states import Wish
-from runner.store.records import commits, genesis, is_done, regimes
+from runner.store.records import Record, commits, genesis, is_done, regimes
+from runner.sync.rebuild import past_sessions
 from tests.simulated import CORPUS, Clock, Home
 from tests.unit.runner.conftest import job_spec
 from wake2vec.rundir import saved_steps, write_json
@@ -297,3 +298,23 @@ def test_a_name_that_another_home_gave_to_other_work_is_told(home, other):
 
     assert not other.trainers.living
     assert "holds another job of that name" in other.problem()
+
+
+def record(kind, holder, written_at):
+    return Record(
+        log="l", seq=0, kind=kind, epoch=1, nonce="n", payload={}, next_id="i", written_at=written_at, holder=holder
+    )  # fmt: skip
+
+
+def test_how_long_machines_lived_is_read_from_their_first_lease_and_last_record():
+    one = [record("GENESIS", "a", 0.0), record("LEASE", "a", 10.0), record("COMMIT", "a", 50.0)]
+    two = [record("LEASE", "a", 20.0), record("COMMIT", "a", 90.0), record("LEASE", "b", 100.0)]
+
+    assert past_sessions([one, two]) == {"a": (10.0, 90.0), "b": (100.0, 100.0)}
+
+
+def test_a_new_machine_knows_those_before_it(home):
+    running(home, to_step=10)
+    home.lose()
+
+    assert [one.machine for one in attempts.list_sessions(home.queue) if one.ended_at is not None] == ["home"]
