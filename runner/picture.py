@@ -146,7 +146,6 @@ def _detail(job: Job, moment: Moment, around: Surroundings, note: WorkNote, sess
     segment = next((one for one in moment.segments.get(job.name, []) if one.last_step > trained), None)
     eta = progress.remaining_seconds(trained, job.steps, speed, evaluations, job.spec.evaluate.every_steps)
     last = metrics[-1] if metrics else None
-    card = note.cards[attempts[-1].gpu] if attempts and attempts[-1].gpu < len(note.cards) else None
     ln_v = next((one.ln_v for one in reversed(evaluations) if one.ln_v is not None), None)
     return DetailPart(
         job=job.name,
@@ -175,14 +174,19 @@ def _detail(job: Job, moment: Moment, around: Surroundings, note: WorkNote, sess
         ln_v=ln_v,
         losses=tuple(progress.thinned(progress.finite([metric.loss for metric in metrics]), CURVE)),
         held_out=tuple(part for one in evaluations if (part := _evaluation(one)) is not None),
-        memory=MemoryPart(
-            reserved_mib=beat.vram_reserved_mib if beat else None,
-            peak_mib=beat.vram_peak_mib if beat else None,
-            total_mib=card.total_mib if card else None,
-        ),
+        memory=_memory(beat, attempts[-1].gpu if attempts else None, note),
         plan=beat.plan if beat else None,
         ooms=moment.counts.get((job.name, "oom"), 0),
         regimes=moment.counts.get((job.name, "regime"), 0),
+    )
+
+
+def _memory(beat: Heartbeat | None, gpu: int | None, note: WorkNote) -> MemoryPart:
+    card = note.cards[gpu] if gpu is not None and gpu < len(note.cards) else None
+    return MemoryPart(
+        reserved_mib=beat.vram_reserved_mib if beat else None,
+        peak_mib=beat.vram_peak_mib if beat else None,
+        total_mib=card.total_mib if card else None,
     )
 
 
