@@ -55,17 +55,17 @@ class Table:
     question: str
     model: str
     cap_gib: float | None
+    path: Path
     rows: list[Row] = field(default_factory=list)
     notes: dict[str, Any] = field(default_factory=dict)
 
     def add(self, row: Row) -> None:
+        """Take a row, print it and save them all: a run that is cut off keeps what it measured."""
         self.rows.append(row)
         print(format_row(row), flush=True)
-
-    def save(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         table = {**setting(), "question": self.question, "model": self.model, "cap_gib": self.cap_gib}
-        path.write_text(
+        self.path.write_text(
             json.dumps({**table, **self.notes, "rows": [asdict(row) for row in self.rows]}, indent=1) + "\n"
         )
 

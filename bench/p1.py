@@ -39,17 +39,21 @@ class Cell:
     head: Literal["as-is", "int8", "nf4"] = "as-is"
 
 
-def parse(description: str | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--model", default="tiny", choices=list(MODELS))
-    parser.add_argument("--cap-gib", type=float, default=None, help="device memory to allow, GiB; a T4 has 14.56")
-    parser.add_argument("--tokens", type=int, default=4096, help="tokens per step at least")
-    parser.add_argument("--few", action="store_true", help="a few cells only")
-    parser.add_argument("--peers", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--out", type=Path, default=RESULTS)
+def parser(description: str | None) -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(description=description)
+    options.add_argument("--model", default="tiny", choices=list(MODELS))
+    options.add_argument("--cap-gib", type=float, default=None, help="device memory to allow, GiB; a T4 has 14.56")
+    options.add_argument("--tokens", type=int, default=4096, help="tokens per step at least")
+    options.add_argument("--few", action="store_true", help="a few cells only")
+    options.add_argument("--peers", action=argparse.BooleanOptionalAction, default=True)
+    options.add_argument("--out", type=Path, default=RESULTS)
     # fragmentation would otherwise count as need
     os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
-    return parser.parse_args()
+    return options
+
+
+def parse(description: str | None) -> argparse.Namespace:
+    return parser(description).parse_args()
 
 
 def cells(model: str, few: bool) -> Iterator[Cell]:
@@ -85,12 +89,12 @@ def main() -> None:
     make_repeatable()
     cap_memory(device, options.cap_gib)
     shape = SHAPES.get(MODELS[options.model], TINY)
-    table = Table(question="P1", model=shape.name, cap_gib=options.cap_gib)
+    path = options.out / f"p1-{options.model}.json"
+    table = Table(question="P1", model=shape.name, cap_gib=options.cap_gib, path=path)
     model = random_body(shape, precision, device)
     _ours(table, model, options, precision, device)
     if options.peers:
         _peers(table, model, options, precision, device)
-    table.save(options.out / f"p1-{options.model}.json")
 
 
 def _ours(table: Any, model: Any, options: argparse.Namespace, precision: Any, device: Any) -> None:

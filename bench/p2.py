@@ -42,13 +42,13 @@ def main() -> None:
     make_repeatable()
     cap_memory(device, options.cap_gib)
     shape = SHAPES.get(MODELS[options.model], TINY)
-    table = Table(question="P2", model=shape.name, cap_gib=options.cap_gib, notes={"dropout": DROPOUT, "rank": 8})
+    path, notes = options.out / f"p2-{options.model}.json", {"dropout": DROPOUT, "rank": 8}
+    table = Table(question="P2", model=shape.name, cap_gib=options.cap_gib, path=path, notes=notes)
     model = random_body(shape, precision, device)
     model.is_loaded_in_4bit = True
     _ours(table, model, options, precision, device)
     if options.peers:
         _peer(table, model, options, precision, device)
-    table.save(options.out / f"p2-{options.model}.json")
 
 
 def _ours(table: Any, model: Any, options: argparse.Namespace, precision: Any, device: Any) -> None:
