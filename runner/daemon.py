@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import signal
@@ -233,6 +234,8 @@ def listening(loops: Loops, say: Say) -> Iterator[None]:
 def start_loops(work: Workplace, care: Care, loops: Loops) -> BackgroundScheduler:
     """Two timers in memory, each in a thread of its own: a slow upload never delays a look at the trainers."""
     numbers = work.settings.numbers
+    # a round that outlasts its interval is left out on purpose: no news for the screen
+    logging.getLogger("apscheduler").setLevel(logging.ERROR)
     scheduler = BackgroundScheduler(
         executors={"tick": ThreadPoolExecutor(1), "sync": ThreadPoolExecutor(1)},
         job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
