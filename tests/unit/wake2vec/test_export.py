@@ -117,6 +117,11 @@ def trained_logits(run: RunDir) -> torch.Tensor:
     return logits
 
 
+@pytest.fixture(scope="module")
+def expected(runs: dict[str, RunDir]) -> dict[str, torch.Tensor]:
+    return {phase: trained_logits(run) for phase, run in runs.items()}
+
+
 @torch.no_grad()
 def logits_of(model: Any, run: RunDir) -> torch.Tensor:
     logits: torch.Tensor = model.eval()(input_ids=ids_of(run)).logits[0]
@@ -132,50 +137,55 @@ def load(folder: Path) -> Any:
 
 @pytest.mark.parametrize("step", ["final", 4])
 def test_p1_loads_in_plain_transformers_with_the_same_logits(
-    runs: dict[str, RunDir], tmp_path: Path, step: int | str
+    runs: dict[str, RunDir], expected: dict[str, torch.Tensor], tmp_path: Path, step: int | str
 ) -> None:
     export(runs["p1"], tmp_path / "out", dtype="fp32", step=step)
 
     found = logits_of(load(tmp_path / "out"), runs["p1"])
 
-    torch.testing.assert_close(found, trained_logits(runs["p1"]), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found, expected["p1"], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("step", ["final", 4])
 def test_p2_merged_loads_in_plain_transformers_with_the_same_logits(
-    runs: dict[str, RunDir], tmp_path: Path, step: int | str
+    runs: dict[str, RunDir], expected: dict[str, torch.Tensor], tmp_path: Path, step: int | str
 ) -> None:
     export(runs["p2"], tmp_path / "out", dtype="fp32", merge=True, step=step)
 
     found = logits_of(load(tmp_path / "out"), runs["p2"])
 
-    expected = trained_logits(runs["p2"])
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found, expected["p2"], rtol=1e-4, atol=1e-4)
     export(runs["p1"], tmp_path / "p1", dtype="fp32")
-    assert (logits_of(load(tmp_path / "p1"), runs["p2"]) - expected).abs().max() > 1e-2, "the adapter did nothing"
+    assert (logits_of(load(tmp_path / "p1"), runs["p2"]) - expected["p2"]).abs().max() > 1e-2, "the adapter did nothing"
 
 
-def test_p2_loads_in_plain_peft_with_the_same_logits(runs: dict[str, RunDir], tmp_path: Path) -> None:
+def test_p2_loads_in_plain_peft_with_the_same_logits(
+    runs: dict[str, RunDir], expected: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
     export(runs["p2"], tmp_path / "out", dtype="fp32")
 
     model = PeftModel.from_pretrained(load(tmp_path / "out" / "base"), tmp_path / "out")
 
-    torch.testing.assert_close(logits_of(model, runs["p2"]), trained_logits(runs["p2"]), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(logits_of(model, runs["p2"]), expected["p2"], rtol=1e-5, atol=1e-5)
 
 
-def test_an_unmerged_export_loads_by_its_own_name(runs: dict[str, RunDir], tmp_path: Path) -> None:
+def test_an_unmerged_export_loads_by_its_own_name(
+    runs: dict[str, RunDir], expected: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
     export(runs["p2"], tmp_path / "out", dtype="fp32")
 
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32)
 
-    torch.testing.assert_close(logits_of(model, runs["p2"]), trained_logits(runs["p2"]), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(logits_of(model, runs["p2"]), expected["p2"], rtol=1e-5, atol=1e-5)
 
 
 def has_trained_everything(run: RunDir) -> bool:
     return (run.final / "weights.safetensors").is_file()
 
 
-def test_the_adapter_alone_goes_on_the_export_of_its_p1(runs: dict[str, RunDir], tmp_path: Path) -> None:
+def test_the_adapter_alone_goes_on_the_export_of_its_p1(
+    runs: dict[str, RunDir], expected: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
     if has_trained_everything(runs["p2"]):
         with pytest.raises(InputError, match="every weight"):
             export(runs["p2"], tmp_path / "adapter", adapter_only=True)
@@ -186,22 +196,26 @@ def test_the_adapter_alone_goes_on_the_export_of_its_p1(runs: dict[str, RunDir],
     model = PeftModel.from_pretrained(load(tmp_path / "p1"), tmp_path / "adapter")
 
     assert sum(path.stat().st_size for path in (tmp_path / "adapter").glob("*.safetensors")) < 400_000
-    torch.testing.assert_close(logits_of(model, runs["p2"]), trained_logits(runs["p2"]), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(logits_of(model, runs["p2"]), expected["p2"], rtol=1e-5, atol=1e-5)
 
 
-def test_the_result_of_a_p2_run_is_a_peft_adapter_as_it_lies(runs: dict[str, RunDir], tmp_path: Path) -> None:
+def test_the_result_of_a_p2_run_is_a_peft_adapter_as_it_lies(
+    runs: dict[str, RunDir], expected: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
     if has_trained_everything(runs["p2"]):
         pytest.skip("the adapter is only a part of this result")
     export(runs["p1"], tmp_path / "p1", dtype="fp32")
 
     model = PeftModel.from_pretrained(load(tmp_path / "p1"), runs["p2"].final)
 
-    torch.testing.assert_close(logits_of(model, runs["p2"]), trained_logits(runs["p2"]), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(logits_of(model, runs["p2"]), expected["p2"], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("phase", ["p1", "p2"])
 @pytest.mark.parametrize("step", ["final", "best", 4])
-def test_an_assembled_model_computes_what_the_trainer_did(runs: dict[str, RunDir], phase: str, step: int | str) -> None:
+def test_an_assembled_model_computes_what_the_trainer_did(
+    runs: dict[str, RunDir], expected: dict[str, torch.Tensor], phase: str, step: int | str
+) -> None:
     run = runs[phase]
     order = Order.model_validate(read_json(run.order))
     if step == "best" and not run.best.exists():
@@ -210,7 +224,7 @@ def test_an_assembled_model_computes_what_the_trainer_did(runs: dict[str, RunDir
     built = assemble(run, order, step, torch.device("cpu"))
 
     assert (built.step, built.first_new_id) == (4, 2048)
-    torch.testing.assert_close(logits_of(built.model, run), trained_logits(run), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(logits_of(built.model, run), expected[phase], rtol=1e-6, atol=1e-6)
 
 
 def test_text_from_the_cache_is_what_the_whole_text_predicts(runs: dict[str, RunDir]) -> None:

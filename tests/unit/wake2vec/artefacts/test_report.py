@@ -144,6 +144,16 @@ def test_a_model_worse_than_guessing_is_called_that(tmp_path: Path) -> None:
     assert "worse than guessing" in write_report(tmp_path / "r.html", [root], runner=None, now=NOW).read_text("utf-8")
 
 
+def test_a_shorter_context_is_marked_in_the_curve_and_listed(tmp_path: Path) -> None:
+    regime = {"kind": "event", "step": 5, "event": "regime", "text": "context 256 to 128"}
+    root = run_with(tmp_path / "run", evaluation(0, 3.0), evaluation(10, 2.0), regime)
+
+    text = write_report(tmp_path / "r.html", [root], runner=None, now=NOW).read_text("utf-8")
+
+    assert "shorter context (REGIME): context 256 to 128 (step 5)" in text
+    assert ">context 256 to 128<" in text
+
+
 def test_several_jobs_are_overlaid_by_bits_per_byte(tmp_path: Path) -> None:
     roots = [
         run_with(tmp_path / name, evaluation(0, 9.0, bits_per_byte=3.0), evaluation(9, 8.0, bits_per_byte=level))
