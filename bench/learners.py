@@ -175,7 +175,7 @@ class Peft(Whole):
         )
         self.model = get_peft_model(self.model, config)
         for name, parameter in self.model.named_parameters():
-            parameter.requires_grad_("token_adapter" in name or "trainable_tokens" in name)
+            parameter.requires_grad_("trainable_tokens_delta" in name)
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
 

@@ -77,10 +77,11 @@ def stage(what: str) -> Iterator[None]:
 
 def default_cache() -> Path:
     """WAKE2VEC_CACHE, else the user's cache folder."""
+    if named := os.environ.get("WAKE2VEC_CACHE"):
+        return Path(named)
     from platformdirs import user_cache_path
 
-    named = os.environ.get("WAKE2VEC_CACHE")
-    return Path(named) if named else user_cache_path("wake2vec-runner")
+    return user_cache_path("wake2vec-runner")
 
 
 def materials(cache_dir: Path, *, model: str | None = None, words: int = LEXICON_WORDS) -> Materials:

@@ -28,7 +28,7 @@ from wake2vec.data.blocks import Windows
 from wake2vec.data.corpus import open_corpus
 from wake2vec.data.dataset import Data, control, prepare
 from wake2vec.data.order import blocks_of_step
-from wake2vec.vocab.calibrate import CONTEXTS, calibrated
+from wake2vec.vocab.calibrate import calibrate_head
 from wake2vec.vocab.idmap import Match
 from wake2vec.vocab.initial import Method, initial_rows
 from wake2vec.vocab.inject import Injection, inject, load_tokenizer
@@ -126,6 +126,7 @@ class Setting:
     steps: int
     batch: int
     seq_len: int
+    held_out: float
     device: str
 
 
@@ -147,7 +148,7 @@ class Bench:
         return self._vocabularies[match]
 
     def data(self, tokenizer: Any) -> Data:
-        return prepare(self.corpus, tokenizer, seq_len=self.setting.seq_len, seed=SEED)
+        return prepare(self.corpus, tokenizer, seq_len=self.setting.seq_len, fraction=self.setting.held_out, seed=SEED)
 
     def batches(self, data: Data) -> Iterator[tuple[Tensor, Tensor]]:
         for step in range(self.setting.steps):
@@ -183,7 +184,7 @@ def run(bench: Bench, contender: Contender) -> Row:
         learner = WAYS[contender.way](model, start_of(contender, model, injection, bench))
         if contender.calibrate:
             assert isinstance(learner, Ours), f"{contender.name} has no rows of its own"
-            calibrate(learner, injection, data)
+            calibrate_head(model, learner.installed.head, data.blocks, first_new_id=injection.id_map.first_new_id)
     english = control(bench.setting.english, tokenizer, seq_len=bench.setting.seq_len, place="english")
     before = measure(learner, data.held_out, english, bench)
     if contender.match != "none":
@@ -250,20 +251,6 @@ def start_of(contender: Contender, model: Any, injection: Injection, bench: Benc
         optimizer=contender.optimizer,
         only_seen=contender.update == "seen",
     )
-
-
-@torch.no_grad()
-def calibrate(learner: Ours, injection: Injection, data: Data) -> None:
-    """Give output rows the offset of wake2vec.vocab.calibrate, from evenly spread training blocks."""
-    blocks = data.blocks
-    many = max(1, CONTEXTS // blocks.length)
-    inputs, _ = blocks.batch([index * len(blocks) // many for index in range(many)])
-    rows, first = learner.installed.head.rows, injection.id_map.first_new_id
-    hidden = learner.hidden(torch.from_numpy(inputs).to(rows.device)).flatten(0, 1)
-    counts = torch.from_numpy(blocks.occurrences(injection.id_map.n_ids)[first:])
-    base = learner.installed.head.base.block(0, first)
-    tokens = len(blocks) * blocks.length
-    rows.copy_(calibrated(rows, hidden=hidden, base=base, counts=counts, training_tokens=tokens))
 
 
 def measure(learner: Learner, held_out: Windows, english: Windows, bench: Bench) -> Bits:
@@ -354,6 +341,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--seq-len", type=int, default=64)
+    parser.add_argument("--held-out", type=float, default=0.03, help="share of the text that is measured on")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--only", nargs="*", help="contenders whose name holds one of these")
     parser.add_argument("--out", type=Path, default=RESULTS)
@@ -386,10 +374,11 @@ def setting_of(arguments: argparse.Namespace) -> Setting:
         model=model,
         text=text,
         lexicon=lexicon,
-        english=(english[20_000:80_000],),
+        english=(english[20_000:30_000],),
         steps=arguments.steps,
         batch=arguments.batch,
         seq_len=arguments.seq_len,
+        held_out=arguments.held_out,
         device=arguments.device,
     )
 

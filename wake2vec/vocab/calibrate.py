@@ -14,14 +14,20 @@ Measured in docs/quality.md.
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
 from torch import Tensor
+
+from wake2vec.data.blocks import Blocks
 
 SMOOTHING = 0.5  # added to each count: an unseen word gets the share of half an occurrence
 CONTEXTS = 2048  # hidden states that are enough; more changes the result in the third digit
 _ROUNDS = 8
 _RIDGE = 1e-4
 _ROWS_AT_ONCE = 4096
+_CONTEXTS_AT_ONCE = 256
 
 
 def calibrated(
@@ -45,11 +51,41 @@ def calibrated(
     wanted = ((counts.to(rows.device).double() + SMOOTHING) / training_tokens).log()  # [n_new]
     offset = torch.zeros_like(wanted, dtype=torch.float32)
     for _ in range(_ROUNDS):
-        shifted = logits + strength[:, None] * offset
-        total = torch.logaddexp(of_base, shifted.logsumexp(dim=1))  # [contexts]
-        mean = (shifted - total[:, None]).logsumexp(dim=0).double() - torch.tensor(float(len(hidden))).log()
-        offset += (wanted - mean).float()
+        offset += (wanted - _log_mean_probability(logits, strength, of_base, offset)).float()
     return rows + offset[:, None] * direction
+
+
+def calibrate_head(model: Any, head: Any, blocks: Blocks, *, first_new_id: int) -> None:
+    """Calibrate the new rows of an installed head in place, on evenly spread blocks of the training text.
+
+    For the start of a job, before step 1. `head` has `rows`, `base.block(start, stop)` and `bias`.
+    """
+    rows: Tensor = head.rows
+    many = min(len(blocks), max(1, CONTEXTS // blocks.length))
+    inputs, _ = blocks.batch([index * len(blocks) // many for index in range(many)])
+    counts = blocks.occurrences(first_new_id + len(rows))[first_new_id:]
+    with torch.no_grad():
+        states = model.get_decoder()(input_ids=torch.from_numpy(inputs).to(rows.device), use_cache=False)
+        found = calibrated(
+            rows,
+            hidden=states.last_hidden_state.flatten(0, 1),
+            base=head.base.block(0, first_new_id),
+            counts=torch.from_numpy(counts),
+            training_tokens=len(blocks) * blocks.length,
+            base_bias=None if head.bias is None else head.bias[:first_new_id],
+        )
+        rows.copy_(found)
+
+
+def _log_mean_probability(logits: Tensor, strength: Tensor, of_base: Tensor, offset: Tensor) -> Tensor:
+    """ln of the mean probability of each new word, a few contexts at a time. [n_new] fp64"""
+    total = torch.full((logits.shape[1],), -torch.inf, dtype=torch.float64, device=logits.device)
+    for start in range(0, len(logits), _CONTEXTS_AT_ONCE):
+        part = slice(start, start + _CONTEXTS_AT_ONCE)
+        shifted = logits[part] + strength[part, None] * offset  # [contexts, n_new]
+        everything = torch.logaddexp(of_base[part], shifted.logsumexp(dim=1))
+        total = torch.logaddexp(total, shifted.sub_(everything[:, None]).logsumexp(dim=0).double())
+    return total - math.log(len(logits))
 
 
 def constant_direction(hidden: Tensor) -> Tensor:

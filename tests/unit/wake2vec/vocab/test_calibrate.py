@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
 import pytest
 import torch
 
-from wake2vec.vocab.calibrate import SMOOTHING, calibrated, constant_direction
+from bench.tiny import Shape, make_model
+from wake2vec.data.blocks import Blocks
+from wake2vec.rows import install_rows
+from wake2vec.vocab.calibrate import SMOOTHING, calibrate_head, calibrated, constant_direction
+from wake2vec.vocab.inject import inject
 
 D, BASE, NEW, CONTEXTS = 24, 300, 40, 500
 
@@ -56,3 +64,29 @@ def test_the_direction_is_where_hidden_states_agree(hidden: torch.Tensor) -> Non
 
     assert abs(float(strength.mean()) - 1) < 0.05
     assert strength.std() < (hidden @ (mean / mean.square().sum())).std()
+
+
+@pytest.mark.parametrize("mode", ["shared", "separate"])
+def test_the_head_of_a_model_is_calibrated_on_its_training_text(
+    byte_level: Any, tmp_path: Path, mode: Literal["shared", "separate"]
+) -> None:
+    done = inject(byte_level, ["riverrun", "prankquean"], directory=tmp_path)
+    ids = done.tokenizer("the riverrun ran past the riverrun and " * 200, add_special_tokens=False)["input_ids"]
+    blocks = Blocks(np.array(ids), 32, place="text")
+    model = make_model(byte_level, Shape(width=32)).requires_grad_(False)
+    first = done.id_map.first_new_id
+    installed = install_rows(model, first_new_id=first, mode=mode, input_rows=torch.randn(2, 32))
+
+    calibrate_head(model, installed.head, blocks, first_new_id=first)
+
+    inputs = torch.from_numpy(blocks.batch(range(len(blocks)))[0])
+    with torch.no_grad():
+        probabilities = model(input_ids=inputs).logits.flatten(0, 1).softmax(-1)[:, first:].mean(0)
+    counts = blocks.occurrences(first + 2)[first:]
+    tokens = len(blocks) * blocks.length
+    assert counts[0] > 100
+    assert counts[1] == 0
+    if mode == "separate":  # shared rows are read as inputs too, which moves the hidden states a little
+        assert probabilities[0] == pytest.approx(counts[0] / tokens, rel=0.1)
+        assert probabilities[1] == pytest.approx(0.5 / tokens, rel=0.1)
+    assert probabilities[0] > 50 * probabilities[1]
