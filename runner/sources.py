@@ -40,7 +40,8 @@ def _no_such_job(name: str, known: Mapping[str, Known]) -> str:
     nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     if nearest:
         return f"there is no job {name}; did you mean {nearest[0]}?"
-    return f"there is no job {name} in the queue; name its file before this one: enqueue {name}.toml THIS.toml"
+    first = f"name its file before this one (enqueue {name}.toml THIS.toml)"
+    return f"there is no job {name} in the queue; {first}, or `start` once, which fetches the store's jobs"
 
 
 def _other_model(job: JobSpec, inputs: Sequence[InputFile], source: Known) -> Fault | None:
