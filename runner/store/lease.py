@@ -10,7 +10,7 @@ from typing import Any
 from runner.errors import Fenced, LeaseHeld
 from runner.store.base import Store
 from runner.store.log import Log, head_name
-from runner.store.records import CARRY_EVERY, Record, is_done, is_released, lease, lease_epoch
+from runner.store.records import Record, is_done, is_released, lease, lease_epoch
 
 TTL_SECONDS = 180.0
 BEAT_SECONDS = 45.0
@@ -68,7 +68,6 @@ class Lease:
         self.log = log
         self.epoch = epoch
         self._count = 0
-        self._carrying_id: str | None = None
 
     def check(self) -> None:
         """Raises Fenced when another runner has taken over; costs one read."""
@@ -80,7 +79,7 @@ class Lease:
         self._count += 1
         beat = Beat(
             holder=self.log.holder, epoch=self.epoch, count=self._count, nonce=secrets.token_hex(8),
-            carrying_id=self._newest_carrying(), note=note,
+            carrying_id=self.log.carrying_id, note=note,
         )  # fmt: skip
         for _ in range(8):  # tags move by themselves: a refusal is a rival only when HEAD says so
             current, tag = read_beat(self.log)
@@ -97,12 +96,6 @@ class Lease:
         self.log.refresh()
         if not is_done(self.log.records):
             self.log.append("RELEASE", {}, epoch=self.epoch)
-
-    def _newest_carrying(self) -> str | None:
-        before = [record for record in self.log.records if (record.seq + 1) % CARRY_EVERY == 0 and record.next_id]
-        if before and before[-1].seq < self.log.records[-1].seq:
-            self._carrying_id = before[-1].next_id
-        return self._carrying_id
 
 
 def acquire(log: Log, watch: Watch, *, at: float, take_over: bool = False, ttl_seconds: float = TTL_SECONDS) -> Lease:

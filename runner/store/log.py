@@ -24,6 +24,7 @@ class Log:
         self.name = name
         self.holder = holder
         self._now = now
+        self.carrying_id: str | None = None  # the newest record known that a reader may start at
         self._tried: set[str] = set()  # nonces of appends whose answer was lost
 
     @classmethod
@@ -70,6 +71,7 @@ class Log:
             raise NotStored(f"{first_id}: there is no log of that id in {store.properties.place}")
         records = [*(start.carried or ()), replace(start, carried=None)]
         log = cls(store, records, name=records[0].payload["name"], holder=holder, now=now)
+        log.carrying_id = hint if start.carried else None
         log.refresh()
         return log
 
@@ -84,7 +86,12 @@ class Log:
     def refresh(self) -> None:
         """Walk to the tail as it is now."""
         while (found := _read(self.store, self.records[-1].next_id)) is not None:
-            self.records.append(replace(found, carried=None))
+            self._add(found)
+
+    def _add(self, record: Record) -> None:
+        if record.carried is not None:
+            self.carrying_id = self.records[-1].next_id
+        self.records.append(replace(record, carried=None))
 
     def append(self, kind: Kind, payload: dict[str, Any], *, epoch: int) -> Record:
         """Add a record under the lease of this epoch; a LEASE is added under the epoch after the one in force.
@@ -150,7 +157,7 @@ class Log:
         if not self.store.create(tail.next_id, record.to_bytes(), name=_record_name(self.name, seq)):
             self.refresh()
         else:
-            self.records.append(replace(record, carried=None))
+            self._add(record)
         there = next((found for found in self.records if found.seq == seq), None)
         if there is None:
             raise StoreBusy(f"{tail.next_id}: taken by a record that cannot be read yet")

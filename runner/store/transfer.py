@@ -7,12 +7,14 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import runner.errors
-from runner.errors import RunnerError, StoreUnavailable
+from runner.errors import RunnerError, StoreBusy, StoreUnavailable
+from runner.store.base import Progress
 from runner.store.lease import Watch
 from runner.store.log import Log
 from runner.store.open import open_store
@@ -22,6 +24,8 @@ from wake2vec.errors import CheckpointCorrupt
 from wake2vec.rundir import read_json, write_json
 
 PROGRESS_SECONDS = 0.5
+POLL_SECONDS = 0.2
+STUCK_SECONDS = 420.0  # longer than the patience of the retries inside
 NICE = 10  # the trainer's data loading goes first
 
 
@@ -83,6 +87,30 @@ class Transfer:
         """End it at once. Safe at any instant: the next transfer of the same checkpoint goes on from there."""
         self._process.kill()
         self._process.wait()
+
+
+def ship_in_a_process(
+    shipment: Shipment,
+    place: Path,
+    *,
+    progress: Progress,
+    monotonic: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Record:
+    """Ship, pass progress on a few times a second, and return the COMMIT. A transfer that stands still is killed.
+
+    Raises what stopped it, StoreBusy when it was killed, and whatever `progress` raises, which ends it too.
+    """
+    transfer = Transfer.start(shipment, place)
+    try:
+        while (record := transfer.poll()) is None:
+            progress(transfer.sent_bytes)
+            if transfer.silent_seconds(monotonic()) > STUCK_SECONDS:
+                raise StoreBusy(f"{shipment.folder}: no byte moved for {STUCK_SECONDS:.0f} s; it is tried again")
+            sleep(POLL_SECONDS)
+        return record
+    finally:
+        transfer.kill()
 
 
 def _error(result: dict[str, Any], code: int, place: Path) -> Exception:

@@ -25,7 +25,7 @@ from runner.store.publish import (
 from runner.store.records import Record, commits
 from runner.store.root import add_job, open_root
 from runner.store.space import RESERVE_BYTES
-from runner.store.transfer import Shipment, Transfer
+from runner.store.transfer import Shipment, Transfer, ship_in_a_process
 from tests.unit.runner.store.suite import checkpoint
 from wake2vec.errors import CheckpointCorrupt
 from wake2vec.rundir import CHECKPOINT_FILES, FileDigest, digest_file
@@ -310,3 +310,38 @@ def test_a_killed_transfer_is_a_store_that_was_not_reached(store: DirectoryStore
 
     with pytest.raises(StoreUnavailable, match="ended with -9"):
         transfer.poll()
+
+
+def test_a_transfer_that_stands_still_is_killed(store: DirectoryStore, tmp_path: Path) -> None:
+    log, lease = begun(store)
+    shipment = Shipment(
+        store_url=f"dir:{store.root}", home=str(tmp_path), first_id=log.first_id, holder="me", epoch=lease.epoch,
+        folder=str(checkpoint(tmp_path / "run", 200)), kind="milestone",
+    )  # fmt: skip
+    hours = iter(range(0, 36_000, 3600))
+
+    with pytest.raises(StoreBusy, match="no byte moved"):
+        ship_in_a_process(
+            shipment,
+            tmp_path / "running",
+            progress=lambda size: None,
+            monotonic=lambda: next(hours),
+            sleep=lambda _: None,
+        )
+
+
+def test_whoever_watches_a_transfer_can_end_it(store: DirectoryStore, tmp_path: Path) -> None:
+    log, lease = begun(store)
+    shipment = Shipment(
+        store_url=f"dir:{store.root}", home=str(tmp_path), first_id=log.first_id, holder="me", epoch=lease.epoch,
+        folder=str(checkpoint(tmp_path / "run", 200)), kind="milestone",
+    )  # fmt: skip
+
+    def fenced(size: int) -> None:
+        raise Fenced("somebody has the job")
+
+    with pytest.raises(Fenced):
+        ship_in_a_process(shipment, tmp_path / "running", progress=fenced)
+
+    log.refresh()
+    assert commits(log.records) == []
