@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
 import signal
-import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import FrameType
 
 from apscheduler.executors.pool import ThreadPoolExecutor
@@ -21,32 +18,28 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 from runner import vram
 from runner.bugs import describe
-from runner.errors import DaemonRunning, DatabaseCorrupt, HomeUnusable, RunnerError, StoreUnavailable
+from runner.errors import RunnerError, StoreUnavailable
+from runner.home import Say, check_home, holder_of, only_daemon, open_or_set_aside
 from runner.launcher import Launcher
 from runner.logfile import append
 from runner.queue import attempts, jobs, waiting
 from runner.queue.checkpoints import log_state
-from runner.queue.database import Queue, check_integrity, open_queue, set_aside
-from runner.queue.ledger import add_event
-from runner.safety import safe_report
-from runner.session import network_file_system, session_end, this_machine
+from runner.queue.database import Queue
+from runner.safety import bring_to_safety, safe_report
+from runner.session import session_end, this_machine
 from runner.settings import Settings
 from runner.states import State
 from runner.store.open import open_store
 from runner.sync.keeper import Care
 from runner.sync.loop import release_all, sync
 from runner.sync.rebuild import rebuild
-from runner.sync.upload import is_settled
 from runner.tick import tick
 from runner.workplace import Workplace
-from wake2vec.errors import GpuBusy
-from wake2vec.rundir import hold_lock, read_lock
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 MOST_BUGS_IN_A_ROW = 5
 MOST_TROUBLES_IN_A_ROW = 120
 INTERRUPTED, BUG = 130, 3
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,64 +75,6 @@ def run_daemon(settings: Settings, wanted: Wanted, say: Say = print) -> int:
             queue.close()
 
 
-def check_home(home: Path, *, allow_network: bool, mounts: str | None = None) -> None:
-    """Raises HomeUnusable where the database and the locks would not be safe."""
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        probe = home / f".probe.{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise HomeUnusable(f"{home}: cannot be written: {error.strerror}; choose another --home") from error
-    if (kind := network_file_system(home, mounts)) and not allow_network:
-        raise HomeUnusable(
-            f"{home}: lies on a {kind} file system, where locks and the database are not safe; use a local disk as "
-            "--home and the shared one as --store dir:PATH, or insist with --allow-network-home"
-        )
-
-
-@contextmanager
-def only_daemon(home: Path) -> Iterator[None]:
-    """Raises DaemonRunning while another process has this home."""
-    path = home / "daemon.lock"
-    for attempt in range(20):  # an observer's probe may hold the lock for an instant
-        try:
-            with hold_lock(path, {"pid": os.getpid(), "started_at": time.time()}):
-                yield
-                return
-        except GpuBusy as error:
-            if attempt == 19:
-                pid = (read_lock(path) or {}).get("pid", "unknown")
-                raise DaemonRunning(
-                    f"{home}: a daemon works here already (pid {pid}); `wake2vec-runner status` shows it, "
-                    "Ctrl-C in its window stops it"
-                ) from error
-            time.sleep(0.05)
-
-
-def open_or_set_aside(settings: Settings, say: Say) -> Queue:
-    """The queue; a corrupt file keeps its content under another name, and the rows come from the store again."""
-    path = settings.database
-    try:
-        if path.is_file():
-            check_integrity(path)
-        return open_queue(path)
-    except DatabaseCorrupt as error:
-        kept = set_aside(path, time.strftime("%Y%m%d-%H%M%S"))
-        say(f"{error}\nit is kept as {kept.name}; the queue is rebuilt from the store")
-        return open_queue(path)
-
-
-def holder_of(home: Path) -> str:
-    """Who this home is in the store: the same after every restart, another one in every other home."""
-    path = home / "holder"
-    try:
-        return path.read_text().strip()
-    except FileNotFoundError:
-        path.write_text(f"{socket.gethostname()}-{secrets.token_hex(4)}\n")
-        return path.read_text().strip()
-
-
 def _work(settings: Settings, wanted: Wanted, queue: Queue, say: Say) -> int:
     work = furnish(settings, wanted, queue)
     care = Care(work=work)
@@ -149,7 +84,7 @@ def _work(settings: Settings, wanted: Wanted, queue: Queue, say: Say) -> int:
         scheduler = start_loops(work, care, loops)
         try:
             code = wait(work, care, loops, wanted, say)
-            stop(work, care, say)
+            bring_to_safety(work, care, say)
         finally:
             scheduler.shutdown(wait=False)
         is_free = care.busy.acquire(timeout=settings.numbers.grace_seconds)
@@ -322,22 +257,3 @@ def exit_code(queue: Queue) -> int:
     every = {job.name: job for job in jobs.list_jobs(queue)}
     bad = [job for job in every.values() if job.state is State.FAILED or waiting.blocked(job, every)]
     return 1 if bad else 0
-
-
-def stop(work: Workplace, care: Care, say: Say) -> None:
-    """Have every trainer save and end, then bring what it saved to the store; each within the grace time."""
-    work.is_stopping = True
-    grace = work.settings.numbers.grace_seconds
-    _wait_for(lambda: not attempts.open_attempts(work.queue), 2 * grace)
-    every = [job for job in jobs.list_jobs(work.queue) if job.state in (State.QUEUED, State.RUNNING)]
-    held = [job for job in every if job.name in care.keepers and care.keepers[job.name].lease is not None]
-    if not all(is_settled(care, job) for job in held):
-        say(f"bringing the last checkpoint to {work.store.properties.place}")
-    _wait_for(lambda: all(is_settled(care, job) for job in held), grace)
-    add_event(work.queue, time.time(), "stopped", "the daemon stopped")
-
-
-def _wait_for(condition: Callable[[], bool], seconds: float) -> None:
-    give_up = time.monotonic() + seconds
-    while time.monotonic() < give_up and not condition():
-        time.sleep(0.05)

@@ -1,13 +1,39 @@
-"""Say at the end what is safe: for every job, which step the store has and what would be repeated."""
+"""The end of a daemon: have everything saved and in the store, and say for every job what is safe."""
 
 from __future__ import annotations
 
-from runner.queue import checkpoints, jobs
+import time
+from collections.abc import Callable
+
+from runner.queue import attempts, checkpoints, jobs
 from runner.queue.database import Queue
+from runner.queue.ledger import add_event
 from runner.queue.rows import Job
 from runner.settings import Settings
 from runner.states import State
+from runner.sync.keeper import Care
+from runner.sync.upload import is_settled
+from runner.workplace import Workplace
 from wake2vec.rundir import RunDir, saved_steps
+
+
+def bring_to_safety(work: Workplace, care: Care, say: Callable[[str], None]) -> None:
+    """Have every trainer save and end, then bring what it saved to the store; each within the grace time."""
+    work.is_stopping = True
+    grace = work.settings.numbers.grace_seconds
+    wait_for(lambda: not attempts.open_attempts(work.queue), 2 * grace)
+    every = [job for job in jobs.list_jobs(work.queue) if job.state in (State.QUEUED, State.RUNNING)]
+    held = [job for job in every if job.name in care.keepers and care.keepers[job.name].lease is not None]
+    if not all(is_settled(care, job) for job in held):
+        say(f"bringing the last checkpoint to {work.store.properties.place}")
+    wait_for(lambda: all(is_settled(care, job) for job in held), grace)
+    add_event(work.queue, time.time(), "stopped", "the daemon stopped")
+
+
+def wait_for(condition: Callable[[], bool], seconds: float) -> None:
+    give_up = time.monotonic() + seconds
+    while time.monotonic() < give_up and not condition():
+        time.sleep(0.05)
 
 
 def safe_report(queue: Queue, settings: Settings) -> list[str]:

@@ -14,8 +14,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from runner import figures
-from runner.daemon import check_home
 from runner.errors import DatabaseCorrupt, RunnerError
+from runner.home import check_home
 from runner.queue.database import check_integrity
 from runner.session import this_machine
 from runner.settings import Settings

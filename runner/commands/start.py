@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from runner.daemon import Wanted, check_home, run_daemon
+from runner.daemon import Wanted, run_daemon
+from runner.home import check_home
 from runner.logfile import append, line_of
 from runner.settings import Settings
 from runner.store.open import open_store

@@ -2,8 +2,8 @@
 
 import pytest
 
-from runner.daemon import check_home
 from runner.errors import HomeUnusable
+from runner.home import check_home
 from tests.faults.world import assert_whole, fake_spec, wait_until
 from wake2vec.failpoints import VARIABLE
 

@@ -4,17 +4,9 @@ import os
 
 import pytest
 
-from runner.daemon import (
-    MOST_TROUBLES_IN_A_ROW,
-    Loops,
-    _counted,
-    check_home,
-    exit_code,
-    holder_of,
-    only_daemon,
-    open_or_set_aside,
-)
+from runner.daemon import MOST_TROUBLES_IN_A_ROW, Loops, _counted, exit_code
 from runner.errors import DaemonRunning, HomeUnusable, StoreBusy
+from runner.home import check_home, holder_of, only_daemon, open_or_set_aside
 from runner.queue import jobs
 from runner.settings import Settings
 from runner.states import Change, Wish
