@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
 from wake2vec import budget
+from wake2vec.device import card_name
 from wake2vec.fit import Trial, Wishes, fit, memory_limit, try_plan
+from wake2vec.ladder import base_rows_rest
 from wake2vec.loss import blocked_cross_entropy
 from wake2vec.material import Material
 from wake2vec.phases.base import Prepared
@@ -37,10 +40,11 @@ def as_budgeted(material: Material, prepared: Prepared) -> budget.Job:
     assert job.model, "checked by the spec"
     assert job.data, "checked by the spec"
     assert job.train, "checked by the spec"
+    config, rows = prepared.model.config.to_dict(), prepared.rows
+    shape = shape_of_config(job.model.base, config, tokenizer_length=material.id_map.first_new_id)
     return budget.Job(
-        shape=shape_of_config(
-            job.model.base, prepared.model.config.to_dict(), tokenizer_length=material.id_map.first_new_id
-        ),
+        # the config in memory counts the new tokens and is untied: what is held is what was published
+        shape=replace(shape, matrix_rows=rows.published_rows, tied=rows.was_tied),
         phase="p2" if job.phase == "p2" else "p1",
         load=prepared.precision.load,
         new_tokens=material.id_map.n_new,
@@ -79,21 +83,7 @@ def forward_backward(material: Material, prepared: Prepared, micro_batch: int) -
     loss.scaled.backward()  # type: ignore[no-untyped-call]
 
 
-def base_rows_rest(prepared: Prepared) -> bool:
-    return prepared.rows.embedding.base.trainable() is None
-
-
 def nearest_card(device: torch.device) -> budget.Card:
     """The known card named in the device; for a stranger the smallest, since only the order of trials hangs on it."""
     name = card_name(device).lower().replace(" ", "-")
     return next((card for key, card in sorted(budget.CARDS.items(), reverse=True) if key in name), budget.CARDS["t4"])
-
-
-def card_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-
-def free_share(device: torch.device) -> float:
-    """Share of the card that was free at the peak since the attempt began; all of it where there is no limit."""
-    limit = memory_limit(device)
-    return 1.0 if limit is None else 1.0 - torch.cuda.max_memory_allocated(device) / limit

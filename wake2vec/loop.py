@@ -2,60 +2,32 @@
 
 from __future__ import annotations
 
-import gc
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
 import torch
 
 from wake2vec import cadence
 from wake2vec.checkpoint import Loaded, Snapshot, Writer, copy_to_host, load_strictly, point_to_best
+from wake2vec.device import card_name, vram
 from wake2vec.errors import CheckpointCorrupt, InputError, OutOfMemory
 from wake2vec.evaluate import Verdict, as_row, judge, measure, probe_loss
 from wake2vec.failpoints import failpoint
-from wake2vec.fitting import card_name, free_share
+from wake2vec.ladder import Ladder, base_rows_rest
 from wake2vec.ledger import LedgerFile
 from wake2vec.material import Material
 from wake2vec.optim import Optimizer, make_optimizer
 from wake2vec.phases.base import Prepared
-from wake2vec.placement import apply_plan
-from wake2vec.plan import Allowed, Failure, Plan, grow, next_rung
+from wake2vec.plan import Allowed, Failure, Plan
+from wake2vec.progress import Progress
 from wake2vec.pulse import Pulse
 from wake2vec.rundir import Result
 from wake2vec.schedule import horizon, learning_rate
 from wake2vec.step import LossScale, Stepper, StepResult, is_out_of_memory
 from wake2vec.stopping import Stop
-
-
-@dataclass
-class Progress:
-    """All loop state that is not a tensor; with the tensors it is everything a resume needs."""
-
-    step: int = 0
-    rows: list[dict[str, Any]] = field(default_factory=list)  # the ledger: one row a step, evaluations and events
-    scale: LossScale = field(default_factory=lambda: LossScale(value=1.0))
-    plan: Plan = field(default_factory=lambda: Plan(micro_batch=1))
-
-    @property
-    def evaluations(self) -> list[dict[str, Any]]:
-        return [row for row in self.rows if row["kind"] == "evaluation"]
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "step": self.step,
-            "rows": self.rows,
-            "loss_scale": {"value": self.scale.value, "clean_steps": self.scale.clean_steps},
-            "plan": asdict(self.plan),
-        }
-
-    @classmethod
-    def from_json(cls, table: dict[str, Any]) -> Progress:
-        return cls(
-            step=table["step"], rows=table["rows"], scale=LossScale(**table["loss_scale"]), plan=Plan(**table["plan"])
-        )
 
 
 class Loop:
@@ -84,11 +56,6 @@ class Loop:
             max_loss_seconds=60 * job.checkpoint.max_loss_minutes,
             mean_session_seconds=60 * material.order.mean_session_minutes,
         )
-        self.allowed = Allowed(
-            batch=self.train.batch, seq_len=job.data.seq_len, shorter_context=self.train.allow_shorter_context
-        )
-        self.ceiling = plan
-        self.clean_steps = 0
         self.saved_at = time.monotonic()
         self.save_seconds = 0.0
         self.step_seconds = 0.0
@@ -116,7 +83,14 @@ class Loop:
 
     def begin(self) -> None:
         self.ledger.rewrite(self.progress.rows)
-        self.put_into_effect(self.progress.plan)
+        assert self.job.data, "checked by the spec"
+        allowed = Allowed(
+            batch=self.train.batch,
+            seq_len=self.job.data.seq_len,
+            shorter_context=self.train.allow_shorter_context,
+            host_embedding=base_rows_rest(self.prepared),
+        )
+        self.ladder = Ladder(self.prepared, self.progress, allowed, self.note)
         self.pulse.beat(step=self.progress.step, steps=self.material.steps, saved_step=self.writer.saved_step)
 
     # ---- the loop -------------------------------------------------------------------------------------------
@@ -142,7 +116,7 @@ class Loop:
             if result is None:
                 continue
             self.log(result)
-            self.grow_back()
+            self.ladder.count_clean_step()
 
             # once in a while: save. Only the copy to the host keeps training waiting.
             if self.save_is_due():
@@ -171,57 +145,14 @@ class Loop:
                     raise
                 message = str(error).splitlines()[0] if str(error) else type(error).__name__
             except OutOfMemory:
-                self.leave_a_leaner_plan()
+                # the process that goes on from the last checkpoint starts on a leaner plan: it stands in the result
+                self.pulse.beat(plan=self.ladder.leaner().to_dict())
                 raise
             # outside the except block: the traceback would keep the tensors of the failed pass alive
-            failure = self.shrink(failure, message)
+            failure = self.ladder.shrink(failure, message)
         if result is not None:
             self.rate, self.step_seconds = rate, time.monotonic() - started
         return result
-
-    def shrink(self, failure: Failure, message: str) -> Failure:
-        """Go one rung down; the step is taken again from its start. Raises OutOfMemory at the last rung."""
-        free_device_memory(self.prepared)
-        rung = next_rung(self.progress.plan, failure, self.allowed)
-        if rung is None:
-            raise OutOfMemory(f"step {self.progress.step}: {message}; no smaller plan is left")
-        self.clean_steps = 0
-        self.note("oom", f"{message}: {rung.action}")
-        if rung.changes_context:
-            self.note("regime", rung.action)
-        if rung.plan == self.progress.plan:
-            return "oom_after_defragmenting"
-        self.put_into_effect(rung.plan)
-        return "oom"
-
-    def grow_back(self) -> None:
-        """Once in a while, after an out-of-memory that has not come again: one rung up."""
-        self.clean_steps += 1
-        if self.progress.plan == self.ceiling:
-            return
-        larger = grow(
-            self.progress.plan,
-            self.ceiling,
-            clean_steps=self.clean_steps,
-            free_share=free_share(self.prepared.device),
-            batch=self.train.batch,
-        )
-        if larger is not None:
-            self.clean_steps = 0
-            self.note("regime", f"grown back to {larger}")
-            self.put_into_effect(larger)
-
-    def leave_a_leaner_plan(self) -> None:
-        """For the process that goes on from the last checkpoint: the heartbeat's plan becomes the result's."""
-        rung = next_rung(self.progress.plan, "oom_in_optimizer", self.allowed)
-        if rung is not None:
-            self.pulse.beat(plan=rung.plan.to_dict())
-
-    def put_into_effect(self, plan: Plan) -> None:
-        placed = apply_plan(self.prepared.model, self.prepared.rows, plan, self.prepared.device)
-        self.progress.plan = placed.plan
-        for note in placed.notes:
-            self.note("plan", note)
 
     def log(self, result: StepResult) -> None:
         row = {
@@ -378,22 +309,3 @@ class Loop:
 
 def warmup_steps(steps: int | None, ratio: float, total: int) -> int:
     return steps if steps is not None else math.ceil(ratio * total)
-
-
-def free_device_memory(prepared: Prepared) -> None:
-    """Drop the gradients of the failed pass and give cached blocks back, so that the next try finds whole ones."""
-    for parameter in prepared.trainable.values():
-        parameter.grad = None
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def vram() -> dict[str, int]:
-    if not torch.cuda.is_available():
-        return {}
-    mib = 1 << 20
-    return {
-        "vram_peak_mib": torch.cuda.max_memory_allocated() // mib,
-        "vram_reserved_mib": torch.cuda.memory_reserved() // mib,
-    }

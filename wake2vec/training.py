@@ -11,8 +11,9 @@ from pathlib import Path
 from wake2vec.artefacts.facts import RunFacts, SessionFact
 from wake2vec.artefacts.write import write_artefacts
 from wake2vec.checkpoint import Loaded, read_checkpoint
+from wake2vec.device import card_name
 from wake2vec.errors import CheckpointCorrupt
-from wake2vec.fitting import card_name, choose_plan
+from wake2vec.fitting import choose_plan
 from wake2vec.generate import write_samples
 from wake2vec.loop import Loop
 from wake2vec.material import Material, gather
