@@ -8,8 +8,10 @@ from pathlib import Path
 from runner.queue import checkpoints, ledger
 from runner.queue.rows import Job
 from runner.retention import kept_for_good
+from runner.store.base import Progress
 from runner.store.publish import Stored, forget, publish_checkpoint, publish_files, stored_parts
-from runner.store.records import commits, newest_commit
+from runner.store.records import Record, commits, newest_commit
+from runner.store.transfer import Shipment, ship_in_a_process
 from runner.sync.keeper import Care, Keeper, beat, stored_table
 from runner.sync.prune import best_step, keep_of
 from runner.worknote import Sending, UploadNote
@@ -57,9 +59,7 @@ def publish_one(care: Care, keeper: Keeper, job: Job, folder: Path, now: float) 
         beat(care, keeper, care.clock())
 
     try:
-        record = publish_checkpoint(
-            care.work.store, keeper.log, folder, epoch=keeper.epoch, kind=kind, journal=care.journal, progress=progress
-        )
+        record = _send(care, keeper, folder, kind, progress)
     except CheckpointCorrupt as error:
         moved = set_aside(folder) if folder.is_dir() else folder
         ledger.add_event(
@@ -70,6 +70,23 @@ def publish_one(care: Care, keeper: Keeper, job: Job, folder: Path, now: float) 
         sending.end()
     failpoint("sync.committed")
     mark(care, keeper, job.name, step, record.payload, now)
+
+
+def _send(care: Care, keeper: Keeper, folder: Path, kind: str, progress: Progress) -> Record:
+    """Over a network in a process of its own, since only a process can be ended whatever it hangs in."""
+    work, settings = care.work, care.work.settings
+    if not work.store.properties.remote:
+        return publish_checkpoint(
+            work.store, keeper.log, folder, epoch=keeper.epoch, kind=kind, journal=care.journal, progress=progress
+        )
+    shipment = Shipment(
+        store_url=settings.store_url, home=str(settings.home), first_id=keeper.log.first_id, holder=work.holder,
+        epoch=keeper.epoch, folder=str(folder), kind=kind, hint=keeper.log.carrying_id,
+        bandwidth_mib_per_second=settings.numbers.bandwidth_mib_per_second,
+    )  # fmt: skip
+    record = ship_in_a_process(shipment, care.journal / "running", progress=progress)
+    keeper.log.refresh()
+    return record
 
 
 def mark(care: Care, keeper: Keeper, job: str, step: int, payload: dict[str, object], now: float) -> None:
