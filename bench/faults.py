@@ -74,6 +74,12 @@ def protocols() -> list[Protocol]:
             run=trainer.kills_at_failpoints,
         ),
         Protocol(
+            name="trainer signalled",
+            guarantees="G1 G2",
+            says="SIGTERM, SIGINT and SIGHUP to real trainers at random instants",
+            run=lambda: trainer.signals_to_warm_trainers(budget(200, 4)),
+        ),
+        Protocol(
             name="daemon failpoints",
             guarantees="G1 G2 G3",
             says="kill -9 at every failpoint of daemon and run directory",

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from wake2vec.errors import CheckpointCorrupt, GpuBusy
+from wake2vec.failpoints import failpoint
 
 Outcome = Literal["completed", "yielded", "oom", "diverged", "failed"]
 CHECKPOINT_FILES = ("trainable.safetensors", "optimizer.safetensors", "state.json")
@@ -171,10 +172,12 @@ def write_atomic(path: Path, body: bytes, *, durable: bool = True) -> None:
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
+        failpoint("write.written")
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    failpoint("write.renamed")
     if durable:
         sync_directory(path.parent)
 

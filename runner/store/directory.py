@@ -17,6 +17,7 @@ from runner.errors import Damaged, NotStored, StoreFull, StoreUnavailable
 from runner.store.base import Progress, Properties, Quota, Stat
 from runner.store.download import download
 from runner.store.names import fresh_id, safe_path
+from wake2vec.failpoints import failpoint
 from wake2vec.rundir import FileDigest, digest_file, sync_directory
 
 COPY_BYTES = 4 << 20
@@ -181,6 +182,7 @@ def _write(path: Path, body: bytes) -> None:
 
 def _publish(temporary: Path, target: Path) -> None:
     """Give complete bytes their name unless it is taken (FileExistsError), and make that durable."""
+    failpoint("store.written")
     try:
         os.link(temporary, target)  # unlike a rename, refuses an existing name
     except FileExistsError:
@@ -192,6 +194,7 @@ def _publish(temporary: Path, target: Path) -> None:
             if target.exists():
                 raise FileExistsError(target) from error
             os.rename(temporary, target)
+    failpoint("store.named")
     sync_directory(target.parent)
 
 

@@ -6,6 +6,7 @@ import itertools
 import os
 import random
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -77,6 +78,42 @@ def kills_of_warm_trainers(kills: int, *, seed: int = 0, each: int = 8) -> dict[
                 wrong.append(f"{name} {run_name}")
             shutil.rmtree(work.root / run_name, ignore_errors=True)
     return _figures(started, runs, unstartable, wrong, kills=done, repeated_steps_max=most, seed=seed)
+
+
+def signals_to_warm_trainers(signals: int, *, seed: int = 0, grace_seconds: float = 60.0) -> dict[str, Any]:
+    """SIGTERM, SIGINT and SIGHUP at random instants, also while loading, evaluating and saving."""
+    draw, started = random.Random(seed), time.monotonic()
+    sent, runs, unstartable, wrong, slowest = 0, 0, 0, [], 0.0
+    with bench() as works:
+        expected = {name: outcome(RunDir(root=work.root / f"uncut-{name}")) for name, work in works.items()}
+        span = _seconds_of(works["p1"], "timed")
+        while sent < signals:
+            name = ("p1", "p2")[runs % 2]
+            work, run_name = works[name], f"signalled-{runs}"
+            for _ in range(min(6, signals - sent)):
+                run = work.order(run_name)
+                pid = fork_attempt(run)
+                if wait_for(pid, draw.uniform(0.05, 0.7 * span)) is not None:
+                    break
+                os.kill(pid, draw.choice((signal.SIGTERM, signal.SIGINT, signal.SIGHUP)))
+                sent += 1
+                asked = time.monotonic()
+                code = wait_for(pid, grace_seconds)
+                slowest = max(slowest, time.monotonic() - asked)
+                if code is None:
+                    kill(pid)
+                ended = read_result(run)
+                saved = max(saved_steps(run), default=0)
+                # Before it listens, a signal ends the process as it ends any other: nothing was trained yet.
+                if code is None or (code == 0 and (ended is None or ended.step != saved)):
+                    wrong.append(f"{run_name}: {code} {ended}")
+            runs += 1
+            if not finish(work, run_name):
+                unstartable += 1
+            elif outcome(RunDir(root=work.root / run_name)) != expected[name]:
+                wrong.append(f"{name} {run_name}")
+            shutil.rmtree(work.root / run_name, ignore_errors=True)
+    return _figures(started, runs, unstartable, wrong, signals=sent, slowest_seconds=round(slowest, 1), seed=seed)
 
 
 def _seconds_of(work: Work, name: str) -> float:
