@@ -11,6 +11,7 @@ import torch
 
 from wake2vec.budget import GIB, Card, Job, budget, work
 from wake2vec.plan import LayerPath, Plan, largest_divisor, micro_batches
+from wake2vec.step import is_out_of_memory
 
 MARGIN_BYTES = int(0.45 * GIB)  # CUDA context, cuBLAS workspace and what fragmentation takes
 SLACK = 1.05  # the budget is good to 5 %: what it calls slightly too large is still tried
@@ -164,7 +165,9 @@ def try_plan(
         forward_backward(plan.micro_batch)
         torch.cuda.synchronize(device)
         seconds = time.perf_counter() - start
-    except torch.OutOfMemoryError:
+    except RuntimeError as exc:
+        if not is_out_of_memory(exc):
+            raise
         seconds = 0.0
     # past the except block: its traceback held the tensors
     if not seconds:

@@ -240,6 +240,7 @@ class InstalledRows:
     head: SplitHead
     mode: RowMode
     was_tied: bool
+    published_rows: int  # of the published matrix, padding included
     published_head: Tensor | None = None  # on the host, while the head is held in fewer bits
 
     def trainable(self) -> dict[str, nn.Parameter]:
@@ -307,6 +308,7 @@ def install_rows(
         head=_split_head(model, head, first_new_id, rows_out),
         mode=mode,
         was_tied=tied,
+        published_rows=head.shape[0],
     )
     model.set_input_embeddings(installed.embedding)
     model.set_output_embeddings(installed.head)
