@@ -80,9 +80,9 @@ def attempt(run: RunDir, order: Order) -> Result:
 
 
 def failure(error: Exception, order: Order, pulse: object) -> Result:
+    from wake2vec.device import is_out_of_memory
     from wake2vec.errors import Diverged, InputError, OutOfMemory
     from wake2vec.pulse import Pulse
-    from wake2vec.step import is_out_of_memory
 
     assert isinstance(pulse, Pulse)
     now = pulse.now

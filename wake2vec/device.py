@@ -8,9 +8,9 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from wake2vec.fit import memory_limit
-
 MIB = 1 << 20
+MARGIN_BYTES = int(0.45 * (1 << 30))  # CUDA context, cuBLAS workspace and what fragmentation takes
+OUT_OF_MEMORY_SIGNS = ("out of memory", "cublas_status_alloc_failed", "can't allocate memory", "alloc failed")
 
 
 def card_name(device: torch.device) -> str:
@@ -40,3 +40,21 @@ def vram() -> dict[str, int]:
         "vram_peak_mib": torch.cuda.max_memory_allocated() // MIB,
         "vram_reserved_mib": torch.cuda.memory_reserved() // MIB,
     }
+
+
+def memory_limit(device: torch.device) -> int | None:
+    """Bytes that this process may hold on a card, less the margin; None on a CPU."""
+    if device.type != "cuda":
+        return None
+    free, total = torch.cuda.mem_get_info(device)
+    share = torch.cuda.get_per_process_memory_fraction(device)
+    held = torch.cuda.memory_reserved(device)
+    return int(min(free + held, total * share)) - MARGIN_BYTES
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """By type where the library has one, by text where it has not."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(sign in text for sign in OUT_OF_MEMORY_SIGNS)

@@ -9,11 +9,10 @@ from typing import Any, Literal
 
 import torch
 
-from wake2vec.budget import GIB, Card, Job, budget, work
+from wake2vec.budget import Card, Job, budget, work
+from wake2vec.device import is_out_of_memory
 from wake2vec.plan import LayerPath, Plan, largest_divisor, micro_batches
-from wake2vec.step import is_out_of_memory
 
-MARGIN_BYTES = int(0.45 * GIB)  # CUDA context, cuBLAS workspace and what fragmentation takes
 SLACK = 1.05  # the budget is good to 5 %: what it calls slightly too large is still tried
 TRIALS = 4
 PATHS: tuple[LayerPath, ...] = ("lean", "checkpoint", "offload")
@@ -175,16 +174,6 @@ def try_plan(
         return None
     peak = torch.cuda.max_memory_allocated(device)
     return Trial(plan=plan, tokens_per_second=plan.micro_batch * seq_len / seconds, peak_bytes=peak)
-
-
-def memory_limit(device: torch.device) -> int | None:
-    """Bytes that this process may hold on a card, less the margin; None on a CPU."""
-    if device.type != "cuda":
-        return None
-    free, total = torch.cuda.mem_get_info(device)
-    share = torch.cuda.get_per_process_memory_fraction(device)
-    held = torch.cuda.memory_reserved(device)
-    return int(min(free + held, total * share)) - MARGIN_BYTES
 
 
 def signature(job: Job, card: str) -> str:

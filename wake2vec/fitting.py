@@ -8,8 +8,8 @@ from dataclasses import replace
 import torch
 
 from wake2vec import budget
-from wake2vec.device import card_name
-from wake2vec.fit import Trial, Wishes, fit, memory_limit, try_plan
+from wake2vec.device import card_name, memory_limit
+from wake2vec.fit import Trial, Wishes, fit, try_plan
 from wake2vec.ladder import base_rows_rest
 from wake2vec.loss import blocked_cross_entropy
 from wake2vec.material import Material

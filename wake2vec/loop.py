@@ -12,7 +12,7 @@ import torch
 
 from wake2vec import cadence
 from wake2vec.checkpoint import Loaded, Snapshot, Writer, copy_to_host, load_strictly, point_to_best
-from wake2vec.device import card_name, vram
+from wake2vec.device import card_name, is_out_of_memory, vram
 from wake2vec.errors import CheckpointCorrupt, InputError, OutOfMemory
 from wake2vec.evaluate import Verdict, as_row, judge, measure, probe_loss
 from wake2vec.failpoints import failpoint
@@ -22,11 +22,11 @@ from wake2vec.material import Material
 from wake2vec.optim import Optimizer, make_optimizer
 from wake2vec.phases.base import Prepared
 from wake2vec.plan import Allowed, Failure, Plan
-from wake2vec.progress import Progress
+from wake2vec.progress import LossScale, Progress
 from wake2vec.pulse import Pulse
 from wake2vec.rundir import Result
 from wake2vec.schedule import horizon, learning_rate
-from wake2vec.step import LossScale, Stepper, StepResult, is_out_of_memory
+from wake2vec.step import Stepper, StepResult
 from wake2vec.stopping import Stop
 
 

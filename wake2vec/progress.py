@@ -6,7 +6,27 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from wake2vec.plan import Plan
-from wake2vec.step import LossScale
+
+
+@dataclass
+class LossScale:
+    """Keeps fp16 gradients in range: halved when a step overflows, doubled after a run of clean steps.
+
+    Only powers of two, so that scaling and unscaling change no bit of what does not overflow. 1 and still for other
+    dtypes.
+    """
+
+    value: float
+    clean_steps: int = 0
+    grow_after: int = 2000
+
+    def halve(self) -> None:
+        self.value, self.clean_steps = self.value / 2, 0
+
+    def count_clean(self) -> None:
+        self.clean_steps += 1
+        if self.clean_steps >= self.grow_after and 1.0 < self.value < 2.0**24:
+            self.value, self.clean_steps = self.value * 2, 0
 
 
 @dataclass

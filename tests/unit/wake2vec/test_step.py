@@ -13,9 +13,11 @@ from torch import Tensor
 from tests.tiny import loop_for, material_for, order_for, plan, run_of
 from wake2vec import failpoints
 from wake2vec.checkpoint import copy_to_host
+from wake2vec.device import is_out_of_memory
 from wake2vec.errors import Diverged, OutOfMemory
 from wake2vec.loop import Loop
-from wake2vec.step import LossScale, is_out_of_memory, pieces
+from wake2vec.progress import LossScale
+from wake2vec.step import pieces
 from wake2vec.stopping import Stop
 
 NEVER = Stop()
