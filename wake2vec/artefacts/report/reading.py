@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from wake2vec.artefacts.facts import RunFacts, complete, read_facts
+from wake2vec.artefacts.facts import RunFacts, SessionFact, complete, read_facts
 from wake2vec.artefacts.ledger import Ledger, read_ledger
 from wake2vec.artefacts.samples import SampleRow, read_samples
 from wake2vec.artefacts.series import Measured, measure
@@ -59,9 +59,10 @@ def read_run(root: Path, runner: Mapping[str, Any] | None = None) -> RunView:
     job, ledger = _job(run), read_ledger(run.metrics)
     name = job.name if job and job.name else root.resolve().name
     model = job.model.base if job and job.model else "model unknown"
-    facts = complete(
-        read_facts(run) or RunFacts(model=model), ledger, batch=job.train.batch if job and job.train else None
-    )
+    known, from_runner = read_facts(run) or RunFacts(model=model), _runner((runner or {}).get(name))
+    # the runner knows when a machine's life began, and that a new attempt is not always a new session
+    known = replace(known, sessions=sessions_of_runner(from_runner) or known.sessions)
+    facts = complete(known, ledger, batch=job.train.batch if job and job.train else None)
     geometry = read_json(run.evaluation / "geometry.json")
     return RunView(
         name=name,
@@ -73,8 +74,27 @@ def read_run(root: Path, runner: Mapping[str, Any] | None = None) -> RunView:
         samples=tuple(read_samples(run)),
         geometry=geometry if isinstance(geometry, dict) else None,
         geometry_png=_bytes(run.evaluation / "geometry.png"),
-        runner=_runner((runner or {}).get(name)),
+        runner=from_runner,
     )
+
+
+def sessions_of_runner(facts: RunnerFacts) -> tuple[SessionFact, ...]:
+    """One for each machine's life that made an attempt, in the order of their first attempts."""
+    machines = {row.get("id"): row for row in facts.sessions}
+    firsts: dict[Any, int] = {}
+    for attempt in facts.attempts:
+        step, session = attempt.get("first_step"), attempt.get("session")
+        if isinstance(step, int) and session in machines:
+            firsts[session] = min(step, firsts.get(session, step))
+    return tuple(
+        SessionFact(first_step=step, started_at=_time(machines[session]), gpu=str(machines[session].get("gpu") or ""))
+        for session, step in firsts.items()
+    )
+
+
+def _time(row: Row) -> float | None:
+    found = row.get("started_at")
+    return float(found) if isinstance(found, (int, float)) and not isinstance(found, bool) else None
 
 
 def _job(run: RunDir) -> JobSpec | None:

@@ -178,6 +178,22 @@ def test_rows_of_the_runner_are_shown_with_columns_it_may_have_grown(tmp_path: P
         assert expected in text
 
 
+def test_two_attempts_on_one_machine_are_one_session_with_its_card(tmp_path: Path) -> None:
+    root = run_with(tmp_path / "run", *({"kind": "step", "step": n, "loss": 1.0, "tokens": 4} for n in range(1, 31)))
+    attempts = [
+        {"id": n, "session": session, "first_step": step} for n, session, step in ((1, 7, 0), (2, 7, 10), (3, 9, 20))
+    ]
+    sessions = [
+        {"id": 7, "gpu": "Tesla T4", "started_at": 1771750000.0},
+        {"id": 9, "gpu": "A100", "started_at": 1771850000.0},
+    ]
+
+    view = read_run(root, {"run": {"attempts": attempts, "sessions": sessions}})
+
+    assert [(fact.first_step, fact.gpu) for fact in view.facts.sessions] == [(0, "Tesla T4"), (20, "A100")]
+    assert view.facts.sessions[1].started_at == 1771850000.0
+
+
 def test_a_folder_that_is_no_run_is_told_with_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code = main([str(tmp_path / "r.html"), str(tmp_path / "absent")])
 
