@@ -44,6 +44,8 @@ def blocked_cross_entropy(
     With gradients enabled, the gradient of trainable head rows, times `scale`, is ADDED to their `.grad` during this
     call, in fp32; that of `hidden` comes with `scaled.backward()`. Under `no_grad` only the first pass is made.
     """
+    if head.base.dtype in HALF:
+        hidden = hidden.to(head.base.dtype)  # a residual stream held in fp32 ends at the head
     size = vocab_block or default_vocab_block(hidden.shape[0])
     if not torch.is_grad_enabled():
         nll = _token_nll(hidden, head, targets, size, ignore_index)[0]

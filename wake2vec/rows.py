@@ -69,7 +69,7 @@ class PlainRows(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         # the whole published matrix in one product: other shapes may round differently, and G7 promises the same bits
-        return F.linear(hidden, self.weight)
+        return F.linear(hidden.to(self.weight.dtype), self.weight)
 
     def trainable(self) -> Tensor | None:
         return self.weight if self.weight.requires_grad else None
@@ -130,6 +130,7 @@ class SplitEmbedding(nn.Module):
         self.rows = rows  # [n_new, d] fp32
         self.resting: BaseRows | None = None  # the new rows elsewhere than in `rows`, once they train no more
         self.scale = scale
+        self.out_dtype: torch.dtype | None = None  # fp32 where fp16 residuals would leave its range: wake2vec.range
 
     @property
     def num_embeddings(self) -> int:
@@ -138,7 +139,8 @@ class SplitEmbedding(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         base = self.base.lookup(ids.clamp(max=self.first_new_id - 1))
         merged = self._with_new_rows(base, ids) if self.rows.shape[0] else base
-        return merged if self.scale is None else merged * self.scale.to(merged.dtype)
+        merged = merged if self.scale is None else merged * self.scale.to(merged.dtype)
+        return merged if self.out_dtype is None else merged.to(self.out_dtype)
 
     def _with_new_rows(self, base: Tensor, ids: Tensor) -> Tensor:
         if self.resting is None:

@@ -145,6 +145,23 @@ def test_the_ways_that_recompute_give_the_bits_of_the_one_that_keeps() -> None:
         assert all(torch.equal(one, two) for one, two in zip(found[0], other, strict=True))
 
 
+def test_an_oom_split_changes_no_gradient_of_an_adapter() -> None:
+    x = torch.randn(4, 12, 32, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    found = []
+    for size in (4, 2, 1):
+        model, context = adapt(tiny("llama"), "llama", 0.3)
+        use_layers(model, "lean" if size > 1 else "checkpoint")
+        for start in range(0, 4, size):
+            context.set(step=3, sample_ids=torch.arange(start, start + size))
+            out = model.get_base_model().get_decoder()(inputs_embeds=x[start : start + size], use_cache=False)
+            out.last_hidden_state.square().sum().backward()
+        found.append([parameter.grad for parameter in model.parameters() if parameter.requires_grad])
+
+    for other in found[1:]:
+        for one, two in zip(found[0], other, strict=True):
+            assert_close(two, one)
+
+
 def test_nf4_layers_take_the_written_out_way_too(tmp_path: Path) -> None:
     tiny("llama").float().save_pretrained(tmp_path)
     model, _ = load_base(str(tmp_path), load="nf4", device="cpu")
