@@ -53,7 +53,8 @@ class VocabTable(Table):
         "auto", description="Which rows train. auto: one set where the model ties its matrices, two where it does not."
     )
     update: Literal["all", "seen"] = Field(
-        "seen", description="seen: a step moves only rows that it read or aimed at. all: every row, as the original."
+        "seen",
+        description="seen: a row moves from the first step that meets its word. all: every row from step 1, as once.",
     )
 
 

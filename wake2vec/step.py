@@ -10,13 +10,16 @@ import torch
 from torch import Tensor
 
 from wake2vec.data.blocks import Blocks
+from wake2vec.data.met import Met
 from wake2vec.data.order import blocks_of_step
+from wake2vec.device import is_out_of_memory
 from wake2vec.errors import Diverged, OutOfMemory
 from wake2vec.failpoints import failpoint
 from wake2vec.loss import IGNORE, blocked_cross_entropy
 from wake2vec.optim import Optimizer, clip_factor, gradient_norm
 from wake2vec.phases.base import Prepared
 from wake2vec.plan import Plan
+from wake2vec.progress import LossScale
 from wake2vec.rows import InstalledRows
 from wake2vec.spec import DataTable, TrainTable
 from wake2vec.stopping import Stop
@@ -29,27 +32,6 @@ class StepResult:
     loss: float
     tokens: int
     grad_norm: float
-
-
-@dataclass
-class LossScale:
-    """Keeps fp16 gradients in range: halved when a step overflows, doubled after a run of clean steps.
-
-    Only powers of two, so that scaling and unscaling change no bit of what does not overflow. 1 and still for other
-    dtypes.
-    """
-
-    value: float
-    clean_steps: int = 0
-    grow_after: int = 2000
-
-    def halve(self) -> None:
-        self.value, self.clean_steps = self.value / 2, 0
-
-    def count_clean(self) -> None:
-        self.clean_steps += 1
-        if self.clean_steps >= self.grow_after and 1.0 < self.value < 2.0**24:
-            self.value, self.clean_steps = self.value * 2, 0
 
 
 class Stepper:
@@ -67,7 +49,12 @@ class Stepper:
     ) -> None:
         self._prepared, self._blocks, self._optimizer = prepared, blocks, optimizer
         self._train, self._data = train, data
-        self._only_seen = only_seen
+        head = prepared.rows.head
+        self._met = (
+            Met(blocks, batch=train.batch, seed=data.seed, first_new_id=head.first_new_id, n_new=len(head.rows))
+            if only_seen
+            else None
+        )
 
     def run(self, step: int, *, lr: float, plan: Plan, scale: LossScale, stop: Stop) -> StepResult | None:
         """Take the step, or return None with nothing changed when a stop was asked for in the middle of it.
@@ -117,8 +104,8 @@ class Stepper:
                 if stop.is_asked:
                     return None, tokens
                 total += self._forward_backward(step, piece, scale.value / tokens)
-        if self._only_seen:
-            keep_seen_rows(self._prepared.rows, torch.stack((inputs, targets)))
+        if self._met is not None:
+            keep_met_rows(self._prepared.rows, torch.from_numpy(self._met.up_to(step)))
         return float(total), tokens
 
     def _forward_backward(self, step: int, piece: Piece, scale: float) -> Tensor:
@@ -132,18 +119,17 @@ class Stepper:
 
 
 @torch.no_grad()
-def keep_seen_rows(rows: InstalledRows, ids: Tensor) -> None:
-    """Zero the gradient of new rows that are neither read nor a target in this step.
+def keep_met_rows(rows: InstalledRows, met: Tensor) -> None:
+    """Zero the gradient of new rows whose words training has not met yet. met: [n_new] bool
 
     The softmax gives every row a small gradient that pushes it down. An optimizer that divides by the size of a row's
-    own gradients turns that into a full step, so words that are rare in the text would be trained away.
+    own gradients turns that into a full step, so words that are rare in the text would be trained away. Once a word has
+    been met every step counts: to move its row only where it occurs would leave out what pushes it down, and it would
+    end up too probable everywhere (both measured in docs/quality.md).
     """
-    new = ids[ids >= rows.head.first_new_id] - rows.head.first_new_id
     for parameter in rows.trainable().values():
         if parameter.grad is not None:
-            seen = torch.zeros(parameter.shape[0], dtype=torch.bool, device=parameter.device)
-            seen[new] = True
-            parameter.grad.masked_fill_(~seen.unsqueeze(1), 0.0)
+            parameter.grad.masked_fill_(~met.to(parameter.device).unsqueeze(1), 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,17 +154,6 @@ def pieces(inputs: Tensor, targets: Tensor, samples: Tensor, splits: int) -> lis
         )
         for start in range(0, inputs.shape[1], length)
     ]
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """By type where the library has one, by text where it has not."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(sign in text for sign in OUT_OF_MEMORY_SIGNS)
-
-
-OUT_OF_MEMORY_SIGNS = ("out of memory", "cublas_status_alloc_failed", "can't allocate memory", "alloc failed")
 
 
 def as_scale(table: dict[str, Any]) -> LossScale:
