@@ -15,7 +15,7 @@ from runner.queue import checkpoints
 from runner.queue.rows import Job
 from runner.store.lease import BEAT_SECONDS, Lease, Watch, acquire
 from runner.store.log import Log
-from runner.store.publish import Stored, forget, publish_files
+from runner.store.publish import Stored, forget, publish_files, sweep
 from runner.store.records import genesis, is_done, regimes
 from runner.store.root import add_job, open_root
 from runner.workplace import Workplace
@@ -57,6 +57,7 @@ class Care:
     keepers: dict[str, Keeper] = field(default_factory=dict)
     retry_at: dict[str, float] = field(default_factory=dict)  # monotonic
     failures: dict[str, int] = field(default_factory=dict)
+    taken: set[str] = field(default_factory=set)  # held once: a person's word to take over does not last for ever
     busy: threading.Lock = field(default_factory=threading.Lock)  # held for the length of a round
 
     @property
@@ -127,12 +128,14 @@ def hold(care: Care, keeper: Keeper, now: float, monotonic: float) -> bool:
             return False
         keeper.lease = acquire(
             keeper.log, keeper.watch, at=monotonic,
-            take_over=work.take_over, ttl_seconds=work.settings.numbers.lease_seconds,
+            take_over=work.take_over and keeper.job not in care.taken, ttl_seconds=work.settings.numbers.lease_seconds,
         )  # fmt: skip
         keeper.beat_at = -1e9
+        care.taken.add(keeper.job)
         checkpoints.set_log_state(
             work.queue, keeper.job, now, epoch=keeper.lease.epoch, problem="", remedy="", fenced=False
         )
+        sweep(work.store, keeper.log, journal=care.journal, now=now)  # what killed uploads left behind
     beat(care, keeper, monotonic)
     return True
 

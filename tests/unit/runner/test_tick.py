@@ -5,6 +5,7 @@ import pytest
 from runner.errors import StoreBusy
 from runner.queue import attempts, checkpoints, jobs, ledger
 from runner.states import Wish
+from runner.store.base import Properties
 from runner.vram import Card
 from tests.simulated import Clock, Home
 from tests.unit.runner.conftest import job_spec
@@ -235,6 +236,8 @@ def test_training_goes_on_while_the_store_is_away_and_all_of_it_becomes_durable_
 
 class Away:
     """A store that answers nothing."""
+
+    properties = Properties(place="the store")
 
     def __getattr__(self, name):
         def call(*arguments, **more):
