@@ -59,11 +59,12 @@ def verdict(view: RunView) -> Html | None:
         if away >= 0:
             said.append("It does worse than guessing: was a pretrained head overwritten?")
     first = next((row for row in ledger.evaluations if math.isfinite(row.loss)), ledger.best)
+    since = sum(row.step > ledger.best.step for row in ledger.evaluations)
     if first is not ledger.best:
         said.append(f"Held-out loss fell by {first.loss - ledger.best.loss:.4f} nats since step {first.step}.")
-    since = sum(row.step > ledger.best.step for row in ledger.evaluations)
-    if since >= 2:
-        said.append(f"{since} evaluations since then brought no new best.")
+        said += [f"{since} evaluations since then brought no new best."] if since >= 2 else []
+    elif since:
+        said.append(f"No evaluation is better than the one at step {first.step}: training has not helped so far.")
     if last.gap is not None and math.isfinite(last.gap):
         side = "above" if last.gap > 0 else "below"
         said.append(f"The last held-out loss is {abs(last.gap):.4f} nats {side} the train loss.")

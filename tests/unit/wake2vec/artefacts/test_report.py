@@ -154,6 +154,14 @@ def test_a_shorter_context_is_marked_in_the_curve_and_listed(tmp_path: Path) -> 
     assert ">context 256 to 128<" in text
 
 
+def test_a_job_that_only_got_worse_is_called_that(tmp_path: Path) -> None:
+    root = run_with(tmp_path / "run", evaluation(0, 5.6), evaluation(10, 5.7), evaluation(20, 5.8))
+
+    text = write_report(tmp_path / "r.html", [root], runner=None, now=NOW).read_text("utf-8")
+
+    assert "No evaluation is better than the one at step 0: training has not helped so far." in text
+
+
 def test_several_jobs_are_overlaid_by_bits_per_byte(tmp_path: Path) -> None:
     roots = [
         run_with(tmp_path / name, evaluation(0, 9.0, bits_per_byte=3.0), evaluation(9, 8.0, bits_per_byte=level))
