@@ -47,6 +47,12 @@ class VocabTable(Table):
     init: Literal["mean", "mean_noise", "spherical", "subwords", "compositional"] = Field(
         "subwords", description="First value of a new row."
     )
+    init_output: Literal["mean", "mean_noise", "spherical", "subwords", "first_piece", "compositional"] | None = Field(
+        None, description="First value of an output row where it is its own; as init where not given."
+    )
+    calibrate: bool = Field(
+        True, description="Shift output rows of their own so that each word starts at its share of the training text."
+    )
     init_scale: float = Field(1.0, gt=0, description="Factor on the radius (spherical) or the noise (mean_noise).")
     morphemes: str | None = Field(None, description="CSV of prefixes and suffixes for init = compositional.")
     rows: Literal["auto", "shared", "separate", "input"] = Field(

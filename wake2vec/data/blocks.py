@@ -18,6 +18,7 @@ from wake2vec.errors import InputError
 
 IGNORED = -100
 
+_BLOCKS_AT_ONCE = 1024
 _BLOCK_SPLIT_STREAM = 0x424C4F43
 
 
@@ -95,8 +96,9 @@ class Blocks:
     def occurrences(self, n_ids: int) -> Ints:
         """How often each id is a target in one pass over all blocks, `[n_ids]`."""
         counts = np.zeros(n_ids, dtype=np.int64)
-        for index in range(len(self)):
-            counts += np.bincount(self.block(index)[1], minlength=n_ids)
+        for first in range(0, len(self), _BLOCKS_AT_ONCE):
+            _, targets = self.batch(range(first, min(first + _BLOCKS_AT_ONCE, len(self))))
+            counts += np.bincount(targets.ravel(), minlength=n_ids)
         return counts
 
 

@@ -13,6 +13,7 @@ from wake2vec.material import Material, input_paths
 from wake2vec.model import base_logits, check_parity, freeze, load, matrices
 from wake2vec.phases.base import Prepared
 from wake2vec.rows import install_rows, is_tied, resolve_mode
+from wake2vec.vocab.calibrate import calibrate_head
 from wake2vec.vocab.initial import Part, initial_rows
 
 ROWS_FILE = "embed_tokens.safetensors"
@@ -33,6 +34,9 @@ def prepare(material: Material) -> Prepared:
         input_rows=first_rows(material, weight_in, "input"),
         output_rows=None if mode == "shared" else first_rows(material, weight_out, "output"),
     )
+    if vocab.calibrate and mode == "separate":
+        # shared rows are read as inputs too, and an offset there changes what the words mean
+        calibrate_head(model, installed.head, material.blocks, first_new_id=material.id_map.first_new_id)
     check_parity(model, material, before)
     return Prepared(
         model=model,
@@ -55,7 +59,7 @@ def first_rows(material: Material, base: Tensor, part: Part) -> Tensor:
     return initial_rows(
         material.id_map,
         base,
-        method=vocab.init,
+        method=vocab.init if part == "input" else vocab.init_output or vocab.init,
         seed=train.seed,
         tokenizer=material.base_tokenizer,
         part=part,
