@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from wake2vec.fused import HALF
-from wake2vec.rows import Block, SplitHead
+from wake2vec.split import Block, SplitHead
 
 IGNORE = -100
 BLOCK_BYTES = 64 << 20  # of one block of fp32 logits

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from wake2vec.layers import use_layers
 from wake2vec.plan import Plan
 from wake2vec.quantise import Int8Rows, Nf4Rows
-from wake2vec.rows import BaseRows, InstalledRows, PlainRows
+from wake2vec.rows import InstalledRows
+from wake2vec.split import BaseRows, PlainRows
 
 
 class HostRows(nn.Module):

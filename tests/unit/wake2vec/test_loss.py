@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from wake2vec.loss import IGNORE, blocked_cross_entropy, default_vocab_block
-from wake2vec.rows import SplitHead
+from wake2vec.split import SplitHead
 
 WIDTH = 16
 

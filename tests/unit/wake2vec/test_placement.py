@@ -15,7 +15,8 @@ from wake2vec.loss import blocked_cross_entropy
 from wake2vec.placement import HostRows, apply_plan
 from wake2vec.plan import Plan
 from wake2vec.quantise import Int8Rows, Nf4Rows
-from wake2vec.rows import InstalledRows, PlainRows, install_rows
+from wake2vec.rows import InstalledRows, install_rows
+from wake2vec.split import PlainRows
 
 CPU = torch.device("cpu")
 PLAN = Plan(micro_batch=2, layers="autograd")

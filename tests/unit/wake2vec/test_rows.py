@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCau
 
 from wake2vec.errors import ModelError
 from wake2vec.loss import blocked_cross_entropy
-from wake2vec.rows import InstalledRows, add_row_gradients, install_rows, is_tied, resolve_mode, spans
+from wake2vec.rows import InstalledRows, install_rows, is_tied, resolve_mode
 
 BASE, PADDED, NEW, WIDTH = 90, 96, 40, 32
 SHAPE: dict[str, Any] = {
@@ -155,16 +155,6 @@ def test_generation_works_over_both_parts() -> None:
     assert int(text.max()) < BASE + NEW
 
 
-def test_repeated_new_tokens_add_up_and_base_tokens_add_nothing() -> None:
-    total = torch.zeros(3, 2)
-    ids = torch.tensor([[0, 5, 7], [5, 1, 5]])
-    grad = torch.arange(12.0).view(2, 3, 2)
-
-    add_row_gradients(total, ids, grad, 5)
-
-    assert torch.equal(total, torch.stack([grad[0, 1] + grad[1, 0] + grad[1, 2], torch.zeros(2), grad[0, 2]]))
-
-
 def test_a_trainable_base_gets_its_gradient_too() -> None:
     model = tiny(tied=True)
     model.get_input_embeddings().weight.requires_grad_()
@@ -175,17 +165,6 @@ def test_a_trainable_base_gets_its_gradient_too() -> None:
 
     expected, _ = full_gradients(model, installed)
     assert_close(installed.embedding.base.weight.grad[:BASE], expected[:BASE])
-
-
-@pytest.mark.parametrize("count", [0, 1, 63, 64, 151_665, 44_223])
-@pytest.mark.parametrize("size", [64, 8192])
-def test_blocks_cover_every_id_once_and_only_the_last_is_odd(count: int, size: int) -> None:
-    cut = list(spans(count, size))
-
-    assert [stop for _, stop in cut[:-1]] == [start for start, _ in cut[1:]]
-    assert sum(stop - start for start, stop in cut) == count
-    assert all((stop - start) % 64 == 0 for start, stop in cut[:-1])
-    assert all(0 < stop - start <= size for start, stop in cut)
 
 
 def test_auto_follows_the_tying_of_the_loaded_model() -> None:
