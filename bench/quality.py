@@ -335,6 +335,7 @@ def plot(rows: list[Row], path: Path) -> None:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.quality", description=__doc__)
     parser.add_argument("--model", type=Path, help="model folder (default: SmolLM2-135M from the cache)")
+    parser.add_argument("--untied", action="store_true", help="an untied model made from scratch, instead of SmolLM2")
     parser.add_argument("--text", type=Path)
     parser.add_argument("--lexicon", type=Path)
     parser.add_argument("--english", type=Path, help="text that no contender trains on")
@@ -363,9 +364,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def setting_of(arguments: argparse.Namespace) -> Setting:
     from bench.materials import default_cache, hamlet, materials
+    from bench.tiny import untied_laboratory
 
     cache = default_cache()
     model, text, lexicon = arguments.model, arguments.text, arguments.lexicon
+    if arguments.untied:
+        model, text, lexicon = untied_laboratory(cache)
     if not (model and text and lexicon):
         found = materials(cache)
         model, text, lexicon = model or found.model_dir, text or found.text_path, lexicon or found.lexicon_path

@@ -141,6 +141,28 @@ def excerpt(text: str, characters: int) -> tuple[str, str]:
     return text[start:end], text[:start] + text[end:].lstrip("\n")
 
 
+def untied_laboratory(cache_dir: Path) -> tuple[Path, Path, Path]:
+    """An untied Llama of 4 layers and width 128, and the text and lexicon it has not seen; minutes to make, once.
+
+    Two thirds of *Ulysses* train the model, the other third is the text. For what no tied model can show.
+    """
+    from bench.materials import ulysses
+    from bench.packages import build
+
+    def make(folder: Path) -> None:
+        inside, outside = excerpt(ulysses(cache_dir).read_text(encoding="utf-8"), 500_000)
+        tokenizer = make_tokenizer(outside, 4096)
+        model = make_model(tokenizer, Shape(vocabulary=4096, width=128, layers=4, tied=False))
+        train(model, tokenizer(outside, add_special_tokens=False, verbose=False)["input_ids"], steps=500)
+        save(model, tokenizer, folder / "model")
+        (folder / "text.txt").write_text(inside, encoding="utf-8")
+        words = frequent_broken_words(inside, tokenizer, 400)
+        (folder / "lexicon.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+
+    folder = build(cache_dir / "untied-laboratory", make)
+    return folder / "model", folder / "text.txt", folder / "lexicon.txt"
+
+
 def main() -> int:
     """Rewrite jobs/tiny from *Ulysses*."""
     from bench.materials import default_cache, ulysses
