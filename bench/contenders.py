@@ -22,6 +22,7 @@ from wake2vec.rows import RowMode, install_rows
 from wake2vec.shapes import ModelShape
 
 LOSS_SCALE = 2.0**14
+TRAINER_STEPS = 3  # the last is timed
 
 
 def ours(
@@ -171,57 +172,74 @@ def with_trainer(
 ) -> tuple[Row, str]:
     """The row of a model that HF Trainer trains: three steps, the last of them timed."""
     import transformers
-    from transformers import Trainer, TrainerCallback, TrainingArguments
+    from transformers import Trainer
 
     accumulation = row.tokens_per_step // (row.micro_batch * row.seq_len)
-    times: list[float] = []
-
-    class Clock(TrainerCallback):
-        def on_step_begin(self, *_args: Any, **_more: Any) -> None:
-            if len(times) == 2:
-                reset_peak(device)
-            synchronise(device)
-            times.append(-time.perf_counter())
-
-        def on_step_end(self, *_args: Any, **_more: Any) -> None:
-            synchronise(device)
-            times[-1] += time.perf_counter()
-
-    steps = 3
     samples = [
         {"input_ids": block[:-1].cpu(), "labels": block[:-1].cpu()}
-        for _ in range(steps * accumulation)
+        for _ in range(TRAINER_STEPS * accumulation)
         for block in next(ids)
     ]
     transformers.logging.set_verbosity_error()
+    clock = _clock(device)
     error, figures = "", {}
     with tempfile.TemporaryDirectory() as folder:
-        settings = TrainingArguments(
-            output_dir=folder,
-            per_device_train_batch_size=row.micro_batch,
-            gradient_accumulation_steps=accumulation,
-            max_steps=steps,
-            gradient_checkpointing=True,
-            gradient_checkpointing_kwargs={"use_reentrant": False},
-            fp16=dtype == torch.float16 and device.type == "cuda",
-            bf16=dtype == torch.bfloat16 and device.type == "cuda",
-            use_cpu=device.type == "cpu",
-            optim=optimizer,
-            learning_rate=1e-4,
-            logging_strategy="no",
-            save_strategy="no",
-            report_to=[],
-            disable_tqdm=True,
-            dataloader_pin_memory=False,
-            remove_unused_columns=False,
-        )
+        settings = _trainer_settings(folder, row.micro_batch, accumulation, device, dtype, optimizer)
         try:
-            Trainer(model=model, args=settings, train_dataset=samples, callbacks=[Clock()]).train()
-            figures = {"s_per_step": times[-1], "tokens_per_s": row.tokens_per_step / times[-1], **peaks(device)}
+            Trainer(model=model, args=settings, train_dataset=samples, callbacks=[clock]).train()
+            seconds = clock.times[-1]
+            figures = {"s_per_step": seconds, "tokens_per_s": row.tokens_per_step / seconds, **peaks(device)}
         except torch.OutOfMemoryError as exc:
             figures, error = {"oom": True}, str(exc).splitlines()[0]
     free(device)
     return Row(**{**asdict(row), **figures}), error
+
+
+def _clock(device: torch.device) -> Any:
+    """A callback that times each step, and counts the peak of memory from the third on."""
+    from transformers import TrainerCallback
+
+    class Clock(TrainerCallback):
+        def __init__(self) -> None:
+            self.times: list[float] = []
+
+        def on_step_begin(self, *_args: Any, **_more: Any) -> None:
+            if len(self.times) == TRAINER_STEPS - 1:
+                reset_peak(device)
+            synchronise(device)
+            self.times.append(-time.perf_counter())
+
+        def on_step_end(self, *_args: Any, **_more: Any) -> None:
+            synchronise(device)
+            self.times[-1] += time.perf_counter()
+
+    return Clock()
+
+
+def _trainer_settings(
+    folder: str, micro_batch: int, accumulation: int, device: torch.device, dtype: torch.dtype, optimizer: str
+) -> Any:
+    from transformers import TrainingArguments
+
+    return TrainingArguments(
+        output_dir=folder,
+        per_device_train_batch_size=micro_batch,
+        gradient_accumulation_steps=accumulation,
+        max_steps=TRAINER_STEPS,
+        gradient_checkpointing=True,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+        fp16=dtype == torch.float16 and device.type == "cuda",
+        bf16=dtype == torch.bfloat16 and device.type == "cuda",
+        use_cpu=device.type == "cpu",
+        optim=optimizer,
+        learning_rate=1e-4,
+        logging_strategy="no",
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+        remove_unused_columns=False,
+    )
 
 
 def trainable_tokens(model: Any, shape: ModelShape, *, new: int, dtype: torch.dtype) -> Any:

@@ -10,9 +10,13 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from wake2vec.plan import LayerPath
+from wake2vec.plan import LayerPath, Plan
+
+if TYPE_CHECKING:
+    from bench.measure import Contender
+    from bench.sweep import Setup
 
 RESULTS = Path(__file__).parent / "results"
 MODELS = {
@@ -77,132 +81,87 @@ def cells(model: str, few: bool) -> Iterator[Cell]:
 
 def main() -> None:
     options = parse(__doc__)
-    import torch
 
-    from bench.measure import Table, cap_memory
-    from bench.random_models import TINY, random_body
-    from wake2vec.precision import Precision, make_repeatable
-    from wake2vec.shapes import SHAPES
+    from bench.sweep import begin
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    precision = Precision(load="nf4", compute="fp16" if device.type == "cuda" else "fp32")
-    make_repeatable()
-    cap_memory(device, options.cap_gib)
-    shape = SHAPES.get(MODELS[options.model], TINY)
-    path = options.out / f"p1-{options.model}.json"
-    table = Table(question="P1", model=shape.name, cap_gib=options.cap_gib, path=path)
-    model = random_body(shape, precision, device)
-    _ours(table, model, options, precision, device)
+    setup = begin(options, "P1")
+    _ours(setup, options)
     if options.peers:
-        _peers(table, model, options, precision, device)
+        _library(setup, options)
+        _trainer(setup, options)
 
 
-def _ours(table: Any, model: Any, options: argparse.Namespace, precision: Any, device: Any) -> None:
+def _ours(setup: Setup, options: argparse.Namespace) -> None:
     from bench.contenders import ours
-    from bench.measure import FLOOR_GBS, FLOOR_TFLOPS, GIB, Row, blocks, free, measure
-    from bench.random_models import TINY, clear_matrices
-    from wake2vec.budget import Job, budget, work
-    from wake2vec.plan import Plan
-    from wake2vec.shapes import SHAPES
+    from bench.sweep import planned, run
 
-    shape, new = SHAPES.get(MODELS[options.model], TINY), NEW_TOKENS[options.model]
     for cell in cells(options.model, options.few):
-        tokens = max(options.tokens, cell.micro_batch * cell.seq_len)
-        plan = Plan(micro_batch=cell.micro_batch, layers=cell.layers, embedding=cell.embedding, head=cell.head)
-        job = Job(
-            shape=shape,
-            phase="p1",
-            load="nf4" if device.type == "cuda" else "fp32",
-            new_tokens=new,
-            rows=cell.mode,
-            batch=tokens // cell.seq_len,
-            seq_len=cell.seq_len,
-        )
-        row = Row(
-            contender="wake2vec",
-            layers=cell.layers,
-            micro_batch=cell.micro_batch,
-            seq_len=cell.seq_len,
-            tokens_per_step=tokens,
-            details=f"{cell.mode}, embed {cell.embedding}, head {cell.head}",
-            predicted_gib=budget(job, plan).total / GIB,
-        )
-        stream = blocks(cell.micro_batch, cell.seq_len, shape.tokenizer_length + new, device)
+        row, job, plan = planned(setup, cell, "p1", cell.mode)
 
-        def make(plan: Plan = plan, cell: Cell = cell, tokens: int = tokens) -> Any:
-            return ours(model, shape, plan, mode=cell.mode, new=new, tokens_per_step=tokens, dtype=precision.dtype)
+        def make(plan: Plan = plan, cell: Cell = cell, tokens: int = row.tokens_per_step) -> Contender:
+            return ours(
+                setup.model,
+                setup.shape,
+                plan,
+                mode=cell.mode,
+                new=setup.new,
+                tokens_per_step=tokens,
+                dtype=setup.precision.dtype,
+            )
 
-        row, error = measure(row, make, stream, device)
-        clear_matrices(model)
-        free(device)
-        if row.s_per_step and device.type == "cuda":
-            floor = work(job, plan).seconds(FLOOR_TFLOPS, FLOOR_GBS)
-            row = replace(row, floor_fraction=floor / row.s_per_step)
-        table.add(row)
-        if error:
-            print(f"  {error}")
+        run(setup, row, make, floor=(job, plan))
 
 
-def _peers(table: Any, model: Any, options: argparse.Namespace, precision: Any, device: Any) -> None:
+def _library(setup: Setup, options: argparse.Namespace) -> None:
+    """The original layout in fp16 and bf16, and the masked full matrix, until they do not fit."""
     import torch
 
-    from bench.contenders import checkpointing, masked_matrix, overlay, trainable_tokens, with_trainer
-    from bench.measure import Row, blocks, free, measure
-    from bench.random_models import TINY, clear_matrices
-    from wake2vec.layers import use_layers
-    from wake2vec.shapes import SHAPES
+    from bench.contenders import masked_matrix, overlay
+    from bench.sweep import run
 
-    shape, new = SHAPES.get(MODELS[options.model], TINY), NEW_TOKENS[options.model]
-    use_layers(model, "autograd")
-    sizes = ((1, 128),) if options.few else ((1, 128), (1, 256), (4, 256), (8, 256), (16, 256))
-    kinds = [("overlay fp16", torch.float16, overlay), ("overlay bf16", torch.bfloat16, overlay),
-             ("masked full matrix", torch.float16, masked_matrix)]  # fmt: skip
-    for name, dtype, build in kinds if device.type == "cuda" else kinds[1:2]:
-        for micro_batch, seq_len in sizes:
-            row = Row(
-                contender=name,
-                layers="library",
-                micro_batch=micro_batch,
-                seq_len=seq_len,
-                tokens_per_step=options.tokens,
-            )
-            stream = blocks(micro_batch, seq_len, shape.tokenizer_length + new, device)
-            accumulation = options.tokens // (micro_batch * seq_len)
+    half = {"overlay fp16": torch.float16, "overlay bf16": torch.bfloat16, "masked full matrix": torch.float16}
+    kinds = half if setup.on_card else {"overlay": torch.float32, "masked full matrix": torch.float32}
+    for name, dtype in kinds.items():
+        build = masked_matrix if name.startswith("masked") else overlay
+        for micro_batch, seq_len in peer_sizes(options.few):
+            row = setup.peer_row(name, micro_batch, seq_len)
+            accumulation = row.tokens_per_step // (micro_batch * seq_len)
 
-            def make(build: Any = build, dtype: Any = dtype, accumulation: int = accumulation) -> Any:
-                held = dtype if device.type == "cuda" else precision.dtype
-                return build(model, shape, new=new, dtype=held, accumulation=accumulation)
+            def make(build: Any = build, dtype: Any = dtype, accumulation: int = accumulation) -> Contender:
+                return build(setup.model, setup.shape, new=setup.new, dtype=dtype, accumulation=accumulation)
 
-            row, error = measure(row, make, stream, device)
-            clear_matrices(model)
-            checkpointing(model, on=False)
-            free(device)
-            table.add(row)
-            if row.oom:
-                print(f"  {error}")
-                break  # larger ones do not fit either
-    for micro_batch, seq_len in sizes:
-        row = Row(
-            contender="PEFT tokens + Trainer", layers="library", micro_batch=micro_batch, seq_len=seq_len,
-            tokens_per_step=options.tokens,
-        )  # fmt: skip
-        stream = blocks(micro_batch, seq_len, shape.tokenizer_length + new, device)
+            if run(setup, row, make).oom:
+                break
+
+
+def _trainer(setup: Setup, options: argparse.Namespace) -> None:
+    """PEFT's trainable tokens under HF Trainer, until they do not fit."""
+    import torch
+
+    from bench.contenders import trainable_tokens, with_trainer
+
+    for micro_batch, seq_len in peer_sizes(options.few):
+        row = setup.peer_row("PEFT tokens + Trainer", micro_batch, seq_len)
         try:
-            adapted = trainable_tokens(model, shape, new=new, dtype=precision.dtype)
+            adapted = trainable_tokens(setup.model, setup.shape, new=setup.new, dtype=setup.precision.dtype)
         except torch.OutOfMemoryError:
             adapted = None
         if adapted is None:
-            row, error = replace(row, oom=True), "while wrapping the model"
+            row = replace(row, oom=True)
         else:
-            row, error = with_trainer(row, adapted, stream, device, dtype=precision.dtype, optimizer="adafactor")
+            stream = setup.stream(row)
+            row, _ = with_trainer(
+                row, adapted, stream, setup.device, dtype=setup.precision.dtype, optimizer="adafactor"
+            )
         del adapted
-        clear_matrices(model)
-        checkpointing(model, on=False)
-        free(device)
-        table.add(row)
+        setup.clean()
+        setup.table.add(row)
         if row.oom:
-            print(f"  {error}")
             break
+
+
+def peer_sizes(few: bool) -> tuple[tuple[int, int], ...]:
+    return ((1, 128),) if few else ((1, 128), (1, 256), (4, 256), (8, 256), (16, 256))
 
 
 if __name__ == "__main__":
