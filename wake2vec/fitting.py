@@ -16,7 +16,10 @@ from wake2vec.material import Material
 from wake2vec.phases.base import Prepared
 from wake2vec.placement import apply_plan
 from wake2vec.plan import Plan
+from wake2vec.range import guard_range
 from wake2vec.shapes import shape_of_config
+
+GUARDED_BLOCKS = 4
 
 
 def choose_plan(material: Material, prepared: Prepared, kept: Plan | None, beat: Callable[[], None]) -> Plan:
@@ -33,6 +36,19 @@ def choose_plan(material: Material, prepared: Prepared, kept: Plan | None, beat:
         run=lambda plan: trial(material, prepared, plan, beat),
     )
     return fitted.plan
+
+
+def guard(material: Material, prepared: Prepared, say: Callable[[str], None]) -> None:
+    """Before anything trains in fp16, see on some blocks that it is wide enough. Raises ModelError if nothing helps.
+
+    The same blocks and the same published weights each time, so a resumed attempt comes to the same answer.
+    """
+    if prepared.precision.compute != "fp16":
+        return
+    inputs, _ = material.blocks.batch(list(range(min(GUARDED_BLOCKS, len(material.blocks)))))
+    check = guard_range(prepared.model, prepared.rows, torch.from_numpy(inputs).to(prepared.device))
+    if check.remedy:
+        say(check.remedy)
 
 
 def as_budgeted(material: Material, prepared: Prepared) -> budget.Job:

@@ -55,9 +55,12 @@ def _largest(model: Any, ids: Tensor) -> RangeCheck:
         for layer in layers
     ]
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    was_training = base.training
+    base.eval()  # no dropout: it would ask which samples these are
     try:
         base.get_decoder()(input_ids=ids, use_cache=False)
     finally:
+        base.train(was_training)
         for hook in hooks:
             hook.remove()
     sizes = torch.stack(found).tolist()

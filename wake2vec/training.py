@@ -13,7 +13,7 @@ from wake2vec.artefacts.write import write_artefacts
 from wake2vec.checkpoint import Loaded, read_checkpoint
 from wake2vec.device import card_name
 from wake2vec.errors import CheckpointCorrupt
-from wake2vec.fitting import choose_plan
+from wake2vec.fitting import choose_plan, guard
 from wake2vec.generate import write_samples
 from wake2vec.loop import Loop
 from wake2vec.material import Material, gather
@@ -55,6 +55,7 @@ def start_loop(material: Material, prepared: Prepared, stop: Stop, pulse: Pulse,
     """
     order, run = material.order, material.run
     while True:
+        guard(material, prepared, say)
         report: list[str] = []
         found = newest_verified(run, order.fingerprint, report)
         for line in report:

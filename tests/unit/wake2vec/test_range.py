@@ -34,9 +34,11 @@ def tiny(dtype: torch.dtype = torch.float32) -> tuple[Any, InstalledRows]:
 
 def test_a_model_within_range_is_left_as_it_is() -> None:
     model, rows = tiny()
+    model.train()
 
     check = guard_range(model, rows, IDS)
 
+    assert model.training
     assert 0 < check.largest < 100
     assert check.remedy == ""
     assert rows.embedding.out_dtype is None
