@@ -93,7 +93,7 @@ def total_steps(job: JobSpec, n_blocks: int) -> int:
 
 
 def first_total(job: JobSpec, n_blocks: int) -> int:
-    """Steps that the job was enqueued with; `epochs` become the steps that pass over the blocks so often, rounded up."""
+    """Steps that the job was enqueued with; `epochs` become the steps that pass over the blocks so often."""
     assert job.train, "checked by the spec"
     if job.train.steps is not None:
         return job.train.steps

@@ -39,7 +39,7 @@ def make_checkpoint(run: RunDir, step: int, fingerprint: str = "f") -> Path:
     return folder
 
 
-@pytest.fixture()
+@pytest.fixture
 def run(tmp_path: Path) -> RunDir:
     return RunDir(root=tmp_path)
 
