@@ -68,4 +68,12 @@ def compare(views: Sequence[RunView]) -> Html:
         rows.append(
             (view.name, view.facts.model, steps, figure(lowest), *at_best, at_last, str(len(view.facts.sessions)))
         )
-    return el("section", el("h2", "Compared"), overlay(views), table(head, rows))
+    texts = {view.measured_on for view in views if view.measured_on is not None}
+    warning = el("p", _OTHER_TEXT, class_="verdict") if len(texts) > 1 else None
+    return el("section", el("h2", "Compared"), warning, overlay(views), table(head, rows))
+
+
+_OTHER_TEXT = (
+    "These jobs were not measured on the same text: held_out, seed, split or max_windows differ. "
+    "Do not compare their figures with each other."
+)

@@ -47,6 +47,14 @@ class RunView:
     runner: RunnerFacts = field(default_factory=RunnerFacts)
 
     @property
+    def measured_on(self) -> tuple[object, ...] | None:
+        """What chooses the held-out text; None where the job is not known. Windows depend on their length if limited."""
+        if self.job is None or self.job.data is None:
+            return None
+        data, limit = self.job.data, self.job.evaluate.max_windows
+        return data.held_out, data.seed, data.split, limit, data.seq_len if limit else None
+
+    @property
     def steps(self) -> int | None:
         return self.job.train.steps if self.job and self.job.train else None
 

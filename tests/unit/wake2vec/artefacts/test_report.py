@@ -176,6 +176,27 @@ def test_several_jobs_are_overlaid_by_bits_per_byte(tmp_path: Path) -> None:
     assert text.count('class="job"') == 2
 
 
+@pytest.mark.parametrize(("windows", "warned"), [(8, False), (16, True)])
+def test_jobs_measured_on_other_texts_are_not_compared_in_silence(tmp_path: Path, windows: int, warned: bool) -> None:
+    roots = []
+    for name, limit in (("first", 8), ("second", windows)):
+        roots.append(run_with(tmp_path / name, evaluation(0, 9.0, bits_per_byte=3.0)))
+        job = {
+            "name": name,
+            "phase": "p1",
+            "model": {"base": "tiny"},
+            "vocab": {"lexicon": "lexicon"},
+            "data": {"corpus": "wake.txt"},
+            "train": {"steps": 100, "lr": 0.01},
+            "evaluate": {"max_windows": limit},
+        }
+        (roots[-1] / "spec.json").write_text(json.dumps({"job": job}))
+
+    text = write_report(tmp_path / "r.html", roots, runner=None, now=NOW).read_text("utf-8")
+
+    assert ("not measured on the same text" in text) is warned
+
+
 def test_rows_of_the_runner_are_shown_with_columns_it_may_have_grown(tmp_path: Path) -> None:
     attempts = [{"id": 3, "started_at": 1771750000.0, "outcome": "lost", "plan": "micro 2"}, {"id": 4, "cause": "cut"}]
 
