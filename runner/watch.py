@@ -142,6 +142,10 @@ def promote(work: Workplace, job: Job, now: float) -> None:
         jobs.change_state(work.queue, job.name, change, now, reason=f"{change} on request")
         return
     log = checkpoints.log_state(work.queue, job.name)
+    if job.finishing and log.fenced:
+        # Trained to its end here, but another runner has gone on in the log: that is where the job is.
+        jobs.change_state(work.queue, job.name, Change.REQUEUE, now, reason=log.problem, remedy=log.remedy)
+        return
     if log.done_at is None:
         return
     if job.state is State.RUNNING and not job.finishing:

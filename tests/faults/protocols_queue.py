@@ -65,6 +65,16 @@ class QueueLeaseCommit(RuleBasedStateMachine):
     def round(self, home: int, seconds: float) -> None:
         self.homes[home].rounds(2, seconds=seconds)
 
+    @rule(home=homes, steps=st.integers(0, 4))
+    def works_alone(self, home: int, steps: int) -> None:
+        """Long enough to take the job over; the other home is frozen meanwhile, its trainer is not."""
+        for _ in range(14):
+            self.homes[home].rounds(1, seconds=6.0)
+            self.homes[home].obey()
+        if steps and self.homes[home].trainers.living:
+            self.homes[home].train(steps)
+            self.homes[home].sync()
+
     @rule(seconds=st.sampled_from([0.5, 3.0, 30.0, 70.0]))
     def time_passes(self, seconds: float) -> None:
         self.clock.monotonic += seconds

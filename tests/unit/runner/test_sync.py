@@ -236,6 +236,23 @@ def test_what_a_fenced_home_saved_beside_the_log_is_dropped_when_it_takes_the_jo
     finish(home)
 
 
+def test_a_job_that_ended_here_after_a_rival_went_on_is_taken_up_from_the_log(home, other):
+    running(home, to_step=10)
+    other.kill_daemon()
+    other.until(lambda: other.trainers.living, rounds=200)
+    other.train(20)
+    other.rounds(2)
+    home.train(90)  # frozen until now, its trainer was not
+    home.kill_daemon()
+    other.end_trainer(None)
+    for _ in range(40):
+        home.rounds(1, seconds=10)
+        home.obey()
+
+    finish(home)
+    assert is_done(records(home))
+
+
 def test_a_damaged_checkpoint_in_the_store_is_passed_over(home):
     running(home, to_step=10)
     home.train(10)
