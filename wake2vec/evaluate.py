@@ -162,8 +162,8 @@ def probe_loss(prepared: Prepared, windows: Windows) -> float:
     """Loss of one short fixed window, dropout off: kept in a manifest, computed again after loading."""
     length = min(64, windows.inputs.shape[1])
     prepared.model.eval()
-    inputs = torch.from_numpy(windows.inputs[:1, :length]).to(prepared.device)
-    targets = torch.from_numpy(windows.targets[:1, :length]).to(prepared.device).flatten()
+    inputs = torch.from_numpy(windows.inputs[:1, :length].copy()).to(prepared.device)
+    targets = torch.from_numpy(windows.targets[:1, :length].copy()).to(prepared.device).flatten()
     hidden = prepared.hidden(inputs).flatten(0, 1)
     nll = blocked_cross_entropy(hidden, prepared.rows.head, targets).token_nll.double()
     return float(nll.sum() / max(1, int((targets != IGNORED).sum())))

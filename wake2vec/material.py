@@ -71,6 +71,7 @@ def gather(run: RunDir, order: Order, say: Callable[[str], None]) -> Material:
         fraction=job.data.held_out,
         seed=job.data.seed,
         split=job.data.split,
+        cache_dir=Path(order.inputs_folder).with_name("tokens"),
     )
     return Material(
         run=run,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -50,6 +51,8 @@ def token_table(key: str, spans: Iterable[tuple[bool, Tokens]], folder: Path) ->
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".making-", dir=folder) as scratch:
             _write(key, spans, Path(scratch))
+            for path in (Path(scratch) / "table").iterdir():
+                _sync(path)  # after a power cut the name must not stand for empty pages
             try:
                 (Path(scratch) / "table").rename(target)
             except OSError:
@@ -68,6 +71,8 @@ def mapped(path: Path, arrays: Any) -> Any:
     if not path.exists():
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
             np.save(file, arrays())
+            file.flush()
+            os.fsync(file.fileno())
         Path(file.name).replace(path)
     return np.load(path, mmap_mode="r")
 
@@ -87,6 +92,11 @@ def _write(key: str, spans: Iterable[tuple[bool, Tokens]], folder: Path) -> None
         writer_batch_size=_ROWS_AT_ONCE,
     )
     table.save_to_disk(str(folder / "table"))
+
+
+def _sync(path: Path) -> None:
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
 
 
 def _as_row(span: tuple[bool, Tokens]) -> dict[str, Any]:
