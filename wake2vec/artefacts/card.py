@@ -35,13 +35,20 @@ def model_card(run: RunDir, order: Order, *, place: str, kind: Kind, dtype: str 
     model = order.job.model
     assert model, "the job trains a model"
     ledger, facts = read_ledger(run.metrics), read_facts(run) or RunFacts(model=model.base)
+    base = RunFacts(model=model.base).model_name
     library = "transformers" if kind == "plain" else "peft"
-    head = ["---", f"base_model: {json.dumps(model.base)}", f"library_name: {library}", "tags: [wake2vec]", "---"]
+    head = [
+        "---",
+        f"base_model: {json.dumps(base)}",
+        f"library_name: {library}",
+        "tags: [wake2vec]",
+        "---",
+    ]
     how = {"p1": "the rows of new tokens trained, all else as published", "p2": "LoRA on top of trained rows"}
     body = [
         f"# {order.job.name}",
         "",
-        f"{model.base} at revision {model.revision}, {how.get(order.job.phase, order.job.phase)}. Read from {place}.",
+        f"{base} at revision {model.revision}, {how.get(order.job.phase, order.job.phase)}. Read from {place}.",
         "",
         *_measured(facts, ledger),
         "## Loading",

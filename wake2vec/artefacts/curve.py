@@ -30,7 +30,7 @@ def draw_curve(name: str, facts: RunFacts, ledger: Ledger) -> bytes:
     _events(upper, ledger)
     _learning_rate(lower, ledger)
     upper.margins(x=0.015)
-    title = f"{name}   {facts.model}"
+    title = f"{name}   {facts.model_name}"
     upper.set_title(title if len(title) < 100 else title[:99] + "…", loc="left", color=INK, parse_math=False)
     _legend(upper)
     body = io.BytesIO()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import PurePath
 from typing import Any
 
 from wake2vec.artefacts.ledger import Ledger
-from wake2vec.rundir import RunDir, read_json
+from wake2vec.files import read_json
+from wake2vec.rundir import RunDir
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +39,11 @@ class RunFacts:
     coverage: float | None = None  # share of the training blocks seen at least once
     sessions: tuple[SessionFact, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def model_name(self) -> str:
+        """As a reader knows it: where a folder lay on some machine says nothing."""
+        return PurePath(self.model).name if PurePath(self.model).is_absolute() else self.model
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from wake2vec.artefacts.text import figure
-from wake2vec.rundir import RunDir, write_atomic
+from wake2vec.files import write_atomic
+from wake2vec.rundir import RunDir
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -55,7 +55,7 @@ def devlog_cells(line: Measured) -> tuple[str, ...]:
 
 def devlog(name: str, facts: RunFacts, ledger: Ledger, lines: Sequence[Measured]) -> str:
     """A Markdown page, ready to paste: what ran, and one row for each evaluation."""
-    head = [f"# {_one_line(name)}", "", f"{_one_line(facts.model)}, at step {ledger.last_step}."]
+    head = [f"# {_one_line(name)}", "", f"{_one_line(facts.model_name)}, at step {ledger.last_step}."]
     if ledger.best is not None:
         head[-1] += f" Best: {figure(ledger.best.loss)} nats at step {ledger.best.step}."
     if (floor := ln_v(facts, ledger)) is not None:
@@ -75,7 +75,7 @@ def devlog(name: str, facts: RunFacts, ledger: Ledger, lines: Sequence[Measured]
 
 def perplexity_report(name: str, facts: RunFacts, ledger: Ledger) -> str:
     """Before, best and last evaluation side by side, with what each figure means."""
-    lines = [f"{_one_line(name)}: {_one_line(facts.model)}", ""]
+    lines = [f"{_one_line(name)}: {_one_line(facts.model_name)}", ""]
     if not ledger.evaluations:
         return "\n".join([*lines, "No evaluation has landed yet.", "", MEANING])
     first, best, last = ledger.evaluations[0], ledger.best, ledger.evaluations[-1]

@@ -14,7 +14,8 @@ from wake2vec.artefacts.facts import RunFacts, complete
 from wake2vec.artefacts.ledger import Ledger, read_ledger
 from wake2vec.artefacts.series import measure
 from wake2vec.artefacts.text import devlog, perplexity_report
-from wake2vec.rundir import RunDir, write_atomic
+from wake2vec.files import write_atomic
+from wake2vec.rundir import RunDir
 from wake2vec.spec import JobSpec
 
 

@@ -18,7 +18,8 @@ from wake2vec.artefacts.report.page import page
 from wake2vec.artefacts.report.reading import RunView, read_run
 from wake2vec.artefacts.write import write_artefacts
 from wake2vec.errors import InputError, Wake2vecError
-from wake2vec.rundir import RunDir, read_json, write_atomic
+from wake2vec.files import read_json, write_atomic
+from wake2vec.rundir import RunDir
 
 
 def write_report(out: Path, roots: Sequence[Path], *, runner: dict[str, Any] | None, now: datetime) -> Path:

@@ -66,7 +66,7 @@ def compare(views: Sequence[RunView]) -> Html:
         at_last = figure(last[0].loss) if last else "–"
         steps = f"{view.ledger.last_step:,}"
         rows.append(
-            (view.name, view.facts.model, steps, figure(lowest), *at_best, at_last, str(len(view.facts.sessions)))
+            (view.name, view.facts.model_name, steps, figure(lowest), *at_best, at_last, str(len(view.facts.sessions)))
         )
     texts = {view.measured_on for view in views if view.measured_on is not None}
     warning = el("p", _OTHER_TEXT, class_="verdict") if len(texts) > 1 else None

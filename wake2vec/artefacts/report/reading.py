@@ -14,7 +14,8 @@ from wake2vec.artefacts.ledger import Ledger, read_ledger
 from wake2vec.artefacts.samples import SampleRow, read_samples
 from wake2vec.artefacts.series import Measured, measure
 from wake2vec.errors import InputError
-from wake2vec.rundir import RunDir, read_json
+from wake2vec.files import read_json
+from wake2vec.rundir import RunDir
 from wake2vec.spec import JobSpec
 
 Row = Mapping[str, Any]
@@ -48,7 +49,7 @@ class RunView:
 
     @property
     def measured_on(self) -> tuple[object, ...] | None:
-        """What chooses the held-out text; None where the job is not known. Windows depend on their length if limited."""
+        """What chooses the held-out text, with the length of windows where they are few; None for an unknown job."""
         if self.job is None or self.job.data is None:
             return None
         data, limit = self.job.data, self.job.evaluate.max_windows

@@ -43,7 +43,7 @@ def summary(view: RunView) -> Html:
     boxes = [
         el("div", el("dt", name), el("dd", value), el("p", small) if small else None) for name, value, small in cards
     ]
-    return el("section", el("p", view.facts.model, class_="model"), el("dl", boxes, class_="cards"), verdict(view))
+    return el("section", el("p", view.facts.model_name, class_="model"), el("dl", boxes, class_="cards"), verdict(view))
 
 
 def verdict(view: RunView) -> Html | None:

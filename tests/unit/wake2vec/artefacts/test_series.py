@@ -56,6 +56,14 @@ def test_sessions_follow_from_resume_events_when_nobody_recorded_them() -> None:
     assert facts.coverage == 0.8
 
 
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [("/home/me/models/SmolLM2", "SmolLM2"), ("Qwen/Qwen2.5-14B", "Qwen/Qwen2.5-14B"), ("tiny", "tiny")],
+)
+def test_a_folder_is_named_without_the_machine_it_lay_on(model: str, name: str) -> None:
+    assert RunFacts(model=model).model_name == name
+
+
 def test_the_running_mean_starts_at_the_first_loss() -> None:
     points = running_mean([(1, 4.0), (2, math.nan), (3, 2.0)], weight=0.5)
 
