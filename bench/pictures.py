@@ -18,7 +18,8 @@ from pathlib import Path
 
 from wake2vec.artefacts.facts import RunFacts, SessionFact
 from wake2vec.artefacts.write import write_artefacts
-from wake2vec.rundir import RunDir, write_atomic
+from wake2vec.files import write_atomic
+from wake2vec.rundir import RunDir
 from wake2vec.spec import JobSpec
 
 # Qwen2.5-14B P1 as its author recorded it by hand over 41 Colab sessions, February to June 2026: step: train / held-out

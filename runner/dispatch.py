@@ -15,7 +15,8 @@ from runner.states import is_due
 from runner.vram import reason_not_to_start
 from runner.workplace import Ready, Workplace
 from wake2vec.failpoints import failpoint
-from wake2vec.rundir import saved_steps, write_json
+from wake2vec.files import write_json
+from wake2vec.manifest import saved_steps
 from wake2vec.spec import Order
 
 SHORTEST_SESSION_SECONDS = 120.0

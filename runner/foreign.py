@@ -25,23 +25,10 @@ from types import FrameType
 from runner.reap import last_line
 from wake2vec.errors import GpuBusy
 from wake2vec.failpoints import failpoint
-from wake2vec.rundir import (
-    ARCHIVE_FILES,
-    MANIFEST,
-    Heartbeat,
-    Manifest,
-    Outcome,
-    Result,
-    RunDir,
-    digest_file,
-    hold_lock,
-    manifest_sha256,
-    newest_verified,
-    read_json,
-    set_aside,
-    sync_directory,
-    write_json,
-)
+from wake2vec.files import digest_file, read_json, sync_directory, write_json
+from wake2vec.lock import hold_lock
+from wake2vec.manifest import ARCHIVE_FILES, MANIFEST, Manifest, manifest_sha256, newest_verified, set_aside
+from wake2vec.rundir import Heartbeat, Outcome, Result, RunDir
 from wake2vec.spec import Order
 
 ARCHIVE, STATE = ARCHIVE_FILES

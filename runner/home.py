@@ -15,7 +15,7 @@ from runner.queue.database import Queue, check_integrity, open_queue, set_aside
 from runner.session import network_file_system
 from runner.settings import Settings
 from wake2vec.errors import GpuBusy
-from wake2vec.rundir import hold_lock, read_lock
+from wake2vec.lock import hold_lock, read_lock
 
 Say = Callable[[str], None]
 

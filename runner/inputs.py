@@ -9,7 +9,7 @@ from pathlib import Path
 
 from runner.errors import HomeUnusable
 from wake2vec.errors import InputError
-from wake2vec.rundir import sync_directory
+from wake2vec.files import sync_directory
 
 
 def keep_input(source: Path, sha256: str, folder: Path) -> Path:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from runner.joblog import open_log
 from wake2vec.failpoints import failpoint
-from wake2vec.rundir import RunDir, read_lock
+from wake2vec.lock import read_lock
+from wake2vec.rundir import RunDir
 
 FOREIGN = [sys.executable, "-m", "runner.foreign"]  # any other training command, in the same clothes
 GPU_BUSY_EXIT = 14  # the trainer found its card taken; see wake2vec.errors.GpuBusy

@@ -10,7 +10,9 @@ from runner.queue.rows import Job
 from runner.settings import Settings
 from runner.states import State
 from runner.worknote import WorkNote, read_note, read_upload
-from wake2vec.rundir import Heartbeat, RunDir, read_heartbeat, read_json, read_lock
+from wake2vec.files import read_json
+from wake2vec.lock import read_lock
+from wake2vec.rundir import Heartbeat, RunDir, read_heartbeat
 
 
 @dataclass(frozen=True, kw_only=True)

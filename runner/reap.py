@@ -12,7 +12,8 @@ from runner.queue.rows import Attempt, Job
 from runner.states import Budget, Ending, Outcome, Verdict, judge
 from runner.watch import HUNG, import_new_lines, note_saved
 from runner.workplace import Workplace
-from wake2vec.rundir import Result, manifest_sha256, read_heartbeat, read_result, saved_steps, set_aside
+from wake2vec.manifest import manifest_sha256, saved_steps, set_aside
+from wake2vec.rundir import Result, read_heartbeat, read_result
 
 OUT_OF_SPACE = "No space left on device"
 

@@ -14,7 +14,8 @@ from runner.states import State
 from runner.sync.keeper import Care
 from runner.sync.upload import is_settled
 from runner.workplace import Workplace
-from wake2vec.rundir import RunDir, saved_steps
+from wake2vec.manifest import saved_steps
+from wake2vec.rundir import RunDir
 
 
 def bring_to_safety(work: Workplace, care: Care, say: Callable[[str], None]) -> None:

@@ -14,7 +14,8 @@ from runner.queue.rows import Attempt, Job
 from runner.states import Change, State, Wish
 from runner.workplace import Position, Sign, Workplace
 from wake2vec.errors import CheckpointCorrupt
-from wake2vec.rundir import MANIFEST, manifest_sha256, read_heartbeat, read_manifest, saved_steps
+from wake2vec.manifest import MANIFEST, manifest_sha256, read_manifest, saved_steps
+from wake2vec.rundir import read_heartbeat
 
 HUNG = "no sign of life"
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from wake2vec.rundir import read_json, write_json
+from wake2vec.files import read_json, write_json
 
 NOTE_SECONDS = 0.5
 

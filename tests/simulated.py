@@ -21,17 +21,9 @@ from runner.sync.loop import sync
 from runner.sync.rebuild import rebuild
 from runner.tick import tick
 from runner.workplace import Workplace
-from wake2vec.rundir import (
-    CHECKPOINT_FILES,
-    MANIFEST,
-    Manifest,
-    RunDir,
-    digest_file,
-    manifest_sha256,
-    read_json,
-    saved_steps,
-    write_json,
-)
+from wake2vec.files import digest_file, read_json, write_json
+from wake2vec.manifest import CHECKPOINT_FILES, MANIFEST, Manifest, manifest_sha256, saved_steps
+from wake2vec.rundir import RunDir
 from wake2vec.spec import InputFile, JobSpec
 
 TEXT = b"riverrun"

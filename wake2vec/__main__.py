@@ -14,7 +14,9 @@ from pydantic import ValidationError
 
 from wake2vec.errors import GpuBusy, SpecError, Wake2vecError
 from wake2vec.failpoints import failpoint
-from wake2vec.rundir import Result, RunDir, hold_lock, read_json, write_json
+from wake2vec.files import read_json, write_json
+from wake2vec.lock import hold_lock
+from wake2vec.rundir import Result, RunDir
 from wake2vec.spec import Order
 from wake2vec.stopping import Stop
 

@@ -19,17 +19,9 @@ from torch import Tensor
 
 from wake2vec.errors import CheckpointCorrupt
 from wake2vec.failpoints import failpoint
-from wake2vec.rundir import (
-    CHECKPOINT_FILES,
-    MANIFEST,
-    FileDigest,
-    Manifest,
-    RunDir,
-    digest_file,
-    manifest_sha256,
-    sync_directory,
-    write_json,
-)
+from wake2vec.files import FileDigest, digest_file, sync_directory, write_json
+from wake2vec.manifest import CHECKPOINT_FILES, MANIFEST, Manifest, manifest_sha256
+from wake2vec.rundir import RunDir
 
 TRAINABLE, OPTIMIZER, STATE = CHECKPOINT_FILES
 

@@ -13,9 +13,9 @@ import torch
 
 from wake2vec.data.blocks import IGNORED, Windows
 from wake2vec.failpoints import failpoint
+from wake2vec.files import read_json, write_json
 from wake2vec.loss import blocked_cross_entropy
 from wake2vec.phases.base import Prepared
-from wake2vec.rundir import read_json, write_json
 from wake2vec.spec import EvaluateTable
 from wake2vec.stopping import Stop
 

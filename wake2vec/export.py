@@ -20,10 +20,11 @@ import torch
 
 from wake2vec.artefacts.card import Kind, model_card
 from wake2vec.errors import InputError, Wake2vecError
+from wake2vec.files import sync_directory, write_json
 from wake2vec.geometry.sources import read_order
 from wake2vec.load import Origin
 from wake2vec.merged import Layout, Trained, lay_out
-from wake2vec.rundir import RunDir, sync_directory, write_json
+from wake2vec.rundir import RunDir
 from wake2vec.shards import write_model
 from wake2vec.spec import Order
 from wake2vec.trained import PublishedFiles, read_trained

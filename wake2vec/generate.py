@@ -20,7 +20,10 @@ import torch
 from wake2vec.artefacts.overlap import longest_overlap
 from wake2vec.artefacts.samples import SampleRow, read_samples, sample_text, write_sample_rows
 from wake2vec.errors import GpuBusy, Wake2vecError
-from wake2vec.rundir import RunDir, hold_lock, read_json, saved_steps
+from wake2vec.files import read_json
+from wake2vec.lock import hold_lock
+from wake2vec.manifest import saved_steps
+from wake2vec.rundir import RunDir
 from wake2vec.sampling import Sampling, Text, continue_text
 from wake2vec.spec import JobSpec, Order
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from wake2vec.rundir import write_atomic
+from wake2vec.files import write_atomic
 
 
 class LedgerFile:

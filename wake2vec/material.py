@@ -12,7 +12,8 @@ from wake2vec.data.blocks import Blocks, Windows
 from wake2vec.data.corpus import open_corpus
 from wake2vec.data.dataset import prepare
 from wake2vec.errors import InputError, ModelError
-from wake2vec.rundir import RunDir, digest_file
+from wake2vec.files import digest_file
+from wake2vec.rundir import RunDir
 from wake2vec.spec import JobSpec, ModelTable, Order
 from wake2vec.vocab import idmap
 from wake2vec.vocab.idmap import IdMap

@@ -7,7 +7,8 @@ import time
 from dataclasses import asdict, replace
 from typing import Any
 
-from wake2vec.rundir import Heartbeat, RunDir, write_json
+from wake2vec.files import write_json
+from wake2vec.rundir import Heartbeat, RunDir
 
 MIN_SECONDS_BETWEEN_WRITES = 0.25
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wake2vec.rundir import write_json
+from wake2vec.files import write_json
 
 SHARD_BYTES = 4 << 30
 INDEX = "model.safetensors.index.json"

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from wake2vec.errors import InputError
+from wake2vec.files import read_json
 from wake2vec.load import Origin
+from wake2vec.manifest import saved_steps, step_of, verify_checkpoint
 from wake2vec.matrices import INPUT, OUTPUT, is_called
 from wake2vec.merged import Trained
-from wake2vec.rundir import RunDir, read_json, saved_steps, step_of, verify_checkpoint
+from wake2vec.rundir import RunDir
 from wake2vec.shards import INDEX
 from wake2vec.spec import Order
 from wake2vec.vocab.idmap import load as load_id_map

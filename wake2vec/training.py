@@ -13,15 +13,17 @@ from wake2vec.artefacts.write import write_artefacts
 from wake2vec.checkpoint import Loaded, read_checkpoint
 from wake2vec.device import card_name
 from wake2vec.errors import CheckpointCorrupt
+from wake2vec.files import sync_directory
 from wake2vec.fitting import choose_plan, guard
 from wake2vec.generate import write_samples
 from wake2vec.loop import Loop
+from wake2vec.manifest import newest_verified, set_aside
 from wake2vec.material import Material, gather
 from wake2vec.phases.base import Prepared
 from wake2vec.phases.table import PHASES
 from wake2vec.plan import Plan
 from wake2vec.pulse import Pulse
-from wake2vec.rundir import Result, RunDir, newest_verified, set_aside, sync_directory
+from wake2vec.rundir import Result, RunDir
 from wake2vec.spec import Order
 from wake2vec.stopping import Stop
 

@@ -14,7 +14,7 @@ from runner.queue.database import Queue, open_queue
 from runner.queue.rows import Job
 from runner.settings import Settings
 from runner.states import State, Wish
-from wake2vec.rundir import read_lock
+from wake2vec.lock import read_lock
 
 Verb = Callable[[Queue, str, float], Job]
 

@@ -22,7 +22,7 @@ from runner.settings import Settings
 from runner.store.open import open_store
 from runner.store.probes import PROBES, Finding, Probe, Scratch, examine
 from runner.vram import read_cards
-from wake2vec.rundir import read_lock
+from wake2vec.lock import read_lock
 
 NEEDED = ("torch", "transformers", "peft", "bitsandbytes", "safetensors")
 LEAST_FREE_BYTES = 20 << 30  # a 14B model in 4 bits, its download and two checkpoints

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from wake2vec.rundir import write_atomic
+from wake2vec.files import write_atomic
 from wake2vec.spec import JobSpec
 
 DIALECT = "http://json-schema.org/draft-07/schema#"

@@ -18,7 +18,7 @@ from runner.store.base import Progress, Properties, Quota, Stat
 from runner.store.download import download
 from runner.store.names import fresh_id, safe_path
 from wake2vec.failpoints import failpoint
-from wake2vec.rundir import FileDigest, digest_file, sync_directory
+from wake2vec.files import FileDigest, digest_file, sync_directory
 
 COPY_BYTES = 4 << 20
 TORN_SECONDS = 3600.0  # a temporary file this old has no living writer

@@ -20,7 +20,7 @@ from runner.store.drive_errors import IdTaken, TagMoved
 from runner.store.drive_folders import Folders, placed, private
 from runner.store.drive_transfer import Throttle, Upload, ranged
 from runner.store.names import checked, shown
-from wake2vec.rundir import FileDigest
+from wake2vec.files import FileDigest
 
 IDS_AT_ONCE = 20
 ROOT_VARIABLE = "WAKE2VEC_DRIVE_ROOT"  # another root URL: a mirror, a proxy of one's own, a test

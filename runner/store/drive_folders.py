@@ -13,7 +13,7 @@ from typing import Any
 from runner.errors import StoreUnavailable
 from runner.store.drive_api import FIELDS, FOLDER_TYPE, DriveApi
 from runner.store.names import shown
-from wake2vec.rundir import read_json, write_json
+from wake2vec.files import read_json, write_json
 
 LISTED = f"nextPageToken,items({FIELDS})"
 VALUE_BYTES = 90  # of the 124 that Drive allows for key and value of a property together

@@ -17,7 +17,7 @@ from runner.store.drive_auth import COLAB, TOKEN_VARIABLE, load_token
 from runner.store.drive_transfer import UNIT_BYTES, Throttle
 from runner.store.probes import NAME, PROBES, Broken, Probe, Scratch
 from runner.store.retry import RetryingStore
-from wake2vec.rundir import digest_file, read_json, write_json
+from wake2vec.files import digest_file, read_json, write_json
 
 OLD_SECONDS = 20 * 3600.0
 # chunks of one unit, without waiting: only to have a session with several of them

@@ -13,7 +13,7 @@ from runner.errors import Damaged, NotStored, StoreBusy
 from runner.store.base import Progress
 from runner.store.drive_api import FIELDS, DriveApi
 from runner.store.drive_errors import IdTaken
-from wake2vec.rundir import FileDigest, read_json, write_json
+from wake2vec.files import FileDigest, read_json, write_json
 
 UNIT_BYTES = 256 << 10  # every chunk but the last is a multiple: Drive's rule
 CHUNK_BYTES = 32 * UNIT_BYTES

@@ -15,7 +15,7 @@ from runner.errors import Damaged, NotStored, SignInNeeded, StoreBusy, StoreFull
 from runner.store.base import Progress, Properties, Quota, Stat
 from runner.store.download import download
 from runner.store.names import checked, fresh_id
-from wake2vec.rundir import FileDigest, digest_file
+from wake2vec.files import FileDigest, digest_file
 
 CHUNK_BYTES = 8 << 20
 # Their pipe_file(mode="create") is one conditional request (If-None-Match, ifGenerationMatch); elsewhere it looks first

@@ -15,15 +15,8 @@ from runner.store.log import Log
 from runner.store.names import safe_path
 from runner.store.records import Record, commits, stored_ids
 from runner.store.space import orphans, room_for
-from wake2vec.rundir import (
-    CHECKPOINT_FILES,
-    MANIFEST,
-    FileDigest,
-    digest_file,
-    read_manifest,
-    sync_directory,
-    verify_checkpoint,
-)
+from wake2vec.files import FileDigest, digest_file, sync_directory
+from wake2vec.manifest import CHECKPOINT_FILES, MANIFEST, read_manifest, verify_checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ from runner.store.open import open_store
 from runner.store.publish import publish_checkpoint
 from runner.store.records import Record
 from wake2vec.errors import CheckpointCorrupt
-from wake2vec.rundir import read_json, write_json
+from wake2vec.files import read_json, write_json
 
 PROGRESS_SECONDS = 0.5
 POLL_SECONDS = 0.2

@@ -19,7 +19,7 @@ from runner.store.publish import Stored, forget, publish_files, sweep
 from runner.store.records import genesis, is_done, regimes
 from runner.store.root import add_job, open_root
 from runner.workplace import Workplace
-from wake2vec.rundir import digest_file
+from wake2vec.files import digest_file
 
 
 @dataclass(kw_only=True)

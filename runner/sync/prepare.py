@@ -17,7 +17,9 @@ from runner.sync.prune import best_step, delete_folder
 from runner.workplace import Ready
 from wake2vec.errors import CheckpointCorrupt
 from wake2vec.failpoints import failpoint
-from wake2vec.rundir import RunDir, digest_file, manifest_sha256, newest_verified, saved_steps, sync_directory
+from wake2vec.files import digest_file, sync_directory
+from wake2vec.manifest import manifest_sha256, newest_verified, saved_steps
+from wake2vec.rundir import RunDir
 from wake2vec.spec import Source
 
 

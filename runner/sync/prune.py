@@ -11,7 +11,9 @@ from runner.retention import Keep, deletable_here, deletable_in_store
 from runner.store.records import Record, commits
 from runner.sync.keeper import Care, Keeper
 from wake2vec.failpoints import failpoint
-from wake2vec.rundir import MANIFEST, RunDir, read_json, saved_steps
+from wake2vec.files import read_json
+from wake2vec.manifest import MANIFEST, saved_steps
+from wake2vec.rundir import RunDir
 
 KEPT_CORRUPT = 2
 

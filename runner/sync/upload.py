@@ -17,7 +17,9 @@ from runner.sync.prune import best_step, keep_of
 from runner.worknote import Sending, UploadNote
 from wake2vec.errors import CheckpointCorrupt
 from wake2vec.failpoints import failpoint
-from wake2vec.rundir import MANIFEST, RunDir, digest_file, manifest_sha256, saved_steps, set_aside
+from wake2vec.files import digest_file
+from wake2vec.manifest import MANIFEST, manifest_sha256, saved_steps, set_aside
+from wake2vec.rundir import RunDir
 
 LAST_FOLDERS = ("final", "logs", "eval", "vocab")
 

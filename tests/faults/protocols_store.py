@@ -30,7 +30,7 @@ from tests.drive_server.faults import Fault, Rule
 from tests.drive_server.server import DriveServer
 from tests.faults.simulation import World
 from tests.unit.runner.store.suite import checkpoint
-from wake2vec.rundir import digest_file
+from wake2vec.files import digest_file
 
 SCALE = float(os.environ.get("FAULTS", "0.04"))  # 1 is the whole budget of `make faults`
 MEMORY_MIB = 32  # above the process, whatever the file's size
@@ -210,7 +210,7 @@ from pathlib import Path
 from tests.faults.protocols_store import NAME, peak_mib, reset_peak
 from runner.store.drive import open_drive
 from runner.store.drive_transfer import Throttle
-from wake2vec.rundir import FileDigest, digest_file
+from wake2vec.files import FileDigest, digest_file
 
 folder, which, id = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 digest = FileDigest(size=int(sys.argv[4]), sha256=sys.argv[5], md5=sys.argv[6])

@@ -18,15 +18,8 @@ from tests.faults import warm
 from tests.faults.warm import Work, finish, fork_attempt, kill, outcome, step_reached, wait_for
 from wake2vec.errors import CheckpointCorrupt
 from wake2vec.failpoints import VARIABLE
-from wake2vec.rundir import (
-    CHECKPOINT_FILES,
-    MANIFEST,
-    RunDir,
-    newest_verified,
-    read_result,
-    saved_steps,
-    verify_checkpoint,
-)
+from wake2vec.manifest import CHECKPOINT_FILES, MANIFEST, newest_verified, saved_steps, verify_checkpoint
+from wake2vec.rundir import RunDir, read_result
 
 SMALL: dict[str, dict[str, Any]] = {
     "train": {"steps": 30},

@@ -16,7 +16,9 @@ from typing import Any
 
 from runner.inputs import keep_input
 from runner.jobfile import read_job, resolve_inputs
-from wake2vec.rundir import RunDir, manifest_sha256, read_json, read_result, saved_steps, write_json
+from wake2vec.files import read_json, write_json
+from wake2vec.manifest import manifest_sha256, saved_steps
+from wake2vec.rundir import RunDir, read_result
 from wake2vec.spec import JobSpec, Order, Source, fingerprint
 
 JOBS = Path(__file__).resolve().parents[2] / "jobs"

@@ -14,7 +14,9 @@ from runner.launcher import end_group
 from runner.queue import checkpoints, jobs, ledger
 from runner.queue.database import open_queue
 from runner.settings import Numbers, Settings, read_settings
-from wake2vec.rundir import RunDir, read_json, read_lock, write_atomic
+from wake2vec.files import read_json, write_atomic
+from wake2vec.lock import read_lock
+from wake2vec.rundir import RunDir
 from wake2vec.spec import InputFile, JobSpec
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,11 +11,13 @@ from typing import Any
 
 from wake2vec.artefacts.write import strict
 from wake2vec.errors import Wake2vecError
+from wake2vec.files import write_atomic, write_json
 from wake2vec.geometry.analysis import Analysis, Sizes, analyse
 from wake2vec.geometry.film import add_frame, frames_of, write_film
 from wake2vec.geometry.plate import draw_plate
 from wake2vec.geometry.sources import Side, Sources, open_sources, trained_rows
-from wake2vec.rundir import RunDir, saved_steps, write_atomic, write_json
+from wake2vec.manifest import saved_steps
+from wake2vec.rundir import RunDir
 
 MOVED = 20
 

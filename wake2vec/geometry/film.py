@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from wake2vec.files import read_json, write_atomic
 from wake2vec.geometry.film_page import PAGE
 from wake2vec.geometry.matrix import Matrix, even_choice
 from wake2vec.geometry.measures import Doubles
-from wake2vec.rundir import RunDir, read_json, write_atomic
+from wake2vec.rundir import RunDir
 
 WORDS, BACKGROUND, SAMPLE = 1200, 1500, 5000
 

@@ -11,12 +11,12 @@ from torch import nn
 from wake2vec.checkpoint import TRAINABLE, copy_to_host
 from wake2vec.dropout import StepKey, key_dropouts
 from wake2vec.errors import CheckpointCorrupt, InputError, ModelError
+from wake2vec.manifest import manifest_sha256, verify_checkpoint
 from wake2vec.material import Material
 from wake2vec.model import base_logits, check_parity, freeze, load, matrices
 from wake2vec.phases.base import Prepared
 from wake2vec.phases.p1 import ROWS_FILE, load_rows
 from wake2vec.rows import InstalledRows, install_rows
-from wake2vec.rundir import manifest_sha256, verify_checkpoint
 
 ADAPTER = "default"
 

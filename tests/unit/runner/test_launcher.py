@@ -13,7 +13,7 @@ from wake2vec.rundir import RunDir
 HOLD = """
 import sys, time
 from pathlib import Path
-from wake2vec.rundir import hold_lock
+from wake2vec.lock import hold_lock
 with hold_lock(Path(sys.argv[1]), {"pid": __import__("os").getpid(), "attempt": 7, "job": "a"}):
     print("held", flush=True)
     time.sleep(60)

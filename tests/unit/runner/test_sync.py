@@ -9,7 +9,8 @@ from runner.store.records import Record, commits, genesis, is_done, regimes
 from runner.sync.rebuild import past_sessions
 from tests.simulated import CORPUS, Clock, Home
 from tests.unit.runner.conftest import job_spec
-from wake2vec.rundir import saved_steps, write_json
+from wake2vec.files import write_json
+from wake2vec.manifest import saved_steps
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ import torch
 
 from wake2vec.checkpoint import Snapshot, Writer, copy_to_host, load_strictly, read_checkpoint, write_checkpoint
 from wake2vec.errors import CheckpointCorrupt
-from wake2vec.rundir import Manifest, RunDir, newest_verified, saved_steps, verify_checkpoint
+from wake2vec.manifest import Manifest, newest_verified, saved_steps, verify_checkpoint
+from wake2vec.rundir import RunDir
 
 FAILPOINTS = ("begin", "trainable", "optimizer", "state", "manifest", "rename", "end")
 

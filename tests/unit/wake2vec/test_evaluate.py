@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from tests.tiny import loop_for, material_for, order_for
 from wake2vec.evaluate import Sums, as_row, choose_windows, judge, measure
-from wake2vec.rundir import read_json
+from wake2vec.files import read_json
 from wake2vec.spec import EvaluateTable
 from wake2vec.stopping import Stop
 

@@ -21,11 +21,13 @@ from wake2vec.assemble import assemble
 from wake2vec.checkpoint import load_strictly, read_checkpoint
 from wake2vec.errors import InputError
 from wake2vec.export import export, main
+from wake2vec.files import read_json, write_json
 from wake2vec.generate import main as generate_main
+from wake2vec.manifest import manifest_sha256, read_manifest
 from wake2vec.material import gather
 from wake2vec.merged import Trained, lay_out
 from wake2vec.phases.table import PHASES
-from wake2vec.rundir import RunDir, manifest_sha256, read_json, read_manifest, write_json
+from wake2vec.rundir import RunDir
 from wake2vec.sampling import Sampling, continue_text
 from wake2vec.shards import Piece, plan_shards, write_model
 from wake2vec.spec import InputFile, JobSpec, Order, Source

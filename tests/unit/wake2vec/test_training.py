@@ -13,10 +13,12 @@ from safetensors.torch import load_file, save_file
 from tests.tiny import adopt, loop_for, material_for, order_for, run_of
 from wake2vec.checkpoint import copy_to_host
 from wake2vec.errors import CheckpointCorrupt, InputError, ModelError
+from wake2vec.files import digest_file, read_json, write_json
 from wake2vec.loop import Loop, warmup_steps
+from wake2vec.manifest import MANIFEST, saved_steps
 from wake2vec.material import total_steps
 from wake2vec.model import check_parity
-from wake2vec.rundir import MANIFEST, RunDir, digest_file, read_json, saved_steps, write_json
+from wake2vec.rundir import RunDir
 from wake2vec.spec import Order
 from wake2vec.stopping import Stop
 

@@ -15,7 +15,8 @@ from runner.settings import read_settings
 from tests.unit.runner.conftest import CORPUS, job_spec
 from tests.unit.runner.folders import write_jobs
 from wake2vec.errors import SpecError
-from wake2vec.rundir import RunDir, write_json
+from wake2vec.files import write_json
+from wake2vec.rundir import RunDir
 
 
 @pytest.fixture

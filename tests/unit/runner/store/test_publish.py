@@ -28,7 +28,8 @@ from runner.store.space import RESERVE_BYTES
 from runner.store.transfer import Shipment, Transfer, ship_in_a_process
 from tests.unit.runner.store.suite import checkpoint
 from wake2vec.errors import CheckpointCorrupt
-from wake2vec.rundir import CHECKPOINT_FILES, FileDigest, digest_file
+from wake2vec.files import FileDigest, digest_file
+from wake2vec.manifest import CHECKPOINT_FILES
 
 
 class Leaky(DirectoryStore):

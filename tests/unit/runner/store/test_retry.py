@@ -14,7 +14,7 @@ from runner.store.base import Progress, Quota
 from runner.store.directory import DirectoryStore
 from runner.store.retry import Backoff, RetryingStore
 from tests.unit.runner.store.suite import NAME, Open, StoreSuite, written
-from wake2vec.rundir import FileDigest
+from wake2vec.files import FileDigest
 
 
 class Clock:

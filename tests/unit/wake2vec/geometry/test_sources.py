@@ -16,11 +16,13 @@ from transformers import AutoTokenizer
 
 from wake2vec.artefacts.report.__main__ import main as report_main
 from wake2vec.errors import InputError
+from wake2vec.files import FileDigest, read_json, write_json
 from wake2vec.geometry.__main__ import main
 from wake2vec.geometry.film import frames_of
 from wake2vec.geometry.matrix import chunks
 from wake2vec.geometry.sources import Side, open_sources
-from wake2vec.rundir import FileDigest, Manifest, RunDir, read_json, write_json
+from wake2vec.manifest import Manifest
+from wake2vec.rundir import RunDir
 from wake2vec.spec import InputFile, JobSpec, Order
 from wake2vec.vocab.initial import initial_rows
 from wake2vec.vocab.inject import inject
