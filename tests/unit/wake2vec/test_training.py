@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.machine import JOBS
 from tests.tiny import adopt, loop_for, material_for, order_for, run_of
 from wake2vec.checkpoint import copy_to_host
 from wake2vec.errors import CheckpointCorrupt, InputError, ModelError
@@ -51,6 +53,45 @@ def test_a_loop_that_was_stopped_and_resumed_ends_in_the_same_bits(tmp_path: Pat
     second = loop_for(material)
     assert second.progress.step == 4
     assert second.run_to_end(nothing).outcome == "completed"
+
+    assert end(second) == end(uncut)
+
+
+@pytest.fixture(scope="session")
+def untied_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The tiny model with a head of its own, which starts as a copy and is then made another matrix."""
+    from transformers import AutoModelForCausalLM
+
+    folder = tmp_path_factory.mktemp("untied")
+    shutil.copytree(JOBS / "tiny" / "model", folder, dirs_exist_ok=True)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    model.config.tie_word_embeddings = False
+    generator = torch.Generator().manual_seed(5)
+    weight = model.get_input_embeddings().weight.detach().clone()
+    model.lm_head.weight = torch.nn.Parameter(weight + 0.01 * torch.randn(weight.shape, generator=generator))
+    model.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("load", ["fp32", "nf4"])
+def test_an_untied_calibrated_job_resumes_in_the_same_bits(tmp_path: Path, untied_model: str, load: str) -> None:
+    order = order_for(
+        tmp_path, model__base=untied_model, model__load=load, train__steps=4, checkpoint__every_steps=2,
+        evaluate__every_steps=4,
+    )  # fmt: skip
+    uncut = loop_for(material_for(tmp_path, order, "uncut"))
+    assert set(uncut.prepared.trainable) == {"rows.input", "rows.output"}
+    assert order.job.vocab
+    assert order.job.vocab.calibrate
+    uncut.run_to_end(nothing)
+    stop = Stop()
+    material = material_for(tmp_path, order)
+    first = loop_for(material, stop)
+    first.stepper.run = asking_after(first, stop, steps=2)  # type: ignore[method-assign]
+    first.run_to_end(nothing)
+
+    second = loop_for(material)
+    second.run_to_end(nothing)
 
     assert end(second) == end(uncut)
 
