@@ -172,7 +172,7 @@ def main_job(folder: Path) -> tuple[Machine, dict[str, Any]]:
     machine = Machine(home=folder / "home", store=folder / "store")
     console.print(machine.run("enqueue", str(JOBS / "demo_p1.toml"), str(JOBS / "demo_p2.toml")).rstrip())
     machine.start()
-    machine.watch(["demo_p1", "demo_p2"], until=lambda: machine.reached("demo_p1", 35))
+    machine.watch(["demo_p1", "demo_p2"], until=lambda: machine.reached("demo_p1", 27))
     machine.lose("demo_p1")
     lost_at = machine.cuts[-1]["at_step"]
     console.print(

@@ -164,6 +164,7 @@ class Loop:
             "grad_norm": result.grad_norm,
             "seconds": round(self.step_seconds, 4),
             "attempt": self.material.order.attempt,
+            **{key: value for key, value in vram().items() if key == "vram_peak_mib"},
         }
         self.progress.step += 1
         self.add_row(row)

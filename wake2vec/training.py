@@ -115,6 +115,7 @@ def sample(loop: Loop, material: Material, prepared: Prepared) -> None:
         loop.progress.step,
         first_new_id=material.id_map.first_new_id,
         device=str(prepared.device),
+        should_stop=lambda: loop.stop.is_asked,
     )
 
 
