@@ -20,7 +20,20 @@ from typing import Any
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 SHOWN = (
-    *("runs", "kills", "cuts", "schedules", "races", "calls", "faults", "commits", "unstartable", "wrong"),
+    *(
+        "runs",
+        "kills",
+        "signals",
+        "slowest_seconds",
+        "cuts",
+        "schedules",
+        "races",
+        "calls",
+        "faults",
+        "commits",
+        "unstartable",
+        "wrong",
+    ),
     *("lost", "duplicate", "double_commits", "bytes_resent_max", "chunk_bytes", "peak_rss_mib", "blocked_seconds_max"),
     *("repeated_steps_max", "goodput"),
 )
@@ -258,11 +271,11 @@ def write(figures: Mapping[str, Any]) -> None:
 
 def table(figures: Mapping[str, Any]) -> str:
     lines = [
-        "| protocol | guards | what is done | figures | seconds | date |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| protocol | guards | what is done | figures | scale | seconds | date |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, one in figures.items():
-        cells = (name, one["guarantees"], one["says"], summary(one), f"{one['seconds']:.0f}", one["date"])
+        cells = (name, one["guarantees"], one["says"], summary(one), one["scale"], f"{one['seconds']:.0f}", one["date"])
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
