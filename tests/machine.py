@@ -99,7 +99,11 @@ class Machine:
         if not self.is_alive:
             self.start("--until-empty")
         assert self.daemon is not None
-        code = self.daemon.wait(timeout_seconds)
+        try:
+            code = self.daemon.wait(timeout_seconds)
+        except subprocess.TimeoutExpired:
+            self.power_cut()  # a test that fails must not leave a daemon behind
+            raise AssertionError(self.start_log.read_text()[-4000:]) from None
         assert code == 0, self.start_log.read_text()[-4000:]
 
     def wait_for_step(self, job: str, step: int, timeout_seconds: float = 120) -> None:

@@ -16,6 +16,7 @@ from wake2vec.rundir import RunDir
 
 CHECKPOINT_FILES = ("trainable.safetensors", "optimizer.safetensors", "state.json")
 ARCHIVE_FILES = ("archive.tar", "state.json")  # of a foreign command: its own checkpoint folder, packed
+KNOWN_FILES = frozenset((*CHECKPOINT_FILES, *ARCHIVE_FILES))
 MANIFEST = "manifest.json"
 
 
@@ -43,7 +44,7 @@ class Manifest:
         except (KeyError, TypeError, AttributeError) as error:
             raise CheckpointCorrupt(place, f"the manifest is not one: {error}") from error
         for name in manifest.files:
-            if name not in (*CHECKPOINT_FILES, *ARCHIVE_FILES):  # names from a store must not leave the directory
+            if name not in KNOWN_FILES:  # names from a store must not leave the directory
                 raise CheckpointCorrupt(place, f"the manifest names a foreign file {name!r}")
         return manifest
 

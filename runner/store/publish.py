@@ -16,7 +16,7 @@ from runner.store.names import safe_path
 from runner.store.records import Record, commits, stored_ids
 from runner.store.space import orphans, room_for
 from wake2vec.files import FileDigest, digest_file, sync_directory
-from wake2vec.manifest import CHECKPOINT_FILES, MANIFEST, read_manifest, verify_checkpoint
+from wake2vec.manifest import KNOWN_FILES, MANIFEST, read_manifest, verify_checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +127,7 @@ def fetch_checkpoint(store: Store, commit: Record, into: Path, *, progress: Prog
             raise Damaged(f"{target}: is another checkpoint than the log names; it is left alone")
         return target
     parts = {name: Stored(**part) for name, part in commit.payload["parts"].items()}
-    if foreign := parts.keys() - set(CHECKPOINT_FILES):
+    if foreign := parts.keys() - KNOWN_FILES:
         raise Damaged(f"{target.name}: its record names foreign files {', '.join(sorted(foreign))}; nothing is fetched")
     arriving = into / f"{target.name}.tmp" / target.name
     fetch_files(store, {**parts, MANIFEST: manifest}, arriving, progress=progress)
