@@ -123,6 +123,13 @@ def doctor(context: typer.Context, as_json: Json = False) -> None:
     run(settings_of(context), as_json=as_json)
 
 
+def rebuild(context: typer.Context) -> None:
+    """Make the database anew from the store's logs; the old one is kept."""
+    from runner.commands.rebuild import run
+
+    run(settings_of(context))
+
+
 def schema(
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write it there.")] = None,
     reference: Annotated[bool, typer.Option("--reference", help="Every key, for people (Markdown).")] = False,
@@ -133,4 +140,4 @@ def schema(
     run(out, as_reference=reference)
 
 
-COMMANDS = (plan, lexicon, report, generate, geometry, export, login, doctor, schema)
+COMMANDS = (plan, lexicon, report, generate, geometry, export, login, doctor, rebuild, schema)

@@ -28,6 +28,7 @@ class Machine:
     home: Path
     store: Path
     environment: dict[str, str] = field(default_factory=dict)
+    trainer: list[str] | None = None  # instead of the real one
     daemon: subprocess.Popen[bytes] | None = None
 
     def command(self, *arguments: str) -> list[str]:
@@ -63,7 +64,8 @@ class Machine:
 
     def start(self, *arguments: str) -> None:
         self.home.mkdir(parents=True, exist_ok=True)
-        (self.home / "settings.toml").write_text(IMPATIENT)
+        trainer = f"trainer = {json.dumps(self.trainer)}\n" if self.trainer else ""
+        (self.home / "settings.toml").write_text(IMPATIENT + trainer)
         with self.start_log.open("ab") as log:
             self.daemon = subprocess.Popen(
                 self.command("start", *arguments), env=self.surroundings, stdout=log, stderr=log, start_new_session=True
