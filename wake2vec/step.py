@@ -74,7 +74,6 @@ class Stepper:
                 raise Diverged(f"step {step}: the loss is {total / tokens} and the gradient norm {norm}")
             scale.halve()
         self._update(lr, clip_factor(norm, self._train.clip_norm) / scale.value)
-        failpoint("step.updated")
         scale.count_clean()
         return StepResult(loss=total / tokens, tokens=tokens, grad_norm=norm)
 
@@ -82,6 +81,7 @@ class Stepper:
         try:
             failpoint("step.update")
             self._optimizer.step(lr, gradient_factor=factor)
+            failpoint("step.updated")
         except (RuntimeError, MemoryError) as error:
             if is_out_of_memory(error):
                 # some weights may have moved already: only the last saved state is whole
