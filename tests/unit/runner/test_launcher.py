@@ -59,7 +59,8 @@ def test_a_trainer_lives_from_its_start_to_its_end_and_its_words_go_to_the_log(t
 def test_another_daemon_finds_a_trainer_that_it_did_not_start(tmp_path, run):
     first, second = launcher(tmp_path, HOLD), launcher(tmp_path, HOLD)
     pid = first.start(run, 7, os.environ)
-    assert until(lambda: first.holder(0) is not None)
+    # the lock is held an instant before its content says by whom
+    assert until(lambda: (holder := first.holder(0)) is not None and holder.pid == pid)
 
     assert second.is_alive(7, 0)
     assert not second.is_alive(8, 0)
