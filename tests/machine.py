@@ -92,9 +92,14 @@ class Machine:
         return True
 
     def power_cut(self) -> bool:
-        """Daemon first, so that it cannot answer the trainer's death."""
-        daemon, trainer = self.kill_daemon(), self.kill_trainer()
-        return daemon or trainer
+        """Everything that the daemon started dies with it: it first, so that it cannot answer the trainer's death."""
+        daemon = self.is_alive
+        if self.daemon is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.daemon.pid, signal.SIGKILL)  # a transfer in a process of its own too
+            self.daemon.wait()
+            time.sleep(0.2)  # until the last of them has left its folder
+        return self.kill_trainer() or daemon
 
     def finish(self, timeout_seconds: float = 240) -> None:
         """Start again if needed, and wait until the queue is empty."""

@@ -17,8 +17,8 @@ from runner.sync.prune import best_step, delete_folder
 from runner.workplace import Ready
 from wake2vec.errors import CheckpointCorrupt
 from wake2vec.failpoints import failpoint
-from wake2vec.files import digest_file, sync_directory
-from wake2vec.manifest import manifest_sha256, newest_verified, saved_steps
+from wake2vec.files import digest_file, read_json, sync_directory
+from wake2vec.manifest import MANIFEST, manifest_sha256, newest_verified, saved_steps
 from wake2vec.rundir import RunDir
 from wake2vec.spec import Source
 
@@ -123,15 +123,29 @@ def manifest_sha256_or_none(folder: Path) -> str | None:
 
 
 def _drop_what_a_rival_passed(care: Care, job: Job, run: RunDir, found: list[Record], now: float) -> None:
-    """Another runner committed last: what this home saved beside that, and never committed, is not the job's past."""
+    """Another runner committed last: what this home saved beside that, and never committed, is not the job's past.
+
+    What it saved on top of that commit is: each manifest names the one before it.
+    """
     if not found or found[-1].holder == care.work.holder:
         return
     committed = {one.payload["manifest"]["sha256"] for one in found}
+    kept = committed | built_on(run, found[-1].payload["manifest"]["sha256"])
     for step in saved_steps(run):
-        if manifest_sha256(run.checkpoint(step)) not in committed:
+        if manifest_sha256(run.checkpoint(step)) not in kept:
             delete_folder(run.checkpoint(step))
             text = f"{job.name}: checkpoint {step} of this home was dropped: {found[-1].holder} has gone on without it"
             ledger.add_event(care.work.queue, now, "dropped", text, job=job.name)
+
+
+def built_on(run: RunDir, sha256: str) -> set[str]:
+    """The manifest of that sha256 and those saved here that descend from it, by what each says of the one before."""
+    family = {sha256}
+    for step in reversed(saved_steps(run)):
+        table = read_json(run.checkpoint(step) / MANIFEST)
+        if isinstance(table, dict) and table.get("parent") in family:
+            family.add(manifest_sha256(run.checkpoint(step)))
+    return family
 
 
 def restore_source(care: Care, keeper: Keeper, job: Job, run: RunDir, now: float) -> Source:

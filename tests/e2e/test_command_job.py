@@ -11,6 +11,17 @@ from runner.queue.database import open_queue
 from tests.machine import JOBS, Machine
 
 JOB = "command_hf"
+STEPS = 400  # long enough to be cut in the middle
+
+
+def longer_job(folder: Path) -> Path:
+    """The example with more steps; its paths stay valid from anywhere."""
+    text = (JOBS / f"{JOB}.toml").read_text().replace("steps = 30 ", f"steps = {STEPS} ")
+    for part in ("command/", "tiny/"):
+        text = text.replace(f'"{part}', f'"{JOBS}/{part}')
+    path = folder / f"{JOB}.toml"
+    path.write_text(text)
+    return path
 
 
 def durable_step(machine: Machine) -> int:
@@ -23,7 +34,7 @@ def durable_step(machine: Machine) -> int:
 
 def test_a_foreign_script_is_resumed_on_another_machine_and_keeps_its_result(tmp_path: Path) -> None:
     first = Machine(home=tmp_path / "first", store=tmp_path / "store")
-    first.run("enqueue", str(JOBS / "command_hf.toml"))
+    first.run("enqueue", str(longer_job(tmp_path)))
     first.start()
     give_up = time.monotonic() + 240
     while durable_step(first) < 5 and time.monotonic() < give_up:
@@ -38,9 +49,9 @@ def test_a_foreign_script_is_resumed_on_another_machine_and_keeps_its_result(tmp
     queue = open_queue(second.home / "runner.db")
     lives = attempts.list_attempts(queue, JOB)
     queue.close()
-    state = json.loads((run.root / "foreign" / "checkpoint-30" / "trainer_state.json").read_text())
+    state = json.loads((run.root / "foreign" / f"checkpoint-{STEPS}" / "trainer_state.json").read_text())
     assert reached >= 5
     assert lives[0].first_step >= reached
-    assert state["global_step"] == 30
-    assert [row["step"] for row in state["log_history"] if "loss" in row] == list(range(1, 31))
+    assert state["global_step"] == STEPS
+    assert [row["step"] for row in state["log_history"] if "loss" in row] == list(range(1, STEPS + 1))
     assert (run.final / "model" / "model.safetensors").is_file()

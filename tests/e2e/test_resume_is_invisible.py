@@ -12,22 +12,22 @@ import pytest
 
 from tests.machine import Machine, job_file
 
-CUTS = 10
+CUTS = 12
 
 
 def enqueue_pair(machine: Machine, folder: Path, load: str) -> None:
     common: dict[str, Any] = {"model__load": load, "evaluate__max_windows": 16, "evaluate__samples": 0}
     p1 = job_file(
-        folder, "p1", of="tiny_p1", train__steps=120, checkpoint__every_steps=20, evaluate__every_steps=40, **common
+        folder, "p1", of="tiny_p1", train__steps=400, checkpoint__every_steps=20, evaluate__every_steps=100, **common
     )
     p2 = job_file(
         folder,
         "p2",
         of="tiny_p2",
         after="p1",
-        train__steps=80,
+        train__steps=300,
         checkpoint__every_steps=20,
-        evaluate__every_steps=40,
+        evaluate__every_steps=100,
         lora__dropout=0.1,
         **common,
     )
@@ -65,6 +65,6 @@ def test_a_run_cut_at_random_instants_and_moved_to_a_new_machine_ends_in_the_sam
     cuts += 1 + sum(cut(machine, chance) for _ in range(CUTS // 2))
     machine.finish()
 
-    assert cuts >= CUTS - 2, "the run was over before it could be cut"
+    assert cuts >= 10, "the run was over before it could be cut"
     for job in ("p1", "p2"):
         assert machine.outcome(job) == uncut.outcome(job)
