@@ -11,12 +11,13 @@ from runner.queue.database import open_queue
 from tests.machine import JOBS, Machine
 
 JOB = "command_hf"
-STEPS = 400  # long enough to be cut in the middle
+STEPS, SAVE_EVERY = 600, 100  # long enough to be cut in the middle, and for a folder to come to rest
 
 
 def longer_job(folder: Path) -> Path:
     """The example with more steps; its paths stay valid from anywhere."""
     text = (JOBS / f"{JOB}.toml").read_text().replace("steps = 30 ", f"steps = {STEPS} ")
+    text = text.replace('"{steps}",', f'"{{steps}}", "--save-every", "{SAVE_EVERY}",')
     for part in ("command/", "tiny/"):
         text = text.replace(f'"{part}', f'"{JOBS}/{part}')
     path = folder / f"{JOB}.toml"
