@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -154,7 +153,3 @@ def pieces(inputs: Tensor, targets: Tensor, samples: Tensor, splits: int) -> lis
         )
         for start in range(0, inputs.shape[1], length)
     ]
-
-
-def as_scale(table: dict[str, Any]) -> LossScale:
-    return LossScale(value=float(table["value"]), clean_steps=int(table["clean_steps"]))
