@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from wake2vec.errors import GpuBusy
+from wake2vec.failpoints import failpoint
 
 
 @contextmanager
@@ -24,12 +25,16 @@ def hold_lock(path: Path, content: dict[str, Any]) -> Iterator[None]:
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         try:
+            # First shared, as an observer: what a dead holder wrote goes while nobody can be seen to hold the lock.
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            os.ftruncate(handle, 0)
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
                 raise GpuBusy(f"{path}: held by {read_lock(path)}") from error
             raise
-        os.ftruncate(handle, 0)
+        failpoint("lock.taken")
+        os.ftruncate(handle, 0)  # between the two, somebody else may have come and gone
         os.pwrite(handle, json.dumps(content).encode(), 0)
         yield
     finally:
@@ -37,7 +42,7 @@ def hold_lock(path: Path, content: dict[str, Any]) -> Iterator[None]:
 
 
 def read_lock(path: Path) -> dict[str, Any] | None:
-    """What the holder of the lock wrote into it, or None when nobody holds it."""
+    """What the holder wrote into the lock: nothing yet if it took it a moment ago. None when nobody holds it."""
     try:
         handle = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
