@@ -217,6 +217,7 @@ def _store(moment: Moment, around: Surroundings, note: WorkNote) -> StorePart:
         last_durable_at=max((one.durable_at for one in every if one.durable_at is not None), default=None),
         free_bytes=note.free_bytes,
         total_bytes=note.total_bytes,
+        full_at=note.full_at,
         room_for_checkpoints=note.free_bytes // size if note.free_bytes is not None and size else None,
         problem=note.problem or (problems[0].problem if problems else ""),
         remedy=note.remedy or (problems[0].remedy if problems else ""),

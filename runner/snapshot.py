@@ -125,6 +125,7 @@ class StorePart:
     last_durable_at: float | None
     free_bytes: int | None
     total_bytes: int | None
+    full_at: float | None  # when the room runs out at the rate of the last hours; None while it does not
     room_for_checkpoints: int | None
     problem: str
     remedy: str

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from runner.errors import RunnerError
 from runner.store.base import Quota, Store
+from runner.store.space import full_at
 from runner.vram import Card
 from runner.worknote import CardNote, WorkNote, forget_upload, write_note
 
 NOTE_SECONDS = 3.0
 QUOTA_SECONDS = 120.0
+RATE_SAMPLES = 180  # six hours of asking
 
 
 class Teller:
@@ -30,6 +33,8 @@ class Teller:
     ) -> None:
         self._home, self._store, self._read_cards, self._clock = home, store, read_cards, clock
         self._quota = Quota(free=None)
+        self._free: deque[tuple[float, int]] = deque(maxlen=RATE_SAMPLES)
+        self._full_at: float | None = None
         self._end = threading.Event()
         # Two threads: the cards must not wait for the store.
         self._threads = [
@@ -56,6 +61,9 @@ class Teller:
             self._quota = self._store.quota()
         except (RunnerError, OSError):
             return  # the sync loop meets the same trouble and tells it
+        if self._quota.free is not None:
+            self._free.append((self._clock(), self._quota.free))
+            self._full_at = full_at(self._free)
 
     def _write(self) -> None:
         cards = tuple(
@@ -67,6 +75,7 @@ class Teller:
             place=self._store.properties.place,
             free_bytes=self._quota.free,
             total_bytes=self._quota.total,
+            full_at=self._full_at,
             cards=cards,
         )
         try:

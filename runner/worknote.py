@@ -41,6 +41,7 @@ class WorkNote:
     place: str = ""  # the store in words
     free_bytes: int | None = None
     total_bytes: int | None = None
+    full_at: float | None = None  # when that room ends at the present rate
     stop_by: float | None = None
     cards: tuple[CardNote, ...] = ()
     uploads: tuple[UploadNote, ...] = ()

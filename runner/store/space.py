@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from runner.store.base import Quota, Stat
@@ -11,6 +11,7 @@ MARGIN = 1.1  # names, records and rounding on top of the bytes themselves
 RESERVE_BYTES = 64 << 20  # never taken: the log must always find room for its records
 IN_FLIGHT = 1  # a new checkpoint arrives before an old one may go
 ORPHAN_SECONDS = 3600.0  # younger ones may be on their way into a COMMIT
+RATE_SECONDS = 3600.0  # over less nobody can tell a rate: the first checkpoints of a job come without any going
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,25 @@ def forecast(checkpoint_bytes: int, kept: int, quota: Quota, *, place: str) -> R
     return Room(
         is_enough=quota.free >= needed, needed_bytes=needed, text=f"{text}{whole}; {gigabytes(quota.free)} free"
     )
+
+
+def full_at(samples: Sequence[tuple[float, int]]) -> float | None:
+    """When the room ends at the present rate, in seconds since 1970, from (time, free bytes), oldest first.
+
+    None when nobody can tell: less than an hour was seen, or the room does not shrink in both halves of it. What grows
+    only until the retention sets in is no rate.
+    """
+    if len(samples) < 3 or samples[-1][0] - samples[0][0] < RATE_SECONDS:
+        return None
+    first, middle, (now, free) = samples[0], samples[len(samples) // 2], samples[-1]
+    rate = min(_bytes_per_second(first, middle), _bytes_per_second(middle, (now, free)))
+    return now + free / rate if rate > 0 else None
+
+
+def _bytes_per_second(before: tuple[float, int], after: tuple[float, int]) -> float:
+    """Taken between two moments; nothing where the clock stood still or went back."""
+    seconds = after[0] - before[0]
+    return (before[1] - after[1]) / seconds if seconds > 0 else 0.0
 
 
 def orphans(found: Iterable[Stat], named: Collection[str], *, now: float) -> list[Stat]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 
@@ -40,6 +41,25 @@ def test_cards_and_room_are_noted(tmp_path):
 
     assert (note.written_at, note.place, note.free_bytes, note.total_bytes) == (7.0, "a shelf", 5, 9)
     assert note.cards == (CardNote(index=0, name="Tesla T4", total_mib=15_000, used_mib=100),)
+
+
+def test_when_the_room_ends_is_told_from_what_it_lost_meanwhile(tmp_path):
+    hours = itertools.count(start=1)
+    free = itertools.count(start=900, step=-100)
+    teller = Teller(
+        tmp_path,
+        _Store(lambda: Quota(free=next(free))),
+        read_cards=list,
+        clock=lambda: 3600.0 * next(hours),
+        note_seconds=0.01,
+        quota_seconds=0.01,
+    )
+    teller.start()
+    while (note := read_note(tmp_path)) is None or note.full_at is None:
+        time.sleep(0.01)
+    teller.close()
+
+    assert note.full_at > 3 * 3600.0
 
 
 def test_a_store_that_is_away_leaves_the_room_unknown(tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from runner.store.base import Quota, Stat
-from runner.store.space import ORPHAN_SECONDS, RESERVE_BYTES, forecast, orphans, room_for
+from runner.store.space import ORPHAN_SECONDS, RESERVE_BYTES, forecast, full_at, orphans, room_for
 
 GB = 1 << 30
 
@@ -47,3 +47,24 @@ def test_only_what_is_old_and_unnamed_is_an_orphan() -> None:
     ]
 
     assert [stat.id for stat in orphans(found, {"named"}, now=now)] == ["orphan"]
+
+
+HOUR = 3600.0
+
+
+def test_room_that_shrinks_evenly_ends_when_its_rate_says() -> None:
+    assert full_at([(0.0, 10 * GB), (HOUR, 9 * GB), (2 * HOUR, 8 * GB)]) == 10 * HOUR
+
+
+def test_checkpoints_that_only_fill_the_retention_are_no_rate() -> None:
+    assert full_at([(0.0, 10 * GB), (HOUR, 7 * GB), (2 * HOUR, 7 * GB)]) is None
+
+
+def test_nobody_can_tell_from_less_than_an_hour_or_from_room_that_grows() -> None:
+    assert full_at([]) is None
+    assert full_at([(0.0, 10 * GB), (900.0, 9 * GB), (1800.0, 8 * GB)]) is None
+    assert full_at([(0.0, 8 * GB), (HOUR, 9 * GB), (2 * HOUR, 10 * GB)]) is None
+
+
+def test_a_clock_that_was_set_back_ends_no_room() -> None:
+    assert full_at([(5 * HOUR, 10 * GB), (0.0, 9 * GB), (7 * HOUR, 8 * GB)]) is None
