@@ -38,7 +38,7 @@ def test_a_job_half_done_is_finished_by_an_empty_machine(tmp_path: Path) -> None
         machine = DriveMachine(home=tmp_path / "home", store=tmp_path / "nowhere", environment=server.environ())
         machine.run("enqueue", str(job))
         machine.start("--until-empty")
-        give_up = time.monotonic() + 120
+        give_up = time.monotonic() + 300
         while durable_steps(server) < 3:
             assert machine.is_alive, machine.start_log.read_text()[-4000:]
             assert time.monotonic() < give_up, machine.start_log.read_text()[-4000:]
