@@ -25,7 +25,7 @@ from types import FrameType
 from runner.reap import last_line
 from wake2vec.errors import GpuBusy
 from wake2vec.failpoints import failpoint
-from wake2vec.files import digest_file, read_json, sync_directory, write_json
+from wake2vec.files import digest_file, make_directory, put_in_place, read_json, write_json
 from wake2vec.lock import hold_lock
 from wake2vec.manifest import ARCHIVE_FILES, MANIFEST, Manifest, manifest_sha256, newest_verified, set_aside
 from wake2vec.rundir import Heartbeat, Outcome, Result, RunDir
@@ -176,14 +176,12 @@ class Foreign:
         final = self.run.checkpoint(step)
         temporary = final.with_name(final.name + ".tmp")
         shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
+        make_directory(temporary)
         failpoint("foreign.begin")
         with tarfile.open(temporary / ARCHIVE, "w") as archive:
             for path in sorted(folder.rglob("*")):
                 archive.add(path, arcname=path.relative_to(folder).as_posix(), recursive=False)
         write_json(temporary / STATE, {"step": step, "folder": folder.name})
-        with open(temporary / ARCHIVE, "rb") as file:
-            os.fsync(file.fileno())
         parent = self.run.checkpoint(self.saved_step) if self.saved_step else None
         manifest = Manifest(
             job=self.order.job.name,
@@ -195,20 +193,20 @@ class Foreign:
         )
         write_json(temporary / MANIFEST, manifest.to_json())
         failpoint("foreign.manifest")
-        shutil.rmtree(final, ignore_errors=True)
-        os.replace(temporary, final)
-        sync_directory(final.parent)
+        put_in_place(temporary, final)
         self.saved_step = step
 
     def export(self) -> None:
         """What the command left beside its checkpoints is the result."""
         folders = {folder for _, folder in numbered(self.folder)}
-        shutil.rmtree(self.run.final, ignore_errors=True)
-        self.run.final.mkdir()
+        temporary = self.run.final.with_name("final.tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
         for path in self.folder.iterdir():
             if path not in folders:
                 copy: Callable[[Path, Path], object] = shutil.copytree if path.is_dir() else shutil.copy2
-                copy(path, self.run.final / path.name)
+                copy(path, temporary / path.name)
+        put_in_place(temporary, self.run.final)
 
 
 def numbered(folder: Path) -> list[tuple[int, Path]]:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from wake2vec.errors import CheckpointCorrupt
 from wake2vec.failpoints import failpoint
-from wake2vec.files import FileDigest, digest_file, sync_directory, write_json
+from wake2vec.files import FileDigest, digest_file, make_directory, sync_directory, write_json
 from wake2vec.manifest import CHECKPOINT_FILES, MANIFEST, Manifest, manifest_sha256
 from wake2vec.rundir import RunDir
 
@@ -56,7 +56,7 @@ def write_checkpoint(run: RunDir, snapshot: Snapshot) -> Path:
         return final
     temporary = final.with_name(final.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    make_directory(temporary)
     failpoint("checkpoint.begin")
     save_file(dict(snapshot.trainable), temporary / TRAINABLE)
     failpoint("checkpoint.trainable")

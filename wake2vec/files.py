@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ class FileDigest:
 
 def write_atomic(path: Path, body: bytes, *, durable: bool = True) -> None:
     """Replace `path` so that a reader sees the old or the new body, also after a power cut when `durable`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
         with open(temporary, "wb") as file:
@@ -51,6 +52,31 @@ def read_json(path: Path) -> Any | None:
         return json.loads(path.read_bytes())
     except (FileNotFoundError, ValueError, NotADirectoryError):
         return None
+
+
+def make_directory(path: Path) -> None:
+    """`mkdir -p` whose new names survive a power cut, or a folder that was made goes with all it held."""
+    if path.is_dir():
+        return
+    make_directory(path.parent)
+    path.mkdir(exist_ok=True)
+    sync_directory(path.parent)
+
+
+def put_in_place(temporary: Path, final: Path) -> None:
+    """Give a complete folder its name, in place of an older one; its content reaches the disk before the name does."""
+    for folder, _, names in os.walk(temporary):
+        for name in names:
+            _sync_file(Path(folder) / name)
+        sync_directory(Path(folder))
+    shutil.rmtree(final, ignore_errors=True)
+    os.replace(temporary, final)
+    sync_directory(final.parent)
+
+
+def _sync_file(path: Path) -> None:
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
 
 
 def sync_directory(path: Path) -> None:

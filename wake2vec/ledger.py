@@ -7,20 +7,23 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from wake2vec.files import write_atomic
+from wake2vec.files import make_directory, write_atomic
 
 
 class LedgerFile:
-    """Not fsynced line by line: a checkpoint holds every row up to its step, and later rows are made again."""
+    """Not fsynced line by line: a checkpoint holds every row up to its step, and later rows are made again.
+
+    It is rewritten when the run is complete, since nobody makes rows again after that.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def rewrite(self, rows: Iterable[dict[str, Any]]) -> None:
-        write_atomic(self._path, "".join(_line(row) for row in rows).encode(), durable=False)
+        write_atomic(self._path, "".join(_line(row) for row in rows).encode())
 
     def append(self, row: dict[str, Any]) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        make_directory(self._path.parent)
         with open(self._path, "a", encoding="utf-8") as file:
             file.write(_line(row))
 

@@ -12,7 +12,7 @@ from wake2vec.data.blocks import Blocks, Windows
 from wake2vec.data.corpus import open_corpus
 from wake2vec.data.dataset import prepare
 from wake2vec.errors import InputError, ModelError
-from wake2vec.files import digest_file
+from wake2vec.files import digest_file, put_in_place
 from wake2vec.rundir import RunDir
 from wake2vec.spec import JobSpec, ModelTable, Order
 from wake2vec.vocab import idmap
@@ -132,8 +132,7 @@ def write_vocabulary(run: RunDir, order: Order, base_tokenizer: Any) -> None:
     temporary.mkdir(parents=True)
     injection = inject(base_tokenizer, words, directory=temporary, match=vocab.match, case=vocab.case)
     injection.id_map.save(temporary / run.id_map.name)
-    shutil.rmtree(run.vocab, ignore_errors=True)
-    temporary.rename(run.vocab)
+    put_in_place(temporary, run.vocab)
 
 
 def copy_vocabulary(run: RunDir, order: Order) -> None:
@@ -147,4 +146,4 @@ def copy_vocabulary(run: RunDir, order: Order) -> None:
     temporary = run.vocab.with_name("vocab.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     shutil.copytree(origin, temporary)
-    temporary.rename(run.vocab)
+    put_in_place(temporary, run.vocab)

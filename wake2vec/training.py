@@ -13,7 +13,7 @@ from wake2vec.artefacts.write import write_artefacts
 from wake2vec.checkpoint import Loaded, read_checkpoint
 from wake2vec.device import card_name
 from wake2vec.errors import CheckpointCorrupt
-from wake2vec.files import sync_directory
+from wake2vec.files import put_in_place
 from wake2vec.fitting import choose_plan, guard
 from wake2vec.generate import write_samples
 from wake2vec.loop import Loop
@@ -47,6 +47,7 @@ def train(run: RunDir, order: Order, stop: Stop, pulse: Pulse) -> Result:
         show(loop, material, prepared)
         write_final(run, lambda folder: phase.export(prepared, material, folder))
         sample(loop, material, prepared)
+        loop.ledger.rewrite(loop.progress.rows)
     return replace(result, step=loop.progress.step)
 
 
@@ -91,9 +92,7 @@ def write_final(run: RunDir, export: Callable[[Path], None]) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     export(temporary)
-    shutil.rmtree(run.final, ignore_errors=True)
-    temporary.rename(run.final)
-    sync_directory(run.root)
+    put_in_place(temporary, run.final)
 
 
 def show(loop: Loop, material: Material, prepared: Prepared) -> None:

@@ -24,7 +24,8 @@ def main(options):
 
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(options.model)
-    model = AutoModelForCausalLM.from_pretrained(options.model)
+    # weights stored as fp16 are trained in fp32: Adam's 1e-8 is zero in fp16, and the loss explodes
+    model = AutoModelForCausalLM.from_pretrained(options.model, dtype=torch.float32)
     ids = tokenizer(Path(options.corpus).read_text("utf-8")[:60_000])["input_ids"]
     blocks = [{"input_ids": ids[at : at + 64], "labels": ids[at : at + 64]} for at in range(0, len(ids) - 64, 64)]
     trainer = Trainer(

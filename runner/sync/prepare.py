@@ -17,7 +17,7 @@ from runner.sync.prune import best_step, delete_folder
 from runner.workplace import Ready
 from wake2vec.errors import CheckpointCorrupt
 from wake2vec.failpoints import failpoint
-from wake2vec.files import digest_file, read_json, sync_directory
+from wake2vec.files import digest_file, make_directory, put_in_place, read_json
 from wake2vec.manifest import MANIFEST, manifest_sha256, newest_verified, saved_steps
 from wake2vec.rundir import RunDir
 from wake2vec.spec import Source
@@ -26,7 +26,7 @@ from wake2vec.spec import Source
 def prepare(care: Care, keeper: Keeper, job: Job, now: float) -> Ready:
     """Raises NeedsHelp when a person must decide, StoreUnavailable when something cannot be fetched now."""
     run = care.work.run(job.name)
-    run.checkpoints.mkdir(parents=True, exist_ok=True)
+    make_directory(run.checkpoints)
     fetch_inputs(care, keeper, job)
     restore_vocabulary(care, keeper, run)
     restore_checkpoint(care, keeper, job, run, now)
@@ -62,8 +62,7 @@ def restore_vocabulary(care: Care, keeper: Keeper, run: RunDir) -> None:
         return
     arriving = run.root / "vocab.arriving"
     fetch_files(care.work.store, from_table(noted["files"]), arriving)
-    shutil.rmtree(run.vocab, ignore_errors=True)
-    os.replace(arriving / run.vocab.name, run.vocab)
+    put_in_place(arriving / run.vocab.name, run.vocab)
     shutil.rmtree(arriving)
 
 
@@ -210,11 +209,9 @@ def _link(folder: Path, target: Path) -> None:
     """The same files under another name: both are immutable, so no byte is copied. Whole or absent."""
     arriving = target.with_name(f"{target.name}.arriving")
     shutil.rmtree(arriving, ignore_errors=True)
-    arriving.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(arriving.parent)
     shutil.copytree(folder, arriving, copy_function=_link_file)
-    shutil.rmtree(target, ignore_errors=True)
-    os.replace(arriving, target)
-    sync_directory(target.parent)
+    put_in_place(arriving, target)
 
 
 def _link_file(source: str, target: str) -> str:

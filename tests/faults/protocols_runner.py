@@ -210,7 +210,7 @@ def soak(seconds: float, *, seed: int = 0) -> dict[str, Any]:
     """One long job under a kill every 5 to 60 s (at most a tenth of the time) and 5 % store faults, without a hand."""
     draw, started = random.Random(seed), time.monotonic()
     pace, kills = 0.1, 0
-    steps = max(40, int(0.7 * seconds / pace))
+    steps = max(40, int(0.9 * seconds / pace))
     told = {"seconds_per_step": pace, "save_every": 20, "evaluate_every": 200}
     flaky = {VARIABLE: "sync.publish=EIO:5%,sync.committed=EIO:5%,sync.pruned=EIO:5%"}
     with a_world() as world:

@@ -70,7 +70,7 @@ def kills_of_warm_trainers(kills: int, *, seed: int = 0, each: int = 8) -> dict[
             elif outcome(RunDir(root=work.root / run_name)) != expected[name]:
                 wrong.append(f"{name} {run_name}")
             shutil.rmtree(work.root / run_name, ignore_errors=True)
-    return _figures(started, runs, unstartable, wrong, kills=done, repeated_steps_max=most, seed=seed)
+    return figures_of(started, runs, unstartable, wrong, kills=done, repeated_steps_max=most, seed=seed)
 
 
 def signals_to_warm_trainers(signals: int, *, seed: int = 0, grace_seconds: float = 60.0) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def signals_to_warm_trainers(signals: int, *, seed: int = 0, grace_seconds: floa
             elif outcome(RunDir(root=work.root / run_name)) != expected[name]:
                 wrong.append(f"{name} {run_name}")
             shutil.rmtree(work.root / run_name, ignore_errors=True)
-    return _figures(started, runs, unstartable, wrong, signals=sent, slowest_seconds=round(slowest, 1), seed=seed)
+    return figures_of(started, runs, unstartable, wrong, signals=sent, slowest_seconds=round(slowest, 1), seed=seed)
 
 
 def _seconds_of(work: Work, name: str) -> float:
@@ -115,7 +115,7 @@ def _seconds_of(work: Work, name: str) -> float:
     return time.monotonic() - started
 
 
-def _figures(started: float, runs: int, unstartable: int, wrong: list[str], **more: Any) -> dict[str, Any]:
+def figures_of(started: float, runs: int, unstartable: int, wrong: list[str], **more: Any) -> dict[str, Any]:
     return {
         "runs": runs,
         "unstartable": unstartable,
@@ -153,7 +153,7 @@ def kills_at_failpoints(*, hits: Sequence[int] = (1, 2), only: str = "") -> dict
             elif outcome(RunDir(root=work.root / run_name)) != expected[name]:
                 wrong.append(run_name)
             shutil.rmtree(work.root / run_name, ignore_errors=True)
-    return _figures(started, runs, unstartable, wrong, places=places)
+    return figures_of(started, runs, unstartable, wrong, places=places)
 
 
 def out_of_memory(*, hits: Sequence[int] = (1, 15, 30), only: str = "") -> dict[str, Any]:
@@ -183,7 +183,7 @@ def out_of_memory(*, hits: Sequence[int] = (1, 15, 30), only: str = "") -> dict[
             if off > 1e-6 or steps != list(range(1, len(steps) + 1)):
                 wrong.append(f"{run_name}: weights differ by {off:.1e}, steps {len(steps)}")
             shutil.rmtree(work.root / run_name, ignore_errors=True)
-    return _figures(started, runs, unstartable, wrong, largest_difference=difference)
+    return figures_of(started, runs, unstartable, wrong, largest_difference=difference)
 
 
 def largest_difference(one: RunDir, other: RunDir) -> float:
@@ -219,7 +219,7 @@ def damaged_checkpoints(flips: int, *, seed: int = 0) -> dict[str, Any]:
                     missed.append(f"{file}")
                 elif file not in " ".join(report) and path.exists() and file != MANIFEST:
                     unnamed.append(file)
-    return _figures(started, tried, 0, missed, unnamed=len(unnamed), flips_per_file=flips, seed=seed)
+    return figures_of(started, tried, 0, missed, unnamed=len(unnamed), flips_per_file=flips, seed=seed)
 
 
 def _damages(origin: RunDir, file: str, newest: int, before: int, flips: int, draw: random.Random) -> Iterator[Any]:
@@ -298,4 +298,4 @@ def kills_through_the_command_line(kills: int, *, seed: int = 0) -> dict[str, An
             shutil.rmtree(machine.home, ignore_errors=True)
     finally:
         shutil.rmtree(root, ignore_errors=True)
-    return _figures(started, runs, unstartable, wrong, kills=done, seed=seed)
+    return figures_of(started, runs, unstartable, wrong, kills=done, seed=seed)

@@ -10,6 +10,8 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,16 +84,20 @@ class Work:
         return Source(job="p1", step=step, manifest_sha256=manifest_sha256(origin.checkpoint(step)))
 
 
-def fork_attempt(run: RunDir, environment: dict[str, str] | None = None) -> int:
-    """Start an attempt in a fork; returns its pid, which leads a process group."""
+def fork_attempt(
+    run: RunDir, environment: dict[str, str] | None = None, before: Callable[[], None] = lambda: None
+) -> int:
+    """Start an attempt in a fork, which calls `before` first; returns its pid, which leads a process group."""
     sys.stdout.flush()
     sys.stderr.flush()
     pid = os.fork()
     if pid:
+        with suppress(PermissionError, ProcessLookupError):
+            os.setpgid(pid, pid)  # here and there: whoever is first, the group exists before it is killed
         return pid
     code = 99
     try:
-        os.setsid()
+        os.setpgid(0, 0)
         log = os.open(run.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         os.dup2(log, 1)
         os.dup2(log, 2)
@@ -100,6 +106,7 @@ def fork_attempt(run: RunDir, environment: dict[str, str] | None = None) -> int:
         from wake2vec.__main__ import main
 
         failpoints._hits.clear()
+        before()
         code = main([str(run.root)])
     except BaseException:
         traceback.print_exc()

@@ -24,12 +24,16 @@ FAKE = [sys.executable, str(ROOT / "tests" / "fake_trainer.py")]
 TEXT = b"riverrun, past Eve and Adam's, from swerve of shore to bend of bay\n"
 DRIVER = """
 import faulthandler
+import os
 import sys
 from pathlib import Path
 from runner.daemon import Wanted, run_daemon
 from runner.errors import RunnerError
 from runner.settings import read_settings
 faulthandler.enable()
+if shadow := os.environ.get("FORGETFUL_DISK"):
+    from tests.faults import power
+    power.install(Path(sys.argv[2].removeprefix("dir:")), Path(shadow))
 try:
     sys.exit(run_daemon(read_settings(Path(sys.argv[1]), sys.argv[2]), Wanted(until_empty="-e" in sys.argv)))
 except RunnerError as error:
