@@ -73,7 +73,10 @@ def start(work: Workplace, job: Job, ready: Ready, gpu: int, now: float) -> None
     run = work.run(job.name)
     first_step = max(saved_steps(run), default=0)
     try:
-        attempt = attempts.claim(work.queue, job.name, session=work.session.id, gpu=gpu, first_step=first_step, now=now)
+        attempt = attempts.claim(
+            work.queue, job.name, session=work.session.id, gpu=gpu, first_step=first_step, now=now,
+            above=ready.last_attempt,
+        )  # fmt: skip
     except IllegalTransition:
         return  # the person was faster: held or cancelled a moment ago
     failpoint("dispatch.claimed")

@@ -20,6 +20,7 @@ class Ready:
     """A job whose run directory holds all that a trainer needs; `source` is what P2 starts from."""
 
     source: Source | None = None
+    last_attempt: int = 0  # the highest number that any home has given to an attempt at this job
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -62,16 +62,19 @@ def list_sessions(queue: Queue) -> list[Session]:
         return [Session(**row._mapping) for row in connection.execute(select(sessions).order_by(sessions.c.id))]
 
 
-def claim(queue: Queue, name: str, *, session: int, gpu: int, first_step: int, now: float) -> Attempt:
+def claim(queue: Queue, name: str, *, session: int, gpu: int, first_step: int, now: float, above: int = 0) -> Attempt:
     """Take a queued job for a card: its state and its attempt in one transaction.
 
+    The attempt's number is above `above`, the last one that other homes gave: two lives never share a number.
     Raises IllegalTransition when the job is not queued any more, or the card or the job has a live attempt.
     """
     with queue.write() as connection:
         apply_change(connection, name, Change.CLAIM, now)
-        row = {"job": name, "session": session, "gpu": gpu, "started_at": now, "first_step": first_step}
+        newest = connection.execute(select(func.coalesce(func.max(attempts.c.id), 0))).scalar_one()
+        number = max(int(newest), above) + 1
+        row = {"id": number, "job": name, "session": session, "gpu": gpu, "started_at": now, "first_step": first_step}
         try:
-            number = connection.execute(insert(attempts).values(row).returning(attempts.c.id)).scalar_one()
+            connection.execute(insert(attempts).values(row))
         except IntegrityError as error:
             raise IllegalTransition(f"{name}: GPU {gpu} or the job itself has a live attempt") from error
         return _to_attempt(connection.execute(select(attempts).where(attempts.c.id == number)).one())
@@ -132,6 +135,13 @@ def list_attempts(queue: Queue, name: str) -> list[Attempt]:
     with queue.read() as connection:
         rows = connection.execute(select(attempts).where(attempts.c.job == name).order_by(attempts.c.id))
         return [_to_attempt(row) for row in rows]
+
+
+def newest_attempt(queue: Queue, name: str) -> int:
+    """The number of the job's newest attempt, 0 when there was none."""
+    with queue.read() as connection:
+        wanted = select(func.coalesce(func.max(attempts.c.id), 0)).where(attempts.c.job == name)
+        return int(connection.execute(wanted).scalar_one())
 
 
 def plan_limit(queue: Queue, gpu: str, name: str) -> dict[str, Any]:

@@ -52,7 +52,10 @@ def verdict(place: str, status: int, headers: Mapping[str, str], body: bytes, *,
     if status == 416:
         return Damaged(f"{text}; it is shorter than its record says")
     if reason in FULL:
-        return StoreFull(f"{text}; empty the bin, or make room (service accounts have none: sign in as a person)")
+        return StoreFull(
+            f"{text}. Training goes on here, uploads wait: empty the bin, or make room there "
+            "(service accounts have none: sign in as a person)"
+        )
     if reason in REMEDIES:
         return StoreUnavailable(f"{text}; {REMEDIES[reason]}")
     if status in (408, 429) or status >= 500 or reason in RATE_LIMITS or reason is None:

@@ -18,6 +18,8 @@ from runner.store.space import orphans, room_for
 from wake2vec.files import FileDigest, digest_file, sync_directory
 from wake2vec.manifest import KNOWN_FILES, MANIFEST, read_manifest, verify_checkpoint
 
+OBJECTS = ("checkpoints", "files")  # what a job stores; beside these folders lie its log and its HEAD
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stored:
@@ -38,11 +40,20 @@ class Stored:
 
 
 def publish_checkpoint(
-    store: Store, log: Log, folder: Path, *, epoch: int, kind: str, journal: Path, progress: Progress | None = None
+    store: Store,
+    log: Log,
+    folder: Path,
+    *,
+    epoch: int,
+    kind: str,
+    journal: Path,
+    attempt: int = 0,
+    progress: Progress | None = None,
 ) -> Record:
     """Make a saved checkpoint durable and return its COMMIT. Calling it again, after whatever, does the rest only.
 
-    `kind` is rolling, milestone or final. `journal` is a folder that outlives this process: ids are written there
+    `kind` is rolling, milestone or final. `attempt` is the newest attempt at the job, so that another home goes on
+    counting from there. `journal` is a folder that outlives this process: ids are written there
     before the first byte, so that a repetition continues instead of storing twice. Raises CheckpointCorrupt, Fenced
     (nothing was committed), StoreUnavailable.
     """
@@ -68,7 +79,9 @@ def publish_checkpoint(
             forget(journal, place)
             raise NotStored(f"{folder / name}: was stored as {file.id} and is not there; the next try stores it anew")
     parts = {name: asdict(file) for name, file in stored.items() if name != MANIFEST}
-    payload = {"step": manifest.step, "kind": kind, "manifest": asdict(stored[MANIFEST]), "parts": parts}
+    payload = {
+        "step": manifest.step, "kind": kind, "attempt": attempt, "manifest": asdict(stored[MANIFEST]), "parts": parts,
+    }  # fmt: skip
     record = commit(log, payload, epoch=epoch)
     forget(journal, place)
     return record
@@ -153,9 +166,9 @@ def fetch_files(
 
 
 def sweep(store: Store, log: Log, *, journal: Path, now: float) -> list[Stat]:
-    """Delete what killed uploads left among a job's checkpoints, and return it. For the holder of the lease only."""
+    """Delete what killed uploads left among a job's objects, and return it. For the holder of the lease only."""
     named = stored_ids(log.records) | journals.set_aside(journal)
-    found = orphans(store.find(f"{log.name}/checkpoints"), named, now=now)
+    found = [stat for folder in OBJECTS for stat in orphans(store.find(f"{log.name}/{folder}"), named, now=now)]
     for stat in found:
         store.delete(stat.id)
     return found

@@ -84,6 +84,11 @@ def newest_commit(records: Sequence[Record]) -> Record | None:
     return found[-1] if found else None
 
 
+def last_attempt(records: Sequence[Record]) -> int:
+    """The highest attempt number that a commit tells; 0 before the first."""
+    return max((int(record.payload.get("attempt", 0)) for record in commits(records)), default=0)
+
+
 def regimes(records: Sequence[Record]) -> list[Record]:
     return [record for record in records if record.kind == "REGIME"]
 

@@ -40,6 +40,7 @@ class Shipment:
     epoch: int
     folder: str
     kind: str
+    attempt: int = 0
     hint: str | None = None  # where reading the log may start
     bandwidth_mib_per_second: float | None = None
 
@@ -146,6 +147,7 @@ def ship(shipment: Shipment, place: Path) -> Record:
         Path(shipment.folder),
         epoch=shipment.epoch,
         kind=shipment.kind,
+        attempt=shipment.attempt,
         journal=Path(shipment.home) / "transfers",
         progress=progress,
     )

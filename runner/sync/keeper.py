@@ -18,6 +18,7 @@ from runner.store.log import Log
 from runner.store.publish import Stored, forget, publish_files, sweep
 from runner.store.records import genesis, is_done, regimes
 from runner.store.root import add_job, open_root
+from runner.store.space import ORPHAN_SECONDS
 from runner.workplace import Workplace
 from wake2vec.files import digest_file
 
@@ -30,6 +31,7 @@ class Keeper:
     lease: Lease | None = None
     beat_at: float = 0.0  # monotonic
     used_at: float = 0.0  # monotonic: when the job last had need of the lease
+    swept_at: float = -1e9  # monotonic
     rested_at: float | None = None  # the `changed_at` of the state that the log was last told
 
     @property
@@ -135,7 +137,9 @@ def hold(care: Care, keeper: Keeper, now: float, monotonic: float) -> bool:
         checkpoints.set_log_state(
             work.queue, keeper.job, now, epoch=keeper.lease.epoch, problem="", remedy="", fenced=False
         )
-        sweep(work.store, keeper.log, journal=care.journal, now=now)  # what killed uploads left behind
+    if monotonic - keeper.swept_at > ORPHAN_SECONDS:  # what killed uploads left is old enough an hour later
+        sweep(work.store, keeper.log, journal=care.journal, now=now)
+        keeper.swept_at = monotonic
     beat(care, keeper, monotonic)
     return True
 

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from runner.errors import Fenced, JobExists, LeaseHeld, NeedsHelp, RunnerError, SignInNeeded, StoreUnavailable
+from runner.errors import (
+    Fenced,
+    JobExists,
+    LeaseHeld,
+    NeedsHelp,
+    RunnerError,
+    SignInNeeded,
+    StoreFull,
+    StoreUnavailable,
+)
 from runner.queue import checkpoints, jobs
 from runner.queue.rows import Job
 from runner.states import FINAL, State
+from runner.store.publish import sweep
 from runner.store.records import commits, is_done, newest_commit, regimes
 from runner.sync.keeper import Care, Keeper, beat, give_back, hold, keeper_of, lose
 from runner.sync.prepare import prepare
@@ -27,8 +37,9 @@ def sync(care: Care, now: float, monotonic: float) -> None:
     every = jobs.list_jobs(work.queue)
     for job in sorted(every, key=lambda job: _rank(job, wanted)):
         if monotonic < care.retry_at.get(job.name, -1e9):
-            continue
-        _guarded(care, job, now, monotonic)
+            _stay_alive(care, job, now, monotonic)
+        else:
+            _guarded(care, job, now, monotonic)
 
 
 def _rank(job: Job, wanted: list[str]) -> int:
@@ -65,6 +76,16 @@ def _guarded(care: Care, job: Job, now: float, monotonic: float) -> None:
         care.retry_at.pop(job.name, None)
         if not checkpoints.log_state(care.work.queue, job.name).fenced:
             checkpoints.set_log_state(care.work.queue, job.name, now, problem="", remedy="")
+
+
+def _stay_alive(care: Care, job: Job, now: float, monotonic: float) -> None:
+    """While a job's uploads wait, nobody shall take this runner for dead."""
+    keeper = care.keepers.get(job.name)
+    if keeper is not None:
+        try:
+            beat(care, keeper, monotonic)
+        except Fenced as error:
+            lose(care, job.name, now, str(error))
 
 
 def _wait(care: Care, job: Job, now: float, monotonic: float, problem: str, remedy: str, *, most: float) -> None:
@@ -154,7 +175,12 @@ def _rest(care: Care, keeper: Keeper, job: Job, now: float, monotonic: float) ->
 def _publish(care: Care, keeper: Keeper, job: Job, now: float) -> None:
     publish_vocabulary(care, keeper, job)
     publish_regimes(care, keeper, job, now)
-    publish_saved(care, keeper, job, now)
+    try:
+        publish_saved(care, keeper, job, now)
+    except StoreFull:  # what nothing needs any more may be all that is in the way
+        prune(care, keeper, job)
+        sweep(care.work.store, keeper.log, journal=care.journal, now=now)
+        publish_saved(care, keeper, job, now)
 
 
 def _state_in_log(keeper: Keeper) -> str:

@@ -11,7 +11,7 @@ from runner.errors import Damaged, NeedsHelp, NotStored
 from runner.queue import checkpoints, jobs, ledger
 from runner.queue.rows import Job
 from runner.store.publish import fetch_checkpoint, fetch_files
-from runner.store.records import Record, commits, genesis, is_done
+from runner.store.records import Record, commits, genesis, is_done, last_attempt
 from runner.sync.keeper import Care, Keeper, from_table, keeper_of
 from runner.sync.prune import best_step, delete_folder
 from runner.workplace import Ready
@@ -31,7 +31,7 @@ def prepare(care: Care, keeper: Keeper, job: Job, now: float) -> Ready:
     restore_vocabulary(care, keeper, run)
     restore_checkpoint(care, keeper, job, run, now)
     source = restore_source(care, keeper, job, run, now) if job.after is not None and job.phase == "p2" else None
-    return Ready(source=source)
+    return Ready(source=source, last_attempt=last_attempt(keeper.log.records))
 
 
 def fetch_inputs(care: Care, keeper: Keeper, job: Job) -> None:

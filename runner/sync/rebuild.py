@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from pydantic import ValidationError
-
 from runner.errors import Damaged, NotStored
 from runner.queue import checkpoints, jobs
 from runner.queue.attempts import add_past_sessions
 from runner.queue.changing import apply_regime
 from runner.queue.ledger import add_event
+from runner.retention import KEPT_LAST
 from runner.states import State
+from runner.store.base import Store
 from runner.store.log import Log
 from runner.store.publish import fetch_files
 from runner.store.records import Record, commits, genesis, is_done, regimes
@@ -35,7 +35,7 @@ def rebuild(care: Care, now: float, say: Callable[[str], None]) -> list[str]:
         say(f"restoring {name} from {care.work.store.properties.place} ({number} of {len(new)})")
         try:
             _add(care, name, open_job(root, entry), now)
-        except (Damaged, NotStored, ValidationError, KeyError) as error:
+        except (Damaged, NotStored, ValueError, KeyError, TypeError) as error:
             add_event(care.work.queue, now, "corrupt", f"{name}: its log in the store cannot be read: {error}")
             say(f"{name}: its log in the store cannot be read and is left alone: {error}")
     lives = past_sessions([keeper.log.records for name, keeper in care.keepers.items() if name in new])
@@ -76,7 +76,7 @@ def _add(care: Care, name: str, log: Log, now: float) -> None:
     quarantined = {
         one.payload["manifest_sha256"] for one in regimes(log.records) if one.payload["what"] == "quarantine"
     }
-    for commit in commits(log.records):
+    for commit in still_stored(care.work.store, log):
         _add_checkpoint(care, name, commit, quarantined)
     checkpoints.set_log_state(queue, name, now, created_at=log.records[0].written_at)
     if is_done(log.records):
@@ -84,11 +84,19 @@ def _add(care: Care, name: str, log: Log, now: float) -> None:
     add_event(queue, now, "restored", f"{name}: restored from {care.work.store.properties.place}", job=name)
 
 
+def still_stored(store: Store, log: Log) -> list[Record]:
+    """The commits whose manifest is still there: the retention deletes objects, never records.
+
+    One listing, since a long job has hundreds of commits; the newest are asked for by id, since a listing may lag.
+    """
+    found = commits(log.records)
+    listed = {stat.id for stat in store.find(f"{log.name}/checkpoints")}
+    sure = {id for one in found[-KEPT_LAST:] if store.stat(id := str(one.payload["manifest"]["id"])) is not None}
+    return [one for one in found if one.payload["manifest"]["id"] in listed | sure]
+
+
 def _add_checkpoint(care: Care, name: str, commit: Record, quarantined: set[str]) -> None:
-    """Rows for what is still there: the retention deletes objects, never records."""
     manifest, step = commit.payload["manifest"], int(commit.payload["step"])
-    if care.work.store.stat(str(manifest["id"])) is None:
-        return
     size = sum(int(part["size"]) for part in commit.payload["parts"].values())
     queue = care.work.queue
     checkpoints.mark_durable(queue, name, step, manifest_sha256=manifest["sha256"], size=size, now=commit.written_at)

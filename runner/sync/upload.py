@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from runner.queue import checkpoints, ledger
+from runner.queue import attempts, checkpoints, ledger
 from runner.queue.rows import Job
 from runner.retention import kept_for_good
 from runner.store.base import Progress
-from runner.store.publish import Stored, forget, publish_checkpoint, publish_files, stored_parts
+from runner.store.publish import Stored, committed, forget, publish_checkpoint, publish_files, stored_parts
 from runner.store.records import Record, commits, newest_commit
 from runner.store.transfer import Shipment, ship_in_a_process
 from runner.sync.keeper import Care, Keeper, beat, stored_table
@@ -27,8 +27,19 @@ LAST_FOLDERS = ("final", "logs", "eval", "vocab")
 def publish_saved(care: Care, keeper: Keeper, job: Job, now: float) -> None:
     """Commit what is wanted of the saved checkpoints, oldest first; the newest always is."""
     run = care.work.run(job.name)
+    _mark_committed(care, keeper, job, run, now)
     for step in to_publish(care, keeper, job, run):
         publish_one(care, keeper, job, run.checkpoint(step), now)
+
+
+def _mark_committed(care: Care, keeper: Keeper, job: Job, run: RunDir, now: float) -> None:
+    """What lies here and is in the log is durable, also when a daemon died between the two."""
+    rows = {one.step: one for one in checkpoints.list_checkpoints(care.work.queue, job.name)}
+    unmarked = [step for step in saved_steps(run) if step in rows and rows[step].durable_at is None]
+    for step in unmarked:
+        record = committed(keeper.log.records, rows[step].manifest_sha256)
+        if record is not None and not rows[step].quarantined:
+            mark(care, keeper, job.name, step, record.payload, now)
 
 
 def to_publish(care: Care, keeper: Keeper, job: Job, run: RunDir) -> list[int]:
@@ -77,13 +88,15 @@ def publish_one(care: Care, keeper: Keeper, job: Job, folder: Path, now: float) 
 def _send(care: Care, keeper: Keeper, folder: Path, kind: str, progress: Progress) -> Record:
     """Over a network in a process of its own, since only a process can be ended whatever it hangs in."""
     work, settings = care.work, care.work.settings
+    attempt = attempts.newest_attempt(work.queue, keeper.job)
     if not work.store.properties.remote:
         return publish_checkpoint(
-            work.store, keeper.log, folder, epoch=keeper.epoch, kind=kind, journal=care.journal, progress=progress
-        )
+            work.store, keeper.log, folder, epoch=keeper.epoch, kind=kind, journal=care.journal, attempt=attempt,
+            progress=progress,
+        )  # fmt: skip
     shipment = Shipment(
         store_url=settings.store_url, home=str(settings.home), first_id=keeper.log.first_id, holder=work.holder,
-        epoch=keeper.epoch, folder=str(folder), kind=kind, hint=keeper.log.carrying_id,
+        epoch=keeper.epoch, folder=str(folder), kind=kind, attempt=attempt, hint=keeper.log.carrying_id,
         bandwidth_mib_per_second=settings.numbers.bandwidth_mib_per_second,
     )  # fmt: skip
     record = ship_in_a_process(shipment, care.journal / "running", progress=progress)
@@ -105,7 +118,7 @@ def publish_vocabulary(care: Care, keeper: Keeper, job: Job) -> None:
     if job.after is None and run.id_map.is_file() and keeper.noted("vocab") is None:
         files = _publish(care, keeper, job, _files(run.root, ["vocab"]), "vocab")
         keeper.note("vocab", files=stored_table(files))
-        forget(care.journal, f"{keeper.log.name}/vocab")
+        forget(care.journal, f"{keeper.log.name}/files/vocab")
 
 
 def publish_regimes(care: Care, keeper: Keeper, job: Job, now: float) -> None:
@@ -129,7 +142,7 @@ def finish(care: Care, keeper: Keeper, job: Job, now: float) -> None:
         files = _publish(care, keeper, job, paths, "artefacts")
         payload = {"files": stored_table(files), "step": last, "best_step": best_step(run)}
         keeper.log.append("DONE", payload, epoch=keeper.epoch)
-        forget(care.journal, f"{keeper.log.name}/artefacts")
+        forget(care.journal, f"{keeper.log.name}/files/artefacts")
         failpoint("sync.done")
         keeper.lease = None  # DONE gave it back
         checkpoints.set_log_state(care.work.queue, job.name, now, done_at=now, epoch=None, problem="", remedy="")
@@ -149,7 +162,7 @@ def _publish(care: Care, keeper: Keeper, job: Job, paths: dict[str, Path], folde
     digests = {name: digest_file(path) for name, path in paths.items()}
     known = stored_parts(keeper.log.records)
     return publish_files(
-        care.work.store, paths, digests, folder=f"{keeper.log.name}/{folder}", known=known, journal=care.journal,
+        care.work.store, paths, digests, folder=f"{keeper.log.name}/files/{folder}", known=known, journal=care.journal,
         progress=lambda _: beat(care, keeper, care.clock()),
     )  # fmt: skip
 

@@ -1,14 +1,19 @@
 """What reaches the store, what comes back from it, and who may write to it."""
 
+import os
+
 import pytest
 
 from runner.queue import attempts, checkpoints, jobs, ledger
 from runner.queue.ledger import add_regime
 from runner.states import Wish
+from runner.store.base import Quota
+from runner.store.directory import DirectoryStore
 from runner.store.records import Record, commits, genesis, is_done, regimes
 from runner.sync.rebuild import past_sessions
 from tests.simulated import CORPUS, Clock, Home
 from tests.unit.runner.conftest import job_spec
+from wake2vec.failpoints import VARIABLE
 from wake2vec.files import write_json
 from wake2vec.manifest import saved_steps
 
@@ -351,3 +356,145 @@ def test_a_new_machine_knows_those_before_it(home):
     home.lose()
 
     assert [one.machine for one in attempts.list_sessions(home.queue) if one.ended_at is not None] == ["home"]
+
+
+def test_another_home_counts_attempts_on_from_the_logs_alone(home):
+    running(home, to_step=10)
+    home.end_trainer(None)
+    home.until(lambda: home.trainers.living)
+    home.train(10)
+    home.rounds(2)
+    assert home.trainer.attempt == 2
+    home.lose()
+    home.until(lambda: home.trainers.living)
+
+    assert home.trainer.attempt == 3
+
+
+def test_a_job_that_comes_back_is_counted_on_from_where_the_other_home_came_to(home, other):
+    running(home, to_step=10)
+    home.end_trainer(None)
+    home.kill_daemon()
+    other.kill_daemon()  # knows the job now
+    other.work.take_over = True
+    for step in (20, 30):
+        other.until(lambda: other.trainers.living)
+        other.train(step - other.trainer.step)
+        other.rounds(2)
+        number = other.trainer.attempt
+        other.end_trainer(None)
+    home.work.take_over = True
+    home.until(lambda: home.trainers.living)
+
+    assert (number, home.trainer.attempt) == (3, 4)
+
+
+def test_a_daemon_that_died_between_commit_and_row_leaves_no_step_behind(home, monkeypatch):
+    running(home)
+    monkeypatch.setenv(VARIABLE, "sync.committed=EIO:1+")
+    home.train(10)
+    home.rounds(1)
+    monkeypatch.delenv(VARIABLE)
+    assert home.durable() == 0
+    home.rounds(1, seconds=60)
+
+    assert home.durable() == 10
+    assert [one.payload["step"] for one in commits(records(home))] == [10]
+
+
+class Shelf(DirectoryStore):
+    """A store with as much room as a test says, which counts what it is asked."""
+
+    free = None
+    stats = 0
+
+    def quota(self):
+        return Quota(free=self.free)
+
+    def stat(self, id):
+        self.stats += 1
+        return super().stat(id)
+
+
+@pytest.fixture
+def shelf(tmp_path, clock):
+    home = Home.new(tmp_path / "home", Shelf(tmp_path / "store"), clock)
+    yield home
+    home.queue.close()
+
+
+def test_a_full_store_stops_uploads_and_nothing_else_until_there_is_room(shelf):
+    running(shelf, to_step=10)
+    shelf.store.free = 0
+    shelf.train(10)
+    shelf.rounds(5, seconds=60)
+
+    assert shelf.durable() == 10
+    assert not shelf.trainers.told_to_end
+    assert "Training goes on here, uploads wait: free 0.06 GB there (empty the bin too)" in shelf.problem()
+    shelf.train(10)
+    shelf.store.free = None
+    shelf.rounds(4, seconds=60)
+    assert shelf.durable() == 30
+    assert shelf.problem() == ""
+    finish(shelf)
+
+
+def test_a_runner_whose_uploads_wait_for_room_is_not_taken_for_dead(shelf, tmp_path, clock):
+    running(shelf, to_step=10)
+    rival = Home.new(tmp_path / "rival", Shelf(tmp_path / "store"), clock)
+    shelf.store.free = 0
+    shelf.train(10)
+    for _ in range(60):
+        shelf.rounds(1, seconds=10)
+        rival.rounds(1, seconds=10)
+
+    assert not rival.trainers.living
+    assert "is at work on this job" in rival.problem()
+    rival.queue.close()
+
+
+def test_what_the_policy_lets_go_makes_room_for_what_must_stay(shelf, monkeypatch):
+    running(shelf)
+    monkeypatch.setenv(VARIABLE, "prune.manifest=EIO:1+,sync.pruned=EIO:1+")
+    for _ in range(4):  # nothing is pruned meanwhile: a daemon that always died before it
+        shelf.train(4)
+        shelf.rounds(2, seconds=200)
+    monkeypatch.delenv(VARIABLE)
+    stored = lambda: {path.parent.name.split(".")[0] for path in shelf.store.root.rglob("checkpoint-*/manifest.json")}  # noqa: E731
+    before = stored()
+    shelf.store.quota = lambda: Quota(free=0 if len(stored()) > 2 else None)
+    shelf.train(4)
+    shelf.rounds(2, seconds=200)
+
+    assert len(before) > 2
+    assert shelf.durable() == 20
+
+
+def test_what_a_killed_upload_left_is_swept_while_the_daemon_lives(home):
+    running(home, to_step=10)
+    store = home.folder.parent / "store/jobs/a"
+    left = [store / "checkpoints/checkpoint-7.dead/state.json", store / "files/vocab.dead/vocab.json"]
+    for path in left:
+        path.parent.mkdir(parents=True)
+        path.write_text("{}")
+        os.utime(path, (home.clock.now, home.clock.now))
+    home.rounds(59, seconds=60)
+    assert all(path.exists() for path in left)
+    home.rounds(62, seconds=60)
+
+    assert not any(path.exists() for path in left)
+    assert home.durable() == 10
+
+
+def test_restoring_a_long_job_asks_for_two_of_its_commits_and_lists_the_rest(shelf):
+    running(shelf)
+    for _ in range(20):
+        shelf.train(4)
+        shelf.rounds(1)
+    shelf.store.stats = 0
+    shelf.lose()
+
+    assert shelf.store.stats == 2
+    rows = [one.step for one in checkpoints.list_checkpoints(shelf.queue, "a")]
+    assert rows == [76, 80]
