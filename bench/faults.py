@@ -59,6 +59,7 @@ def protocols() -> list[Protocol]:
     queue: Any = import_module("tests.faults.protocols_queue")
     control: Any = import_module("tests.faults.protocols_control")
     store: Any = import_module("tests.faults.protocols_store")
+    signals: Any = import_module("tests.faults.protocols_signals")
     power: Any = import_module("tests.faults.protocols_power")
     budget: Any = store.budget
     return [
@@ -107,9 +108,21 @@ def protocols() -> list[Protocol]:
         ),
         Protocol(
             name="fifty cuts",
+            guarantees="G1 G2 G3",
+            says="50 cuts in one run of 500 steps of the real trainer, P1 and P2, ten seeds",
+            run=lambda: trainer.many_cuts(budget(10)),
+        ),
+        Protocol(
+            name="fifty cuts (daemons)",
             guarantees="G2 G3",
-            says="50 cuts in one run of 500 steps, ten seeds",
+            says="50 cuts in one run of 500 steps, the daemon too, ten seeds; a stand-in trainer",
             run=lambda: runner.fifty_cuts(budget(10)),
+        ),
+        Protocol(
+            name="daemon signalled",
+            guarantees="G1 G10",
+            says="SIGTERM, SIGINT and SIGHUP to a daemon that launches, uploads, commits, prunes or closes a job",
+            run=signals.signals_to_daemons,
         ),
         Protocol(
             name="power cut (trainer)",

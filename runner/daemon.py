@@ -185,8 +185,12 @@ def start_loops(work: Workplace, care: Care, loops: Loops) -> BackgroundSchedule
 
 
 def _sync_alone(care: Care) -> None:
-    with care.busy:
-        sync(care, time.time(), time.monotonic())
+    """Only the daemon's end holds the lock else, for good: a round that waited for it would keep the process alive."""
+    if care.busy.acquire(blocking=False):
+        try:
+            sync(care, time.time(), time.monotonic())
+        finally:
+            care.busy.release()
 
 
 def _counted(name: str, action: Callable[[], None], work: Workplace, loops: Loops) -> Callable[[], None]:

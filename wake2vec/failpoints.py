@@ -2,7 +2,8 @@
 
 WAKE2VEC_FAILPOINTS="checkpoint.rename=kill:2,store.put=ENOSPC" kills at the second hit of the first and raises
 OSError(ENOSPC) at the first hit of the second; ENOSPC:3+ goes on raising from the third hit on, ENOSPC:5% raises with
-that chance at every hit. Actions: kill (SIGKILL to the process itself), oom (MemoryError) or the name of an errno.
+that chance at every hit. Actions: kill (SIGKILL to the process itself), oom (MemoryError), stall (a second's rest, for
+whoever wants to strike from outside just there) or the name of an errno.
 trace=FILE appends the name of every place that is passed.
 """
 
@@ -12,9 +13,11 @@ import errno
 import os
 import random
 import signal
+import time
 from collections import Counter
 
 VARIABLE = "WAKE2VEC_FAILPOINTS"
+STALL_SECONDS = 1.0
 _hits: Counter[str] = Counter()
 
 
@@ -45,5 +48,8 @@ def _strike(name: str, action: str, hit: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     if what == "oom":
         raise MemoryError(f"out of memory (failpoint {name})")
+    if what == "stall":
+        time.sleep(STALL_SECONDS)
+        return
     number = getattr(errno, what)
     raise OSError(number, os.strerror(number), name)

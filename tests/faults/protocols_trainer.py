@@ -73,6 +73,43 @@ def kills_of_warm_trainers(kills: int, *, seed: int = 0, each: int = 8) -> dict[
     return figures_of(started, runs, unstartable, wrong, kills=done, repeated_steps_max=most, seed=seed)
 
 
+def many_cuts(seeds: int, *, cuts: int = 50, steps: int = 500) -> dict[str, Any]:
+    """One run of `steps` for each seed, P1 and P2 in turn, killed as soon as it comes to each of `cuts` steps."""
+    started, wrong, done, most = time.monotonic(), [], 0, 0
+    evaluate = {"every_steps": steps // 5, "max_windows": 8, "samples": 0}
+    checkpoint = {"every_steps": steps // 10, "max_loss_minutes": 0.02}
+    with bench(train={"steps": steps}, evaluate=evaluate, checkpoint=checkpoint) as works:
+        expected = {name: outcome(RunDir(root=work.root / f"uncut-{name}")) for name, work in works.items()}
+        for seed in range(seeds):
+            name = ("p1", "p2")[seed % 2]
+            for step in sorted(random.Random(seed).sample(range(1, steps), cuts)):
+                run = works[name].order(f"many-{seed}")
+                pid = fork_attempt(run)
+                if not wait_until_step(pid, run, step):
+                    break  # it came to its end first, or never: the outcome tells
+                kill(pid)
+                done += 1
+                most = max(most, step_reached(run) - max(saved_steps(run), default=0))
+            if not finish(works[name], f"many-{seed}") or outcome(run) != expected[name]:
+                wrong.append(f"seed {seed}: other bits than the uncut {name}")
+            shutil.rmtree(run.root, ignore_errors=True)
+    return figures_of(
+        started, seeds, 0, wrong, cuts=done, steps=steps, repeated_steps_max=most, seeds=list(range(seeds))
+    )
+
+
+def wait_until_step(pid: int, run: RunDir, step: int, *, seconds: float = 120) -> bool:
+    """Whether the attempt comes to a step; one that has been there before its last cut is past it once it trains."""
+    give_up = time.monotonic() + seconds
+    before = run.metrics.stat().st_mtime_ns if run.metrics.is_file() else 0
+    while time.monotonic() < give_up:
+        if run.metrics.is_file() and run.metrics.stat().st_mtime_ns != before and step_reached(run) >= step:
+            return True
+        if wait_for(pid, 0.0) is not None:
+            return False
+    return False
+
+
 def signals_to_warm_trainers(signals: int, *, seed: int = 0, grace_seconds: float = 60.0) -> dict[str, Any]:
     """SIGTERM, SIGINT and SIGHUP at random instants, also while loading, evaluating and saving."""
     draw, started = random.Random(seed), time.monotonic()
