@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 
 LEVELS = "▁▂▃▄▅▆▇█"
@@ -26,6 +27,12 @@ def duration(seconds: float | None) -> str:
 def hours(seconds: float) -> str:
     """A time at work: in hours however long, because a day of a job is not a day of a calendar."""
     return f"{seconds / 3600:,.0f} h" if seconds >= 36_000 else duration(seconds)
+
+
+def day(at: float) -> str:
+    """`3 Dec, 14:00`, in the time zone of this machine; to the hour, since no forecast is better."""
+    when = time.localtime(at)
+    return f"{when.tm_mday} {time.strftime('%b, %H', when)}:00"
 
 
 def size(number: float | None) -> str:

@@ -85,7 +85,7 @@ class DetailPart:
     model: str
     is_alive: bool
     attempt: int | None
-    activity: str  # loading, fitting, training, saving, evaluating, exporting
+    activity: str  # loading, fitting, training, evaluating, sampling, exporting
     activity_detail: str
     activity_progress: float | None
     heartbeat_at: float | None

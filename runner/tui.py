@@ -13,6 +13,8 @@ from runner.page import NARROW, Item, Page, cut, flow, wrap
 from runner.snapshot import JobPart, Snapshot
 from runner.tui_job import STATE_STYLES, job_lines
 
+FORESEEN, SOON = 60 * 86_400.0, 2 * 86_400.0  # seconds ahead that a full store is told of, and warned of
+
 
 def render(snapshot: Snapshot, *, width: int, height: int | None = None, ascii_only: bool = False) -> Group:
     """The whole screen. With a height, events go first and then the queue's last rows; without one nothing is cut."""
@@ -96,6 +98,9 @@ def _store(snapshot: Snapshot, page: Page) -> list[Item]:
             f", room for {store.room_for_checkpoints:,} checkpoints" if store.room_for_checkpoints is not None else ""
         )
         items.append(f"{figures.size(store.free_bytes)} free{room}")
+    if store.full_at is not None and store.full_at - snapshot.at < FORESEEN:
+        style = "yellow" if store.full_at - snapshot.at < SOON else ""
+        items.append(page.text(f"at this rate full on {figures.day(store.full_at)}", style))
     return items
 
 

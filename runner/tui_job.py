@@ -47,7 +47,7 @@ def _title(snapshot: Snapshot, job: JobPart, detail: DetailPart, page: Page) -> 
     activity = job.state
     if detail.is_alive:
         activity = detail.activity or "starting"
-        if detail.activity_detail and detail.activity in ("loading", "fitting", "exporting", "evaluating"):
+        if detail.activity_detail and detail.activity != "training":
             activity += f": {detail.activity_detail}"
         if detail.activity_progress is not None and detail.activity != "training":
             activity += f" {detail.activity_progress:.0%}"

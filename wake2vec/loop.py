@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 
-from wake2vec import cadence
-from wake2vec.checkpoint import Loaded, Snapshot, Writer, copy_to_host, load_strictly, point_to_best
-from wake2vec.device import card_name, is_out_of_memory, vram
-from wake2vec.errors import CheckpointCorrupt, InputError, OutOfMemory
-from wake2vec.evaluate import Verdict, as_row, judge, measure, probe_loss
+from wake2vec.beside import Beside
+from wake2vec.cadence import must_stop
+from wake2vec.checkpoint import Loaded, point_to_best
+from wake2vec.device import is_out_of_memory, vram
+from wake2vec.errors import OutOfMemory
+from wake2vec.evaluate import Verdict, as_row, judge, measure
 from wake2vec.failpoints import failpoint
 from wake2vec.ladder import Ladder, base_rows_rest
 from wake2vec.ledger import LedgerFile
@@ -25,6 +26,7 @@ from wake2vec.plan import Allowed, Failure, Plan
 from wake2vec.progress import LossScale, Progress
 from wake2vec.pulse import Pulse
 from wake2vec.rundir import Result
+from wake2vec.saving import Saver
 from wake2vec.schedule import horizon, learning_rate
 from wake2vec.step import Stepper, StepResult
 from wake2vec.stopping import Stop
@@ -48,40 +50,25 @@ class Loop:
         )
         first_scale = 2.0**16 if prepared.precision.dtype == torch.float16 else 1.0
         self.progress = Progress(plan=plan, scale=LossScale(value=first_scale))
-        self.writer = Writer(self.run)
+        self.saver = Saver(material, prepared, self.optimizer)
+        self.beside = Beside(material, prepared, pulse, self.note)
         self.ledger = LedgerFile(self.run.metrics)
-        self.parent: str | None = None
-        self.cadence = cadence.Cadence(
-            every_steps=job.checkpoint.every_steps,
-            max_loss_seconds=60 * job.checkpoint.max_loss_minutes,
-            mean_session_seconds=60 * material.order.mean_session_minutes,
-        )
-        self.saved_at = time.monotonic()
-        self.save_seconds = 0.0
         self.step_seconds = 0.0
         self.rate = 0.0
 
     # ---- start ----------------------------------------------------------------------------------------------
 
     def restore(self, loaded: Loaded) -> None:
-        """Take over a verified checkpoint, and prove by its probe loss that it is what it says."""
-        if loaded.state.get("vocab_sha256") != self.material.vocab_sha256:
-            problem = f"the id map is not the one that {loaded.folder.name} was trained with"
-            raise InputError(self.run.id_map, problem, "restore the vocab folder from the store")
-        load_strictly(self.prepared.tensors, loaded.trainable, loaded.folder)
-        self.optimizer.load_state_tensors(loaded.optimizer)
+        """Take over a verified checkpoint. Raises CheckpointCorrupt where it computes something else."""
+        found = self.saver.restore(loaded)
         self.progress = Progress.from_json(loaded.state)
-        self.parent = loaded.sha256
-        self.writer.saved_step = self.progress.step
-        self.writer.saved_sha256 = self.parent
-        expected, found_loss = loaded.manifest.probe_loss, probe_loss(self.prepared, self.material.windows)
-        if expected is not None and not math.isclose(expected, found_loss, rel_tol=1e-2):
-            problem = f"its probe loss is {found_loss:.6f}, it was saved with {expected:.6f}"
-            raise CheckpointCorrupt(loaded.folder, problem)
-        bits = "the same bits" if expected == found_loss else f"a probe loss off by {found_loss - (expected or 0):.2e}"
-        self.note("resume", f"from {loaded.folder.name} with {bits}")
+        self.beside.restore(loaded.state, self.progress.step)
+        self.note("resume", found)
 
     def begin(self) -> None:
+        if self.progress.step == 0:
+            self.beside.restore({}, 0)
+            self.beside.add_frame(0)
         self.ledger.rewrite(self.progress.rows)
         assert self.job.data, "checked by the spec"
         allowed = Allowed(
@@ -91,7 +78,7 @@ class Loop:
             host_embedding=base_rows_rest(self.prepared),
         )
         self.ladder = Ladder(self.prepared, self.progress, allowed, self.note)
-        self.pulse.beat(step=self.progress.step, steps=self.material.steps, saved_step=self.writer.saved_step)
+        self.pulse.beat(step=self.progress.step, steps=self.material.steps, saved_step=self.saver.saved_step)
 
     # ---- the loop -------------------------------------------------------------------------------------------
 
@@ -112,6 +99,11 @@ class Loop:
             if self.stop.is_asked or self.deadline_is_near():
                 return self.leave()
 
+            # at chosen steps: write sample texts. A stop ends it at once.
+            if self.beside.samples_are_due(self.progress.step):
+                self.sample()
+                continue
+
             result = self.step()
             if result is None:
                 continue
@@ -119,7 +111,7 @@ class Loop:
             self.ladder.count_clean_step()
 
             # once in a while: save. Only the copy to the host keeps training waiting.
-            if self.save_is_due():
+            if self.saver.is_due(self.progress.step):
                 self.save()
 
     def step(self) -> StepResult | None:
@@ -171,54 +163,35 @@ class Loop:
         self.pulse.beat(
             state="training",
             step=self.progress.step,
-            saved_step=self.writer.saved_step,
+            saved_step=self.saver.saved_step,
             loss=result.loss,
             lr=self.rate,
             seconds_per_step=self.step_seconds,
             tokens_per_second=result.tokens / self.step_seconds,
             plan=asdict(self.progress.plan),
-            progress=None,
             **vram(),
         )
         failpoint("loop.logged")
 
     # ---- saving ---------------------------------------------------------------------------------------------
 
-    def save_is_due(self) -> bool:
-        if cadence.is_milestone(self.progress.step, self.cadence, self.material.steps):
-            return True
-        since = time.monotonic() - self.saved_at
-        return not self.writer.is_busy and cadence.rolling_is_due(since, self.save_seconds, self.cadence)
-
     def save(self) -> None:
-        """Copy the state to the host and have it written; returns before the file is complete."""
-        started = time.monotonic()
-        self.writer.wait()
-        if self.writer.saved_step == self.progress.step:
-            return
-        self.parent = self.writer.saved_sha256 or self.parent
-        source = self.material.order.source
-        self.writer.submit(
-            Snapshot(
-                job=self.job.name,
-                step=self.progress.step,
-                fingerprint=self.material.order.fingerprint,
-                parent=self.parent,
-                probe_loss=probe_loss(self.prepared, self.material.windows),
-                trainable=copy_to_host(self.prepared.tensors),
-                optimizer=copy_to_host(self.optimizer.state_tensors()),
-                state=self.progress.to_json()
-                | {
-                    "rows": list(self.progress.rows),
-                    "vocab_sha256": self.material.vocab_sha256,
-                    "source": source.model_dump() if source else None,
-                    "steps": self.material.steps,
-                    "card": card_name(self.prepared.device),
-                },
-            )
-        )
-        self.saved_at = time.monotonic()
-        self.save_seconds = self.saved_at - started
+        """Start a checkpoint of this step; returns before its files are complete."""
+        if self.saver.saved_step != self.progress.step and self.saver.is_milestone(self.progress.step):
+            self.beside.add_frame(self.progress.step)
+        self.saver.save(self.progress, self.beside.carried())
+
+    def save_whole(self) -> None:
+        """Return when the state of this step lies on the disk. Step 0 needs no checkpoint: it is made again."""
+        if self.progress.step > 0:
+            self.save()
+            self.saver.wait()
+
+    def sample(self) -> None:
+        """Write the sample texts of this step. Nothing is at risk meanwhile, and a stop ends it at once."""
+        self.save_whole()
+        self.beside.sample(self.progress.step, lambda: self.stop.is_asked or self.deadline_is_near())
+        self.saver.nothing_was_at_risk()
 
     # ---- evaluating -----------------------------------------------------------------------------------------
 
@@ -231,17 +204,15 @@ class Loop:
     def evaluate(self) -> bool:
         """Add the evaluation of this step to the ledger; False when a stop was asked for before it was complete."""
         step, started = self.progress.step, time.monotonic()
-        if step > 0:
-            self.save()
-            self.writer.wait()
-        self.pulse.beat(state="evaluating", saved_step=self.writer.saved_step, progress=0.0)
+        self.save_whole()
+        self.pulse.beat(state="evaluating", saved_step=self.saver.saved_step, progress=0.0)
         sums = measure(
             self.prepared,
             self.material.windows,
             first_new_id=self.material.id_map.first_new_id,
             rows_at_once=max(1, 2048 // self.material.windows.inputs.shape[1]),
             partial=self.run.evaluation / "partial.json",
-            key=f"{step}:{self.writer.saved_sha256 if step else self.material.order.fingerprint}",
+            key=f"{step}:{self.saver.saved_sha256 if step else self.material.order.fingerprint}",
             limit=self.job.evaluate.max_windows,
             stop=self.stop,
             progress=lambda share: self.pulse.beat(state="evaluating", progress=share),
@@ -267,22 +238,18 @@ class Loop:
     # ---- ending ---------------------------------------------------------------------------------------------
 
     def deadline_is_near(self) -> bool:
-        save_seconds = self.save_seconds + self.writer.write_seconds
-        near = cadence.must_stop(self.stop.seconds_left(), self.step_seconds, save_seconds)
+        near = must_stop(self.stop.seconds_left(), self.step_seconds, self.saver.cost_seconds)
         if near:
             self.stop.ask("the session ends soon")
         return near
 
     def leave(self) -> Result:
         """Save the last finished step and end; the job goes on in a later attempt."""
-        if self.progress.step > 0:
-            self.save()
-            self.writer.wait()
+        self.save_whole()
         return self.result("yielded", cause=self.stop.reason)
 
     def finish(self, verdict: Verdict) -> Result:
-        self.save()
-        self.writer.wait()
+        self.save_whole()
         return self.result("completed", cause=verdict.stop_reason)
 
     def result(self, outcome: Any, *, cause: str) -> Result:
@@ -293,7 +260,7 @@ class Loop:
             steps=self.material.steps,
             where="training",
             cause=cause,
-            saved_step=self.writer.saved_step,
+            saved_step=self.saver.saved_step,
             best_step=self.verdict().best_step,
             plan=asdict(self.progress.plan),
         )

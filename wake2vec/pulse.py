@@ -24,7 +24,10 @@ class Pulse:
         )
 
     def beat(self, **changes: Any) -> None:
+        """A sign of life. What was said of one state is not said of the next."""
         urgent = changes.get("state", self.now.state) != self.now.state
+        if urgent:
+            changes = {"detail": "", "progress": None, **changes}
         self.now = replace(self.now, beat=self.now.beat + 1, written_at=time.time(), **changes)
         if urgent or time.monotonic() - self._written >= MIN_SECONDS_BETWEEN_WRITES:
             self.write()

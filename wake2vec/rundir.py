@@ -80,7 +80,7 @@ class Heartbeat:
     attempt: int
     pid: int
     beat: int
-    state: str  # loading, fitting, training, saving, evaluating, exporting
+    state: str  # loading, fitting, training, evaluating, sampling, exporting
     step: int
     steps: int | None
     saved_step: int | None

@@ -151,6 +151,9 @@ class EvaluateTable(Table):
     stop_if: str | None = Field(None, description='A stop rule such as "val > 5.40 at 600".')
     prompt: str = Field("riverrun, past Eve and Adam's,", description="Start of the sample texts.")
     samples: int = Field(3, ge=0, le=50, description="Sample texts at the end of the job; 0 for none.")
+    samples_every_steps: PositiveInt | None = Field(
+        None, description="Write the sample texts at these steps too, each time from a saved checkpoint."
+    )
 
     @field_validator("stop_if")
     @classmethod
@@ -266,6 +269,7 @@ PLAN_AND_CADENCE = (
     "train.extended",
     "evaluate.prompt",
     "evaluate.samples",
+    "evaluate.samples_every_steps",
     "name",
     "after",
 )

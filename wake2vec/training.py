@@ -15,7 +15,6 @@ from wake2vec.device import card_name
 from wake2vec.errors import CheckpointCorrupt
 from wake2vec.files import put_in_place
 from wake2vec.fitting import choose_plan, guard
-from wake2vec.generate import write_samples
 from wake2vec.loop import Loop
 from wake2vec.manifest import newest_verified, set_aside
 from wake2vec.material import Material, gather
@@ -46,7 +45,7 @@ def train(run: RunDir, order: Order, stop: Stop, pulse: Pulse) -> Result:
         pulse.beat(state="exporting")
         show(loop, material, prepared)
         write_final(run, lambda folder: phase.export(prepared, material, folder))
-        sample(loop, material, prepared)
+        loop.sample()
         loop.ledger.rewrite(loop.progress.rows)
     return replace(result, step=loop.progress.step)
 
@@ -101,21 +100,6 @@ def show(loop: Loop, material: Material, prepared: Prepared) -> None:
         write_artefacts(material.run, job=material.job, facts=facts(loop, material))
     except OSError as error:
         loop.note("artefacts", f"not written: {error}")
-
-
-def sample(loop: Loop, material: Material, prepared: Prepared) -> None:
-    if not material.job.evaluate.samples:
-        return
-    write_samples(
-        material.run,
-        prepared.model,
-        material.tokenizer,
-        material.job,
-        loop.progress.step,
-        first_new_id=material.id_map.first_new_id,
-        device=str(prepared.device),
-        should_stop=lambda: loop.stop.is_asked,
-    )
 
 
 def facts(loop: Loop, material: Material) -> RunFacts:

@@ -23,7 +23,7 @@ import pytest
 from bench.pictures import reconstruct
 from wake2vec.artefacts.samples import SampleRow, write_sample_rows
 from wake2vec.artefacts.write import write_artefacts
-from wake2vec.geometry.film import add_frame, write_film
+from wake2vec.geometry.film import add_frame, read_film, write_film
 from wake2vec.geometry.matrix import InMemory
 from wake2vec.rundir import RunDir
 
@@ -160,7 +160,7 @@ def test_the_drift_film_runs(tmp_path: Path) -> None:
     base, rows = chance.standard_normal((50, 8)), chance.standard_normal((10, 8))
     for step in (0, 100, 200):
         add_frame(run, step, InMemory(rows + step / 100), InMemory(base), words)
-    film = write_film(run, "a <b>title</b>")
+    film = write_film(run, "a <b>title</b>", read_film(run))
     assert film is not None
 
     heading, step_shown = watch_until_the_step_moves(film, tmp_path / "profile")

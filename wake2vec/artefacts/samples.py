@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -47,15 +48,24 @@ def read_samples(run: RunDir) -> list[SampleRow]:
         body = (run.evaluation / "samples.jsonl").read_text("utf-8", errors="replace")
     except (FileNotFoundError, NotADirectoryError):
         return []
+    return parse_samples(_json(line) for line in body.splitlines())
+
+
+def parse_samples(tables: Iterable[Any]) -> list[SampleRow]:
+    """Rows from tables; what is no whole row is left out, and so are keys of a later format."""
     names = {item.name for item in fields(SampleRow)}
     rows = []
-    for line in body.splitlines():
-        try:
-            table = json.loads(line)
+    for table in tables:
+        with suppress(TypeError, AttributeError):
             rows.append(SampleRow(**{key: value for key, value in table.items() if key in names}))
-        except (ValueError, TypeError, AttributeError):
-            continue
     return rows
+
+
+def _json(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
 
 
 def write_sample_rows(run: RunDir, rows: Iterable[SampleRow]) -> Path:

@@ -15,14 +15,15 @@ from wake2vec.artefacts.ledger import Ledger, read_ledger
 from wake2vec.artefacts.series import measure
 from wake2vec.artefacts.text import devlog, perplexity_report
 from wake2vec.files import write_atomic
+from wake2vec.geometry.film import read_film, write_film
 from wake2vec.rundir import RunDir
 from wake2vec.spec import JobSpec
 
 
 def write_artefacts(run: RunDir, *, job: JobSpec, facts: RunFacts) -> list[Path]:
-    """Rebuild curve, tables and log from `run.metrics`; returns what was written. Raises OSError alone.
+    """Rebuild curve, tables, log and film from what the run kept; returns what was written. Raises OSError alone.
 
-    Nothing is synced: every file here can be made again from the ledger.
+    Nothing is synced: every file here can be made again from the ledger, and the film from its frames.
     """
     ledger = read_ledger(run.metrics)
     facts = complete(facts, ledger, batch=job.train.batch if job.train else None)
@@ -35,7 +36,8 @@ def write_artefacts(run: RunDir, *, job: JobSpec, facts: RunFacts) -> list[Path]
     ]
     for path, body in bodies:
         write_atomic(path, body(), durable=False)
-    return [path for path, _ in bodies]
+    film = write_film(run, job.name, read_film(run))
+    return [path for path, _ in bodies] + ([film] if film else [])
 
 
 def training_log(job: JobSpec, facts: RunFacts, ledger: Ledger) -> bytes:

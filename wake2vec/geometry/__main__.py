@@ -13,7 +13,7 @@ from wake2vec.artefacts.write import strict
 from wake2vec.errors import Wake2vecError
 from wake2vec.files import write_atomic, write_json
 from wake2vec.geometry.analysis import Analysis, Sizes, analyse
-from wake2vec.geometry.film import add_frame, frames_of, write_film
+from wake2vec.geometry.film import read_film, with_frame, write_film
 from wake2vec.geometry.plate import draw_plate
 from wake2vec.geometry.sources import Side, Sources, open_sources, trained_rows
 from wake2vec.manifest import saved_steps
@@ -41,14 +41,15 @@ def measure(
     return [table, plate]
 
 
-def film(run: RunDir, *, side: Side = "input") -> Path | None:
-    """Add a frame for every checkpoint there is, and write the film."""
-    sources, there = open_sources(run, side=side), frames_of(run)
+def write_the_film(run: RunDir) -> Path | None:
+    """The frames that the trainer kept, and one of each checkpoint there is that it kept none of."""
+    sources, film = open_sources(run), read_film(run)
+    words, there = sources.id_map.words, {int(step) for step in film["frames"]} if film else set()
     if sources.start is not None and 0 not in there:
-        add_frame(run, 0, sources.start, sources.base, sources.id_map.words)
+        film = with_frame(film, 0, sources.start, sources.base, words)
     for step in set(saved_steps(run)) - there:
-        add_frame(run, step, trained_rows(run, step, side)[1], sources.base, sources.id_map.words)
-    return write_film(run, f"{run.root.resolve().name}: new rows among the base rows")
+        film = with_frame(film, step, trained_rows(run, step, "input")[1], sources.base, words)
+    return write_film(run, run.root.resolve().name, film)
 
 
 def as_table(found: Analysis, sources: Sources, side: Side) -> dict[str, Any]:
@@ -81,12 +82,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("run", type=Path, metavar="RUN_DIR")
     parser.add_argument("--step", type=int, help="a checkpoint; default: the newest")
     parser.add_argument("--side", choices=("input", "output"), default="input", help="which rows of an untied model")
-    parser.add_argument("--film-only", action="store_true", help="add the checkpoints there are to the drift film")
+    parser.add_argument("--film-only", action="store_true", help="only the drift film")
     asked = parser.parse_args(arguments)
     run = RunDir(root=asked.run)
     try:
         written = [] if asked.film_only else measure(run, step=asked.step, side=asked.side, say=_say)
-        written += [path for path in (film(run, side=asked.side),) if path is not None]
+        written += [path for path in (write_the_film(run),) if path is not None]
     except Wake2vecError as error:
         print(error, file=sys.stderr)
         return error.exit_code

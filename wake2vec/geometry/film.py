@@ -1,6 +1,7 @@
 """The drift film: where new rows lie among the base rows, milestone after milestone, in one HTML file.
 
-A frame is a few kilobytes and is kept in eval/film.json, so the film goes on after its checkpoint is pruned.
+A frame is a few kilobytes. The trainer keeps one of each milestone in eval/film.json, and in its checkpoints, so that
+the film outlives both the checkpoint and the machine.
 """
 
 from __future__ import annotations
@@ -14,35 +15,47 @@ import numpy as np
 
 from wake2vec.files import read_json, write_atomic
 from wake2vec.geometry.film_page import PAGE
-from wake2vec.geometry.matrix import Matrix, even_choice
+from wake2vec.geometry.matrix import Array, Matrix, even_choice
 from wake2vec.geometry.measures import Doubles
 from wake2vec.rundir import RunDir
 
 WORDS, BACKGROUND, SAMPLE = 1200, 1500, 5000
+Film = dict[str, Any]
 
 
 def add_frame(run: RunDir, step: int, rows: Matrix, base: Matrix, words: Sequence[str]) -> None:
     """Put where `rows` lie at `step` into eval/film.json; a frame of the same step is replaced."""
-    path = run.evaluation / "film.json"
-    kept = read_json(path)
-    film = kept if isinstance(kept, dict) and _fits(kept, rows) else _begin(base, rows, words)
+    _write(run, with_frame(read_film(run), step, rows, base, words))
+
+
+def with_frame(film: Film | None, step: int, rows: Matrix, base: Matrix, words: Sequence[str]) -> Film:
+    """The film with one more frame; it begins anew where it was of other rows."""
+    if film is None or not _fits(film, rows):
+        film = _begin(base, rows, words)
     origin, axes = np.array(film["origin"]), np.array(film["axes"])
     places = np.array(film["rows"], dtype=np.int64)
     flat = (rows.take(places).astype(np.float64) - origin) @ axes.T  # [words, 2]
-    film["frames"][str(step)] = _short(flat)
-    write_atomic(path, json.dumps(film, ensure_ascii=False).encode(), durable=False)
+    return film | {"frames": film["frames"] | {str(step): _short(flat)}}
 
 
-def frames_of(run: RunDir) -> set[int]:
-    """Steps that the film already shows."""
+def read_film(run: RunDir) -> Film | None:
     film = read_json(run.evaluation / "film.json")
-    return {int(step) for step in film["frames"]} if isinstance(film, dict) and "frames" in film else set()
+    return film if isinstance(film, dict) and isinstance(film.get("frames"), dict) else None
 
 
-def write_film(run: RunDir, title: str) -> Path | None:
-    """eval/geometry_film.html from the frames there are; None where there are none."""
-    film = read_json(run.evaluation / "film.json")
-    if not isinstance(film, dict) or not film.get("frames"):
+def put_back(run: RunDir, film: Film | None, until: int) -> None:
+    """Join a film that came in a checkpoint with the one that is here, up to a step."""
+    here = read_film(run)
+    if here is None and film is None:
+        return
+    joined = here or film or {}
+    frames = (film["frames"] if film and film.get("axes") == joined.get("axes") else {}) | joined["frames"]
+    _write(run, joined | {"frames": {step: frame for step, frame in frames.items() if int(step) <= until}})
+
+
+def write_film(run: RunDir, title: str, film: Film | None) -> Path | None:
+    """eval/geometry_film.html: new rows among the base rows at each step that has a frame; None where none has."""
+    if film is None or not film["frames"]:
         return None
     steps = sorted(film["frames"], key=int)
     shown = {
@@ -59,13 +72,18 @@ def write_film(run: RunDir, title: str) -> Path | None:
     return path
 
 
-def _begin(base: Matrix, rows: Matrix, words: Sequence[str]) -> dict[str, Any]:
+def _write(run: RunDir, film: Film) -> None:
+    write_atomic(run.evaluation / "film.json", json.dumps(film, ensure_ascii=False).encode(), durable=False)
+
+
+def _begin(base: Matrix, rows: Matrix, words: Sequence[str]) -> Film:
     """The picture plane: the two axes along which the base rows spread most. It stays the same for the whole film."""
-    sample = base.take(even_choice(base.shape[0], SAMPLE)).astype(np.float64)
-    origin = sample.mean(0)
-    axes = _first_axes(sample - origin)
+    sample = base.take(even_choice(base.shape[0], SAMPLE))
+    origin = sample.mean(0, dtype=np.float64)
+    sample -= origin.astype(np.float32)
+    axes = _first_axes(sample)
     places = even_choice(rows.shape[0], WORDS)
-    background = (sample[even_choice(len(sample), BACKGROUND)] - origin) @ axes.T
+    background = sample[even_choice(len(sample), BACKGROUND)] @ axes.T
     return {
         "format": 1,
         "rows": places.tolist(),
@@ -77,17 +95,18 @@ def _begin(base: Matrix, rows: Matrix, words: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _first_axes(centred: Doubles, count: int = 2, rounds: int = 30) -> Doubles:
+def _first_axes(centred: Array, count: int = 2, rounds: int = 30) -> Doubles:
     """The first right singular vectors, by subspace iteration from a fixed start. [count, d]"""
-    axes = np.linalg.qr(np.random.default_rng(42).standard_normal((centred.shape[1], count)))[0]
+    start = np.random.default_rng(42).standard_normal((centred.shape[1], count))
+    axes = np.linalg.qr(start.astype(np.float32))[0]
     for _ in range(rounds):
         axes = np.linalg.qr(centred.T @ (centred @ axes))[0]
     strength = np.linalg.norm(centred @ axes, axis=0)
-    found: Doubles = axes.T[np.argsort(-strength)]
+    found: Doubles = axes.T[np.argsort(-strength)].astype(np.float64)
     return found
 
 
-def _fits(film: dict[str, Any], rows: Matrix) -> bool:
+def _fits(film: Film, rows: Matrix) -> bool:
     try:
         return len(film["origin"]) == rows.shape[1] and max(film["rows"]) < rows.shape[0] and "frames" in film
     except (TypeError, KeyError, ValueError):

@@ -138,7 +138,7 @@ def _widen(flat: npt.NDArray[Any], dtype: str) -> Array:
 def _fp32(values: Any) -> Array:
     if isinstance(values, np.ndarray):
         return values.astype(np.float32)
-    found: Array = values.detach().float().cpu().numpy()
+    found: Array = values.detach().cpu().float().numpy()  # widened here: a card may have no room
     return found
 
 

@@ -7,12 +7,12 @@ import math
 import pytest
 from rich.console import Console
 
-from runner.figures import bar, curve, duration, hours, loss, segment_bar, size
+from runner.figures import bar, curve, day, duration, hours, loss, segment_bar, size
 from runner.peek import Moment
 from runner.picture import take_picture
 from runner.states import State
 from runner.tui import render
-from tests.unit.runner.moments import NOW, evaluation, job, nothing, running_moment, running_surroundings
+from tests.unit.runner.moments import NOW, evaluation, heartbeat, job, nothing, running_moment, running_surroundings
 
 
 def _lines(moment=None, around=None, *, width=80, height=None, ascii_only=False, encoding="utf-8"):
@@ -40,6 +40,28 @@ def test_everything_that_matters_is_on_a_screen_of_80_by_24():
         "last verified 30 s ago", "100 MiB free, room for 100 checkpoints", "waits for a",
     ):  # fmt: skip
         assert said in text, said
+
+
+@pytest.mark.parametrize(("days", "told"), [(None, False), (1, True), (50, True), (70, False)])
+def test_a_store_that_fills_up_names_the_day_while_it_is_near(days, told):
+    around = running_surroundings()
+    full_at = None if days is None else NOW + days * 86_400
+    around = dataclasses.replace(around, note=dataclasses.replace(around.note, full_at=full_at))
+
+    text = "\n".join(_lines(around=around, width=200))
+
+    assert ("at this rate full on" in text) == told
+    assert not told or day(full_at) in text
+
+
+def test_what_was_said_of_one_activity_is_not_said_in_training():
+    said = [
+        "3 of 7 GiB"
+        in "\n".join(_lines(around=running_surroundings(heartbeats={"a": heartbeat(detail="3 of 7 GiB", state=state)})))
+        for state in ("loading", "training")
+    ]
+
+    assert said == [True, False]
 
 
 @pytest.mark.parametrize("width", [20, 40, 60, 80, 120, 200])

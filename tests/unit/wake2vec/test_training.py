@@ -243,4 +243,4 @@ def test_a_writer_that_failed_is_heard_at_the_next_save(tmp_path: Path) -> None:
     loop.save()
 
     with pytest.raises((OSError, CheckpointCorrupt)):
-        loop.writer.wait()
+        loop.saver.wait()

@@ -38,11 +38,11 @@ def rebuild(view: RunView) -> None:
 
 def measure_rows(run: RunDir) -> None:
     """Geometry and drift film; a run without rows of its own, such as P2, is told of and has a report all the same."""
-    from wake2vec.geometry.__main__ import film, measure
+    from wake2vec.geometry.__main__ import measure, write_the_film
 
     try:
         measure(run, say=lambda text: print(f"measuring {text}", file=sys.stderr, flush=True))
-        film(run)
+        write_the_film(run)
     except Wake2vecError as error:
         print(f"no geometry: {error}", file=sys.stderr)
 

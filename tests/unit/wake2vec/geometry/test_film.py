@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wake2vec.geometry.film import add_frame, frames_of, write_film
+from wake2vec.geometry.film import add_frame, put_back, read_film, write_film
 from wake2vec.geometry.matrix import InMemory
 from wake2vec.rundir import RunDir
 
@@ -20,12 +20,17 @@ WORDS = [f"word{n}" for n in range(29)] + ["</script><b>"]
 
 
 def film(run: RunDir) -> dict[str, object]:
-    path = write_film(run, "a title")
+    path = write_film(run, "a title", read_film(run))
     assert path is not None
     found = re.search(r"const film = (.*);\n", path.read_text("utf-8"))
     assert found
     shown: dict[str, object] = json.loads(found[1])
     return shown
+
+
+def steps_of(run: RunDir) -> list[int]:
+    kept = read_film(run)
+    return sorted(int(step) for step in kept["frames"]) if kept else []
 
 
 def test_frames_lie_on_the_two_widest_axes_of_the_base(tmp_path: Path) -> None:
@@ -49,7 +54,7 @@ def test_frames_stay_when_more_are_added_and_come_in_order(tmp_path: Path) -> No
     shown = film(run)
 
     assert shown["steps"] == [0, 200, 1000]
-    assert frames_of(run) == {0, 200, 1000}
+    assert steps_of(run) == [0, 200, 1000]
     assert shown["words"] == WORDS
 
 
@@ -57,7 +62,7 @@ def test_a_word_cannot_end_the_script(tmp_path: Path) -> None:
     run = RunDir(root=tmp_path)
     add_frame(run, 0, InMemory(ROWS), InMemory(BASE), WORDS)
 
-    path = write_film(run, "</script>")
+    path = write_film(run, "</script>", read_film(run))
 
     assert path is not None
     text = path.read_text("utf-8")
@@ -71,8 +76,23 @@ def test_a_film_of_other_rows_begins_anew(tmp_path: Path) -> None:
 
     add_frame(run, 5, InMemory(ROWS[:, :4]), InMemory(BASE[:, :4]), WORDS)
 
-    assert frames_of(run) == {5}
+    assert steps_of(run) == [5]
 
 
 def test_no_frames_give_no_film(tmp_path: Path) -> None:
-    assert write_film(RunDir(root=tmp_path), "t") is None
+    assert write_film(RunDir(root=tmp_path), "t", read_film(RunDir(root=tmp_path))) is None
+
+
+def test_a_film_that_came_joins_the_one_that_is_here_up_to_a_step(tmp_path: Path) -> None:
+    here, there = RunDir(root=tmp_path / "here"), RunDir(root=tmp_path / "there")
+    for run, steps in ((here, (200, 300)), (there, (0, 100, 200))):
+        for step in steps:
+            add_frame(run, step, InMemory(ROWS + step / 1000), InMemory(BASE), WORDS)
+
+    put_back(here, read_film(there), 200)
+
+    assert steps_of(here) == [0, 100, 200]
+    put_back(here, None, 100)
+    assert steps_of(here) == [0, 100]
+    put_back(empty := RunDir(root=tmp_path / "empty"), read_film(there), 150)
+    assert steps_of(empty) == [0, 100]
