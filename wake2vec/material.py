@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from wake2vec.data.blocks import Blocks, Windows
+from wake2vec.data.control import english
 from wake2vec.data.corpus import open_corpus
 from wake2vec.data.dataset import prepare
 from wake2vec.errors import InputError, ModelError
@@ -31,6 +32,8 @@ class Material:
     vocab_sha256: str  # of the id map's file: a job never goes on under another one
     blocks: Blocks
     windows: Windows
+    english: Windows  # the control text as this job's tokenizer cuts it
+    english_base: Windows  # and as the published one does
     steps: int  # in all
     first_total: int  # before any extension
 
@@ -83,6 +86,8 @@ def gather(run: RunDir, order: Order, say: Callable[[str], None]) -> Material:
         vocab_sha256=digest_file(run.id_map).sha256,
         blocks=data.blocks,
         windows=data.held_out,
+        english=english(tokenizer, job.data.seq_len),
+        english_base=english(base_tokenizer, job.data.seq_len),
         steps=total_steps(job, len(data.blocks)),
         first_total=first_total(job, len(data.blocks)),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,10 +10,21 @@ from torch import Tensor
 
 from wake2vec.errors import ModelError
 from wake2vec.load import load_base
+from wake2vec.loss import blocked_cross_entropy
 from wake2vec.material import Material
 from wake2vec.precision import Precision
+from wake2vec.rows import published_head
+from wake2vec.split import SplitHead
 
 PARITY_TOKENS = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """What the model as published computes; nothing that is built on it may change a bit of this."""
+
+    logits: Tensor  # [tokens, first_new_id], of base tokens on a stretch of the held-out text
+    english: Tensor  # [windows, L], nats of each target of the English control, over the base vocabulary
 
 
 def load(material: Material) -> tuple[Any, torch.device, Precision]:
@@ -48,22 +60,51 @@ def parity_inputs(material: Material) -> Tensor:
     return torch.from_numpy(ids.copy()).unsqueeze(0)
 
 
+def as_published(model: Any, material: Material) -> Published:
+    """What is compared later, computed before anything is built on the model."""
+    head = published_head(model, material.id_map.first_new_id)
+    return Published(logits=base_logits(model, material), english=english_nats(model, head, material))
+
+
 @torch.no_grad()
 def base_logits(model: Any, material: Material) -> Tensor:
-    """Logits of the base tokens on that stretch, [tokens, first_new_id], as the model gives them now."""
+    """Logits of the base tokens on a fixed stretch, [tokens, first_new_id], as the model gives them now."""
     model.eval()
     inputs = parity_inputs(material).to(next(model.parameters()).device)
     logits: Tensor = model(input_ids=inputs, use_cache=False).logits[0]
     return logits[:, : material.id_map.first_new_id].cpu()
 
 
-def check_parity(model: Any, material: Material, before: Tensor) -> None:
-    """Raise ModelError unless base tokens have the same logits, to the bit, as in the model as published (G7)."""
-    after = base_logits(model, material)
-    if not torch.equal(before, after):
-        off = float((before.float() - after.float()).abs().max())
-        raise ModelError(
-            material.job.model.base if material.job.model else "model",
-            f"adding the new rows moved logits of base tokens by up to {off:.3g}",
-            "this is a fault of the program: please report it with the model's name",
-        )
+@torch.no_grad()
+def english_nats(model: Any, head: SplitHead, material: Material) -> Tensor:
+    """Nats of the English control's targets under a head, 0 where a window is padded. [windows, L]"""
+    model.eval()
+    windows, device = material.english_base, next(model.parameters()).device
+    found = []
+    for part in windows.parts():
+        inputs, targets = (torch.from_numpy(ids[part]).to(device) for ids in (windows.inputs, windows.targets))
+        hidden = model.get_decoder()(input_ids=inputs, use_cache=False).last_hidden_state.flatten(0, 1)
+        nll = blocked_cross_entropy(hidden, head, targets.flatten()).token_nll  # [w * L]
+        found.append(nll.view_as(targets).cpu())
+    return torch.cat(found)
+
+
+def check_parity(model: Any, material: Material, before: Published) -> None:
+    """Raise ModelError unless base tokens have the same logits, to the bit, as in the model as published (G7).
+
+    And unless English costs the same nats over the base vocabulary: that is the zero that forgetting is counted from.
+    """
+    after = Published(
+        logits=base_logits(model, material),
+        english=english_nats(model, model.get_output_embeddings().without_new(), material),
+    )
+    for what in ("logits", "english"):
+        was, now = getattr(before, what), getattr(after, what)
+        if not torch.equal(was, now):
+            off = float((was.float() - now.float()).abs().max())
+            name = "logits of base tokens" if what == "logits" else "the nats of English text"
+            raise ModelError(
+                material.job.model.base if material.job.model else "model",
+                f"adding the new rows moved {name} by up to {off:.3g}",
+                "this is a fault of the program: please report it with the model's name",
+            )

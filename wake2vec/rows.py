@@ -101,6 +101,12 @@ def install_rows(
     return installed
 
 
+def published_head(model: Any, first_new_id: int) -> SplitHead:
+    """The output side of a model that nothing was installed in, as the blocked loss reads it."""
+    weight = _weight(model, "output")
+    return _split_head(model, weight, first_new_id, nn.Parameter(weight.new_empty(0, weight.shape[1]), False))
+
+
 def _split_embedding(model: Any, weight: Tensor, first_new_id: int, rows: nn.Parameter) -> SplitEmbedding:
     module = model.get_input_embeddings()
     scale = getattr(module, "embed_scale", None)  # Gemma multiplies inside its embedding

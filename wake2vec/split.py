@@ -183,6 +183,11 @@ class SplitHead(nn.Module):
     def out_features(self) -> int:
         return self.first_new_id + self.rows.shape[0]
 
+    def without_new(self) -> SplitHead:
+        """The same base rows and no others: the output side of the published model."""
+        nothing = nn.Parameter(self.rows.detach()[:0], requires_grad=False)
+        return SplitHead(self.base, self.first_new_id, nothing, bias=self.bias, softcap=self.softcap)
+
     def forward(self, hidden: Tensor) -> Tensor:
         """Logits of every token. [..., d] -> [..., first_new_id + n_new]; the caller applies the soft cap."""
         base = self.base.logits(hidden)

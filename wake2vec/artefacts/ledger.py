@@ -36,6 +36,8 @@ class EvaluationRow:
     new_tokens: int | None = None
     base_loss: float | None = None
     base_tokens: int | None = None
+    english_bits_per_byte: float | None = None  # a control text that nobody trains on, in the job's own tokens
+    english_base_bits_per_byte: float | None = None  # the same in published tokens alone
     ln_v: float | None = None
     checkpoint: str | None = None
     seconds: float | None = None
@@ -130,7 +132,8 @@ def _step(step: int, table: Mapping[str, Any]) -> StepRow:
 
 
 def _evaluation(step: int, table: Mapping[str, Any]) -> EvaluationRow:
-    numbers = ("bits_per_byte", "new_loss", "base_loss", "ln_v", "seconds")
+    english = ("english_bits_per_byte", "english_base_bits_per_byte")
+    numbers = ("bits_per_byte", "new_loss", "base_loss", *english, "ln_v", "seconds")
     optional = {key: _number(table.get(key)) for key in numbers}
     return EvaluationRow(
         step=step,

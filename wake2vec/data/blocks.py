@@ -47,6 +47,11 @@ class Windows:
     def stacked(self) -> Ints:
         return np.stack([self.inputs, self.targets, self.bytes, self.places])
 
+    def parts(self, tokens: int = 2048) -> list[slice]:
+        """Windows that go through a model at once: as many as hold about so many tokens."""
+        many = max(1, tokens // self.inputs.shape[1])
+        return [slice(first, first + many) for first in range(0, len(self.inputs), many)]
+
     @property
     def n_tokens(self) -> int:
         return int((self.targets != IGNORED).sum())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -103,8 +103,3 @@ def _block_tokens(whole: Tokens, index: int, seq_len: int) -> Tokens:
     ends = whole.byte_ends[part]
     before = whole.byte_ends[part.start - 1] if part.start else 0
     return Tokens(ids=whole.ids[part], byte_ends=ends - before)
-
-
-def control(texts: Sequence[str], tokenizer: Any, *, seq_len: int, place: object) -> Windows:
-    """Windows over texts that are only measured on, such as the English control."""
-    return windows([tokenise(tokenizer, text, place) for text in texts], seq_len, place=place)

@@ -10,7 +10,7 @@ from torch import Tensor
 from wake2vec.checkpoint import copy_to_host
 from wake2vec.dropout import StepKey
 from wake2vec.material import Material, input_paths
-from wake2vec.model import base_logits, check_parity, freeze, load, matrices
+from wake2vec.model import as_published, check_parity, freeze, load, matrices
 from wake2vec.phases.base import Prepared
 from wake2vec.rows import install_rows, is_tied, resolve_mode
 from wake2vec.vocab.calibrate import calibrate_head
@@ -25,7 +25,7 @@ def prepare(material: Material) -> Prepared:
     model, device, precision = load(material)
     freeze(model)
     mode = resolve_mode(vocab.rows, tied=is_tied(model))
-    before = base_logits(model, material)
+    before = as_published(model, material)
     weight_in, weight_out = matrices(model)
     installed = install_rows(
         model,

@@ -13,7 +13,7 @@ from wake2vec.dropout import StepKey, key_dropouts
 from wake2vec.errors import CheckpointCorrupt, InputError, ModelError
 from wake2vec.manifest import manifest_sha256, verify_checkpoint
 from wake2vec.material import Material
-from wake2vec.model import base_logits, check_parity, freeze, load, matrices
+from wake2vec.model import as_published, check_parity, freeze, load, matrices
 from wake2vec.phases.base import Prepared
 from wake2vec.phases.p1 import ROWS_FILE, load_rows
 from wake2vec.rows import InstalledRows, install_rows
@@ -31,7 +31,7 @@ def prepare(material: Material) -> Prepared:
     if rows_in.shape != (material.id_map.n_new, matrices(model)[0].shape[1]):
         problem = f"its rows have shape {tuple(rows_in.shape)}, the model wants [{material.id_map.n_new}, d]"
         raise InputError(material.run.source, problem, "P2 needs the same base model as its P1")
-    before = base_logits(model, material)
+    before = as_published(model, material)
     installed = install_rows(
         model,
         first_new_id=material.id_map.first_new_id,

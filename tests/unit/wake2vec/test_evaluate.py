@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from tests.tiny import loop_for, material_for, order_for
-from wake2vec.evaluate import Sums, as_row, choose_windows, judge, measure
+from wake2vec.evaluate import Measured, Sums, as_row, choose_windows, evaluate, judge, measure
 from wake2vec.files import read_json
+from wake2vec.loop import Loop
 from wake2vec.spec import EvaluateTable
 from wake2vec.stopping import Stop
 
@@ -20,6 +22,10 @@ from wake2vec.stopping import Stop
 def rows(*losses: float) -> list[dict[str, Any]]:
     """Evaluations at steps 100, 200, ..."""
     return [{"step": 100 * number, "loss": loss} for number, loss in enumerate(losses, start=1)]
+
+
+def measured(sums: Sums) -> Measured:
+    return Measured(held_out=sums, english=sums, english_base=sums)
 
 
 def test_the_best_step_is_the_one_of_lowest_loss() -> None:
@@ -70,7 +76,7 @@ def test_a_limited_choice_of_windows_is_spread_and_has_no_repeats(count: int, li
 def test_bits_per_byte_is_nats_over_the_bytes_that_targets_stand_for() -> None:
     sums = Sums(windows=1, new_nats=3.0, new_tokens=1, base_nats=5.0, base_tokens=3, bytes=16)
 
-    row = as_row(sums, step=7, checkpoint="checkpoint-7", vocabulary=1000, seconds=1.0)
+    row = as_row(measured(sums), step=7, checkpoint="checkpoint-7", vocabulary=1000, seconds=1.0)
 
     assert row["loss"] == 2.0
     assert row["bits_per_byte"] == pytest.approx(8.0 / math.log(2) / 16)
@@ -80,7 +86,7 @@ def test_bits_per_byte_is_nats_over_the_bytes_that_targets_stand_for() -> None:
 
 def test_a_text_without_new_words_has_no_new_loss() -> None:
     sums = Sums(windows=1, base_nats=5.0, base_tokens=3, bytes=16)
-    assert as_row(sums, step=1, checkpoint=None, vocabulary=10, seconds=0.0)["new_loss"] is None
+    assert as_row(measured(sums), step=1, checkpoint=None, vocabulary=10, seconds=0.0)["new_loss"] is None
 
 
 def test_an_evaluation_equals_plain_cross_entropy_over_all_windows(tmp_path: Path) -> None:
@@ -144,3 +150,62 @@ def test_partial_sums_of_other_weights_are_not_used(tmp_path: Path) -> None:
 
     assert run("one") == first
     assert run("two") != first
+
+
+def english_of(loop: Loop, tmp_path: Path) -> Measured:
+    found = evaluate(
+        loop.prepared, loop.material, folder=tmp_path, key=str(loop.progress.step), stop=Stop(), progress=lambda _: None
+    )
+    assert found is not None
+    return found
+
+
+def test_english_over_published_tokens_stays_what_the_published_model_gives_through_p1(tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    loop = loop_for(material_for(tmp_path, order_for(tmp_path, train__steps=3, train__lr=0.5)))
+    windows = loop.material.english_base
+    assert loop.job.model
+    published = AutoModelForCausalLM.from_pretrained(loop.job.model.base, dtype=torch.float32)
+    with torch.no_grad():
+        logits = published(input_ids=torch.from_numpy(windows.inputs)).logits.double()
+    targets = torch.from_numpy(windows.targets).flatten()
+    expected = F.cross_entropy(logits.flatten(0, 1), targets, ignore_index=-100, reduction="sum")
+    before = english_of(loop, tmp_path)
+
+    loop.run_to_end(lambda: None)
+    after = english_of(loop, tmp_path)
+
+    assert before.english_base.nats == pytest.approx(float(expected), rel=1e-5)
+    assert after.english_base == before.english_base  # to the bit: neither the body nor a base row has moved
+    assert after.english.nats != before.english.nats  # new words take their share of the probability
+
+
+def test_every_evaluation_of_the_ledger_tells_of_english(tmp_path: Path) -> None:
+    loop = loop_for(material_for(tmp_path, order_for(tmp_path, train__steps=2, evaluate__every_steps=1)))
+    loop.run_to_end(lambda: None)
+
+    rows = loop.progress.evaluations
+
+    assert len(rows) == 3
+    assert len({row["english_base_bits_per_byte"] for row in rows}) == 1
+    assert rows[0]["english_bits_per_byte"] > rows[0]["english_base_bits_per_byte"]
+
+
+def test_an_evaluation_that_is_cut_in_the_control_goes_on_there(tmp_path: Path) -> None:
+    loop = loop_for(material_for(tmp_path, order_for(tmp_path)))
+    stop, shares = Stop(), []
+
+    def cut(share: float) -> None:
+        shares.append(share)
+        if len(shares) == 2:  # the held-out windows are complete, the control has begun
+            stop.ask("cut")
+
+    def run(folder: Path, stop: Stop, progress: Callable[[float], None]) -> Measured | None:
+        return evaluate(loop.prepared, loop.material, folder=folder, key="k", stop=stop, progress=progress)
+
+    whole = run(tmp_path / "whole", Stop(), lambda _: None)
+    assert run(tmp_path / "cut", stop, cut) is None
+    assert read_json(tmp_path / "cut" / "partial-english.json")["sums"]["windows"] > 0
+
+    assert run(tmp_path / "cut", Stop(), lambda _: None) == whole

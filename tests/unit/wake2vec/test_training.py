@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from wake2vec.errors import CheckpointCorrupt, InputError, ModelError
 from wake2vec.files import digest_file, read_json, write_json
 from wake2vec.loop import Loop, warmup_steps
 from wake2vec.manifest import MANIFEST, saved_steps
-from wake2vec.material import total_steps
-from wake2vec.model import check_parity
+from wake2vec.material import Material, total_steps
+from wake2vec.model import Published, as_published, check_parity, load
+from wake2vec.rows import install_rows
 from wake2vec.rundir import RunDir
 from wake2vec.spec import Order
 from wake2vec.stopping import Stop
@@ -155,16 +157,31 @@ def test_a_job_never_goes_on_under_another_id_map(tmp_path: Path) -> None:
 
 
 def test_the_parity_check_sees_a_single_moved_base_row(tmp_path: Path) -> None:
-    from wake2vec.model import base_logits
-
-    loop = loop_for(material_for(tmp_path, order_for(tmp_path)))
-    before = base_logits(loop.prepared.model, loop.material)
-    check_parity(loop.prepared.model, loop.material, before)
+    model, material, before = dressed(tmp_path)
+    check_parity(model, material, before)
     with torch.no_grad():
-        loop.prepared.rows.head.base.weight[5] += 1e-3  # type: ignore[union-attr,operator]
+        model.get_output_embeddings().base.weight[5] += 1e-3
 
     with pytest.raises(ModelError, match="moved logits of base tokens"):
-        check_parity(loop.prepared.model, loop.material, before)
+        check_parity(model, material, before)
+
+
+def test_the_parity_check_sees_english_that_costs_other_nats(tmp_path: Path) -> None:
+    model, material, before = dressed(tmp_path)
+    off = replace(before, english=before.english + 1e-6 * (before.english > 0))
+
+    with pytest.raises(ModelError, match="nats of English text"):
+        check_parity(model, material, off)
+
+
+def dressed(tmp_path: Path) -> tuple[Any, Material, Published]:
+    """A model with new rows, and what it computed without them."""
+    material = material_for(tmp_path, order_for(tmp_path))
+    model, _, _ = load(material)
+    before = as_published(model, material)
+    rows = torch.ones(material.id_map.n_new, model.config.hidden_size)
+    install_rows(model, first_new_id=material.id_map.first_new_id, mode="shared", input_rows=rows)
+    return model, material, before
 
 
 @pytest.mark.parametrize("load", ["fp32", "nf4"])

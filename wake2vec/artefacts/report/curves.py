@@ -14,7 +14,7 @@ from wake2vec.artefacts.series import running_mean
 
 
 def charts(view: RunView) -> list[Html]:
-    every = (losses, bits_per_byte, new_and_base, learning_rate, gradient_norm, seconds_per_step, memory)
+    every = (losses, bits_per_byte, new_and_base, english, learning_rate, gradient_norm, seconds_per_step, memory)
     return [picture for make in every if (picture := draw(make(view))) is not None]
 
 
@@ -62,6 +62,22 @@ def new_and_base(view: RunView) -> Chart:
         levels=[(floor, f"ln V = {floor:.2f}", "floor")] if floor is not None else [],
         borders=_borders(view),
         small=True,
+    )
+
+
+def english(view: RunView) -> Chart:
+    every = _evaluations(view, lambda row: row.english_bits_per_byte)
+    base = _evaluations(view, lambda row: row.english_base_bits_per_byte)
+    return Chart(
+        title="English that nobody trains on",
+        y_label="bits per byte",
+        series=(
+            Series(name="all tokens", points=every, look="val", dots=True),
+            Series(name="published tokens alone", points=base, look="base", dots=True),
+        ),
+        borders=_borders(view),
+        small=True,
+        note="Published tokens alone start at the published model's figure: what the line rises by is forgotten.",
     )
 
 
