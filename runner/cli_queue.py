@@ -22,6 +22,22 @@ def enqueue(
     run(settings_of(context), files, again=again, as_json=as_json)
 
 
+def import_(
+    context: typer.Context,
+    old: Annotated[
+        list[Path],
+        typer.Argument(metavar="OLD...", help="sentry_step_N.pt, embeddings.pt, adapter or tokenizer folders."),
+    ],
+    into: Annotated[Path, typer.Option("--into", metavar="FILE", help="Job file that the new job is made from.")],
+    again: Annotated[bool, typer.Option("--again", help="Train it once more, as NAME-2.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Queue a job that begins where a run of the original scripts ended."""
+    from runner.commands.import_ import run
+
+    run(settings_of(context), old, into, again=again, as_json=as_json)
+
+
 def start(
     context: typer.Context,
     until_empty: Annotated[bool, typer.Option("--until-empty", help="End when nothing is left to do.")] = False,
@@ -129,4 +145,4 @@ def _control(context: typer.Context, verb: str, names: list[str], as_json: bool)
     run(settings_of(context), verb, names, as_json=as_json)
 
 
-COMMANDS = (enqueue, start, status, log, hold, release, cancel, retry, kill, set_, extend)
+COMMANDS = (enqueue, import_, start, status, log, hold, release, cancel, retry, kill, set_, extend)

@@ -166,13 +166,12 @@ def job_file(folder: Path, name: str, *, of: str, **changes: Any) -> Path:
         if isinstance(value, str) and (JOBS / value).exists():
             table[section][key] = str(JOBS / value)
     path = folder / f"{name}.toml"
-    table["train"] = {key: value for key, value in table.get("train", {}).items() if value is not None}
     path.write_text("\n".join(_toml(table)) + "\n")
     return path
 
 
 def _toml(table: dict[str, Any]) -> list[str]:
-    plain = [f"{key} = {json.dumps(value)}" for key, value in table.items() if not isinstance(value, dict)]
+    plain = [f"{key} = {json.dumps(value)}" for key, value in table.items() if not isinstance(value, dict | None)]
     for key, value in table.items():
         if isinstance(value, dict):
             plain += [f"[{key}]", *_toml(value)]

@@ -119,7 +119,7 @@ def empty_model(config: Any, precision: Precision, *, trust_remote_code: bool = 
 def _load(
     origin: Origin, precision: Precision, device: torch.device, progress: Callable[[int, int], None]
 ) -> tuple[Any, str]:
-    config = _config(origin)
+    config = read_config(origin)
     files = _files(origin)
     if getattr(config, "quantization_config", None) is None and files:
         model = empty_model(config, precision, trust_remote_code=origin.trust_remote_code)
@@ -130,7 +130,8 @@ def _load(
     return _from_pretrained(origin, config, precision, device), "loaded by transformers: its tensors have other names"
 
 
-def _config(origin: Origin) -> Any:
+def read_config(origin: Origin) -> Any:
+    """Its config.json. Raises ModelError when there is none, or none that can be read."""
     from transformers import AutoConfig
 
     try:

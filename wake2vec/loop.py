@@ -30,6 +30,7 @@ from wake2vec.saving import Saver
 from wake2vec.schedule import horizon, learning_rate
 from wake2vec.step import Stepper, StepResult
 from wake2vec.stopping import Stop
+from wake2vec.taken import taken_over
 
 
 class Loop:
@@ -70,6 +71,8 @@ class Loop:
             self.beside.restore({}, 0)
             self.beside.add_frame(0)
         self.ledger.rewrite(self.progress.rows)
+        if not self.progress.rows and (taken := taken_over(self.material.order)) is not None:
+            self.note("regime", "; ".join(taken.told))
         assert self.job.data, "checked by the spec"
         allowed = Allowed(
             batch=self.train.batch,

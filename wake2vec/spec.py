@@ -204,12 +204,12 @@ class JobSpec(Table):
     def _parts_of_the_phase(self) -> JobSpec:
         needed = {
             "p1": ("model", "vocab", "data", "train"),
-            "p2": ("model", "data", "train", "after"),
+            "p2": ("model", "data", "train") if self.vocab else ("model", "data", "train", "after"),
             "command": ("command", "steps"),
         }[self.phase]
         foreign = {
             "p1": ("lora", "command", "steps", "after"),
-            "p2": ("vocab", "command", "steps"),
+            "p2": ("command", "steps", "vocab") if self.after else ("command", "steps"),
             "command": ("model", "vocab", "data", "train", "lora"),
         }[self.phase]
         missing = [key for key in needed if getattr(self, key) is None]
@@ -226,9 +226,12 @@ class JobSpec(Table):
 
 
 class InputFile(Table):
-    """A text or word list, frozen by content at enqueue; or a model folder, known by its digest and left in place."""
+    """A text or word list, frozen by content at enqueue; or a model folder, known by its digest and left in place.
 
-    role: Literal["corpus", "lexicon", "morphemes", "model"]
+    `start` is what `import` made of an old run: rows and adapters that the job begins with.
+    """
+
+    role: Literal["corpus", "lexicon", "morphemes", "model", "start"]
     name: str
     sha256: str
     size: int

@@ -14,11 +14,13 @@ from wake2vec.errors import InputError
 from wake2vec.files import read_json
 from wake2vec.load import Origin
 from wake2vec.manifest import saved_steps, step_of, verify_checkpoint
+from wake2vec.material import load_tokenizer
 from wake2vec.matrices import INPUT, OUTPUT, is_called
 from wake2vec.merged import Trained
 from wake2vec.rundir import RunDir
 from wake2vec.shards import INDEX
 from wake2vec.spec import Order
+from wake2vec.start import starting_rows
 from wake2vec.vocab.idmap import load as load_id_map
 
 SINGLE = "model.safetensors"
@@ -69,9 +71,8 @@ class PublishedFiles:
 def read_trained(run: RunDir, order: Order, step: int | str) -> tuple[Trained, str]:
     """What was trained at `step` (a number, "best" or "final"), and the name of the place it was read from."""
     tensors, place = _tensors(run, step)
-    if order.source is not None and not any(name.split(".")[0] == "rows" for name in tensors):
-        source = run.root / order.source.folder / f"checkpoint-{order.source.step}"
-        tensors |= _checkpoint(source)
+    if not any(name.split(".")[0] == "rows" for name in tensors):
+        tensors |= _source(run, order)
     rows, lora, own = _sorted(tensors)
     if not rows:
         raise InputError(run.root / place, "holds no rows of new tokens", "restore the run directory from the store")
@@ -97,6 +98,20 @@ def _tensors(run: RunDir, step: int | str) -> tuple[dict[str, Tensor], str]:
         return found, run.final.name
     number = _number(run, step)
     return _checkpoint(run.checkpoint(number)), f"checkpoint-{number}"
+
+
+def _source(run: RunDir, order: Order) -> dict[str, Tensor]:
+    """The rows that a P2 stands on: of its P1, or of an old run."""
+    if order.source is not None:
+        return _checkpoint(run.root / order.source.folder / f"checkpoint-{order.source.step}")
+    if order.job.vocab is None or order.job.model is None:
+        return {}
+    table = order.job.model
+    files = PublishedFiles(Origin(path=table.base, revision=table.revision, trust_remote_code=table.trust_remote_code))
+    name = next(name for name in files.names() if is_called(name, INPUT))
+    base = files.read(name, 0, files.shape(name)[0])
+    tokenizer = load_tokenizer(table.base, table)
+    return {"rows": starting_rows(order, load_id_map(run.id_map), base, tokenizer, "input")}
 
 
 def _number(run: RunDir, step: int | str) -> int:

@@ -44,6 +44,7 @@ def run(settings: Settings, files: Sequence[Path], *, again: bool, as_json: bool
     queue = open_queue(settings.database)
     try:
         entries = check_files(files, jobs.list_jobs(queue), again=again)
+        _require_rows(entries)
         for entry in entries:
             for sha256, path in entry.resolved.files.items():
                 keep_input(path, sha256, settings.inputs)
@@ -51,10 +52,23 @@ def run(settings: Settings, files: Sequence[Path], *, again: bool, as_json: bool
         added = jobs.add_jobs(queue, rows, time.time(), again=again)
     finally:
         queue.close()
+    show(settings, entries, added, as_json=as_json)
+
+
+def show(settings: Settings, entries: Sequence[Entry], added: Sequence[Job], *, as_json: bool) -> None:
+    """Say what was queued."""
     if as_json:
         print(json.dumps(_as_json(entries, added), ensure_ascii=False, indent=1))
         return
     print("\n".join(_as_text(entries, added, daemon=read_lock(settings.home / "daemon.lock") is not None)))
+
+
+def _require_rows(entries: Sequence[Entry]) -> None:
+    """A P2 with words of its own stands on the rows of an old run, which `enqueue` has no way to name."""
+    for entry in entries:
+        if entry.job.phase == "p2" and entry.job.vocab is not None:
+            remedy = f"wake2vec-runner import OLD... --into {entry.file}, or name its P1 with after instead"
+            raise SpecError(str(entry.file), [Fault(key="vocab", problem=f"a P2 takes its words from a P1; {remedy}")])
 
 
 def check_files(files: Sequence[Path], queued: Sequence[Job], *, again: bool) -> list[Entry]:
@@ -147,7 +161,7 @@ def _as_text(entries: Sequence[Entry], added: Sequence[Job], *, daemon: bool) ->
         lines += [
             f"  {item.role:<9} {item.name}  {_size(item.size)}  {item.sha256[:12]}" for item in entry.resolved.inputs
         ]
-        if entry.job.phase == "p2":
+        if entry.job.phase == "p2" and job.after:
             lines.append(f"  starts after {job.after}, on its {_rows(entry.job)}")
         elif job.after:
             lines.append(f"  starts after {job.after}")

@@ -13,7 +13,7 @@ from wake2vec.artefacts.ledger import Ledger
 from wake2vec.artefacts.series import running_mean, thin
 
 INK, TRAIN, VAL, BEST, FLOOR, BAD, REGIME = "#1f2430", "#9db7d5", "#c2410c", "#15803d", "#6b7280", "#b91c1c", "#7c3aed"
-MARKS = {"oom": (BAD, "x", "out of memory"), "regime": (REGIME, "D", "shorter context (REGIME)")}
+MARKS = {"oom": (BAD, "x", "out of memory"), "regime": (REGIME, "D", "recorded change (REGIME)")}
 MOST_POINTS = 4000  # more than the picture has columns: drawing stays under a second for any run
 
 

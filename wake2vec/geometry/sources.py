@@ -141,12 +141,13 @@ class Initial:
 
     def __init__(self, *, order: Order, id_map: IdMap, base: InFile, side: Side) -> None:
         from wake2vec.material import input_paths, load_tokenizer
+        from wake2vec.taken import taken_over
 
         assert order.job.model and order.job.vocab and order.job.train, "a P1 job has them"  # noqa: PT018
         self._vocab, self._seed, self._side = order.job.vocab, order.job.train.seed, side
         self._tokenizer = load_tokenizer(order.job.model.base, order.job.model)
         self._morphemes = next(iter(input_paths(order, "morphemes")), None)
-        self._id_map = id_map
+        self._id_map, self._taken = id_map, taken_over(order) if side == "input" else None
         self._base = _mapped(base)
         self.shape = (id_map.n_new, base.shape[1])
 
@@ -170,6 +171,10 @@ class Initial:
             scale=self._vocab.init_scale,
             morphemes=self._morphemes,
         )
+        if self._taken is not None and (old := self._taken.rows()) is not None:
+            for place, entry in enumerate(entries):
+                if entry.row is not None and entry.row >= self._taken.first_row:
+                    rows[place] = old[entry.row - self._taken.first_row]
         found: Array = rows.numpy()
         return found
 

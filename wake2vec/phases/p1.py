@@ -9,12 +9,12 @@ from torch import Tensor
 
 from wake2vec.checkpoint import copy_to_host
 from wake2vec.dropout import StepKey
-from wake2vec.material import Material, input_paths
+from wake2vec.material import Material
 from wake2vec.model import as_published, check_parity, freeze, load, matrices
 from wake2vec.phases.base import Prepared
 from wake2vec.rows import install_rows, is_tied, resolve_mode
+from wake2vec.start import starting_rows
 from wake2vec.vocab.calibrate import calibrate_head
-from wake2vec.vocab.initial import Part, initial_rows
 
 ROWS_FILE = "embed_tokens.safetensors"
 
@@ -27,16 +27,17 @@ def prepare(material: Material) -> Prepared:
     mode = resolve_mode(vocab.rows, tied=is_tied(model))
     before = as_published(model, material)
     weight_in, weight_out = matrices(model)
+    order, id_map, tokenizer = material.order, material.id_map, material.base_tokenizer
     installed = install_rows(
         model,
-        first_new_id=material.id_map.first_new_id,
+        first_new_id=id_map.first_new_id,
         mode=mode,
-        input_rows=first_rows(material, weight_in, "input"),
-        output_rows=None if mode == "shared" else first_rows(material, weight_out, "output"),
+        input_rows=starting_rows(order, id_map, weight_in, tokenizer, "input"),
+        output_rows=None if mode == "shared" else starting_rows(order, id_map, weight_out, tokenizer, "output"),
     )
     if vocab.calibrate and mode == "separate":
         # shared rows are read as inputs too, and an offset there changes what the words mean
-        calibrate_head(model, installed.head, material.blocks, first_new_id=material.id_map.first_new_id)
+        calibrate_head(model, installed.head, material.blocks, first_new_id=id_map.first_new_id)
     check_parity(model, material, before)
     return Prepared(
         model=model,
@@ -46,25 +47,6 @@ def prepare(material: Material) -> Prepared:
         context=StepKey(),
         device=device,
         precision=precision,
-    )
-
-
-def first_rows(material: Material, base: Tensor, part: Part) -> Tensor:
-    """How the new rows of one side start. [n_new, d]"""
-    vocab, train = material.job.vocab, material.job.train
-    assert vocab, "checked by the spec"
-    assert train, "checked by the spec"
-    morphemes = input_paths(material.order, "morphemes")
-    options: dict[str, Path] = {"morphemes": morphemes[0]} if morphemes else {}
-    return initial_rows(
-        material.id_map,
-        base,
-        method=vocab.init if part == "input" else vocab.init_output or vocab.init,
-        seed=train.seed,
-        tokenizer=material.base_tokenizer,
-        part=part,
-        scale=vocab.init_scale,
-        **options,
     )
 
 

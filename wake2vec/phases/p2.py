@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from wake2vec.checkpoint import TRAINABLE, copy_to_host
 from wake2vec.dropout import StepKey, key_dropouts
@@ -17,6 +17,8 @@ from wake2vec.model import as_published, check_parity, freeze, load, matrices
 from wake2vec.phases.base import Prepared
 from wake2vec.phases.p1 import ROWS_FILE, load_rows
 from wake2vec.rows import InstalledRows, install_rows
+from wake2vec.start import starting_rows
+from wake2vec.taken import overwrite, taken_over
 
 ADAPTER = "default"
 
@@ -25,9 +27,10 @@ def prepare(material: Material) -> Prepared:
     lora = material.job.lora_or_default
     train = material.job.train
     assert train, "checked by the spec"
-    rows_in, rows_out = read_source(material)
+    found = read_source(material) if material.order.source else None  # torn rows are told before minutes of loading
     model, device, precision = load(material)
     freeze(model)
+    rows_in, rows_out = found or (taken_rows(material, model), None)
     if rows_in.shape != (material.id_map.n_new, matrices(model)[0].shape[1]):
         problem = f"its rows have shape {tuple(rows_in.shape)}, the model wants [{material.id_map.n_new}, d]"
         raise InputError(material.run.source, problem, "P2 needs the same base model as its P1")
@@ -42,6 +45,9 @@ def prepare(material: Material) -> Prepared:
     check_parity(model, material, before)
     context = StepKey()
     adapters = add_lora(model, lora_options(material), context, train.seed)
+    taken = taken_over(material.order)
+    if taken is not None and (adapter := taken.adapter()):
+        overwrite(adapters, adapter, taken.path)
     if lora.train == "all":
         trainable = everything(model, installed)
     else:
@@ -75,6 +81,12 @@ def read_source(material: Material) -> tuple[Any, Any]:
     except (CheckpointCorrupt, OSError) as error:
         raise InputError(folder, f"the rows of {source.job} cannot be used: {error}", "retry the job") from error
     return load_rows(load_file(folder / TRAINABLE))
+
+
+def taken_rows(material: Material, model: Any) -> Tensor:
+    """Rows of an old run, for both sides as the old runs had them."""
+    base = matrices(model)[0]
+    return starting_rows(material.order, material.id_map, base, material.base_tokenizer, "input")
 
 
 def lora_options(material: Material) -> dict[str, Any]:

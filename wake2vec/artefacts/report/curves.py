@@ -130,7 +130,7 @@ def _borders(view: RunView) -> list[float]:
 
 
 def _marks(view: RunView) -> list[Mark]:
-    names = {"oom": "out of memory", "regime": "shorter context (REGIME)"}
+    names = {"oom": "out of memory", "regime": "recorded change (REGIME)"}
     events = sorted((row for row in view.ledger.events if row.event in names), key=lambda row: (row.step, row.event))
     marks = []
     for (step, event), rows in groupby(events, key=lambda row: (row.step, row.event)):

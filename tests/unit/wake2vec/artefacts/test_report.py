@@ -150,7 +150,7 @@ def test_a_shorter_context_is_marked_in_the_curve_and_listed(tmp_path: Path) -> 
 
     text = write_report(tmp_path / "r.html", [root], runner=None, now=NOW).read_text("utf-8")
 
-    assert "shorter context (REGIME): context 256 to 128 (step 5)" in text
+    assert "recorded change (REGIME): context 256 to 128 (step 5)" in text
     assert ">context 256 to 128<" in text
 
 

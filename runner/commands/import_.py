@@ -1,0 +1,87 @@
+"""import: queue a job that begins with the rows and adapters of an old run instead of a fresh start."""
+
+from __future__ import annotations
+
+import json
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from runner.commands.enqueue import Entry, check_files, show
+from runner.inputs import keep_input
+from runner.queue import jobs
+from runner.queue.database import Queue, open_queue
+from runner.queue.ledger import add_regime
+from runner.queue.rows import Job
+from runner.settings import Settings
+from wake2vec.errors import Fault, SpecError
+from wake2vec.files import digest_file
+from wake2vec.spec import InputFile, Order, fingerprint
+
+START = "start.safetensors"
+ABOUT = "wake2vec"  # the key of the file's own header under which the engine says what it took
+
+
+def run(settings: Settings, old: Sequence[Path], into: Path, *, again: bool, as_json: bool) -> None:
+    """Raises what `enqueue` raises; exits with the engine's own code for an old file that does not fit."""
+    queue = open_queue(settings.database)
+    try:
+        (entry,) = check_files([into], jobs.list_jobs(queue), again=again)
+        if entry.job.phase == "command":
+            raise SpecError(str(into), [Fault(key="phase", problem="a command job has no rows to begin with")])
+        for sha256, path in entry.resolved.files.items():
+            keep_input(path, sha256, settings.inputs)
+        with tempfile.TemporaryDirectory(dir=settings.home, prefix=".import-") as scratch:
+            start = convert(settings, entry, old, Path(scratch))
+            item = InputFile(role="start", name=START, sha256=digest_file(start).sha256, size=start.stat().st_size)
+            keep_input(start, item.sha256, settings.inputs)
+            told = told_by(start)
+        entry = replace(entry, resolved=replace(entry.resolved, inputs=[*entry.resolved.inputs, item]))
+        entry = replace(entry, notes=[*entry.notes, *told])
+        added = _add(queue, entry, old, told, again=again)
+    finally:
+        queue.close()
+    show(settings, [entry], [added], as_json=as_json)
+
+
+def convert(settings: Settings, entry: Entry, old: Sequence[Path], scratch: Path) -> Path:
+    """Let a process that knows torch check the old files and write what the job begins with."""
+    order = Order(
+        job=entry.job,
+        fingerprint="",
+        attempt=0,
+        inputs=entry.resolved.inputs,
+        inputs_folder=str(settings.inputs),
+        gpu_lock="",
+    )
+    (scratch / "order.json").write_text(order.model_dump_json(), encoding="utf-8")
+    words = [scratch / "order.json", scratch / START, *(path.absolute() for path in old)]
+    code = subprocess.call([sys.executable, "-m", "wake2vec.takeover", *map(str, words)])
+    if code != 0:
+        sys.exit(code if code > 0 else 130 if code == -2 else 3)
+    return scratch / START
+
+
+def told_by(start: Path) -> list[str]:
+    """What was taken and what is lacking, out of the header of a safetensors file."""
+    with start.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header: dict[str, Any] = json.loads(file.read(length))
+    return list(json.loads(header["__metadata__"][ABOUT])["told"])
+
+
+def _add(queue: Queue, entry: Entry, old: Sequence[Path], told: Sequence[str], *, again: bool) -> Job:
+    """The job and the REGIME that says where it comes from, which the sync loop carries into the job's log."""
+    now = time.time()
+    row = (entry.job, entry.resolved.inputs, fingerprint(entry.job, entry.resolved.inputs))
+    (added,) = jobs.add_jobs(queue, [row], now, again=again)
+    change = {"what": "import", "from": [path.name for path in old], "told": list(told)}
+    with queue.write() as connection:
+        add_regime(connection, added.name, 0, change, now)
+    return added

@@ -1,0 +1,142 @@
+"""Turn an old run into the start of a job: `python -m wake2vec.takeover ORDER.json OUT.safetensors OLD...`
+
+ORDER.json is the order of the job that is to begin with it, as `import` is about to queue it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from wake2vec.errors import InputError, Wake2vecError
+from wake2vec.load import Origin, empty_model, read_config
+from wake2vec.material import input_paths, load_tokenizer
+from wake2vec.precision import Precision
+from wake2vec.spec import JobSpec, Order
+from wake2vec.taken import write_taken
+from wake2vec.takeover.find import OldRun, find
+from wake2vec.takeover.fit import Base, Fitted, fit_adapter, fit_rows, fit_words
+from wake2vec.training import quiet_libraries
+from wake2vec.vocab.idmap import IdMap
+from wake2vec.vocab.inject import inject
+from wake2vec.vocab.lexicon import read_lexicon
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m wake2vec.takeover", description=__doc__)
+    parser.add_argument("order", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("old", type=Path, nargs="+")
+    words = parser.parse_args(arguments)
+    quiet_libraries()
+    try:
+        order = Order.model_validate_json(words.order.read_text(encoding="utf-8"))
+        take_over(order, find(words.old), words.out)
+    except Wake2vecError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def take_over(order: Order, old: OldRun, out: Path) -> None:
+    """Check everything, then write what the job begins with. Raises InputError and ModelError."""
+    job = order.job
+    model, base = outline(job)
+    told = [f"taken over at step {old.step} of the old run"] if old.step is not None else []
+    fitted, adapter = None, {}
+    if old.rows is not None and job.vocab is not None:
+        id_map = id_map_of(order)
+        if old.words is not None:
+            fit_words(old.words, id_map)
+        fitted = fit_rows(old.rows, id_map, base)
+        told += tell_rows(job, old, fitted, id_map, base)
+    if job.phase == "p2":
+        if job.vocab is not None and fitted is None:
+            raise InputError("import", "no rows among what you named", "name embeddings.pt or sentry_step_NNNN.pt too")
+        if old.adapter is not None:
+            adapter = fit_adapter(old.adapter, job.lora_or_default, model)
+        told += tell_adapter(job, old, base)
+    elif old.adapter is not None and not old.adapter.is_idle:
+        told.append(f"left out: the LoRA of {old.adapter.path.parent.name}, since P1 trains rows alone")
+    if fitted is None and not adapter:
+        where = "its rows come from another job" if job.after else "a P1 job begins with rows"
+        raise InputError("import", f"nothing for {job.name} to begin with: {where}", "name what it lacks")
+    told.append("lacking: optimizer state, order of the data and random state; all three begin anew")
+    first_row = 0 if fitted is None else fitted.first_row
+    write_taken(out, rows=None if fitted is None else fitted.rows, first_row=first_row, adapter=adapter, told=told)
+
+
+def outline(job: JobSpec) -> tuple[nn.Module, Base]:
+    """The published model without its weights."""
+    table = job.model
+    assert table, "checked by the spec"
+    origin = Origin(path=table.base, revision=table.revision, trust_remote_code=table.trust_remote_code)
+    config = read_config(origin)
+    model: Any = empty_model(config, Precision(load="fp32", compute="fp32"), trust_remote_code=table.trust_remote_code)
+    rows, width = model.get_input_embeddings().weight.shape
+    tied = bool(getattr(config, "tie_word_embeddings", False))
+    return model, Base(name=Path(table.base).name, matrix_rows=rows, width=width, tied=tied)
+
+
+def id_map_of(order: Order) -> IdMap:
+    """The ids that this job will give its words; the tokenizer itself is made when it starts."""
+    vocab, table = order.job.vocab, order.job.model
+    assert vocab and table, "checked by the caller"  # noqa: PT018
+    (lexicon,) = input_paths(order, "lexicon")
+    tokenizer = load_tokenizer(table.base, table)
+    folder = Path(tempfile.mkdtemp())
+    try:
+        words = read_lexicon(lexicon).words
+        return inject(tokenizer, words, directory=folder / "vocab", match=vocab.match, case=vocab.case).id_map
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def tell_rows(job: JobSpec, old: OldRun, fitted: Fitted, id_map: IdMap, base: Base) -> list[str]:
+    """What was taken of the rows, and what is not as it was."""
+    assert old.rows and job.vocab, "checked by the caller"  # noqa: PT018
+    kind = str(fitted.rows.dtype).removeprefix("torch.")
+    told = [f"taken: the rows of {len(fitted.rows):,} words from {old.rows.path.name} ({old.rows.key}, {kind})"]
+    if fitted.first_row:
+        first = ", ".join(id_map.words[: min(3, fitted.first_row)])
+        told.append(
+            f"lacking: {fitted.first_row:,} words in the padding of the published matrix ({first}, …), which the old "
+            f"run never trained; they begin as init = {job.vocab.init}"
+        )
+    if fitted.rows.element_size() == 2:
+        told.append(f"lacking: what rounding to {kind} took from the rows")
+    if old.words is None:
+        told.append("not checked: no tokenizer came with the rows, so they are taken in the order of the word list")
+    if job.vocab.match != "anywhere":
+        told.append('changed: words match as wholes; match = "anywhere" cuts text as the old run did')
+    if job.phase == "p1" and not base.tied and job.vocab.rows != "shared":
+        told.append(
+            "lacking: output rows. The old run had put its input matrix in the place of the published output matrix; "
+            f"this job keeps that, and its new output rows begin as {job.vocab.init_output or job.vocab.init}"
+        )
+    return told
+
+
+def tell_adapter(job: JobSpec, old: OldRun, base: Base) -> list[str]:
+    told = []
+    if old.adapter is not None:
+        told.append(f"taken: a LoRA of rank {job.lora_or_default.r} from {old.adapter.path.parent.name}")
+    if old.rows is not None and job.after is not None:
+        told.append(f"left out: the rows of {old.rows.path.name}; the rows come from {job.after}")
+    if old.adapter is not None and not base.tied:
+        told.append(
+            "changed: the adapter was trained under an output matrix that the input matrix had replaced; this job has "
+            "the published one, so that its first loss is not the old run's last"
+        )
+    return told
+
+
+if __name__ == "__main__":
+    sys.exit(main())
