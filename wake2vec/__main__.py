@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from wake2vec.errors import GpuBusy, SpecError, Wake2vecError
+from wake2vec.errors import Fault, GpuBusy, SpecError, Wake2vecError
 from wake2vec.failpoints import failpoint
 from wake2vec.files import read_json, write_json
 from wake2vec.lock import hold_lock
@@ -46,7 +46,11 @@ def read_order(run: RunDir) -> Order:
     try:
         return Order.model_validate(table)
     except ValidationError as error:
-        raise SpecError(str(run.order), []) from error
+        faults = [Fault(key=".".join(map(str, one["loc"])), problem=one["msg"]) for one in error.errors()]
+        said = Fault(
+            key="", problem="was it written by another version? start the runner again, and it is written anew"
+        )
+        raise SpecError(str(run.order), [*faults[:5], said]) from error
 
 
 def take_gpu(stack: ExitStack, run: RunDir, order: Order) -> None:

@@ -1,0 +1,54 @@
+"""`extend` through the real command line: a job at rest gets more steps, then it is cut, and its copy is not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.faults.world import wait_until
+from tests.machine import Machine, job_file
+from wake2vec.schedule import learning_rate
+
+STEPS, MORE, PEAK, WARMUP = 60, 90, 5e-3, 3
+
+
+def test_an_extended_job_keeps_the_rates_it_had_and_ends_in_the_same_bits_when_cut(tmp_path: Path) -> None:
+    uncut = Machine(home=tmp_path / "home", store=tmp_path / "store")
+    quick: dict[str, Any] = {"train__steps": STEPS, "evaluate__max_windows": 4, "evaluate__samples": 0}
+    uncut.run("enqueue", str(job_file(tmp_path, "p1", of="tiny_p1", **quick)))
+    uncut.start()
+    uncut.wait_for_step("p1", 20)
+    uncut.run("hold", "p1")
+    wait_until(lambda: '"held"' in uncut.run("status", "--json"), 120, "the hold")
+    uncut.power_cut()
+    said = json.loads(uncut.run("extend", "p1", str(MORE), "--json"))
+    uncut.run("release", "p1")
+    cut = Machine(home=tmp_path / "copy", store=tmp_path / "copied-store")
+    shutil.copytree(uncut.home, cut.home)
+    shutil.copytree(uncut.store, cut.store)
+
+    uncut.finish()
+    cut.start("--until-empty")
+    cut.wait_for_step("p1", STEPS)
+    cut.kill_trainer()
+    cut.wait_for_step("p1", STEPS + 15)
+    cut.power_cut()
+    cut.finish()
+
+    assert cut.outcome("p1") == uncut.outcome("p1")
+    steps = [row for row in uncut.outcome("p1")["metrics"] if row["kind"] == "step"]
+    assert [row["step"] for row in steps] == list(range(1, MORE + 1))
+    assert said["steps"] == MORE
+    turned = next(n for n, row in enumerate(steps) if row["lr"] != pytest.approx(rate(n, STEPS)))
+    assert 20 <= turned < STEPS
+    for number, row in enumerate(steps):
+        assert row["lr"] == pytest.approx(rate(number, STEPS if number < turned else MORE))
+
+
+def rate(step: int, total: int) -> float:
+    """What the job file's schedule gives when it knows of `total` steps."""
+    return learning_rate(step, peak=PEAK, total=total, warmup_steps=WARMUP, kind="cosine")
