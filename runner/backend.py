@@ -21,17 +21,21 @@ def run_module(module: str, words: Sequence[str | Path]) -> None:
         sys.exit(code if code > 0 else 130 if code == -2 else 3)
 
 
-def run_folder(settings: Settings, name: str) -> RunDir:
-    """Where a job's run lies. Raises UnknownJob, or RunnerError when nothing of it is on this machine."""
+def run_folder(settings: Settings, name: str, *, history_will_do: bool = False) -> RunDir:
+    """Where a job's run lies. Raises UnknownJob, or RunnerError when what is needed of it is not on this machine.
+
+    Of a job that ended on another machine only the history comes here: its ledger, texts and pictures.
+    """
     queue = open_queue(settings.database)
     try:
         job = jobs.get_job(queue, name)
     finally:
         queue.close()
     run = RunDir(root=settings.runs / name)
-    if not run.order.is_file():
-        remedy = (
-            "nothing has run yet" if not job.kept_step and not job.is_final else "`start` fetches it from the store"
-        )
-        raise RunnerError(f"{name}: {run.root} holds no run on this machine; {remedy}")
-    return run
+    if run.order.is_file() or (history_will_do and run.metrics.is_file()):
+        return run
+    if job.is_final:
+        remedy = f"it ended on another machine; what it left is in the store, {settings.store_url}"
+    else:
+        remedy = "`start` fetches it from the store" if job.kept_step else "nothing has run yet"
+    raise RunnerError(f"{name}: {run.root} holds no run on this machine; {remedy}")

@@ -91,7 +91,7 @@ class Beside:
         if written:
             self._tries.unlink(missing_ok=True)
             count = sum(row.step == step for row in read_samples(self._run))
-            self._note("samples", f"{count} of {self._rules.samples} in {time.monotonic() - started:.1f} s")
+            self._note("samples", f"{count} sample texts in {time.monotonic() - started:.1f} s")
 
     def _write(self, step: int, should_stop: Callable[[], bool]) -> None:
         write_samples(
@@ -111,7 +111,7 @@ class Beside:
         kept = read_json(self._tries)
         tries = kept.get("tries", 0) if isinstance(kept, dict) and kept.get("step") == step else 0
         if tries >= TRIES:
-            self._note("samples", f"left out: {tries} attempts ended in the middle of them")
+            self._note("samples", f"samples left out: {tries} attempts ended in the middle of them")
             return False
         write_json(self._tries, {"step": step, "tries": tries + 1}, durable=False)
         return True
@@ -137,7 +137,7 @@ class Beside:
             traceback.print_exc()  # into the trainer's log
             problem = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         if problem:
-            self._note(what, f"left out: {problem}")
+            self._note(what, f"{what} left out: {problem}")
         return not problem
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -23,7 +22,6 @@ def starting_rows(order: Order, id_map: IdMap, base: Tensor, tokenizer: Any, par
     assert vocab, "checked by the spec"
     assert train, "checked by the spec"
     morphemes = input_paths(order, "morphemes")
-    options: dict[str, Path] = {"morphemes": morphemes[0]} if morphemes else {}
     rows = initial_rows(
         id_map,
         base,
@@ -32,7 +30,7 @@ def starting_rows(order: Order, id_map: IdMap, base: Tensor, tokenizer: Any, par
         tokenizer=tokenizer,
         part=part,
         scale=vocab.init_scale,
-        **options,
+        morphemes=morphemes[0] if morphemes else None,
     )
     taken = taken_over(order)
     return rows if taken is None or part == "output" else taken.put_rows(rows)

@@ -19,7 +19,7 @@ MOST_EVENTS = 100_000
 
 def run(settings: Settings, names: Sequence[str], out: Path | None) -> None:
     """Exits with the report's own code; the page lies in the run directory of a single job, else in the home."""
-    runs = [run_folder(settings, name).root for name in names]
+    runs = [run_folder(settings, name, history_will_do=True).root for name in names]
     target = out or (runs[0] / "report.html" if len(runs) == 1 else settings.home / "report.html")
     queue = open_queue(settings.database)
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 
 from wake2vec.errors import InputError
 from wake2vec.files import read_json
-from wake2vec.geometry.matrix import Array, InFile, Matrix, Part, Places, tensors_in
+from wake2vec.geometry.matrix import Array, InFile, Matrix, Part, Places, chunks, tensors_in
 from wake2vec.manifest import saved_steps
 from wake2vec.matrices import INPUT, OUTPUT, is_called
 from wake2vec.rundir import RunDir
@@ -130,6 +131,9 @@ def _start(run: RunDir, order: Order, id_map: IdMap, base: InFile, side: Side) -
     if order.source is not None:
         folder = run.root / order.source.folder / f"checkpoint-{order.source.step}"
         return _rows(folder / TRAINABLE, side), ""
+    vocab = order.job.vocab
+    if side == "output" and vocab is not None and vocab.calibrate:
+        return None, "output rows were shifted to their words' shares of the text before step 1 (vocab.calibrate)"
     try:
         return Initial(order=order, id_map=id_map, base=base, side=side), ""
     except (InputError, OSError) as error:
@@ -145,11 +149,21 @@ class Initial:
 
         assert order.job.model and order.job.vocab and order.job.train, "a P1 job has them"  # noqa: PT018
         self._vocab, self._seed, self._side = order.job.vocab, order.job.train.seed, side
+        self._method = self._vocab.init_output or self._vocab.init if side == "output" else self._vocab.init
         self._tokenizer = load_tokenizer(order.job.model.base, order.job.model)
         self._morphemes = next(iter(input_paths(order, "morphemes")), None)
         self._id_map, self._taken = id_map, taken_over(order) if side == "input" else None
-        self._base = _mapped(base)
+        self._matrix, self._base = Part(base, id_map.first_new_id), _mapped(base)
         self.shape = (id_map.n_new, base.shape[1])
+
+    @cached_property
+    def _statistics(self) -> Any:
+        """Taken once, and from plain reads: the pages of a mapping would stay in memory."""
+        import torch
+
+        from wake2vec.vocab.initial import ROWS_AT_ONCE, statistics
+
+        return statistics(torch.from_numpy(rows) for _, rows in chunks(self._matrix, ROWS_AT_ONCE))
 
     def read(self, start: int, stop: int) -> Array:
         return self._of(self._id_map.new[start:stop])
@@ -164,12 +178,13 @@ class Initial:
         rows = initial_rows(
             replace(self._id_map, entries=entries),
             self._base,
-            method=self._vocab.init,
+            method=self._method,
             seed=self._seed,
             tokenizer=self._tokenizer,
             part=self._side,
             scale=self._vocab.init_scale,
             morphemes=self._morphemes,
+            stats=self._statistics,
         )
         if self._taken is not None and (old := self._taken.rows()) is not None:
             for place, entry in enumerate(entries):

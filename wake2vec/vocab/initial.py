@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -38,7 +38,7 @@ Part = Literal["input", "output"]
 _NOISE = 0.1
 _ALPHA = 0.25
 _COMPOSED_NOISE = 0.01
-_ROWS_AT_ONCE = 2048
+ROWS_AT_ONCE = 2048
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +60,7 @@ def initial_rows(
     part: Part = "input",
     scale: float = 1.0,
     morphemes: Path | None = None,
+    stats: Statistics | None = None,  # of the base rows, where they are known already
 ) -> Tensor:
     """Starting values of the new rows of one matrix, `[n_new, d]` fp32 on the CPU. `tokenizer` is the base's.
 
@@ -71,7 +72,7 @@ def initial_rows(
     base = base_weight.detach()[: id_map.first_new_id]
     start = _Start(
         base=base,
-        stats=statistics(base),
+        stats=stats or statistics(blocks_of(base)),
         seed=seed,
         tokenizer=tokenizer,
         part=part,
@@ -79,8 +80,8 @@ def initial_rows(
         affixes=read_affixes(morphemes) if morphemes else COMMON,
     )
     rows = torch.empty(id_map.n_new, base.shape[1], dtype=torch.float32)
-    for first in range(0, id_map.n_new, _ROWS_AT_ONCE):
-        words = id_map.words[first : first + _ROWS_AT_ONCE]
+    for first in range(0, id_map.n_new, ROWS_AT_ONCE):
+        words = id_map.words[first : first + ROWS_AT_ONCE]
         rows[first : first + len(words)] = _METHODS[method](start, words)
     return rows
 
@@ -150,15 +151,19 @@ _METHODS: dict[Method, Callable[[_Start, Sequence[str]], Tensor]] = {
 }
 
 
-def statistics(base: Tensor) -> Statistics:
-    """Statistics of base rows `[n, d]`, a few thousand rows at a time."""
-    total = torch.zeros(base.shape[1], dtype=torch.float64)
-    squares = torch.zeros_like(total)
-    for first in range(0, len(base), _ROWS_AT_ONCE):
-        values = base[first : first + _ROWS_AT_ONCE].double().cpu()
-        total += values.sum(0)
-        squares += values.square().sum(0)
-    n, d = base.shape
+def blocks_of(base: Tensor) -> Iterator[Tensor]:
+    """Rows `[n, d]` a few thousand at a time."""
+    return (base[first : first + ROWS_AT_ONCE] for first in range(0, len(base), ROWS_AT_ONCE))
+
+
+def statistics(blocks: Iterable[Tensor]) -> Statistics:
+    """Statistics of base rows that come in blocks of ROWS_AT_ONCE: in others, the last bits would differ."""
+    total, squares, n, d = torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64), 0, 0
+    for block in blocks:
+        values = block.double().cpu()
+        total = total + values.sum(0)
+        squares = squares + values.square().sum(0)
+        n, d = n + len(values), values.shape[1]
     mean = total / n
     variance = (squares / n - mean.square()).clamp_min(0)
     overall = float(squares.sum() / (n * d) - (total.sum() / (n * d)).square())

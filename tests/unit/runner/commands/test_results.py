@@ -12,10 +12,11 @@ from runner.errors import RunnerError, UnknownJob
 from runner.queue import attempts, jobs
 from runner.queue.database import open_queue
 from runner.settings import read_settings
+from runner.states import State
 from tests.unit.runner.conftest import CORPUS, job_spec
 from tests.unit.runner.folders import write_jobs
 from wake2vec.errors import SpecError
-from wake2vec.files import write_json
+from wake2vec.files import write_atomic, write_json
 from wake2vec.rundir import RunDir
 
 
@@ -39,6 +40,20 @@ def test_a_job_that_never_ran_here_is_refused(settings, tmp_path):
         _export(settings, "a", tmp_path / "out")
     with pytest.raises(RunnerError, match="holds no run"):
         report.run(settings, ["a"], None)
+
+
+def test_a_job_that_ended_on_another_machine_has_a_report_and_says_where_the_rest_is(settings, tmp_path):
+    queue = open_queue(settings.database)
+    jobs.add_job(queue, job_spec("b"), [CORPUS], "b", 1.0, state=State.SUCCEEDED)
+    queue.close()
+    run = RunDir(root=settings.runs / "b")
+    write_atomic(run.metrics, b'{"kind": "evaluation", "step": 1, "loss": 7.5625, "tokens": 9}\n')
+
+    report.run(settings, ["b"], None)
+
+    assert "7.56" in (run.root / "report.html").read_text("utf-8")
+    with pytest.raises(RunnerError, match=r"b: .*; it ended on another machine; what it left is in the store, dir:"):
+        _export(settings, "b", tmp_path / "out")
 
 
 def test_an_unknown_job_is_refused(settings, tmp_path):

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
 import json
 import os
 import pty
+import re
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -73,28 +77,52 @@ def test_a_locale_without_our_characters_gets_plain_signs(settings):
     assert b"?" not in done.stdout.replace(b"queued                 ?", b"")
 
 
-def test_on_a_terminal_it_is_drawn_until_ctrl_c_and_ends_well(settings):
+def on_a_terminal(settings, **environment):
+    """`status` on a pseudo-terminal of 80 x 24; the program, and the end that its screen is read from."""
     parent, child = pty.openpty()
-    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80", "LINES": "24"}
-    environment.pop("JPY_PARENT_PID", None)
+    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    kept = {key: value for key, value in os.environ.items() if key not in ("JPY_PARENT_PID", "COLUMNS", "LINES")}
     process = subprocess.Popen(
         [PROGRAM, "--home", str(settings.home), "status", "--every", "0.2"],
-        stdin=child, stdout=child, stderr=child, env=environment, start_new_session=True,
+        stdin=child, stdout=child, stderr=child, env={**kept, "TERM": "xterm", **environment}, start_new_session=True,
     )  # fmt: skip
     os.close(child)
+    return process, parent
+
+
+def rest_of(terminal):
+    seen = b""
+    with contextlib.suppress(OSError):  # EIO: nobody holds the other end any more
+        while part := os.read(terminal, 4096):
+            seen += part
+    os.close(terminal)
+    return seen
+
+
+def test_on_a_terminal_it_is_drawn_until_ctrl_c_and_ends_well(settings):
+    process, terminal = on_a_terminal(settings)
     seen = b""
     while b"queued" not in seen:
-        seen += os.read(parent, 4096)
+        seen += os.read(terminal, 4096)
 
     process.send_signal(2)
-    with contextlib.suppress(OSError):  # EIO: nobody holds the other end any more. Unread, it could not finish writing
-        while part := os.read(parent, 4096):
-            seen += part
+    seen += rest_of(terminal)  # unread, it could not finish writing
 
     assert process.wait(300) == 0
     assert b"\x1b[?1049h" in seen  # a screen of its own,
     assert seen.rindex(b"\x1b[?1049l") > seen.rindex(b"\x1b[?1049h")  # which is left again
-    os.close(parent)
+
+
+def test_in_a_notebook_cell_it_is_one_picture_that_ends(settings):
+    process, terminal = on_a_terminal(settings, JPY_PARENT_PID="7")  # a cell's shell has a terminal too
+
+    seen = rest_of(terminal)
+
+    assert process.wait(300) == 0
+    assert seen.count(b"wake2vec-runner") == 2  # the heading, and the command that mends what is missing
+    assert set(re.findall(rb"\x1b\[[^A-Za-z]*([A-Za-z])", seen)) <= {b"m"}  # colours, and nothing that moves the cursor
+    lines = re.sub(rb"\x1b\[[0-9;]*m", b"", seen).decode().replace("\r", "").splitlines()
+    assert max(map(len, lines)) <= 80
 
 
 def test_it_loads_neither_torch_nor_sqlalchemy_nor_the_daemon(settings):

@@ -27,6 +27,7 @@ from wake2vec.vocab.initial import initial_rows
 from wake2vec.vocab.inject import inject
 
 JOBS = Path(__file__).parents[4] / "jobs" / "tiny"
+METHOD: dict[str, Any] = {"input": "mean_noise", "output": "spherical"}
 WORDS = ["bababadal", "gracehoper", "prankquean", "funferal", "chaosmos", "collideorscape"]
 
 
@@ -60,7 +61,7 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> RunDir:
         "name": "p1",
         "phase": "p1",
         "model": {"base": str(model)},
-        "vocab": {"lexicon": "lexicon", "init": "mean_noise"},
+        "vocab": {"lexicon": "lexicon", "init": "mean_noise", "init_output": "spherical", "calibrate": False},
         "data": {"corpus": "corpus"},
         "train": {"steps": 40, "lr": 0.1, "seed": 3},
     }
@@ -77,7 +78,7 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> RunDir:
     if request.param == "untied":
         kinds = {"rows.input": kinds["rows"], "rows.output": ("output", "lm_head.weight")}
     start = {
-        name: initial_rows(id_map, tensors[matrix], method="mean_noise", seed=3, tokenizer=tokenizer, part=part)
+        name: initial_rows(id_map, tensors[matrix], method=METHOD[part], seed=3, tokenizer=tokenizer, part=part)
         for name, (part, matrix) in kinds.items()
     }
     save_rows(run, 20, start)
@@ -97,6 +98,20 @@ def test_rows_base_and_start_are_those_of_the_run(run: RunDir, side: Side) -> No
     assert sources.start is not None
     assert np.array_equal(np.concatenate([rows for _, rows in chunks(sources.start, 4)]), sources.new.read(0, 6))
     assert np.array_equal(sources.start.take(np.array([5, 1])), sources.new.read(0, 6)[[5, 1]])
+
+
+def test_output_rows_that_were_calibrated_have_no_start_to_compare_with(run: RunDir) -> None:
+    table = read_json(run.order)
+    assert isinstance(table, dict)
+    table["job"]["vocab"]["calibrate"] = True
+    write_json(run.order, table)
+
+    of_input, of_output = open_sources(run), open_sources(run, side="output")
+
+    assert of_input.start is not None
+    is_untied = of_output.new != of_input.new
+    assert (of_output.start is None) == is_untied
+    assert ("calibrate" in of_output.no_start) == is_untied
 
 
 def test_the_newest_checkpoint_is_measured_unless_another_is_asked_for(run: RunDir) -> None:
