@@ -25,13 +25,17 @@ def plan(
 
 
 def lexicon(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A P1 job file.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A P1 job file, or a word list with --model.")],
+    model: Annotated[str | None, typer.Option(metavar="ID", help="Hub id or folder; FILE is a word list.")] = None,
+    corpus: Annotated[
+        list[Path] | None, typer.Option("--corpus", metavar="FILE", help="A text beside a word list; may be repeated.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Tell what adding a word list gains, before training."""
     from runner.commands.lexicon import run
 
-    run(file, as_json=as_json)
+    run(file, model=model, corpora=corpus or [], as_json=as_json)
 
 
 def report(

@@ -58,13 +58,7 @@ def gather(run: RunDir, order: Order, say: Callable[[str], None]) -> Material:
     assert job.data, "checked by the spec"
     say("reading the tokenizer")
     base_tokenizer = load_tokenizer(job.model.base, job.model)
-    if order.source is None:
-        write_vocabulary(run, order, base_tokenizer)
-    else:
-        copy_vocabulary(run, order)
-    tokenizer = load_tokenizer(str(run.vocab), None)
-    id_map = idmap.load(run.id_map)
-    id_map.check(tokenizer, run.vocab)
+    tokenizer, id_map = vocabulary(run, order, base_tokenizer, say)
     say("tokenising the text")
     lexicon = input_paths(order, "lexicon")
     words = read_lexicon(lexicon[0]).words if lexicon and job.data.lexicon_in_corpus else ()
@@ -115,13 +109,33 @@ def load_tokenizer(place: str, model: ModelTable | None) -> Any:
     options = {} if model is None else {"revision": model.revision, "trust_remote_code": model.trust_remote_code}
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, **options)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # the library raises plain ones for a torn file
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         problem = f"its tokenizer cannot be loaded: {reason}"
         raise ModelError(place, problem, "check model.base and the network") from error
     if not tokenizer.is_fast:
         raise ModelError(place, "its tokenizer has no fast version", "use a model that ships a tokenizer.json")
     return tokenizer
+
+
+def vocabulary(run: RunDir, order: Order, base_tokenizer: Any, say: Callable[[str], None]) -> tuple[Any, IdMap]:
+    """The job's tokenizer and id map, out of its vocab folder, which is made where it is missing or damaged.
+
+    Made anew it has the same bytes, or the checkpoints, which know its hash, refuse it. Raises InputError.
+    """
+    make = write_vocabulary if order.source is None else copy_vocabulary
+    for again in (False, True):
+        make(run, order, base_tokenizer)
+        try:
+            tokenizer, id_map = load_tokenizer(str(run.vocab), None), idmap.load(run.id_map)
+            id_map.check(tokenizer, run.vocab)
+            return tokenizer, id_map
+        except InputError as error:
+            if again:
+                raise
+            say(f"{error}; the folder is made again")
+            shutil.rmtree(run.vocab)
+    raise AssertionError("a second failure is raised")
 
 
 def write_vocabulary(run: RunDir, order: Order, base_tokenizer: Any) -> None:
@@ -140,7 +154,7 @@ def write_vocabulary(run: RunDir, order: Order, base_tokenizer: Any) -> None:
     put_in_place(temporary, run.vocab)
 
 
-def copy_vocabulary(run: RunDir, order: Order) -> None:
+def copy_vocabulary(run: RunDir, order: Order, _base_tokenizer: Any) -> None:
     """P2 speaks the vocabulary of its source, read from what the source wrote and never made anew."""
     if run.id_map.is_file():
         return

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from runner.errors import Damaged, NeedsHelp, NotStored
 from runner.queue import checkpoints, jobs, ledger
 from runner.queue.rows import Job
-from runner.store.publish import fetch_checkpoint, fetch_files
+from runner.store.publish import Stored, fetch_checkpoint, fetch_files
 from runner.store.records import Record, commits, genesis, is_done, last_attempt
 from runner.sync.keeper import Care, Keeper, from_table, keeper_of
 from runner.sync.prune import best_step, delete_folder
@@ -57,13 +58,23 @@ def fetch_inputs(care: Care, keeper: Keeper, job: Job) -> None:
 
 
 def restore_vocabulary(care: Care, keeper: Keeper, run: RunDir) -> None:
-    noted = keeper.noted("vocab")
-    if noted is None or run.id_map.is_file():
+    """Have the vocabulary that the log names, byte for byte: a missing or damaged one comes from the store."""
+    files = vocabulary_of(keeper)
+    if not files or is_whole(run.root, files):
         return
     arriving = run.root / "vocab.arriving"
-    fetch_files(care.work.store, from_table(noted["files"]), arriving)
+    fetch_files(care.work.store, files, arriving)
     put_in_place(arriving / run.vocab.name, run.vocab)
     shutil.rmtree(arriving)
+
+
+def vocabulary_of(keeper: Keeper) -> dict[str, Stored]:
+    """Its files, by their paths below the run directory; none before they are durable."""
+    return from_table((keeper.noted("vocab") or {}).get("files", {}))
+
+
+def is_whole(root: Path, files: Mapping[str, Stored]) -> bool:
+    return all((root / name).is_file() and digest_file(root / name).sha256 == files[name].sha256 for name in files)
 
 
 def restore_checkpoint(care: Care, keeper: Keeper, job: Job, run: RunDir, now: float) -> None:
@@ -200,7 +211,7 @@ def _copy_source(care: Care, origin: Keeper, source: Source, run: RunDir) -> Non
                 if one.payload["manifest"]["sha256"] == source.manifest_sha256
             )
             fetch_checkpoint(care.work.store, commit, run.source)
-    if not (run.source / "vocab" / run.id_map.name).is_file():
+    if not (run.source / "vocab" / run.id_map.name).is_file() or not is_whole(run.source, vocabulary_of(origin)):
         restore_vocabulary(care, origin, there)
         _link(there.vocab, run.source / "vocab")
 

@@ -6,7 +6,7 @@ so that every token but the first is a target exactly once, and a block split in
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -43,9 +43,6 @@ class Windows:
     def of(cls, stacked: Ints) -> Windows:
         """From one array `[4, windows, length]` in the order of the fields."""
         return cls(inputs=stacked[0], targets=stacked[1], bytes=stacked[2], places=stacked[3])
-
-    def stacked(self) -> Ints:
-        return np.stack([self.inputs, self.targets, self.bytes, self.places])
 
     def parts(self, tokens: int = 2048) -> list[slice]:
         """Windows that go through a model at once: as many as hold about so many tokens."""
@@ -107,17 +104,22 @@ class Blocks:
         return counts
 
 
-def windows(spans: Sequence[Tokens], length: int, *, place: object) -> Windows:
+def windows(spans: Iterable[Tokens], length: int, *, place: object) -> Windows:
     """Held-out windows of at most `length` targets. Raises InputError when no span has a second token."""
-    rows = [row for before, span in _with_offsets(spans) for row in _windows_of(span, length, before)]
-    if not rows:
+    parts = list(window_stacks(spans, length))
+    if not parts:
         raise InputError(place, "no held-out span has two tokens", "give a longer text or a larger held-out fraction")
-    return Windows.of(np.array(rows, dtype=np.int64).swapaxes(0, 1))
+    return Windows.of(np.concatenate(parts, axis=1))
 
 
-def _with_offsets(spans: Sequence[Tokens]) -> list[tuple[int, Tokens]]:
-    sizes = [int(span.byte_ends[-1]) if len(span.byte_ends) else 0 for span in spans]
-    return [(sum(sizes[:index]), span) for index, span in enumerate(spans)]
+def window_stacks(spans: Iterable[Tokens], length: int) -> Iterator[Ints]:
+    """The windows of one span after the other, `[4, windows, length]` in the order of the fields of Windows."""
+    before = 0
+    for span in spans:
+        rows = _windows_of(span, length, before)
+        before += int(span.byte_ends[-1]) if len(span.byte_ends) else 0
+        if rows:
+            yield np.array(rows, dtype=np.int64).swapaxes(0, 1)
 
 
 def _windows_of(span: Tokens, length: int, before: int) -> list[list[Ints]]:

@@ -7,13 +7,14 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from wake2vec.data.blocks import Tokens
+from wake2vec.data.order import Ints
 from wake2vec.data.tokens import Stream
 
 # Rows of the table held in memory while it is written; a row is one span of text.
@@ -66,11 +67,23 @@ def key_of(**parts: object) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def mapped(path: Path, arrays: Any) -> Any:
-    """Arrays written once as one .npy file and mapped from there; `arrays` makes them when the file is missing."""
+def mapped(path: Path, stacks: Callable[[], Iterator[Ints]]) -> Any:
+    """Stacks `[k, any, length]` put together along their middle as one .npy file, and mapped from there.
+
+    They are asked for twice, to count and to write, and only where the file is missing; one is in memory at a time.
+    """
     if not path.exists():
+        shapes = [stack.shape for stack in stacks()]
+        (k, length), count = (shapes[0][0], shapes[0][2]), sum(shape[1] for shape in shapes)
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-            np.save(file, arrays())
+            header = {"descr": "<i8", "fortran_order": False, "shape": (k, count, length)}
+            np.lib.format.write_array_header_1_0(file, header)
+            start, done = file.tell(), 0
+            for stack in stacks():
+                for field, values in enumerate(stack):
+                    file.seek(start + 8 * length * (field * count + done))
+                    file.write(np.ascontiguousarray(values, dtype="<i8").tobytes())
+                done += stack.shape[1]
             file.flush()
             os.fsync(file.fileno())
         Path(file.name).replace(path)

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from wake2vec.data.blocks import Blocks, Tokens, Windows, split_blocks, windows
-from wake2vec.data.cache import key_of, mapped, token_table
+import numpy as np
+
+from wake2vec.data.blocks import Blocks, Tokens, Windows, split_blocks, window_stacks, windows
+from wake2vec.data.cache import TokenTable, key_of, mapped, token_table
 from wake2vec.data.corpus import Corpus
 from wake2vec.data.heldout import JOINED_CHARACTERS, SPAN_CHARACTERS, Split, choose, spans_of_text
-from wake2vec.data.tokens import Stream, join, tokenise
+from wake2vec.data.order import Ints
+from wake2vec.data.tokens import Stream, join, token_ids, tokenise
 from wake2vec.errors import InputError
 from wake2vec.vocab.idmap import fingerprint
 
@@ -60,19 +63,34 @@ def prepare(
     training = table.training()
     held_out = mapped(
         cache_dir / key / f"windows-{seq_len}.npy",
-        lambda: windows(list(table.held_out()), seq_len, place=place).stacked(),
+        lambda: _stacks(table, seq_len, place),
     )
     return Data(
         blocks=Blocks(training, seq_len, place=place), held_out=Windows.of(held_out), training_tokens=len(training)
     )
 
 
+def _stacks(table: TokenTable, seq_len: int, place: str) -> Iterator[Ints]:
+    stacks = window_stacks(table.held_out(), seq_len)
+    first = next(stacks, None)
+    if first is None:
+        raise InputError(place, "no held-out span has two tokens", "give a longer text or a larger held-out fraction")
+    yield first
+    yield from stacks
+
+
 def _spans(corpus: Corpus, chosen: Split, tokenizer: Any, place: str) -> Iterator[tuple[bool, Tokens]]:
     """Each span of the text, held out or not, as tokens; what a job appends to its text comes last."""
+
+    def trained(text: str) -> Tokens:
+        ids = token_ids(tokenizer, text, place)
+        return Tokens(ids=ids, byte_ends=np.zeros(0, dtype=np.int64))
+
     for span, text in spans_of_text(corpus.pieces(), chosen):
-        yield span.held_out, tokenise(tokenizer, text, place)
+        # only of held-out text is it ever asked which bytes a token stands for
+        yield span.held_out, tokenise(tokenizer, text, place) if span.held_out else trained(text)
     if corpus.appended:
-        yield False, tokenise(tokenizer, corpus.appended, place)
+        yield False, trained(corpus.appended)
 
 
 def _in_memory(spans: list[tuple[bool, Tokens]], seq_len: int, place: str) -> Data:

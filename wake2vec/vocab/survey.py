@@ -11,7 +11,7 @@ import re
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from wake2vec.vocab.pieces import pieces
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 _LISTED = 20
 _SUGGESTED_LEAST = 3
+_SHOWN = 5
+_BAR = 40
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,20 +196,60 @@ def as_json(found: Survey) -> str:
 
 
 def as_text(found: Survey) -> str:
-    """A few lines for a terminal."""
+    """Figures and bars for a terminal, or for a file: nothing but characters."""
+    kinds = {"known already": found.known, "new": found.reachable, "new, out of reach": len(found.unreachable)}
+    means = {"before": found.tokens_per_word_before, "after": found.tokens_per_word_after}
+    pieces = _grouped(found.pieces)
     lines = [
-        f"{found.words:,} words: {found.known:,} known, {found.new:,} new, {len(found.unreachable):,} out of reach",
-        f"tokens per word: {found.tokens_per_word_before:.2f} before, {found.tokens_per_word_after:.2f} after",
-        f"ids: {found.first_new_id:,} to {found.tokenizer_size - 1:,}",
+        f"{found.lexicon} for {found.model}",
+        "",
+        *bars(f"{found.words:,} words", {name: (count, f"{count:,}") for name, count in kinds.items()}),
+        "",
+        *bars("tokens per word", {name: (mean, f"{mean:.2f}") for name, mean in means.items()}),
+        "",
+        *bars("words by their tokens now", {name: (count, f"{count:,}") for name, count in pieces.items()}),
+        "",
+        f"new ids: {found.first_new_id:,} to {found.tokenizer_size - 1:,}",
+        "cut into most: " + ", ".join(f"{one.word} ({one.tokens})" for one in found.longest[:_SHOWN]),
     ]
+    if found.unreachable:
+        lines.append("out of reach: " + ", ".join(found.unreachable[:_SHOWN]))
     if (gain := found.corpus) is not None:
+        counts = {"before": gain.tokens_before, "after": gain.tokens_after}
         change = gain.tokens_after / gain.tokens_before - 1
         lines += [
-            f"corpus: {gain.tokens_before:,} tokens before, {gain.tokens_after:,} after ({change:+.1%})",
-            f"{gain.words_absent:,} words never occur in the corpus",
-            "perhaps missing: " + ", ".join(f"{one.word} ({one.count}x)" for one in gain.suggested[:8]),
+            "",
+            *bars(f"tokens of the text, {change:+.1%}", {name: (one, f"{one:,}") for name, one in counts.items()}),
+            "",
+            f"tokens per character: {gain.tokens_per_character_before:.3f} before, "
+            f"{gain.tokens_per_character_after:.3f} after",
+            f"never in the text: {gain.words_absent:,} words" + _examples(gain.absent),
+            "in the text, perhaps missing: "
+            + (", ".join(f"{one.word} ({one.count} times)" for one in gain.suggested[:_SHOWN]) or "none"),
         ]
     return "\n".join(lines)
+
+
+def bars(title: str, rows: Mapping[str, tuple[float, str]]) -> list[str]:
+    """A bar for each row, the longest of them _BAR characters long; what is not nothing shows."""
+    most = max(value for value, _ in rows.values()) or 1
+    names, figures = max(map(len, rows)), max(len(figure) for _, figure in rows.values())
+    lines = [title]
+    for name, (value, figure) in rows.items():
+        eighths = max(round(8 * _BAR * value / most), int(value > 0))
+        bar = "█" * (eighths // 8) + ("", *"▏▎▍▌▋▊▉")[eighths % 8]
+        lines.append(f"  {name:<{names}}  {figure:>{figures}}  {bar}".rstrip())
+    return lines
+
+
+def _grouped(pieces: Mapping[int, int]) -> dict[str, int]:
+    """Words by their number of tokens, all beyond the seventh together."""
+    found = {str(tokens): pieces.get(tokens, 0) for tokens in range(1, 8)}
+    return found | {"8 and more": sum(count for tokens, count in pieces.items() if tokens >= 8)}
+
+
+def _examples(words: Sequence[str]) -> str:
+    return f" ({', '.join(words[:_SHOWN])}, …)" if words else ""
 
 
 def load_base(model: str) -> Any:

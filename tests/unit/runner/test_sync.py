@@ -160,6 +160,23 @@ def test_p2_starts_from_the_best_rows_of_its_source_also_on_another_machine(home
     assert (run.source / "vocab" / "vocab.json").is_file()
 
 
+def test_a_damaged_vocabulary_comes_from_the_store_again(home):
+    running(home)
+    write_json(home.run().id_map, {"first_new_id": 7})
+    finish(home)
+    home.add(spec("b", phase="p2", after="a"))
+    home.until(lambda: home.trainers.living)
+    linked = home.run("b").source / "vocab" / "vocab.json"
+    whole = linked.read_bytes()
+    linked.write_bytes(whole[:3])  # and with it the file of the other run, which is the same one
+    home.end_trainer(None)
+
+    home.until(lambda: home.trainers.living)
+
+    assert linked.read_bytes() == whole
+    assert home.run().id_map.read_bytes() == whole
+
+
 def test_the_source_of_p2_is_chosen_once(home):
     running(home)
     write_json(home.run().id_map, {"first_new_id": 7})

@@ -156,6 +156,18 @@ def test_a_job_never_goes_on_under_another_id_map(tmp_path: Path) -> None:
         loop_for(material_for(tmp_path, order))
 
 
+@pytest.mark.parametrize("name", ["vocab.json", "tokenizer.json", "tokenizer_config.json"])
+def test_a_torn_vocab_folder_is_made_again_in_the_same_bytes(tmp_path: Path, name: str) -> None:
+    order = order_for(tmp_path)
+    run = material_for(tmp_path, order).run
+    whole = {path.name: path.read_bytes() for path in run.vocab.iterdir()}
+    (run.vocab / name).write_bytes(whole[name][: len(whole[name]) // 2])
+
+    material_for(tmp_path, order)
+
+    assert {path.name: path.read_bytes() for path in run.vocab.iterdir()} == whole
+
+
 def test_the_parity_check_sees_a_single_moved_base_row(tmp_path: Path) -> None:
     model, material, before = dressed(tmp_path)
     check_parity(model, material, before)

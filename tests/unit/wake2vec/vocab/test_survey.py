@@ -10,7 +10,7 @@ import pytest
 
 from wake2vec.data.corpus import open_corpus
 from wake2vec.vocab.lexicon import read_lexicon
-from wake2vec.vocab.survey import Survey, as_json, as_text, main, survey
+from wake2vec.vocab.survey import Survey, as_json, as_text, bars, main, survey
 
 TEXT = "The riverrun past.\nriverrun and Riverrun, prankquean church-ways riverrun\n" * 3 + "gracehoper " * 4
 
@@ -67,7 +67,27 @@ def test_json_carries_every_figure(found: Survey) -> None:
 
     assert data["new"] == 3
     assert data["corpus"]["tokens_per_character_after"] < data["corpus"]["tokens_per_character_before"]
-    assert "3 new" in as_text(found)
+
+
+def test_the_chart_has_a_bar_for_each_figure(found: Survey) -> None:
+    lines = as_text(found).splitlines()
+
+    assert "  known already      1  " + "█" * 13 + "▍" in lines
+    assert "  new                3  " + "█" * 40 in lines
+    assert "  new, out of reach  0" in lines
+    assert "out of reach: " not in as_text(found)
+    assert next(line for line in lines if line.startswith("never in the text")) == (
+        "never in the text: 2 words (e, missing, …)"
+    )
+
+
+def test_a_bar_is_as_long_as_its_share_and_nothing_is_not_hidden() -> None:
+    assert bars("of them", {"many": (1000, "1,000"), "one": (1, "1"), "none": (0, "0")}) == [
+        "of them",
+        "  many  1,000  " + "█" * 40,
+        "  one       1  ▏",
+        "  none      0",
+    ]
 
 
 def test_the_command_tells_an_error_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
