@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from safetensors.torch import save_file
@@ -53,8 +54,12 @@ def prepare(material: Material) -> Prepared:
 def export(prepared: Prepared, material: Material, folder: Path) -> None:
     """The new rows in fp32, the tokenizer and the id map."""
     save_file(copy_to_host(prepared.tensors), folder / ROWS_FILE)
-    material.tokenizer.save_pretrained(folder)
-    material.id_map.save(folder / "vocab.json")
+    copy_tokenizer(material, folder)
+
+
+def copy_tokenizer(material: Material, folder: Path) -> None:
+    """The files that the job read: what a library writes of them anew may lack how they are to be loaded."""
+    shutil.copytree(material.run.vocab, folder, dirs_exist_ok=True)
 
 
 def load_rows(tensors: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:

@@ -15,7 +15,7 @@ from wake2vec.manifest import manifest_sha256, verify_checkpoint
 from wake2vec.material import Material
 from wake2vec.model import as_published, check_parity, freeze, load, matrices
 from wake2vec.phases.base import Prepared
-from wake2vec.phases.p1 import ROWS_FILE, load_rows
+from wake2vec.phases.p1 import ROWS_FILE, copy_tokenizer, load_rows
 from wake2vec.rows import InstalledRows, install_rows
 from wake2vec.start import starting_rows
 from wake2vec.taken import overwrite, taken_over
@@ -154,5 +154,4 @@ def export(prepared: Prepared, material: Material, folder: Path) -> None:
     save_file(copy_to_host(prepared.rows.everything()), folder / ROWS_FILE)
     if material.job.lora_or_default.train == "all":
         save_file(copy_to_host(prepared.tensors), folder / "weights.safetensors")
-    material.tokenizer.save_pretrained(folder)
-    material.id_map.save(folder / "vocab.json")
+    copy_tokenizer(material, folder)

@@ -21,6 +21,7 @@ from wake2vec.loop import Loop, warmup_steps
 from wake2vec.manifest import MANIFEST, saved_steps
 from wake2vec.material import Material, total_steps
 from wake2vec.model import Published, as_published, check_parity, load
+from wake2vec.phases.p1 import export, prepare
 from wake2vec.rows import install_rows
 from wake2vec.rundir import RunDir
 from wake2vec.spec import Order
@@ -154,6 +155,28 @@ def test_a_job_never_goes_on_under_another_id_map(tmp_path: Path) -> None:
 
     with pytest.raises(InputError, match="id map is not the one"):
         loop_for(material_for(tmp_path, order))
+
+
+@pytest.mark.parametrize("make", ["llama", "qwen2"])
+def test_any_loader_cuts_text_with_the_final_folder_as_the_job_did(tmp_path: Path, make: str) -> None:
+    from transformers import AutoTokenizer
+
+    base, final = tmp_path / "base", tmp_path / "final"
+    shutil.copytree(JOBS / "tiny" / "model", base)
+    if make == "qwen2":  # whose class, beside such a config.json, a library takes over the one that a folder names
+        config = json.loads((base / "tokenizer_config.json").read_text())
+        (base / "tokenizer_config.json").write_text(json.dumps(config | {"tokenizer_class": "Qwen2Tokenizer"}))
+    material = material_for(tmp_path, order_for(tmp_path, model__base=str(base)))
+    final.mkdir()
+    export(prepare(material), material, final)
+    text = " ".join(material.id_map.words)
+
+    alone = AutoTokenizer.from_pretrained(final)(text)["input_ids"]
+    (final / "config.json").write_text(json.dumps({"model_type": make}))
+    beside_config = AutoTokenizer.from_pretrained(final)(text)["input_ids"]
+
+    assert (final / "vocab.json").is_file()  # ours, under a name that a slow tokenizer would read
+    assert alone == beside_config == material.tokenizer(text)["input_ids"]
 
 
 @pytest.mark.parametrize("name", ["vocab.json", "tokenizer.json", "tokenizer_config.json"])
