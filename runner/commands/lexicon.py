@@ -12,8 +12,9 @@ from wake2vec.errors import Fault, SpecError
 
 def run(file: Path, *, model: str | None, corpora: Sequence[Path], as_json: bool) -> None:
     """`file` is a word list where a model is named, else a P1 job file; exits with the survey's own code."""
-    named: list[str | Path] = [file, "--model", model or "", *(["--corpus", *corpora] if corpora else [])]
-    words = _of_job(file) if model is None else named
+    words = _of_job(file) if model is None else [file, "--model", model]
+    if model is not None and corpora:
+        words += ["--corpus", *corpora]
     run_module("wake2vec.vocab.survey", [*words, *(["--json"] if as_json else [])])
 
 
