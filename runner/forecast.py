@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from wake2vec.budget import GIB, Budget, Card, budget, work
 from wake2vec.budget import Job as Load
@@ -57,6 +57,20 @@ def load_of(spec: JobSpec, shape: ModelShape, new_words: int) -> Load:
         rank=spec.lora_or_default.r,
         targets=tuple(spec.lora_or_default.targets),
     )
+
+
+def checkpoint_bytes(spec: JobSpec, shape: ModelShape, new_words: int) -> int | None:
+    """A checkpoint of the job in the store: what trains, in fp32, and the optimizer's state. None where all trains."""
+    assert spec.train is not None
+    trains = spec.lora_or_default.train if spec.phase == "p2" else "rows"
+    if trains == "all":
+        return None
+    load = load_of(spec, shape, new_words)
+    row_sets = 0 if trains == "lora" else replace(load, phase="p1").trained_row_sets
+    trained = row_sets * new_words * shape.width + load.adapter_weights
+    if load.optimizer == "adamw":
+        return 12 * trained
+    return 4 * (trained + row_sets * (new_words + shape.width) + load.adapter_weights // max(1, load.rank))
 
 
 def forecast(spec: JobSpec, load: Load, card: Card) -> Forecast:

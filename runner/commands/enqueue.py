@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from runner.commands.room import foretell
 from runner.errors import JobExists
 from runner.inputs import keep_input
 from runner.jobfile import Resolved, read_job, resolve_inputs
@@ -60,7 +61,11 @@ def show(settings: Settings, entries: Sequence[Entry], added: Sequence[Job], *, 
     if as_json:
         print(json.dumps(_as_json(entries, added), ensure_ascii=False, indent=1))
         return
-    print("\n".join(_as_text(entries, added, daemon=read_lock(settings.home / "daemon.lock") is not None)))
+    print("\n".join(_as_text(entries, added)), flush=True)
+    for line in foretell(settings, [(entry.job, entry.file) for entry in entries]):
+        print(line)
+    is_daemon_here = read_lock(settings.home / "daemon.lock") is not None
+    print("the runner at work here will pick it up" if is_daemon_here else "next: wake2vec-runner start")
 
 
 def _require_rows(entries: Sequence[Entry]) -> None:
@@ -154,7 +159,7 @@ def _segments(spec: JobSpec, steps: int | None) -> list[tuple[int, int]]:
     return plan_segments(steps, spec.checkpoint.every_steps) if steps else []
 
 
-def _as_text(entries: Sequence[Entry], added: Sequence[Job], *, daemon: bool) -> list[str]:
+def _as_text(entries: Sequence[Entry], added: Sequence[Job]) -> list[str]:
     lines = []
     for entry, job in zip(entries, added, strict=True):
         lines.append(f"queued {job.name}: {_what(entry.job, job.steps)}")
@@ -166,7 +171,6 @@ def _as_text(entries: Sequence[Entry], added: Sequence[Job], *, daemon: bool) ->
         elif job.after:
             lines.append(f"  starts after {job.after}")
         lines += [f"  note: {note}" for note in entry.notes]
-    lines.append("the runner at work here will pick it up" if daemon else "next: wake2vec-runner start")
     return lines
 
 

@@ -85,7 +85,7 @@ class DirectoryStore:
 
     def quota(self) -> Quota:
         with self._told(self.root):
-            self.root.mkdir(parents=True, exist_ok=True)
+            _make_folder(self.root)
             usage = shutil.disk_usage(self.root)
         return Quota(free=usage.free, total=usage.total)
 

@@ -35,16 +35,18 @@ def room_for(new_bytes: int, quota: Quota, *, place: str) -> Room:
     return Room(is_enough=False, needed_bytes=needed, text=text)
 
 
-def forecast(checkpoint_bytes: int, kept: int, quota: Quota, *, place: str) -> Room:
-    """Asked when a job is queued: `kept` checkpoints stay at a time, and one more while it is on its way."""
+def forecast(checkpoint_bytes: int, kept: int, quota: Quota, *, place: str, promised: int = 0) -> Room:
+    """Asked when a job is queued: `kept` checkpoints stay at a time, and one more while it is on its way.
+
+    `promised` bytes of what is free are for jobs queued before it.
+    """
     needed = int(checkpoint_bytes * (kept + IN_FLIGHT) * MARGIN) + RESERVE_BYTES
-    text = f"{place}: {kept + IN_FLIGHT} × {gigabytes(checkpoint_bytes)}"
+    text = f"{kept + IN_FLIGHT} × {gigabytes(checkpoint_bytes)}"
     if quota.free is None:
-        return Room(is_enough=True, needed_bytes=needed, text=f"{text}; its limit is not known")
-    whole = "" if quota.total is None else f" of your {gigabytes(quota.total)}"
-    return Room(
-        is_enough=quota.free >= needed, needed_bytes=needed, text=f"{text}{whole}; {gigabytes(quota.free)} free"
-    )
+        return Room(is_enough=True, needed_bytes=needed, text=f"{text} in {place}, whose limit is not known")
+    whole = f" in {place}" if quota.total is None else f" of your {gigabytes(quota.total)} in {place}"
+    is_enough = quota.free - promised >= needed
+    return Room(is_enough=is_enough, needed_bytes=needed, text=f"{text}{whole}; {gigabytes(quota.free)} free")
 
 
 def full_at(samples: Sequence[tuple[float, int]]) -> float | None:
@@ -80,6 +82,8 @@ def orphans(found: Iterable[Stat], named: Collection[str], *, now: float) -> lis
 
 
 def gigabytes(size: int) -> str:
-    """As Google counts, 15 GB being 15 · 2^30 bytes: two digits below ten, none above."""
+    """As Google counts, 15 GB being 15 · 2^30 bytes: two digits below ten, none above; what is small in MB."""
     value = size / (1 << 30)
+    if 0 < value < 0.1:
+        return f"{max(0.1, size / (1 << 20)):.1f} MB"
     return f"{value:.2f} GB" if value < 10 else f"{value:.0f} GB"
