@@ -30,9 +30,10 @@ from runner.session import session_end, this_machine
 from runner.settings import Settings
 from runner.states import State
 from runner.store.open import open_store
+from runner.sync.generations import mirror
 from runner.sync.keeper import Care
 from runner.sync.loop import release_all, sync
-from runner.sync.rebuild import rebuild
+from runner.sync.rebuild import restore
 from runner.tick import tick
 from runner.workplace import Workplace
 
@@ -90,6 +91,7 @@ def _work(settings: Settings, wanted: Wanted, queue: Queue, say: Say) -> int:
         is_free = care.busy.acquire(timeout=settings.numbers.grace_seconds)
         if is_free:
             release_all(care, time.time())
+            mirror(care, time.time(), time.monotonic(), leaving=True)
         for line in safe_report(queue, settings):
             say(line)
         if not is_free:  # a call to the store hangs; the interpreter would wait for its thread
@@ -127,7 +129,7 @@ def furnish(settings: Settings, wanted: Wanted, queue: Queue) -> Workplace:
 
 def _restore(care: Care, wanted: Wanted, say: Say) -> None:
     try:
-        new = rebuild(care, time.time(), say)
+        new = restore(care, time.time(), say)
     except StoreUnavailable as error:
         if not _can_go_on_without_store(care):
             raise

@@ -111,6 +111,7 @@ class DatabaseCorrupt(HomeUnusable):
     """The queue's database is not sound; the daemon sets it aside and rebuilds it from the store."""
 
     def __init__(self, place: object, problem: str) -> None:
+        self.problem = problem
         super().__init__(
             f"{place}: not a sound database ({problem}); `wake2vec-runner start` rebuilds it from the store"
         )

@@ -18,7 +18,7 @@ from runner.store.base import Store
 from runner.store.directory import DirectoryStore
 from runner.sync.keeper import Care
 from runner.sync.loop import sync
-from runner.sync.rebuild import rebuild
+from runner.sync.rebuild import restore
 from runner.tick import tick
 from runner.workplace import Workplace
 from wake2vec.files import digest_file, read_json, write_json
@@ -181,7 +181,7 @@ class Home:
             holder=self.folder.name,
         )
         self.care = Care(work=self.work, clock=lambda: self.clock.monotonic)
-        rebuild(self.care, self.clock.now, lambda text: None)
+        restore(self.care, self.clock.now, lambda text: None)
 
     def kill_daemon(self) -> None:
         self.queue.close()

@@ -48,11 +48,15 @@ def see_session(queue: Queue, number: int, now: float) -> None:
 
 
 def add_past_sessions(queue: Queue, lives: Mapping[str, tuple[float, float]]) -> None:
-    """Sessions of other machines, by name with begin and end, as the logs tell them; known ones are left alone."""
+    """Sessions of other machines, by name with begin and end, as the logs tell them; known ones are left alone.
+
+    The same life has another name in a log and in a table: it is known when a known one was at that time.
+    """
     with queue.write() as connection:
-        known = set(connection.execute(select(sessions.c.machine)).scalars())
+        spans = select(sessions.c.started_at, func.coalesce(sessions.c.ended_at, sessions.c.seen_at))
+        known = list(connection.execute(spans))
         for machine, (begin, end) in lives.items():
-            if machine not in known:
+            if not any(started <= end and begin <= ended for started, ended in known):
                 row = {"machine": machine, "platform": "", "gpu": "", "started_at": begin, "seen_at": end}
                 connection.execute(insert(sessions).values(**row, ended_at=end, cause="told by the store"))
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from runner.errors import Fenced, StoreUnavailable
 from runner.queue import checkpoints
+from runner.queue.history import Mark
 from runner.queue.rows import Job
 from runner.store.lease import BEAT_SECONDS, Lease, Watch, acquire
 from runner.store.log import Log
@@ -60,6 +61,9 @@ class Care:
     retry_at: dict[str, float] = field(default_factory=dict)  # monotonic
     failures: dict[str, int] = field(default_factory=dict)
     taken: set[str] = field(default_factory=set)  # held once: a person's word to take over does not last for ever
+    mirrored: Mark | None = None  # how far the newest copy of the queue in the store goes
+    mirrored_at: float = -1e9  # monotonic
+    trouble_at: float = -1e9  # monotonic: when the store was last in the way of a job
     busy: threading.Lock = field(default_factory=threading.Lock)  # held for the length of a round
 
     @property

@@ -17,6 +17,7 @@ from runner.queue.rows import Job
 from runner.states import FINAL, State
 from runner.store.publish import sweep
 from runner.store.records import commits, is_done, newest_commit, regimes
+from runner.sync.generations import mirror
 from runner.sync.keeper import Care, Keeper, beat, give_back, hold, keeper_of, lose
 from runner.sync.prepare import prepare
 from runner.sync.prune import prune
@@ -40,6 +41,7 @@ def sync(care: Care, now: float, monotonic: float) -> None:
             _stay_alive(care, job, now, monotonic)
         else:
             _guarded(care, job, now, monotonic)
+    mirror(care, now, monotonic)
 
 
 def _rank(job: Job, wanted: list[str]) -> int:
@@ -55,6 +57,7 @@ def _guarded(care: Care, job: Job, now: float, monotonic: float) -> None:
     except LeaseHeld as error:
         _wait(care, job, now, monotonic, str(error), "", most=5.0)
     except StoreUnavailable as error:
+        care.trouble_at = monotonic
         if _may_train_without_store(care, job, error):
             care.work.ready[job.name] = Ready()
         _wait(care, job, now, monotonic, str(error), "", most=LAST_RETRY_SECONDS)

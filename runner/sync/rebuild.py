@@ -1,4 +1,4 @@
-"""Make the queue's rows from the logs in the store: for a new machine, or in place of a database that was corrupt."""
+"""Make the queue's rows from what is in the store: for a new machine, or in place of a database that was corrupt."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from runner.errors import Damaged, NotStored
 from runner.queue import checkpoints, jobs
 from runner.queue.attempts import add_past_sessions
 from runner.queue.changing import apply_regime
+from runner.queue.history import is_new
 from runner.queue.ledger import add_event
 from runner.retention import KEPT_LAST
 from runner.states import State
@@ -17,6 +18,7 @@ from runner.store.publish import fetch_files
 from runner.store.records import Record, commits, genesis, is_done, regimes
 from runner.store.root import jobs as entries_of
 from runner.store.root import open_job
+from runner.sync.generations import bring_history
 from runner.sync.keeper import Care, Keeper, from_table
 from runner.watch import import_new_lines, promote
 from wake2vec.spec import InputFile, JobSpec
@@ -25,8 +27,28 @@ from wake2vec.spec import InputFile, JobSpec
 SMALL_FOLDERS = ("logs/", "eval/")
 
 
+def restore(care: Care, now: float, say: Callable[[str], None]) -> list[str]:
+    """Add the jobs that the store knows and the queue does not; returns their names. Raises StoreUnavailable.
+
+    The logs say what there is. A home without a past gets the history of the home before it on top.
+    """
+    is_new_home = is_new(care.work.queue)
+    logs = _rebuild_jobs(care, now, say)
+    lives = past_sessions([log.records for log in logs.values()])
+    if is_new_home and logs:
+        bring_history(care, logs, lives, now, say)
+    _remember(care, lives)
+    return list(logs)
+
+
 def rebuild(care: Care, now: float, say: Callable[[str], None]) -> list[str]:
-    """Add the jobs that the store knows and the queue does not; returns their names. Raises StoreUnavailable."""
+    """The same from the logs alone, for a person who trusts nothing else."""
+    logs = _rebuild_jobs(care, now, say)
+    _remember(care, past_sessions([log.records for log in logs.values()]))
+    return list(logs)
+
+
+def _rebuild_jobs(care: Care, now: float, say: Callable[[str], None]) -> dict[str, Log]:
     root = care.root_log()
     root.refresh()
     known = {job.name for job in jobs.list_jobs(care.work.queue)}
@@ -38,10 +60,12 @@ def rebuild(care: Care, now: float, say: Callable[[str], None]) -> list[str]:
         except (Damaged, NotStored, ValueError, KeyError, TypeError) as error:
             add_event(care.work.queue, now, "corrupt", f"{name}: its log in the store cannot be read: {error}")
             say(f"{name}: its log in the store cannot be read and is left alone: {error}")
-    lives = past_sessions([keeper.log.records for name, keeper in care.keepers.items() if name in new])
+    return {name: care.keepers[name].log for name in new if name in care.keepers}
+
+
+def _remember(care: Care, lives: dict[str, tuple[float, float]]) -> None:
     lives.pop(care.work.holder, None)
     add_past_sessions(care.work.queue, lives)
-    return list(new)
 
 
 def past_sessions(logs: Sequence[Sequence[Record]]) -> dict[str, tuple[float, float]]:
