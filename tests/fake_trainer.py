@@ -2,13 +2,15 @@
 
 What it does is told by `fake.json` in the run directory or by the environment variable FAKE_TRAINER (JSON):
 seconds_per_step, save_every, evaluate_every, steps (for jobs in epochs), hang_at, die_at, oom_at, diverge_at, fail_at,
-fail_setup (a cause; with remedy), ignore_sigterm, stop_early_at, and `once`: a fault strikes only the first time.
+fail_setup (a cause; with remedy), ignore_sigterm, stop_early_at, pad_mib (of each checkpoint), and `once`: a fault
+strikes only the first time.
 Its weights are a hash chain over the steps, so that two runs agree in every bit exactly when both took every step once.
 """
 
 import hashlib
 import json
 import os
+import random
 import shutil
 import signal
 import sys
@@ -99,6 +101,9 @@ class Trainer:
         }
         for name in CHECKPOINT_FILES:
             (temporary / name).write_text(bodies.get(name) or json.dumps(self.state))
+        if pad := self.told.get("pad_mib"):
+            with open(temporary / "trainable.safetensors", "ab") as file:
+                file.writelines(random.Random(step * 1000 + part).randbytes(1 << 20) for part in range(pad))
         failpoint("checkpoint.state")
         manifest = Manifest(
             job=self.order["job"]["name"], step=step, fingerprint=self.order["fingerprint"], parent=self.parent,

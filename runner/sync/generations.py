@@ -44,6 +44,8 @@ def mirror(care: Care, now: float, monotonic: float, *, leaving: bool = False) -
         return
     if monotonic - care.trouble_at < AFTER_TROUBLE_SECONDS or not jobs.list_jobs(work.queue):
         return
+    if any(name not in care.retry_at for name in work.wanted):  # a job is about to start, and comes first
+        return
     care.mirrored_at = monotonic  # a copy that fails is in no hurry
     try:
         root = care.root_log()

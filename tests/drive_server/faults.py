@@ -18,7 +18,7 @@ class Fault:
     drop         close the connection before doing anything      cut        take half of the request's body, then close
     no_answer    do it, then close without a word                half_answer do it, send half of the answer, then close
     stall        answer nothing until the client gives up        html       a front end's page in place of an answer
-    expire       forget the upload session                       slow       a link of `bytes_per_second`
+    expire       forget the upload session                       slow       `bytes_per_second`, after `seconds`
     """
 
     kind: Kind
@@ -26,6 +26,7 @@ class Fault:
     reason: str = "backendError"
     retry_after: str | None = None
     bytes_per_second: float = 1 << 20
+    seconds: float = 0.0
 
 
 @dataclass

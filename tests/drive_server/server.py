@@ -155,6 +155,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if fault.kind == "drop":
             raise Hangup
+        if fault.kind == "slow":
+            time.sleep(fault.seconds)
         if fault.kind == "stall":
             self._drain()
             self.connection.settimeout(120)

@@ -53,8 +53,10 @@ def test_an_empty_queue_is_not_copied(home):
 
 def test_a_change_is_copied_within_a_minute_and_quiet_training_is_not(home):
     running(home)
-    first = copies(home)[-1]
     jobs.set_wish(home.queue, home.add(spec("b")).name, Wish.HOLD, home.clock.now)
+    home.rounds(1, seconds=1)
+    first = copies(home)[-1]
+    jobs.set_wish(home.queue, "b", Wish.CANCEL, home.clock.now)
     home.rounds(1, seconds=1)
     assert copies(home)[-1] == first
     home.rounds(1, seconds=AFTER_AN_EVENT_SECONDS)
