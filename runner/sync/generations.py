@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from runner.store.log import Log
 from runner.store.records import commits, genesis, is_done, regimes
 from runner.sync.keeper import Care
 from wake2vec.failpoints import failpoint
+
+Say = Callable[[str], None]
 
 AFTER_AN_EVENT_SECONDS = 60.0
 AFTER_A_COMMIT_SECONDS = 600.0
@@ -51,7 +53,7 @@ def mirror(care: Care, now: float, monotonic: float, *, leaving: bool = False) -
         root = care.root_log()
         if is_first:
             sweep_generations(root, journal=care.journal, now=now)
-        with _scratch(care) as folder:
+        with scratch(care) as folder:
             copy = folder / "runner.db"
             copy_database(work.queue.path, copy)
             check_integrity(copy)
@@ -64,34 +66,52 @@ def mirror(care: Care, now: float, monotonic: float, *, leaving: bool = False) -
     care.mirrored = mark
 
 
+def sound_copies(care: Care, folder: Path, now: float, say: Say) -> Iterator[tuple[Generation, Path]]:
+    """The copies in the store that verify, newest first, each fetched when it is asked for. Raises StoreUnavailable."""
+    root = care.root_log()
+    for generation in reversed(list_generations(root)):
+        try:
+            copy = fetch_generation(root, generation, folder)
+            check_copy(copy)
+        except (NotStored, Damaged, DatabaseCorrupt) as error:
+            _pass_over(care, generation, error, now, say)
+        else:
+            yield generation, copy
+
+
 def bring_history(
     care: Care,
+    copies: Iterable[tuple[Generation, Path]],
     logs: Mapping[str, Log],
     lives: Mapping[str, tuple[float, float]],
     now: float,
-    say: Callable[[str], None],
+    say: Say,
 ) -> None:
-    """Take over what the newest good copy tells of the jobs with these logs; without a good one, nothing.
+    """Take over what the first usable copy tells of the jobs with these logs; without one, nothing.
 
-    `lives` says when each home was first and last seen. Raises StoreUnavailable.
+    `lives` says when each home was first and last seen.
     """
-    root = care.root_log()
     told = {name: _told(log) for name, log in logs.items()}
-    with _scratch(care) as folder:
-        for generation in reversed(list_generations(root)):
-            seen_at = lives.get(generation.holder, (0.0, 0.0))[1]
-            try:
-                copy = fetch_generation(root, generation, folder)
-                check_copy(copy)
-                care.work.session, changes = take_history(care.work.queue, copy, told, care.work.session, seen_at)
-            except (NotStored, Damaged, DatabaseCorrupt) as error:
-                problem = error.problem if isinstance(error, DatabaseCorrupt) else str(error)
-                _tell(care, now, say, "corrupt", f"{_name(generation)} is of no use, going back one: {problem}")
-                continue
-            for name, change in changes:
-                _make_anew(care, name, change, now)
-            _tell(care, now, say, "restored", f"the history of {len(logs)} jobs came from {_name(generation)}")
-            return
+    for generation, copy in copies:
+        seen_at = lives.get(generation.holder, (0.0, 0.0))[1]
+        try:
+            care.work.session, changes = take_history(care.work.queue, copy, told, care.work.session, seen_at)
+        except DatabaseCorrupt as error:
+            _pass_over(care, generation, error, now, say)
+            continue
+        for name, change in changes:
+            _make_anew(care, name, change, now)
+        said = f"the history of {len(logs)} job{'s' * (len(logs) != 1)} came from {_name(generation)}"
+        say(said)
+        add_event(care.work.queue, now, "restored", said)
+        return
+
+
+def _pass_over(care: Care, generation: Generation, error: RunnerError, now: float, say: Say) -> None:
+    problem = error.problem if isinstance(error, DatabaseCorrupt) else str(error)
+    said = f"{_name(generation)} is of no use, going back one: {problem}"
+    say(said)
+    add_event(care.work.queue, now, "corrupt", said)
 
 
 def _told(log: Log) -> Told:
@@ -111,17 +131,12 @@ def _make_anew(care: Care, job: str, change: dict[str, Any], now: float) -> None
         add_event(care.work.queue, now, "corrupt", f"{job}: a change of its settings cannot be made: {error}", job=job)
 
 
-def _tell(care: Care, now: float, say: Callable[[str], None], kind: str, text: str) -> None:
-    say(text)
-    add_event(care.work.queue, now, kind, text)
-
-
 def _name(generation: Generation) -> str:
     return f"database copy {generation.number} of {generation.holder}"
 
 
 @contextmanager
-def _scratch(care: Care) -> Iterator[Path]:
+def scratch(care: Care) -> Iterator[Path]:
     """A folder of the home for copies on their way; a killed daemon's is removed by the next."""
     folder = care.work.settings.home / "generation"
     shutil.rmtree(folder, ignore_errors=True)

@@ -24,6 +24,7 @@ from runner.sync.prune import prune
 from runner.sync.upload import finish, publish_regimes, publish_saved, publish_vocabulary
 from runner.workplace import Ready
 from wake2vec.errors import CheckpointCorrupt
+from wake2vec.manifest import newest_verified
 
 FIRST_RETRY_SECONDS = 2.0
 LAST_RETRY_SECONDS = 120.0
@@ -99,12 +100,16 @@ def _wait(care: Care, job: Job, now: float, monotonic: float, problem: str, reme
 
 
 def _may_train_without_store(care: Care, job: Job, error: StoreUnavailable) -> bool:
-    """A job that this home has had in the store before goes on locally while the store is away; the lease decides
-    later whether that counts. A new one waits: nothing of it could be kept."""
+    """A job that this home has worked on goes on locally while the store is away; the lease decides later whether that
+    counts. A new one waits: nothing of it could be kept. So does one whose newest checkpoint only the store has."""
     if job.name not in care.work.wanted or isinstance(error, SignInNeeded) or job.after is not None:
         return False
-    here = care.work.run(job.name).checkpoints.is_dir()
-    return here and checkpoints.log_state(care.work.queue, job.name).created_at is not None
+    run, durable = care.work.run(job.name), checkpoints.durable_step(care.work.queue, job.name)
+    if durable is None:
+        known = checkpoints.log_state(care.work.queue, job.name).created_at is not None
+        return known and run.order.is_file()
+    here = newest_verified(run, job.fingerprint)
+    return here is not None and here[1].step >= durable
 
 
 def _look_after(care: Care, job: Job, now: float, monotonic: float) -> None:

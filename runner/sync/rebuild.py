@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 
 from runner.errors import Damaged, NotStored
 from runner.queue import checkpoints, jobs
@@ -18,7 +19,7 @@ from runner.store.publish import fetch_files
 from runner.store.records import Record, commits, genesis, is_done, regimes
 from runner.store.root import jobs as entries_of
 from runner.store.root import open_job
-from runner.sync.generations import bring_history
+from runner.sync.generations import bring_history, scratch, sound_copies
 from runner.sync.keeper import Care, Keeper, from_table
 from runner.watch import import_new_lines, promote
 from wake2vec.spec import InputFile, JobSpec
@@ -32,11 +33,15 @@ def restore(care: Care, now: float, say: Callable[[str], None]) -> list[str]:
 
     The logs say what there is. A home without a past gets the history of the home before it on top.
     """
-    is_new_home = is_new(care.work.queue)
-    logs = _rebuild_jobs(care, now, say)
-    lives = past_sessions([log.records for log in logs.values()])
-    if is_new_home and logs:
-        bring_history(care, logs, lives, now, say)
+    if not is_new(care.work.queue):
+        return rebuild(care, now, say)
+    with scratch(care) as folder:
+        copies = sound_copies(care, folder, now, say)
+        newest = next(copies, None)  # before the first row: a store that goes away now leaves the home a new one
+        logs = _rebuild_jobs(care, now, say)
+        lives = past_sessions([log.records for log in logs.values()])
+        if logs and newest:
+            bring_history(care, chain([newest], copies), logs, lives, now, say)
     _remember(care, lives)
     return list(logs)
 

@@ -30,7 +30,7 @@ def test_a_second_daemon_in_a_home_is_refused_by_name(world):
 
 def test_a_second_home_waits_for_the_first_and_takes_over_when_it_is_gone(world):
     world.add(fake_spec())
-    first = world.start(told=PACE)
+    first = world.start(told=PACE | {"seconds_per_step": 0.5})  # still at work when the second one has come up
     wait_until(lambda: world.durable_step() >= 5)
     second = world.start("other", told=PACE)
     wait_until(lambda: "is at work on this job" in problem(world, "other"), what="the reason")

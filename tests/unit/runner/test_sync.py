@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from runner.errors import StoreUnavailable
 from runner.queue import attempts, checkpoints, jobs, ledger
 from runner.queue.ledger import add_regime
 from runner.states import Wish
@@ -11,7 +12,7 @@ from runner.store.base import Quota
 from runner.store.directory import DirectoryStore
 from runner.store.records import Record, commits, genesis, is_done, regimes
 from runner.sync.rebuild import past_sessions
-from tests.simulated import CORPUS, Clock, Home
+from tests.simulated import CORPUS, TEXT, Clock, Home
 from tests.unit.runner.conftest import job_spec
 from wake2vec.failpoints import VARIABLE
 from wake2vec.files import write_json
@@ -424,9 +425,15 @@ class Shelf(DirectoryStore):
 
     free = None
     stats = 0
+    is_away = False  # for downloads
 
     def quota(self):
         return Quota(free=self.free)
+
+    def get(self, id, path, **more):
+        if self.is_away:
+            raise StoreUnavailable("gone")
+        super().get(id, path, **more)
 
     def stat(self, id):
         self.stats += 1
@@ -515,3 +522,33 @@ def test_restoring_a_long_job_asks_for_two_of_its_commits_and_lists_the_rest(she
     assert shelf.store.stats == 2
     rows = [one.step for one in checkpoints.list_checkpoints(shelf.queue, "a")]
     assert rows == [76, 80]
+
+
+def test_an_empty_home_that_cannot_fetch_its_checkpoint_waits_and_does_not_begin_anew(shelf):
+    running(shelf, to_step=40)
+    shelf.lose()
+    shelf.store.is_away = True
+    (shelf.folder / "inputs").mkdir()
+    (shelf.folder / "inputs" / CORPUS.sha256).write_bytes(TEXT)
+    shelf.rounds(10, seconds=60)
+
+    assert not shelf.trainers.living
+    assert shelf.problem() == "gone"
+    shelf.store.is_away = False
+    shelf.rounds(4, seconds=60)
+    assert shelf.trainer.step == 40
+
+
+def test_a_home_that_has_the_newest_checkpoint_trains_on_while_the_store_is_away(shelf):
+    running(shelf, to_step=40)
+    shelf.end_trainer(None)
+    shelf.kill_daemon()
+    shelf.store.swap_head = shelf.store.create = lambda *more, **named: _away()
+    shelf.until(lambda: shelf.trainers.living)
+
+    assert shelf.trainer.step == 40
+    assert shelf.problem() == "gone"
+
+
+def _away():
+    raise StoreUnavailable("gone")
