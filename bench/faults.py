@@ -35,7 +35,7 @@ SHOWN = (
         "wrong",
     ),
     *("lost", "duplicate", "double_commits", "bytes_resent_max", "chunk_bytes", "peak_rss_mib", "blocked_seconds_max"),
-    *("repeated_steps_max", "goodput"),
+    *("repeated_steps_max", "goodput", "largest_difference", "smaller_plans"),
 )
 MUST_BE_NONE = ("wrong", "unstartable", "unnamed", "broken", "lost", "duplicate", "double_commits")
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
@@ -151,8 +151,14 @@ def protocols() -> list[Protocol]:
         Protocol(
             name="out of memory",
             guarantees="G5 G6",
-            says="MemoryError in forward, backward, clip, step, evaluation and save",
+            says="MemoryError in load, forward, backward, clip, step, evaluation and save, once and twice in a row",
             run=trainer.out_of_memory,
+        ),
+        Protocol(
+            name="out of memory, micro-batch 1",
+            guarantees="G5 G6",
+            says="the same where no smaller micro-batch is left",
+            run=lambda: trainer.out_of_memory(hits=(2,), smallest=True),
         ),
         Protocol(
             name="queue, lease and commit",

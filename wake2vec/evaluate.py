@@ -12,6 +12,8 @@ from typing import Any
 import torch
 
 from wake2vec.data.blocks import IGNORED, Windows
+from wake2vec.device import free_memory, is_out_of_memory
+from wake2vec.errors import OutOfMemory
 from wake2vec.failpoints import failpoint
 from wake2vec.files import read_json, write_json
 from wake2vec.loss import blocked_cross_entropy
@@ -103,7 +105,8 @@ def measure(
     `head` is the vocabulary that the targets are measured against, by default the job's whole one.
 
     `partial` keeps the sums so far under `key`, which names the weights that are measured: an evaluation that a cut
-    interrupts goes on where it was.
+    interrupts goes on where it was. Where memory runs out, half as many windows are taken at once; raises OutOfMemory
+    when one alone does not fit.
     """
     chosen = choose_windows(len(windows.inputs), limit)
     sums = _read_partial(partial, key)
@@ -113,7 +116,12 @@ def measure(
         if stop.is_asked:
             return None
         part = chosen[sums.windows : sums.windows + rows_at_once]
-        sums = _add(sums, prepared, head, windows, part, first_new_id)
+        longer = _add_if_it_fits(sums, prepared, head, windows, part, first_new_id)
+        if longer is None:
+            rows_at_once = _half(rows_at_once, windows)
+            free_memory(prepared.trainable.values())
+            continue
+        sums = longer
         write_json(partial, {"key": key, "sums": asdict(sums)}, durable=False)
         failpoint("evaluation.chunk")
         progress(sums.windows / len(chosen))
@@ -132,10 +140,29 @@ def _read_partial(path: Path, key: str) -> Sums:
     return Sums(**table["sums"]) if isinstance(table, dict) and table.get("key") == key else Sums()
 
 
+def _half(rows_at_once: int, windows: Windows) -> int:
+    if rows_at_once == 1:
+        raise OutOfMemory(f"a held-out window of {windows.inputs.shape[1]} tokens does not fit beside the model")
+    return rows_at_once // 2
+
+
+def _add_if_it_fits(
+    sums: Sums, prepared: Prepared, head: SplitHead, windows: Windows, part: list[int], first_new_id: int
+) -> Sums | None:
+    """None when memory ran out; returning drops the traceback, which keeps the failed pass alive."""
+    try:
+        return _add(sums, prepared, head, windows, part, first_new_id)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return None
+
+
 @torch.no_grad()
 def _add(sums: Sums, prepared: Prepared, head: SplitHead, windows: Windows, part: list[int], first_new_id: int) -> Sums:
     inputs = torch.from_numpy(windows.inputs[part]).to(prepared.device)  # [w, L]
     targets = torch.from_numpy(windows.targets[part]).to(prepared.device)
+    failpoint("evaluation.forward")
     hidden = prepared.hidden(inputs).flatten(0, 1)
     nll = blocked_cross_entropy(hidden, head, targets.flatten()).token_nll.double()  # [w * L]
     is_new = targets.flatten() >= first_new_id

@@ -13,6 +13,7 @@ from wake2vec.artefacts.write import write_artefacts
 from wake2vec.checkpoint import Loaded, read_checkpoint
 from wake2vec.device import card_name
 from wake2vec.errors import CheckpointCorrupt
+from wake2vec.failpoints import failpoint
 from wake2vec.files import put_in_place
 from wake2vec.fitting import choose_plan, guard
 from wake2vec.loop import Loop
@@ -37,6 +38,7 @@ def train(run: RunDir, order: Order, stop: Stop, pulse: Pulse) -> Result:
 
     material = gather(run, order, say)
     say("loading the model")
+    failpoint("load.model")
     phase = PHASES[order.job.phase]
     prepared = phase.prepare(material)
     loop = start_loop(material, prepared, stop, pulse, say)

@@ -207,12 +207,16 @@ def fifty_cuts(seeds: int) -> dict[str, Any]:
 
 
 def soak(seconds: float, *, seed: int = 0) -> dict[str, Any]:
-    """One long job under a kill every 5 to 60 s (at most a tenth of the time) and 5 % store faults, without a hand."""
+    """One long job under a kill every 5 to 60 s (at most a tenth of the time) and 5 % store faults, without a hand.
+
+    Goodput: its steps in an hour, as a share of those of a job that nobody cuts, measured just before.
+    """
     draw, started = random.Random(seed), time.monotonic()
     pace, kills = 0.1, 0
     steps = max(40, int(0.9 * seconds / pace))
     told = {"seconds_per_step": pace, "save_every": 20, "evaluate_every": 200}
     flaky = {VARIABLE: "sync.publish=EIO:5%,sync.committed=EIO:5%,sync.pruned=EIO:5%"}
+    uncut_seconds_per_step = _uncut_seconds_per_step(max(20, steps // 15), told)
     with a_world() as world:
         world.add(fake_spec("a", steps=steps, every=200))
         begun = time.monotonic()
@@ -235,11 +239,19 @@ def soak(seconds: float, *, seed: int = 0) -> dict[str, Any]:
         wrong = faults_of(world, names={"a": steps})
         with world.queue() as queue:
             repeated = most_repeated(attempts.list_attempts(queue, "a"))
-    goodput = round(steps * pace / wall, 3)
+    goodput = round(steps * uncut_seconds_per_step / wall, 3)
     return _figures(
         1, int(code != 0), wrong, started,
         kills=kills, steps=steps, goodput=goodput, repeated_steps_max=repeated, manual_actions=0, seed=seed,
     )  # fmt: skip
+
+
+def _uncut_seconds_per_step(steps: int, told: dict[str, Any]) -> float:
+    with a_world() as world:
+        world.add(fake_spec("a", steps=steps, every=200))
+        begun = time.monotonic()
+        assert world.run(told=told, seconds=600) == 0
+        return (time.monotonic() - begun) / steps
 
 
 def _has_come_to(world: World, step: int) -> bool:

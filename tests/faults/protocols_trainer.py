@@ -21,6 +21,7 @@ from wake2vec.failpoints import VARIABLE
 from wake2vec.manifest import CHECKPOINT_FILES, MANIFEST, newest_verified, saved_steps, verify_checkpoint
 from wake2vec.rundir import RunDir, read_result
 
+STARVED = ("load", "step", "evaluation", "checkpoint")
 SMALL: dict[str, dict[str, Any]] = {
     "train": {"steps": 30},
     "checkpoint": {"every_steps": 5, "max_loss_minutes": 0.02},
@@ -193,34 +194,52 @@ def kills_at_failpoints(*, hits: Sequence[int] = (1, 2), only: str = "") -> dict
     return figures_of(started, runs, unstartable, wrong, places=places)
 
 
-def out_of_memory(*, hits: Sequence[int] = (1, 15, 30), only: str = "") -> dict[str, Any]:
-    """MemoryError in forward, backward, clip, optimizer step, evaluation and save: each step once, weights equal.
+def out_of_memory(
+    *, hits: Sequence[int] = (1, 15, 30), in_a_row: Sequence[int] = (1, 2), smallest: bool = False, only: str = ""
+) -> dict[str, Any]:
+    """MemoryError in load, forward, backward, clip, optimizer step, evaluation and save, once and twice in a row.
 
-    Another micro-batch sums in another order, so the weights are compared to 1e-6 and the steps exactly.
+    Each step counts once. Another micro-batch sums in another order, so weights are compared to 1e-6. `smallest`: at
+    micro-batch 1 already.
     """
-    started, runs, unstartable, wrong, difference = time.monotonic(), 0, 0, [], 0.0
-    with bench() as works:
-        places = [
-            one for one in trainer_failpoints(works, only) if one.split(".")[0] in ("step", "evaluation", "checkpoint")
-        ]
-        for place, hit, (name, work) in itertools.product(places, hits, works.items()):
-            run_name = f"oom-{place}-{hit}-{name}"
-            pid = fork_attempt(work.order(run_name), {VARIABLE: f"{place}=oom:{hit}"})
+    started, runs, unstartable, wrong, difference, shrunk = time.monotonic(), 0, 0, [], 0.0, 0
+    with bench(train={"steps": 30, "micro_batch": 1} if smallest else {"steps": 30}) as works:
+        expected = {name: RunDir(root=work.root / f"uncut-{name}") for name, work in works.items()}
+        places = [one for one in trainer_failpoints(works, only) if one.split(".")[0] in STARVED]
+        for place, hit, row, (name, work) in itertools.product(places, hits, in_a_row, works.items()):
+            if place == "load.model" and hit > 1:
+                continue  # a process loads once
+            run_name = f"oom-{place}-{hit}-{row}-{name}"
+            strikes = ",".join(f"{place}=oom:{hit + more}" for more in range(row))
+            pid = fork_attempt(work.order(run_name), {VARIABLE: strikes})
             if wait_for(pid, 120) is None:
                 kill(pid)
             runs += 1
-            if not finish(work, run_name):
+            found = RunDir(root=work.root / run_name)
+            if not (_is_complete(found) or finish(work, run_name)):
                 unstartable += 1
                 wrong.append(f"unstartable: {run_name}")
                 continue
-            found = RunDir(root=work.root / run_name)
-            off = largest_difference(found, RunDir(root=work.root / f"uncut-{name}"))
-            difference = max(difference, off)
-            steps = [row["step"] for row in warm.ledger(found) if row["kind"] == "step"]
-            if off > 1e-6 or steps != list(range(1, len(steps) + 1)):
+            off = largest_difference(found, expected[name])
+            difference, shrunk = max(difference, off), shrunk + _has_shrunk(found)
+            steps = [one["step"] for one in warm.ledger(found) if one["kind"] == "step"]
+            if off > 1e-6 or steps != list(range(1, 31)):
                 wrong.append(f"{run_name}: weights differ by {off:.1e}, steps {len(steps)}")
-            shutil.rmtree(work.root / run_name, ignore_errors=True)
-    return figures_of(started, runs, unstartable, wrong, largest_difference=difference)
+            if place == "step.forward" and row == 2 and not _has_shrunk(found):
+                wrong.append(f"{run_name}: went on without a smaller plan")
+            shutil.rmtree(found.root, ignore_errors=True)
+    return figures_of(started, runs, unstartable, wrong, largest_difference=difference, smaller_plans=shrunk)
+
+
+def _is_complete(run: RunDir) -> bool:
+    result = read_result(run)
+    return result is not None and result.outcome == "completed"
+
+
+def _has_shrunk(run: RunDir) -> bool:
+    """Whether the ledger tells of a rung below the plan of the start."""
+    told = [str(row["text"]) for row in warm.ledger(run) if row["kind"] == "event" and row["event"] == "oom"]
+    return any("the same plan once more" not in text for text in told)
 
 
 def largest_difference(one: RunDir, other: RunDir) -> float:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from tests.tiny import loop_for, material_for, order_for
+from wake2vec import failpoints
+from wake2vec.errors import OutOfMemory
 from wake2vec.evaluate import Measured, Sums, as_row, choose_windows, evaluate, judge, measure
 from wake2vec.files import read_json
 from wake2vec.loop import Loop
@@ -132,6 +135,32 @@ def test_an_interrupted_evaluation_goes_on_where_it_was_and_ends_in_the_same_bit
     assert read_json(tmp_path / "cut")["sums"]["windows"] == 2
 
     assert run(tmp_path / "cut", Stop()) == whole
+
+
+def test_an_evaluation_that_runs_out_of_memory_takes_fewer_windows_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    material = material_for(tmp_path, order_for(tmp_path))
+    loop = loop_for(material)
+
+    def run(partial: str, rows_at_once: int) -> Sums | None:
+        return measure(
+            loop.prepared, material.windows, first_new_id=material.id_map.first_new_id, rows_at_once=rows_at_once,
+            partial=tmp_path / partial, key="k", limit=4, stop=Stop(), progress=lambda share: None,
+        )  # fmt: skip
+
+    expected = run("whole", 4)
+    monkeypatch.setattr(failpoints, "_hits", Counter())
+    monkeypatch.setenv(failpoints.VARIABLE, "evaluation.forward=oom:1,evaluation.forward=oom:2")
+    found = run("short", 4)
+    monkeypatch.setenv(failpoints.VARIABLE, "evaluation.forward=oom:1+")
+
+    assert expected is not None
+    assert found is not None
+    assert found.nats == pytest.approx(expected.nats, rel=1e-6)
+    assert (found.windows, found.tokens, found.bytes) == (4, expected.tokens, expected.bytes)
+    with pytest.raises(OutOfMemory, match="does not fit"):
+        run("none", 4)
 
 
 def test_partial_sums_of_other_weights_are_not_used(tmp_path: Path) -> None:
