@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import FrameType
 
-from apscheduler.executors.pool import ThreadPoolExecutor
-from apscheduler.schedulers.background import BackgroundScheduler
-
 from runner import vram
-from runner.bugs import describe
 from runner.errors import RunnerError, StoreUnavailable
 from runner.home import Say, check_home, holder_of, only_daemon, open_or_set_aside
 from runner.launcher import Launcher
-from runner.logfile import append
+from runner.loops import MOST_TROUBLES_IN_A_ROW, Loops, start_loops
 from runner.queue import attempts, jobs, waiting
 from runner.queue.checkpoints import log_state
 from runner.queue.database import Queue
@@ -32,14 +26,11 @@ from runner.states import State
 from runner.store.open import open_store
 from runner.sync.generations import mirror
 from runner.sync.keeper import Care
-from runner.sync.loop import release_all, sync
+from runner.sync.loop import release_all
 from runner.sync.rebuild import restore
-from runner.tick import tick
 from runner.workplace import Workplace
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-MOST_BUGS_IN_A_ROW = 5
-MOST_TROUBLES_IN_A_ROW = 120
 INTERRUPTED, BUG = 130, 3
 
 
@@ -52,17 +43,6 @@ class Wanted:
     stop_at: str | None = None
     take_over: bool = False
     allow_network_home: bool = False
-
-
-@dataclass(kw_only=True)
-class Loops:
-    """What the loops tell the main thread."""
-
-    stop: threading.Event = field(default_factory=threading.Event)
-    signals: int = 0
-    bugs: dict[str, int] = field(default_factory=dict)
-    last_error: BaseException | None = None
-    last_text: str = ""
 
 
 def run_daemon(settings: Settings, wanted: Wanted, say: Say = print) -> int:
@@ -166,55 +146,6 @@ def listening(loops: Loops, say: Say) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def start_loops(work: Workplace, care: Care, loops: Loops) -> BackgroundScheduler:
-    """Two timers in memory, each in a thread of its own: a slow upload never delays a look at the trainers."""
-    numbers = work.settings.numbers
-    # a round that outlasts its interval is left out on purpose: no news for the screen
-    logging.getLogger("apscheduler").setLevel(logging.ERROR)
-    scheduler = BackgroundScheduler(
-        executors={"tick": ThreadPoolExecutor(1), "sync": ThreadPoolExecutor(1)},
-        job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
-    )
-    for name, action, seconds in (
-        ("tick", lambda: tick(work, time.time(), time.monotonic()), numbers.tick_seconds),
-        ("sync", lambda: _sync_alone(care), numbers.sync_seconds),
-    ):
-        scheduler.add_job(_counted(name, action, work, loops), "interval", seconds=seconds, executor=name, id=name)
-    scheduler.start()
-    return scheduler
-
-
-def _sync_alone(care: Care) -> None:
-    """Only the daemon's end holds the lock else, for good: a round that waited for it would keep the process alive."""
-    if care.busy.acquire(blocking=False):
-        try:
-            sync(care, time.time(), time.monotonic())
-        finally:
-            care.busy.release()
-
-
-def _counted(name: str, action: Callable[[], None], work: Workplace, loops: Loops) -> Callable[[], None]:
-    """Count failures in a row: a full disk is waited for, a bug ends the daemon before it can do harm."""
-
-    def run() -> None:
-        try:
-            action()
-        except (RunnerError, OSError) as error:
-            _note(loops, name, error, 1)
-        except Exception as error:
-            append(work.settings.daemon_log, describe(error, [name]))
-            _note(loops, name, error, MOST_TROUBLES_IN_A_ROW // MOST_BUGS_IN_A_ROW)
-        else:
-            loops.bugs[name] = 0
-
-    return run
-
-
-def _note(loops: Loops, name: str, error: BaseException, weight: int) -> None:
-    loops.last_error = error
-    loops.bugs[name] = loops.bugs.get(name, 0) + weight
 
 
 def wait(work: Workplace, care: Care, loops: Loops, wanted: Wanted, say: Say) -> int:

@@ -1,16 +1,15 @@
-"""The home's lock, a bad home, trouble that does not end, and the exit code."""
+"""The home's lock, a bad home, and the exit code."""
 
 import os
 
 import pytest
 
-from runner.daemon import MOST_TROUBLES_IN_A_ROW, Loops, _counted, exit_code
-from runner.errors import DaemonRunning, HomeUnusable, StoreBusy
+from runner.daemon import exit_code
+from runner.errors import DaemonRunning, HomeUnusable
 from runner.home import check_home, holder_of, only_daemon, open_or_set_aside
 from runner.queue import jobs
 from runner.settings import Settings
 from runner.states import Change, Wish
-from tests.simulated import Clock, Home
 from tests.unit.runner.conftest import CORPUS, job_spec
 
 
@@ -49,33 +48,6 @@ def test_a_corrupt_database_is_kept_and_a_new_one_begun(tmp_path):
     assert jobs.list_jobs(queue) == []
     assert "it is kept as runner.db.corrupt-" in said[0]
     queue.close()
-
-
-def failing(error):
-    def action():
-        raise error
-
-    return action
-
-
-@pytest.mark.parametrize(
-    ("error", "times"),
-    [(ValueError("a bug"), 5), (StoreBusy("away"), MOST_TROUBLES_IN_A_ROW), (OSError(28, "full"), 120)],
-)
-def test_a_bug_ends_the_daemon_after_five_rounds_and_trouble_only_after_long(tmp_path, error, times):
-    home = Home.new(tmp_path / "home", tmp_path / "store", Clock())
-    loops = Loops()
-    run = _counted("tick", failing(error), home.work, loops)
-
-    for _ in range(times - 1):
-        run()
-    assert max(loops.bugs.values()) < MOST_TROUBLES_IN_A_ROW
-    run()
-
-    assert max(loops.bugs.values()) >= MOST_TROUBLES_IN_A_ROW
-    _counted("tick", lambda: None, home.work, loops)()
-    assert loops.bugs["tick"] == 0
-    home.queue.close()
 
 
 def test_the_exit_code_tells_whether_a_job_failed_or_is_blocked(queue):
