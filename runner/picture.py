@@ -206,7 +206,8 @@ def _store(moment: Moment, around: Surroundings, note: WorkNote) -> StorePart:
     # An older one that was overtaken will never be sent.
     waiting = [one for one in every if one.durable_at is None and one.step == newest[one.job]]
     problems = [log for log in moment.logs.values() if log.problem]
-    rate = [one.done_bytes / max(note.written_at - one.started_at, 1e-3) for one in note.uploads if one.done_bytes]
+    sent = [one for one in note.uploads if one.done_bytes and not one.is_coming]
+    rate = [one.done_bytes / max(note.written_at - one.started_at, 1e-3) for one in sent]
     size = max((one.size for one in every), default=0)
     return StorePart(
         place=note.place or around.store_url,

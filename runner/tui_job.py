@@ -50,7 +50,8 @@ def _title(snapshot: Snapshot, job: JobPart, detail: DetailPart, page: Page) -> 
         if detail.activity_detail and detail.activity != "training":
             activity += f": {detail.activity_detail}"
         if detail.activity_progress is not None and detail.activity != "training":
-            activity += f" {detail.activity_progress:.0%}"
+            share = detail.activity_progress
+            activity += f" {figures.bar(share, 8, ascii_only=page.ascii_only)} {share:.0%}"
     elif job.is_finishing:
         activity = "finishing"
     elif job.state == "running":

@@ -24,13 +24,14 @@ class CardNote:
 
 @dataclass(frozen=True, kw_only=True)
 class UploadNote:
-    """An object on its way to the store; times in seconds since 1970."""
+    """An object on its way to the store, or from it; times in seconds since 1970."""
 
     job: str
     name: str
     done_bytes: int
     size: int
     started_at: float
+    is_coming: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,12 @@ from wake2vec.vocab.idmap import IdMap
 from wake2vec.vocab.inject import inject
 from wake2vec.vocab.lexicon import read_lexicon
 
+GettingOn = Callable[[str, float], None]  # something that takes long, and the share of it that is done
+
+
+def unheard(what: str, share: float) -> None:
+    """For whom nobody waits."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Material:
@@ -36,6 +42,7 @@ class Material:
     english_base: Windows  # and as the published one does
     steps: int  # in all
     first_total: int  # before any extension
+    getting_on: GettingOn
 
     @property
     def job(self) -> JobSpec:
@@ -51,7 +58,7 @@ def input_paths(order: Order, role: str) -> list[Path]:
     return paths
 
 
-def gather(run: RunDir, order: Order, say: Callable[[str], None]) -> Material:
+def gather(run: RunDir, order: Order, say: Callable[[str], None], getting_on: GettingOn = unheard) -> Material:
     """Everything cheap and likely to be wrong comes first, so that a bad input ends the attempt in seconds."""
     job = order.job
     assert job.model, "checked by the spec"
@@ -70,6 +77,7 @@ def gather(run: RunDir, order: Order, say: Callable[[str], None]) -> Material:
         seed=job.data.seed,
         split=job.data.split,
         cache_dir=Path(order.inputs_folder).with_name("tokens"),
+        progress=lambda share: getting_on("tokenising the text", share),
     )
     return Material(
         run=run,
@@ -84,6 +92,7 @@ def gather(run: RunDir, order: Order, say: Callable[[str], None]) -> Material:
         english_base=english(base_tokenizer, job.data.seq_len),
         steps=total_steps(job, len(data.blocks)),
         first_total=first_total(job, len(data.blocks)),
+        getting_on=getting_on,
     )
 
 

@@ -39,6 +39,7 @@ def load(material: Material) -> tuple[Any, torch.device, Precision]:
         device=device,
         revision=table.revision,
         trust_remote_code=table.trust_remote_code,
+        progress=lambda done, whole: material.getting_on("loading the model", done / whole),
     )
     return model, device, report.precision
 

@@ -20,8 +20,9 @@ class Pulse:
         self._run = run
         self._written = 0.0
         self.now = Heartbeat(
-            attempt=attempt, pid=os.getpid(), beat=0, state="loading", step=0, steps=None, saved_step=None
-        )
+            attempt=attempt, pid=os.getpid(), beat=0, state="loading", step=0, steps=None, saved_step=None,
+            written_at=time.time(),
+        )  # fmt: skip
 
     def beat(self, **changes: Any) -> None:
         """A sign of life. What was said of one state is not said of the next."""

@@ -34,9 +34,12 @@ def train(run: RunDir, order: Order, stop: Stop, pulse: Pulse) -> Result:
 
     def say(text: str) -> None:
         print(text, flush=True)
-        pulse.beat(state="loading", detail=text)
+        pulse.beat(state="loading", detail=text, progress=None)
 
-    material = gather(run, order, say)
+    def getting_on(what: str, share: float) -> None:
+        pulse.beat(state="loading", detail=what, progress=share)
+
+    material = gather(run, order, say, getting_on)
     say("loading the model")
     failpoint("load.model")
     phase = PHASES[order.job.phase]

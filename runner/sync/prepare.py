@@ -15,6 +15,7 @@ from runner.store.publish import Stored, fetch_checkpoint, fetch_files
 from runner.store.records import Record, commits, genesis, is_done, last_attempt
 from runner.sync.keeper import Care, Keeper, from_table, keeper_of
 from runner.sync.prune import best_step, delete_folder
+from runner.worknote import Sending, UploadNote
 from runner.workplace import Ready
 from wake2vec.errors import CheckpointCorrupt
 from wake2vec.failpoints import failpoint
@@ -111,13 +112,18 @@ def _fetch(care: Care, job: Job, commit: Record, run: RunDir, now: float) -> boo
     folder = run.checkpoint(step)
     if folder.is_dir() and manifest_sha256_or_none(folder) != commit.payload["manifest"]["sha256"]:
         delete_folder(folder)
+    size = sum(int(part["size"]) for part in commit.payload["parts"].values())
+    coming = UploadNote(job=job.name, name=folder.name, done_bytes=0, size=size, started_at=now, is_coming=True)
+    sending = Sending(care.work.settings.home, coming, care.clock)
     try:
-        fetch_checkpoint(care.work.store, commit, run.checkpoints)
+        fetch_checkpoint(care.work.store, commit, run.checkpoints, progress=sending.report)
     except (NotStored, Damaged, CheckpointCorrupt) as error:
         text = f"{job.name}: checkpoint {step} in the store cannot be used, going back one: {error}"
         ledger.add_event(care.work.queue, now, "corrupt", text, job=job.name)
         checkpoints.mark_gone_from_store(care.work.queue, job.name, step)
         return False
+    finally:
+        sending.end()
     failpoint("prepare.fetched")
     ledger.add_event(
         care.work.queue, now, "restored", f"{job.name}: checkpoint {step} came from the store", job=job.name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -39,6 +39,7 @@ def prepare(
     seed: int = 42,
     split: SplitBy = "text",
     cache_dir: Path | None = None,
+    progress: Callable[[float], None] = lambda share: None,
 ) -> Data:
     """Split, tokenise and cut a corpus.
 
@@ -49,7 +50,7 @@ def prepare(
     if split == "blocks":
         return _by_blocks(corpus, tokenizer, seq_len, fraction, seed, place)
     chosen = choose(corpus.pieces(), fraction=fraction, seed=seed, place=place)
-    spans = _spans(corpus, chosen, tokenizer, place)
+    spans = _spans(corpus, chosen, tokenizer, place, progress)
     if cache_dir is None:
         return _in_memory(list(spans), seq_len, place)
     key = key_of(
@@ -79,16 +80,21 @@ def _stacks(table: TokenTable, seq_len: int, place: str) -> Iterator[Ints]:
     yield from stacks
 
 
-def _spans(corpus: Corpus, chosen: Split, tokenizer: Any, place: str) -> Iterator[tuple[bool, Tokens]]:
+def _spans(
+    corpus: Corpus, chosen: Split, tokenizer: Any, place: str, progress: Callable[[float], None]
+) -> Iterator[tuple[bool, Tokens]]:
     """Each span of the text, held out or not, as tokens; what a job appends to its text comes last."""
 
     def trained(text: str) -> Tokens:
         ids = token_ids(tokenizer, text, place)
         return Tokens(ids=ids, byte_ends=np.zeros(0, dtype=np.int64))
 
+    read, whole = 0, sum(path.stat().st_size for path in corpus.paths)
     for span, text in spans_of_text(corpus.pieces(), chosen):
         # only of held-out text is it ever asked which bytes a token stands for
         yield span.held_out, tokenise(tokenizer, text, place) if span.held_out else trained(text)
+        read += len(text.encode("utf-8", "replace"))
+        progress(min(1.0, read / max(whole, 1)))
     if corpus.appended:
         yield False, trained(corpus.appended)
 

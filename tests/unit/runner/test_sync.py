@@ -12,6 +12,7 @@ from runner.store.base import Quota
 from runner.store.directory import DirectoryStore
 from runner.store.records import Record, commits, genesis, is_done, regimes
 from runner.sync.rebuild import past_sessions
+from runner.worknote import read_upload
 from tests.simulated import CORPUS, TEXT, Clock, Home
 from tests.unit.runner.conftest import job_spec
 from wake2vec.failpoints import VARIABLE
@@ -426,6 +427,7 @@ class Shelf(DirectoryStore):
     free = None
     stats = 0
     is_away = False  # for downloads
+    seen_coming = ()
 
     def quota(self):
         return Quota(free=self.free)
@@ -434,6 +436,8 @@ class Shelf(DirectoryStore):
         if self.is_away:
             raise StoreUnavailable("gone")
         super().get(id, path, **more)
+        notes = [note for folder in path.parents if (note := read_upload(folder))]
+        self.seen_coming += tuple((note.job, note.name, note.is_coming) for note in notes)
 
     def stat(self, id):
         self.stats += 1
@@ -509,6 +513,15 @@ def test_what_a_killed_upload_left_is_swept_while_the_daemon_lives(home):
 
     assert not any(path.exists() for path in left)
     assert home.durable() == 10
+
+
+def test_a_checkpoint_that_comes_from_the_store_is_shown_while_it_comes(shelf):
+    running(shelf, to_step=40)
+    shelf.lose()
+    shelf.until(lambda: shelf.trainers.living)
+
+    assert set(shelf.store.seen_coming) == {("a", "checkpoint-40", True)}
+    assert read_upload(shelf.folder) is None
 
 
 def test_restoring_a_long_job_asks_for_two_of_its_commits_and_lists_the_rest(shelf):

@@ -12,6 +12,7 @@ from runner.peek import Moment
 from runner.picture import take_picture
 from runner.states import State
 from runner.tui import render
+from runner.worknote import UploadNote
 from tests.unit.runner.moments import NOW, evaluation, heartbeat, job, nothing, running_moment, running_surroundings
 
 
@@ -62,6 +63,28 @@ def test_what_was_said_of_one_activity_is_not_said_in_training():
     ]
 
     assert said == [True, False]
+
+
+@pytest.mark.parametrize("is_coming", [False, True])
+def test_what_is_on_its_way_has_a_bar(is_coming):
+    upload = UploadNote(
+        job="a", name="checkpoint-104", done_bytes=1 << 30, size=4 << 30, started_at=NOW - 10, is_coming=is_coming
+    )
+    around = running_surroundings()
+    around = dataclasses.replace(around, note=dataclasses.replace(around.note, uploads=(upload,)))
+
+    text = "\n".join(_lines(around=around, width=200))
+
+    assert f"{'fetching' if is_coming else 'sending'} a checkpoint-104 ██░░░░░░ 25%" in text
+    assert ("to send, 1.0 MiB at 102 MiB/s" in text) == (not is_coming)
+
+
+def test_what_takes_long_before_training_has_a_bar():
+    beat = heartbeat(state="loading", detail="loading the model", progress=0.5)
+
+    assert "loading: loading the model ████░░░░ 50%" in "\n".join(
+        _lines(around=running_surroundings(heartbeats={"a": beat}), width=120)
+    )
 
 
 @pytest.mark.parametrize("width", [20, 40, 60, 80, 120, 200])

@@ -1,9 +1,20 @@
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from wake2vec.pulse import Pulse
 from wake2vec.rundir import RunDir, read_heartbeat
+
+
+def test_a_beat_has_a_time_from_the_first_on(tmp_path: Path) -> None:
+    run, before = RunDir(root=tmp_path), time.time()
+
+    Pulse(run, 1).write()
+
+    beat = read_heartbeat(run)
+    assert beat
+    assert before <= beat.written_at <= time.time()
 
 
 def test_what_was_said_of_one_state_is_not_said_of_the_next(tmp_path: Path) -> None:

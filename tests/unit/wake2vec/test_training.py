@@ -13,13 +13,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.machine import JOBS
-from tests.tiny import adopt, loop_for, material_for, order_for, run_of
+from tests.tiny import adopt, loop_for, material_for, order_for, prepared_for, run_of
 from wake2vec.checkpoint import copy_to_host
 from wake2vec.errors import CheckpointCorrupt, InputError, ModelError
 from wake2vec.files import digest_file, read_json, write_json
 from wake2vec.loop import Loop, warmup_steps
 from wake2vec.manifest import MANIFEST, saved_steps
-from wake2vec.material import Material, total_steps
+from wake2vec.material import Material, gather, total_steps
 from wake2vec.model import Published, as_published, check_parity, load
 from wake2vec.phases.p1 import export, prepare
 from wake2vec.rows import install_rows
@@ -296,3 +296,18 @@ def test_a_writer_that_failed_is_heard_at_the_next_save(tmp_path: Path) -> None:
 
     with pytest.raises((OSError, CheckpointCorrupt)):
         loop.saver.wait()
+
+
+def test_what_takes_long_before_the_first_step_tells_how_it_gets_on(tmp_path: Path) -> None:
+    told: dict[str, list[float]] = {}
+    order = order_for(tmp_path, train__steps=1)
+    material = gather(
+        run_of(tmp_path), order, lambda text: None, lambda what, share: told.setdefault(what, []).append(share)
+    )
+    prepared_for(material)
+
+    assert list(told) == ["tokenising the text", "loading the model"]
+    for shares in told.values():
+        assert len(shares) > 3
+        assert shares == sorted(shares)
+        assert shares[-1] == 1.0
