@@ -39,6 +39,7 @@ from wake2vec.vocab.lexicon import read_lexicon
 
 RESULTS = Path(__file__).resolve().parent / "results"
 WARMUP = 0.05
+FAR = 1.3  # times the best other text: what is beyond is left out of the picture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,9 +100,9 @@ class Bits:
     all: float
     new: float
     base: float
-    never: float
-    rarely: float
-    often: float
+    never: float | None  # None where the held-out text has no such bytes
+    rarely: float | None
+    often: float | None
     english: float
     english_base: float  # among published tokens alone
 
@@ -267,7 +268,7 @@ def measure(learner: Learner, held_out: Windows, control: list[Windows], bench: 
         "base": bench.regions == 0,
         **{name: bench.regions == kind for kind, name in enumerate(("never", "rarely", "often"), start=1)},
     }
-    bits = {name: mean_bits(spread, covered & part) for name, part in parts.items()}
+    bits: dict[str, Any] = {name: mean_bits(spread, covered & part) for name, part in parts.items()}
     for name, windows in zip(("english", "english_base"), control, strict=True):
         size = int((windows.places + windows.bytes).max())
         alone = name == "english_base"
@@ -275,8 +276,8 @@ def measure(learner: Learner, held_out: Windows, control: list[Windows], bench: 
     return Bits(**bits)
 
 
-def mean_bits(nats: npt.NDArray[np.float64], where: npt.NDArray[np.bool_]) -> float:
-    return float(nats[where].sum() / math.log(2) / max(1, where.sum()))
+def mean_bits(nats: npt.NDArray[np.float64], where: npt.NDArray[np.bool_]) -> float | None:
+    return float(nats[where].sum() / math.log(2) / where.sum()) if where.any() else None
 
 
 def per_byte(
@@ -316,7 +317,9 @@ def as_table(rows: list[Row]) -> str:
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     for row in rows:
         pairs = [
-            f"{getattr(row.before, name):.3f} → {getattr(row.after, name):.3f}"
+            " → ".join(
+                "–" if bits is None else f"{bits:.3f}" for bits in (getattr(row.before, name), getattr(row.after, name))
+            )
             for name in ("all", "new", "never", "rarely", "often", "base", "english", "english_base")
         ]
         lines.append("| " + " | ".join([row.contender, *pairs, f"{row.seconds:.0f}"]) + " |")
@@ -331,7 +334,9 @@ def plot(rows: list[Row], path: Path) -> None:
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(10, 7), layout="constrained")
-    for number, row in enumerate(rows):
+    best = min(row.after.base for row in rows)
+    near = [row for row in rows if row.after.base < FAR * best]  # one far off would press all others into a corner
+    for number, row in enumerate(near):
         colour = plt.get_cmap("tab20")(number % 20)
         axes.annotate(
             "",
@@ -340,10 +345,12 @@ def plot(rows: list[Row], path: Path) -> None:
             arrowprops={"arrowstyle": "->", "color": colour, "alpha": 0.5},
         )
         marker = "os^Dv"[number // 20]
+        axes.plot(row.before.base, row.before.new, marker, color=colour, fillstyle="none")
         axes.plot(row.after.base, row.after.new, marker, color=colour, label=f"{row.contender} ({row.after.all:.3f})")
     axes.set_xlabel("other text, bits per byte")
     axes.set_ylabel("new words, bits per byte")
-    axes.set_title("Held-out text before → after training; in brackets: all bytes")
+    left_out = f"; {len(rows) - len(near)} far to the right left out" if len(near) < len(rows) else ""
+    axes.set_title(f"Held-out text before → after training; in brackets: all bytes{left_out}")
     axes.legend(fontsize=7)
     figure.savefig(path, dpi=120)
     plt.close(figure)

@@ -48,7 +48,8 @@ class VocabTable(Table):
         "subwords", description="First value of a new row."
     )
     init_output: Literal["mean", "mean_noise", "spherical", "subwords", "first_piece", "compositional"] | None = Field(
-        None, description="First value of an output row where it is its own; as init where not given."
+        None,
+        description="First value of an output row of its own. Not given: first_piece beside subwords, else as init.",
     )
     calibrate: bool = Field(
         True, description="Shift output rows of their own so that each word starts at its share of the training text."
@@ -62,6 +63,11 @@ class VocabTable(Table):
         "seen",
         description="seen: a row moves from the first step that meets its word. all: every row from step 1, as once.",
     )
+
+    @property
+    def output_init(self) -> Literal["mean", "mean_noise", "spherical", "subwords", "first_piece", "compositional"]:
+        """How output rows of their own start: what is about to write a word predicts its first piece."""
+        return self.init_output or ("first_piece" if self.init == "subwords" else self.init)
 
 
 class DataTable(Table):

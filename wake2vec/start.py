@@ -25,7 +25,7 @@ def starting_rows(order: Order, id_map: IdMap, base: Tensor, tokenizer: Any, par
     rows = initial_rows(
         id_map,
         base,
-        method=vocab.init if part == "input" else vocab.init_output or vocab.init,
+        method=vocab.init if part == "input" else vocab.output_init,
         seed=train.seed,
         tokenizer=tokenizer,
         part=part,

@@ -149,7 +149,7 @@ class Initial:
 
         assert order.job.model and order.job.vocab and order.job.train, "a P1 job has them"  # noqa: PT018
         self._vocab, self._seed, self._side = order.job.vocab, order.job.train.seed, side
-        self._method = self._vocab.init_output or self._vocab.init if side == "output" else self._vocab.init
+        self._method = self._vocab.output_init if side == "output" else self._vocab.init
         self._tokenizer = load_tokenizer(order.job.model.base, order.job.model)
         self._morphemes = next(iter(input_paths(order, "morphemes")), None)
         self._id_map, self._taken = id_map, taken_over(order) if side == "input" else None

@@ -119,7 +119,7 @@ def tell_rows(job: JobSpec, old: OldRun, fitted: Fitted, id_map: IdMap, base: Ba
     if job.phase == "p1" and not base.tied and job.vocab.rows != "shared":
         told.append(
             "lacking: output rows. The old run had put its input matrix in the place of the published output matrix; "
-            f"this job keeps that, and its new output rows begin as {job.vocab.init_output or job.vocab.init}"
+            f"this job keeps that, and its new output rows begin as {job.vocab.output_init}"
         )
     return told
 

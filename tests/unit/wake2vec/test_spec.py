@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from wake2vec.spec import InputFile, JobSpec, fingerprint
+from wake2vec.spec import InputFile, JobSpec, VocabTable, fingerprint
 
 P1: dict[str, Any] = {
     "name": "qwen_p1",
@@ -94,3 +94,12 @@ def test_steps_and_epochs_together_are_refused() -> None:
 def test_a_stop_rule_that_cannot_be_read_is_refused() -> None:
     with pytest.raises(ValidationError, match="val > NATS at STEP"):
         job(evaluate__stop_if="loss above 5")
+
+
+@pytest.mark.parametrize(("init", "given", "output"), [
+    ("subwords", None, "first_piece"), ("mean", None, "mean"), ("subwords", "subwords", "subwords"),
+])  # fmt: skip
+def test_output_rows_start_at_the_first_piece_unless_told(init: str, given: str | None, output: str) -> None:
+    table = VocabTable.model_validate({"lexicon": "words.txt", "init": init, "init_output": given})
+
+    assert table.output_init == output
