@@ -164,7 +164,7 @@ def protocols() -> list[Protocol]:
             name="queue, lease and commit",
             guarantees="G3 G4",
             says="Hypothesis state machine over queue, lease and commit",
-            run=lambda: queue.state_machine(budget(10_000, 40), steps=12),
+            run=lambda: queue.state_machines(budget(10_000, 40)),
         ),
         Protocol(
             name="Drive stalling",

@@ -82,9 +82,11 @@ class Trainer:
     def step(self):
         time.sleep(self.told.get("seconds_per_step", 0.005))
         step = self.state["step"] + 1
+        begun, self.stepped_at = self.stepped_at, time.monotonic()
         self.state["weights"] = hashlib.sha256(f"{self.state['weights']}{step}".encode()).hexdigest()
         self.state["step"] = step
-        self.add_row({"kind": "step", "step": step, "loss": 1 / step, "tokens": 64, "lr": 0.1, "grad_norm": 1.0})
+        row = {"kind": "step", "step": step, "loss": 1 / step, "tokens": 64, "lr": 0.1, "grad_norm": 1.0}
+        self.add_row(row | {"seconds": self.stepped_at - begun})
 
     def save(self):
         step = self.state["step"]
@@ -141,6 +143,7 @@ class Trainer:
             folder = self.run.root / source["folder"] / f"checkpoint-{source['step']}"
             assert manifest_sha256(folder) == source["manifest_sha256"], folder
         every = self.order["job"]["checkpoint"]["every_steps"]
+        self.stepped_at = time.monotonic()
         while self.state["step"] < self.steps:
             if STOP["asked"]:
                 self.save()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,7 @@ from runner.states import State, Wish
 from runner.store.records import is_done
 from runner.store.root import jobs as entries_of
 from runner.store.root import open_job, open_root
+from tests.faults.apart import run_apart
 from tests.faults.world import fake_spec
 from tests.simulated import Clock, Home
 
@@ -68,8 +72,8 @@ class QueueLeaseCommit(RuleBasedStateMachine):
     @rule(home=homes, steps=st.integers(0, 4))
     def works_alone(self, home: int, steps: int) -> None:
         """Long enough to take the job over; the other home is frozen meanwhile, its trainer is not."""
-        for _ in range(14):
-            self.homes[home].rounds(1, seconds=6.0)
+        for _ in range(7):
+            self.homes[home].rounds(1, seconds=12.0)
             self.homes[home].obey()
         if steps and self.homes[home].trainers.living:
             self.homes[home].train(steps)
@@ -149,7 +153,7 @@ class QueueLeaseCommit(RuleBasedStateMachine):
             waiting = [job for job in jobs.list_jobs(home.queue) if job.state in (State.QUEUED, State.RUNNING)]
             if not waiting:
                 break
-            home.rounds(1, seconds=4.0)
+            home.rounds(1, seconds=10.0)
             home.obey()
             if home.trainers.living:
                 home.train(6)
@@ -185,6 +189,19 @@ def check_durable(home: Home, name: str) -> None:
     if step is not None:
         found = [one for one in logs(home)[name] if one.kind == "COMMIT" and one.payload["step"] == step]
         assert found, f"{name}: durable at {step}, but the log has no such COMMIT"
+
+
+def state_machines(examples: int, *, steps: int = 12) -> dict[str, Any]:
+    """The same, shared out to a process for each core; each draws its own examples."""
+    workers = min(os.cpu_count() or 1, examples)
+    share = partial(run_apart, "protocols_queue", "state_machine", examples=-(-examples // workers), steps=steps)
+    with ThreadPoolExecutor(workers) as pool:
+        found = [one.result() for one in [pool.submit(share) for _ in range(workers)]]
+    return found[0] | {
+        "runs": sum(one["runs"] for one in found),
+        "wrong": sum(one["wrong"] for one in found),
+        "details": [line for one in found for line in one["details"]],
+    }
 
 
 def state_machine(examples: int, *, steps: int = 50) -> dict[str, Any]:
