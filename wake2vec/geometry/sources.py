@@ -48,7 +48,7 @@ def open_sources(run: RunDir, *, step: int | None = None, side: Side = "input") 
     if order.job.model is None:
         raise InputError(run.root, "trains no model of its own", "geometry is for jobs of phase p1 and p2")
     id_map = load_id_map(run.id_map)
-    step, new = trained_rows(run, step, side)
+    found, new = trained_rows(run, step, side)
     whole = published(order, side)
     if side == "output" and new == trained_rows(run, step, "input")[1]:  # one set of rows, made from the input matrix
         start, reason = _start(run, order, id_map, published(order, "input"), "input")
@@ -60,7 +60,7 @@ def open_sources(run: RunDir, *, step: int | None = None, side: Side = "input") 
         base=Part(whole, id_map.first_new_id),
         start=start,
         no_start=reason,
-        step=step,
+        step=found,
         id_map=id_map,
         token=lambda id: str(tokenizer.decode([id])),
     )

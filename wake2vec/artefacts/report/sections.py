@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Mapping
+from statistics import fmean
 from typing import Any
 
 from wake2vec.artefacts.facts import ln_v
@@ -34,7 +35,7 @@ def summary(view: RunView) -> Html:
         (
             "sessions",
             len(view.facts.sessions) or "–",
-            f"{len(view.runner.attempts)} attempts" if view.runner.attempts else "",
+            f"{(n := len(view.runner.attempts))} attempt{'s' * (n > 1)}" if view.runner.attempts else "",
         ),
     ]
     if view.facts.coverage is not None:
@@ -105,7 +106,7 @@ def samples(view: RunView) -> Html | None:
     if not view.samples:
         return None
     steps = sorted({row.step for row in view.samples}, reverse=True)
-    blocks = []
+    blocks = [_samples_by_step(view, steps)] if len(steps) > 1 else []
     for step in steps:
         texts = [_sample(row) for row in view.samples if row.step == step]
         blocks.append(
@@ -117,6 +118,19 @@ def samples(view: RunView) -> Html | None:
             )
         )
     return el("section", el("h3", "Samples"), blocks)
+
+
+def _samples_by_step(view: RunView, steps: list[int]) -> Html:
+    """Means over the texts of each step, newest last: the same prompt, seeds and temperatures every time."""
+    rows = []
+    for step in reversed(steps):
+        texts = [row for row in view.samples if row.step == step]
+        shares = [100 * row.wake_share for row in texts if row.wake_share is not None]
+        nats = [row.mean_surprisal for row in texts if row.mean_surprisal is not None]
+        runs = [row.overlap_words for row in texts if row.overlap_words is not None]
+        share, surprisal = (fmean(found) if found else None for found in (shares, nats))
+        rows.append((f"{step:,}", figure(share, 1), figure(surprisal, 2), str(max(runs, default="–"))))
+    return table(("step", "Wake words, %", "nats per token", "longest run shared, words"), rows)
 
 
 def _sample(row: Any) -> Html:

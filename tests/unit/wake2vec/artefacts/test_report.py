@@ -223,6 +223,24 @@ def test_two_attempts_on_one_machine_are_one_session_with_its_card(tmp_path: Pat
     assert view.facts.sessions[1].started_at == 1771850000.0
 
 
+def test_samples_of_several_steps_are_laid_side_by_side(tmp_path: Path) -> None:
+    root = run_with(tmp_path / "run", evaluation(2, 5.0), evaluation(4, 4.0))
+    rows = [
+        SampleRow(
+            step=step, number=number, prompt="riverrun", seed=number, text="one two three four", tokens=9,
+            new_tokens=step // 2, mean_surprisal=surprisal, overlap_words=number + step,
+        )
+        for step in (2, 4)
+        for number, surprisal in enumerate((4.0, None))
+    ]  # fmt: skip
+    write_sample_rows(RunDir(root=root), rows)
+
+    page = write_report(tmp_path / "report.html", [root], runner=None, now=NOW).read_text("utf-8")
+
+    table = page[page.index("<h3>Samples</h3>") :].split("</table>")[0]
+    assert re.findall(r"<td[^>]*>([^<]*)</td>", table) == ["2", "25.0", "4.00", "3", "4", "50.0", "4.00", "5"]
+
+
 def test_a_folder_that_is_no_run_is_told_with_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code = main([str(tmp_path / "r.html"), str(tmp_path / "absent")])
 

@@ -114,6 +114,17 @@ def test_output_rows_that_were_calibrated_have_no_start_to_compare_with(run: Run
     assert ("calibrate" in of_output.no_start) == is_untied
 
 
+@pytest.mark.parametrize("side", ["input", "output"])
+def test_without_checkpoints_the_final_rows_are_measured(run: RunDir, side: Side) -> None:
+    rows = run.checkpoint(40) / "trainable.safetensors"
+    expected = open_sources(run, side=side).new.read(0, 6)
+    run.final.mkdir()
+    shutil.copy(rows, run.final / "embed_tokens.safetensors")
+    shutil.rmtree(run.checkpoints)
+
+    assert np.array_equal(open_sources(run, side=side).new.read(0, 6), expected)
+
+
 def test_the_newest_checkpoint_is_measured_unless_another_is_asked_for(run: RunDir) -> None:
     assert open_sources(run).step == 40
     assert open_sources(run, step=20).step == 20
