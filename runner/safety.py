@@ -43,7 +43,9 @@ def safe_report(queue: Queue, settings: Settings) -> list[str]:
 
 def _line(queue: Queue, settings: Settings, job: Job) -> str:
     if job.state is State.SUCCEEDED:
-        return f"{job.name}: succeeded; results in {settings.runs / job.name} and in the store"
+        run = RunDir(root=settings.runs / job.name)
+        here = f"in {run.root} and " if run.final.is_dir() else ""
+        return f"{job.name}: succeeded; results {here}in the store"
     durable = checkpoints.durable_step(queue, job.name)
     saved = max(saved_steps(RunDir(root=settings.runs / job.name)), default=None)
     of = f" of {job.steps}" if job.steps else ""

@@ -101,7 +101,10 @@ def test_every_cell_runs_in_order_and_again_in_the_next_session(
         assert "git clone -q REPOSITORY_URL wake2vec-runner" in told
         assert "pip install -q ./wake2vec-runner" in told
         assert os.environ["WAKE2VEC_DRIVE_TOKEN"] == "the secret WAKE2VEC_DRIVE_TOKEN"
-        assert f"{JOB}: succeeded" in told
+        here = (
+            f"in {tmp_path / '1' / 'home' / 'runs' / JOB} and " if number == 1 else ""
+        )  # final/ stays where it was made
+        assert f"{JOB}: succeeded; results {here}in the store" in told
         assert re.search(rf"{JOB} +succeeded +4/4", told)
         assert "\x1b" not in told
         assert [page.count("<iframe srcdoc=") for page in session.shown] == [1]
