@@ -17,6 +17,7 @@ from wake2vec.rows import published_head
 from wake2vec.split import SplitHead
 
 PARITY_TOKENS = 32
+PARITY_AT_ONCE = 512  # tokens: this comes before memory is measured, so it asks for little
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +83,7 @@ def english_nats(model: Any, head: SplitHead, material: Material) -> Tensor:
     model.eval()
     windows, device = material.english_base, next(model.parameters()).device
     found = []
-    for part in windows.parts():
+    for part in windows.parts(PARITY_AT_ONCE):
         inputs, targets = (torch.from_numpy(ids[part]).to(device) for ids in (windows.inputs, windows.targets))
         hidden = model.get_decoder()(input_ids=inputs, use_cache=False).last_hidden_state.flatten(0, 1)
         nll = blocked_cross_entropy(hidden, head, targets.flatten()).token_nll  # [w * L]

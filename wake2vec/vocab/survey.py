@@ -54,7 +54,6 @@ class Gain:
     characters: int
     tokens_before: int
     tokens_after: int
-    tokens_new: int
     occurrences: int
     occurrences_reached: int
     words_absent: int
@@ -146,7 +145,6 @@ def _gain(corpus: Corpus, base: Any, tokenizer: Any, id_map: IdMap) -> Gain:
         characters=corpus.characters,
         tokens_before=before,
         tokens_after=after,
-        tokens_new=met.total(),
         occurrences=sum(count for word, count in seen.items() if word in new),
         occurrences_reached=met.total(),
         words_absent=len(absent),
