@@ -150,6 +150,8 @@ class Loop:
         return result
 
     def log(self, result: StepResult) -> None:
+        signals = {"rows_moving": result.rows_moving, "lora_b_norm": result.lora_b_norm}
+        signals = {key: value for key, value in signals.items() if value is not None}
         row = {
             "kind": "step",
             "step": self.progress.step + 1,  # steps completed
@@ -157,6 +159,7 @@ class Loop:
             "tokens": result.tokens,
             "lr": self.rate,
             "grad_norm": result.grad_norm,
+            **signals,
             "seconds": round(self.step_seconds, 4),
             "attempt": self.material.order.attempt,
             **{key: value for key, value in vram().items() if key == "vram_peak_mib"},

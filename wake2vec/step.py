@@ -20,6 +20,7 @@ from wake2vec.phases.base import Prepared
 from wake2vec.plan import Plan
 from wake2vec.progress import LossScale
 from wake2vec.rows import InstalledRows
+from wake2vec.signals import lora_norm, moving_rows
 from wake2vec.spec import DataTable, TrainTable
 from wake2vec.stopping import Stop
 
@@ -31,6 +32,8 @@ class StepResult:
     loss: float
     tokens: int
     grad_norm: float
+    rows_moving: float | None = None  # share of the new rows, where they train
+    lora_b_norm: float | None = None  # before the step, where adapters train
 
 
 class Stepper:
@@ -72,9 +75,10 @@ class Stepper:
             if not math.isfinite(total) or scale.value <= 1.0:
                 raise Diverged(f"step {step}: the loss is {total / tokens} and the gradient norm {norm}")
             scale.halve()
+        moving, lora = moving_rows(self._prepared.rows), lora_norm(self._prepared.trainable)
         self._update(lr, clip_factor(norm, self._train.clip_norm) / scale.value)
         scale.count_clean()
-        return StepResult(loss=total / tokens, tokens=tokens, grad_norm=norm)
+        return StepResult(loss=total / tokens, tokens=tokens, grad_norm=norm, rows_moving=moving, lora_b_norm=lora)
 
     def _update(self, lr: float, factor: float) -> None:
         try:

@@ -252,6 +252,34 @@ def test_p2_refuses_rows_that_are_not_those_it_was_started_from(tmp_path: Path) 
         loop_for(material_for(tmp_path, order, "p2"))
 
 
+def test_a_p1_tells_what_share_of_its_rows_moves_and_it_never_falls(tmp_path: Path) -> None:
+    loop = loop_for(material_for(tmp_path, order_for(tmp_path, train__steps=4)))
+    loop.run_to_end(nothing)
+
+    shares = [row["rows_moving"] for row in loop.progress.rows if row["kind"] == "step"]
+
+    met = loop.stepper._met
+    assert met is not None
+    assert shares == sorted(shares)
+    assert 0 < shares[0] < shares[-1] == pytest.approx(float(met.up_to(3).mean()))
+    assert "lora_b_norm" not in loop.progress.rows[-2]
+
+
+def test_a_p2_tells_the_norm_of_its_adapters_from_nothing_on(tmp_path: Path) -> None:
+    trained(tmp_path)
+    order = order_for(
+        tmp_path, of="tiny_p2", name="p2", source=run_of(tmp_path), train__steps=3, train__warmup_ratio=0.0
+    )
+    loop = loop_for(material_for(tmp_path, order, "p2"))
+    loop.run_to_end(nothing)
+
+    norms = [row["lora_b_norm"] for row in loop.progress.rows if row["kind"] == "step"]
+
+    assert norms[0] == 0.0
+    assert 0 < norms[1] < norms[2]
+    assert all("rows_moving" not in row for row in loop.progress.rows)
+
+
 @pytest.mark.parametrize("train", ["lora", "lora+rows", "all"])
 def test_every_choice_of_what_trains_resumes_in_the_same_bits(tmp_path: Path, train: str) -> None:
     trained(tmp_path)
