@@ -106,7 +106,7 @@ def wait_until_step(pid: int, run: RunDir, step: int, *, seconds: float = 120) -
     while time.monotonic() < give_up:
         if run.metrics.is_file() and run.metrics.stat().st_mtime_ns != before and step_reached(run) >= step:
             return True
-        if wait_for(pid, 0.0) is not None:
+        if wait_for(pid, 0.004) is not None:
             return False
     return False
 
