@@ -91,7 +91,7 @@ class Beside:
         if written:
             self._tries.unlink(missing_ok=True)
             count = sum(row.step == step for row in read_samples(self._run))
-            self._note("samples", f"{count} sample texts in {time.monotonic() - started:.1f} s")
+            self._note("samples", f"{count} sample text{'s' * (count != 1)} in {time.monotonic() - started:.1f} s")
 
     def _write(self, step: int, should_stop: Callable[[], bool]) -> None:
         write_samples(
