@@ -71,6 +71,21 @@ def test_a_job_that_shows_its_way_ends_in_the_same_bits(tmp_path: Path) -> None:
     assert end(shown) == end(silent)
 
 
+def test_adapters_with_dropout_end_in_the_same_bits_too(tmp_path: Path) -> None:
+    loop_for(material_for(tmp_path, order_for(tmp_path, name="p1", train__steps=1), "p1")).run_to_end(nothing)
+    usual = {"train__steps": 4, "checkpoint__every_steps": 2, "evaluate__every_steps": 4}
+    ends = {}
+    for name, shown in (("silent", {}), ("shown", SHOWN)):
+        order = order_for(tmp_path, of="tiny_p2", name=name, source=run_of(tmp_path, "p1"), **usual, **shown)
+        assert order.job.lora_or_default.dropout > 0
+        loop = loop_for(material_for(tmp_path, order, name))
+        loop.run_to_end(nothing)
+        ends[name] = end(loop)
+
+    assert samples(run_of(tmp_path, "shown")) == [(2, 0), (2, 1)]
+    assert ends["shown"] == ends["silent"]
+
+
 def test_when_samples_are_written_decides_nothing(tmp_path: Path) -> None:
     order = an_order(tmp_path)
     without = order.job.model_copy(update={"evaluate": order.job.evaluate.model_copy(update=dict.fromkeys(
