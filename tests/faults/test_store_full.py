@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,8 @@ from tests.drive_server.faults import Fault, Rule
 from tests.drive_server.server import DriveServer
 from tests.faults.world import ROOT, World, assert_whole, fake_spec, wait_until
 
-PACE = {"seconds_per_step": 0.05, "save_every": 5}
+PACE = {"seconds_per_step": 0.2, "save_every": 2, "evaluate_every": 100}
+QUICK = {"seconds_per_step": 0.001, "save_every": 100, "evaluate_every": 100}
 PLENTY = 15 << 30
 FULL = Fault("status", 403, "storageQuotaExceeded")
 
@@ -33,18 +35,19 @@ def test_training_goes_on_while_drive_is_full_and_uploads_resume(tmp_path: Path)
     with DriveServer(tmp_path / "google") as server:
         world = World(tmp_path, url="drive:wake2vec")
         try:
-            world.add(fake_spec("a", steps=300), told=PACE)
+            world.add(fake_spec("a", steps=300, every=100))
             daemon = world.start(environment=server.environ(), told=PACE)
             for is_half_sent in (False, True):
                 kept = world.durable_step()
                 wait_until(lambda kept=kept: world.durable_step() > kept, 60, "another commit")
+                wait_until(lambda: problem(world) == "", 60, "the trouble before to be over")
                 if is_half_sent:
                     server.faults.rules.append(Rule(FULL, match="PUT /session/", skip=2, times=10**6))
                 else:
                     server.drive.quota_bytes = 0
                 wait_until(lambda: "uploads wait" in problem(world), 60, "the trouble told")
                 reached, kept = world.step(), world.durable_step()
-                wait_until(lambda reached=reached: world.step() >= reached + 10, 60, "ten more steps")
+                wait_until(lambda reached=reached: world.step() >= reached + 4, 60, "more steps")
 
                 assert daemon.poll() is None
                 assert world.durable_step() == kept
@@ -52,7 +55,9 @@ def test_training_goes_on_while_drive_is_full_and_uploads_resume(tmp_path: Path)
                 server.drive.quota_bytes = PLENTY
                 server.faults.rules.clear()
 
-            assert world.wait(daemon, seconds=120) == 0
+            daemon.send_signal(signal.SIGTERM)
+            world.wait(daemon)
+            assert world.run(environment=server.environ(), told=QUICK, seconds=120) == 0
             assert_whole(world, steps=300)
             assert server.drive.counts["inserted"] == len(server.drive.files) + server.drive.counts["deleted"]
         finally:
