@@ -6,13 +6,13 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, and_, func, insert, select, update
+from sqlalchemy import Connection, and_, delete, func, insert, select, update
 
 from runner.errors import IllegalTransition, JobExists, UnknownJob
 from runner.queue.database import Queue
 from runner.queue.ledger import note
 from runner.queue.rows import Job, Segment
-from runner.queue.tables import jobs, segments
+from runner.queue.tables import attempts, events, jobs, logs, segments
 from runner.states import Change, State, Wish, next_state, plan_segments
 from wake2vec.spec import InputFile, JobSpec
 
@@ -92,6 +92,15 @@ def _refuse_a_second(connection: Connection, spec: JobSpec, fingerprint: str, *,
     ).scalar()
     if twin is not None and not again:
         raise JobExists(f"{spec.name}: {twin} is the same work under another name; add --again to train it twice")
+
+
+def forget(queue: Queue, name: str) -> None:
+    """Remove a job that has never run here, with all its rows."""
+    with queue.write() as connection:
+        assert connection.execute(select(attempts.c.id).where(attempts.c.job == name)).first() is None, name
+        for table in (segments, events, logs):
+            connection.execute(delete(table).where(table.c.job == name))
+        connection.execute(delete(jobs).where(jobs.c.name == name))
 
 
 def get_job(queue: Queue, name: str) -> Job:

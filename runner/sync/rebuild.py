@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 
 from runner.errors import Damaged, NotStored
 from runner.queue import checkpoints, jobs
-from runner.queue.attempts import add_past_sessions
+from runner.queue.attempts import add_past_sessions, list_attempts
 from runner.queue.changing import apply_regime
+from runner.queue.checkpoints import log_state
 from runner.queue.history import is_new
 from runner.queue.ledger import add_event
+from runner.queue.rows import Job
 from runner.retention import KEPT_LAST
 from runner.states import State
 from runner.store.base import Store
@@ -56,16 +58,30 @@ def rebuild(care: Care, now: float, say: Callable[[str], None]) -> list[str]:
 def _rebuild_jobs(care: Care, now: float, say: Callable[[str], None]) -> dict[str, Log]:
     root = care.root_log()
     root.refresh()
-    known = {job.name for job in jobs.list_jobs(care.work.queue)}
-    new = {name: entry for name, entry in entries_of(root.records).items() if name not in known}
+    entries = entries_of(root.records)
+    known = {job.name for job in jobs.list_jobs(care.work.queue) if not _is_only_queued(care, job, entries)}
+    new = {name: entry for name, entry in entries.items() if name not in known}
+    again = {job.name for job in jobs.list_jobs(care.work.queue)} & new.keys()
     for number, (name, entry) in enumerate(new.items(), start=1):
         say(f"restoring {name} from {care.work.store.properties.place} ({number} of {len(new)})")
         try:
-            _add(care, name, open_job(root, entry), now)
+            log = open_job(root, entry)
+            if name in again:
+                jobs.forget(care.work.queue, name)
+            _add(care, name, log, now)
         except (Damaged, NotStored, ValueError, KeyError, TypeError) as error:
             add_event(care.work.queue, now, "corrupt", f"{name}: its log in the store cannot be read: {error}")
             say(f"{name}: its log in the store cannot be read and is left alone: {error}")
     return {name: care.keepers[name].log for name in new if name in care.keepers}
+
+
+def _is_only_queued(care: Care, job: Job, entries: Mapping[str, Record]) -> bool:
+    """Whether a person queued here, on a new machine, what the store has already: then the store knows more of it."""
+    entry = entries.get(job.name)
+    if entry is None or entry.payload.get("fingerprint") != job.fingerprint:
+        return False
+    queue = care.work.queue
+    return log_state(queue, job.name).created_at is None and not list_attempts(queue, job.name)
 
 
 def _remember(care: Care, lives: dict[str, tuple[float, float]]) -> None:

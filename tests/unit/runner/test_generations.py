@@ -7,12 +7,13 @@ import pytest
 from runner.errors import DatabaseCorrupt
 from runner.queue import attempts, jobs, ledger
 from runner.queue.changing import set_value
+from runner.queue.database import open_queue
 from runner.states import Wish
 from runner.store.generations import list_generations
 from runner.store.records import commits
 from runner.sync.generations import AFTER_A_COMMIT_SECONDS, AFTER_AN_EVENT_SECONDS, mirror
 from tests.simulated import Clock, Home
-from tests.unit.runner.conftest import job_spec
+from tests.unit.runner.conftest import CORPUS, job_spec
 
 
 @pytest.fixture
@@ -178,3 +179,38 @@ def test_a_restored_home_claims_nothing_of_the_one_that_may_still_live(home, tmp
     home.rounds(2)
     assert home.durable() == 20
     second.queue.close()
+
+
+def queue_only(folder, spec, fingerprint="print-a"):
+    """`enqueue` on a new machine, before `start`."""
+    folder.mkdir()
+    queue = open_queue(folder / "runner.db")
+    jobs.add_job(queue, spec, [CORPUS], fingerprint, 1.0)
+    queue.close()
+
+
+def test_another_job_of_the_same_name_is_left_as_it_was_queued(home, tmp_path, clock):
+    running(home)
+    home.train(20)
+    home.rounds(2, seconds=AFTER_A_COMMIT_SECONDS)
+    queue_only(tmp_path / "new", spec(), "another")
+
+    new = Home.new(tmp_path / "new", tmp_path / "store", clock)
+
+    assert (new.durable(), new.job().fingerprint) == (0, "another")
+    new.queue.close()
+
+
+def test_a_job_that_is_queued_again_on_a_new_machine_comes_back_with_all_its_past(home, tmp_path, clock):
+    running(home)
+    home.train(20)
+    home.rounds(2, seconds=AFTER_A_COMMIT_SECONDS)
+    leave(home)
+    queue_only(tmp_path / "new", spec())
+
+    new = Home.new(tmp_path / "new", tmp_path / "store", clock)
+
+    assert new.durable() == 20
+    assert len(ledger.list_metrics(new.queue, "a")) == 20
+    assert [one.id for one in attempts.list_attempts(new.queue, "a")] == [1]
+    new.queue.close()
