@@ -100,7 +100,7 @@ def test_a_survey_wants_a_whole_p1_file(tmp_path):
     write_jobs(tmp_path)
 
     with pytest.raises(SpecError, match="a p2 job adds no words"):
-        lexicon.run(tmp_path / "a_p2.toml", as_json=False)
+        lexicon.run(tmp_path / "a_p2.toml", model=None, corpora=[], as_json=False)
     (tmp_path / "words.txt").unlink()
     with pytest.raises(SpecError, match="no such file"):
-        lexicon.run(tmp_path / "a_p1.toml", as_json=False)
+        lexicon.run(tmp_path / "a_p1.toml", model=None, corpora=[], as_json=False)

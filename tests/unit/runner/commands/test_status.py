@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import re
+import signal
 import struct
 import subprocess
 import sys
@@ -77,13 +78,19 @@ def test_a_locale_without_our_characters_gets_plain_signs(settings):
     assert b"?" not in done.stdout.replace(b"queued                 ?", b"")
 
 
+# a test run in the background has SIGINT ignored, and what it starts would too
+HEARS_CTRL_C = (
+    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+)
+
+
 def on_a_terminal(settings, **environment):
     """`status` on a pseudo-terminal of 80 x 24; the program, and the end that its screen is read from."""
     parent, child = pty.openpty()
     fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     kept = {key: value for key, value in os.environ.items() if key not in ("JPY_PARENT_PID", "COLUMNS", "LINES")}
     process = subprocess.Popen(
-        [PROGRAM, "--home", str(settings.home), "status", "--every", "0.2"],
+        [sys.executable, "-c", HEARS_CTRL_C, PROGRAM, "--home", str(settings.home), "status", "--every", "0.2"],
         stdin=child, stdout=child, stderr=child, env={**kept, "TERM": "xterm", **environment}, start_new_session=True,
     )  # fmt: skip
     os.close(child)
@@ -105,7 +112,7 @@ def test_on_a_terminal_it_is_drawn_until_ctrl_c_and_ends_well(settings):
     while b"queued" not in seen:
         seen += os.read(terminal, 4096)
 
-    process.send_signal(2)
+    process.send_signal(signal.SIGINT)
     seen += rest_of(terminal)  # unread, it could not finish writing
 
     assert process.wait(300) == 0
