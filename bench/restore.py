@@ -24,7 +24,7 @@ from rich.table import Table
 BYTES_PER_SECOND = 50e6
 CALL_SECONDS = 0.3  # before each answer, as a far Drive takes
 LIMIT_SECONDS = 60.0
-SIZES_MIB = (100, 300)
+SIZES_MIB = (100, 300, 880)
 SLOW = {"seconds_per_step": 0.5, "save_every": 20}
 
 
