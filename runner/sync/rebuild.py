@@ -11,7 +11,7 @@ from runner.queue.attempts import add_past_sessions, list_attempts
 from runner.queue.changing import apply_regime
 from runner.queue.checkpoints import log_state
 from runner.queue.history import is_new
-from runner.queue.ledger import add_event
+from runner.queue.ledger import add_event, list_regimes
 from runner.queue.rows import Job
 from runner.retention import KEPT_LAST
 from runner.states import State
@@ -81,7 +81,10 @@ def _is_only_queued(care: Care, job: Job, entries: Mapping[str, Record]) -> bool
     if entry is None or entry.payload.get("fingerprint") != job.fingerprint:
         return False
     queue = care.work.queue
-    return log_state(queue, job.name).created_at is None and not list_attempts(queue, job.name)
+    touched = (
+        job.state is not State.QUEUED or job.wish is not None or list_regimes(queue, job.name)
+    )  # by hold, set, ...
+    return not touched and log_state(queue, job.name).created_at is None and not list_attempts(queue, job.name)
 
 
 def _remember(care: Care, lives: dict[str, tuple[float, float]]) -> None:

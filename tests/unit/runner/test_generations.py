@@ -214,3 +214,26 @@ def test_a_job_that_is_queued_again_on_a_new_machine_comes_back_with_all_its_pas
     assert len(ledger.list_metrics(new.queue, "a")) == 20
     assert [one.id for one in attempts.list_attempts(new.queue, "a")] == [1]
     new.queue.close()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda queue: set_value(queue, "a", "checkpoint.max_loss_minutes", 2.0, 2.0),
+        lambda queue: jobs.set_wish(queue, "a", Wish.HOLD, 2.0),
+    ],
+)
+def test_what_a_person_has_changed_before_the_first_start_stays_changed(home, tmp_path, clock, change):
+    running(home)
+    home.train(20)
+    home.rounds(2, seconds=AFTER_A_COMMIT_SECONDS)
+    queue_only(tmp_path / "new", spec())
+    queue = open_queue(tmp_path / "new" / "runner.db")
+    change(queue)
+    wanted = jobs.get_job(queue, "a")
+    queue.close()
+
+    new = Home.new(tmp_path / "new", tmp_path / "store", clock)
+
+    assert (new.job().spec, new.job().state) == (wanted.spec, wanted.state)
+    new.queue.close()
