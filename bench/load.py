@@ -1,34 +1,44 @@
 """What loading costs: peak device and host memory of the streamed NF4 load, beside what the model holds afterwards.
 
-`python -m bench.load --model qwen14b --layers 2` publishes random weights of that width in a temporary folder first.
+`python -m bench.load --model qwen14b` publishes random weights of that shape in a temporary folder first, or loads from
+`--folder`, where they were published before.
 """
 
 from __future__ import annotations
 
 import json
-import os
+import multiprocessing
 import tempfile
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 
-from bench.measure import GIB, setting
+from bench.measure import GIB, cap_memory, setting
 from bench.p1 import MODELS, parser
-from bench.random_models import TINY, config_of
+from bench.random_models import TINY
 from wake2vec.load import load_base
-from wake2vec.shapes import SHAPES
+from wake2vec.shapes import SHAPES, ModelShape
 
 
 def main() -> None:
     options = parser(__doc__)
-    options.add_argument("--layers", type=int, default=2)
+    options.add_argument("--layers", type=int, help="fewer than the model has")
+    options.add_argument("--folder", type=Path, help="a published model, instead of a temporary one")
     chosen = options.parse_args()
-    shape = replace(SHAPES.get(MODELS[chosen.model], TINY), layers=chosen.layers)
+    shape = SHAPES.get(MODELS[chosen.model], TINY)
+    shape = replace(shape, layers=chosen.layers or shape.layers)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with tempfile.TemporaryDirectory() as folder:
-        publish(shape, Path(folder))
-        _, report = load_base(folder, load="nf4", compute="fp16" if device.type == "cuda" else "auto", device=device)
+    with ExitStack() as stack:
+        folder = chosen.folder
+        if folder is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            apart(shape, folder)
+        cap_memory(device, chosen.cap_gib)
+        _, report = load_base(
+            str(folder), load="nf4", compute="fp16" if device.type == "cuda" else "auto", device=device
+        )
     result = {**setting(), "question": "peak memory of a load", "model": shape.name, "layers": shape.layers}
     result |= {
         "seconds": report.seconds,
@@ -43,17 +53,18 @@ def main() -> None:
     (chosen.out / "load.json").write_text(json.dumps(result, indent=1) + "\n")
 
 
-def publish(shape: object, folder: Path) -> None:
-    """Write random weights as a model folder, in a process of its own: its memory is not the load's."""
-    child = os.fork()
-    if child == 0:
-        from transformers import AutoModelForCausalLM
+def apart(shape: ModelShape, folder: Path) -> None:
+    """Publish in a process of its own: its memory is not the load's."""
+    worker = multiprocessing.get_context("spawn").Process(target=publish_here, args=(shape, folder))
+    worker.start()
+    worker.join()
+    assert worker.exitcode == 0, f"publishing ended with {worker.exitcode}"
 
-        model = AutoModelForCausalLM.from_config(config_of(shape), dtype=torch.bfloat16)  # type: ignore[arg-type]
-        model.save_pretrained(folder, max_shard_size="2GB")
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    assert status == 0, f"publishing ended with {status}"
+
+def publish_here(shape: ModelShape, folder: Path) -> None:
+    from bench.published import publish
+
+    publish(shape, folder, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import os
 import sys
 import time
 import traceback
+from collections.abc import MutableMapping
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +22,7 @@ from wake2vec.spec import Order
 from wake2vec.stopping import Stop
 
 LOCK_PATIENCE_SECONDS = 3.0  # an observer's shared probe may hold the lock for an instant
+ALLOCATOR = "PYTORCH_CUDA_ALLOC_CONF"
 
 
 def main(arguments: list[str]) -> int:
@@ -28,6 +30,7 @@ def main(arguments: list[str]) -> int:
         print("usage: python -m wake2vec RUN_DIR", file=sys.stderr)
         return 2
     run = RunDir(root=Path(arguments[0]).absolute())
+    use_growing_segments(os.environ)
     try:
         order = read_order(run)
         with ExitStack() as stack:
@@ -39,6 +42,15 @@ def main(arguments: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     return 0 if result.outcome in ("completed", "yielded") else 1
+
+
+def use_growing_segments(environment: MutableMapping[str, str]) -> None:
+    """Have PyTorch's allocator grow its segments, unless the user chose otherwise: budgets are measured so.
+
+    With segments of fixed size a nearly full card fails for want of one whole piece. PyTorch reads this at its import.
+    """
+    if "PYTORCH_ALLOC_CONF" not in environment:  # its newer name
+        environment.setdefault(ALLOCATOR, "expandable_segments:True")
 
 
 def read_order(run: RunDir) -> Order:
