@@ -26,6 +26,8 @@ from bench.p1 import MODELS, RESULTS
 from wake2vec.lock import read_lock
 from wake2vec.rundir import read_heartbeat
 
+FIRST = "first"  # the P1 job that a P2 job goes on from
+LORA = "[lora]\nr = 8\ndropout = 0.1\n"
 KILLS_AT = (0.4, 0.7)  # shares of the steps
 PATIENCE_SECONDS = 580.0
 
@@ -88,9 +90,14 @@ def rehearse(chosen: argparse.Namespace, folder: Path) -> dict[str, Any]:
         share = chosen.cap_gib / card_gib()
         os.environ["PYTORCH_CUDA_ALLOC_CONF"] = f"expandable_segments:True,per_process_memory_fraction:{share:.5f}"
     found: dict[str, Any] = {"publish_seconds": published}
+    if chosen.phase == "p2":
+        machine.run("enqueue", str(job_file(chosen, folder, model, FIRST, "p1", steps=2)))
+        machine.start()
+        until_done(machine, FIRST, Watch(), [])
     hashes = {}
     for name in ("uncut", "cut"):
-        machine.run("enqueue", "--again", str(job_file(chosen, folder, model, name)))
+        job = job_file(chosen, folder, model, name, chosen.phase, steps=chosen.steps)
+        machine.run("enqueue", "--again", str(job))
         if name == "cut":
             remember(machine, found["uncut"]["plan"])
         watch = Watch()
@@ -122,32 +129,34 @@ def card_gib() -> float:
     return torch.cuda.get_device_properties(0).total_memory / (1 << 30)
 
 
-def job_file(chosen: argparse.Namespace, folder: Path, model: Path, name: str) -> Path:
+def job_file(chosen: argparse.Namespace, folder: Path, model: Path, name: str, phase: str, *, steps: int) -> Path:
     path = folder / f"{name}.toml"
-    lora = "[lora]\nr = 8\ndropout = 0.1\n" if chosen.phase == "p2" else ""
-    words = f'[vocab]\nlexicon = "{chosen.lexicon.absolute()}"\n' if chosen.phase == "p1" else ""
-    more = chosen.train.replace(";", "\n")
+    head = f'after = "{FIRST}"' if phase == "p2" else ""
+    own = LORA if phase == "p2" else f'[vocab]\nlexicon = "{chosen.lexicon.absolute()}"\n'
+    more = chosen.train.replace(";", "\n") if name != FIRST else ""
     path.write_text(f"""
-phase = "{chosen.phase}"
+phase = "{phase}"
+{head}
 [model]
 base = "{model}"
 load = "nf4"
-{words}[data]
+[data]
 corpus = "{chosen.corpus.absolute()}"
 seq_len = {chosen.seq_len}
 held_out = 0.1
 [train]
-steps = {chosen.steps}
+steps = {steps}
 batch = {chosen.batch}
-optimizer = "{"adafactor" if chosen.phase == "p1" else "adamw"}"
+optimizer = "{"adafactor" if phase == "p1" else "adamw"}"
 lr = 1e-4
 {more}
-{lora}[evaluate]
-every_steps = {chosen.steps // 2}
+{own}
+[evaluate]
+every_steps = {max(1, steps // 2)}
 max_windows = 16
 samples = 1
 [checkpoint]
-every_steps = {chosen.steps // 2}
+every_steps = {max(1, steps // 2)}
 max_loss_minutes = 0.1
 """)
     return path
@@ -166,7 +175,7 @@ def remember(machine: Machine, plan: dict[str, Any] | None) -> None:
 
 
 def until_done(machine: Machine, job: str, watch: Watch, kills: list[int]) -> None:
-    """Look until the daemon has nothing left to do; kill the trainer once a checkpoint and enough steps are behind it."""
+    """Look until the daemon has nothing left to do; kill the trainer at these steps, once a checkpoint is behind it."""
     give_up = time.monotonic() + PATIENCE_SECONDS
     last = time.monotonic()
     while not machine.is_done():
