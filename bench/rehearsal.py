@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.demo import JOBS, Machine, ledger, result_hash
+from bench.demo import JOBS, DemoFailed, Machine, ledger, result_hash
 from bench.p1 import MODELS, RESULTS
 from wake2vec.lock import read_lock
 from wake2vec.rundir import read_heartbeat
@@ -158,6 +158,8 @@ samples = 1
 [checkpoint]
 every_steps = {max(1, steps // 2)}
 max_loss_minutes = 0.1
+[runner]
+max_attempts = 3
 """)
     return path
 
@@ -179,9 +181,9 @@ def until_done(machine: Machine, job: str, watch: Watch, kills: list[int]) -> No
     give_up = time.monotonic() + PATIENCE_SECONDS
     last = time.monotonic()
     while not machine.is_done():
-        assert time.monotonic() < give_up, (machine.home.parent / "start.log").read_text()[-3000:]
         assert machine.daemon, "started before"
-        assert machine.daemon.poll() in (None, 0), (machine.home.parent / "start.log").read_text()[-3000:]
+        if time.monotonic() > give_up or machine.daemon.poll() not in (None, 0):
+            raise DemoFailed(said(machine, job))
         beat = read_heartbeat(machine.run_dir(job))
         holder = read_lock(machine.home / "locks" / "gpu0.lock")
         now = time.monotonic()
@@ -197,6 +199,13 @@ def until_done(machine: Machine, job: str, watch: Watch, kills: list[int]) -> No
                     os.kill(holder["pid"], signal.SIGKILL)
         last = now
         time.sleep(0.05)
+    if not machine.run_dir(job).final.is_dir():
+        raise DemoFailed(said(machine, job))
+
+
+def said(machine: Machine, job: str) -> str:
+    logs = (machine.home.parent / "start.log", machine.run_dir(job).log)
+    return "\n".join(log.read_text()[-3000:] for log in logs if log.is_file())
 
 
 def peak_of(pid: int) -> int:

@@ -13,6 +13,13 @@ MARGIN_BYTES = int(0.45 * (1 << 30))  # CUDA context, cuBLAS workspace and what 
 OUT_OF_MEMORY_SIGNS = ("out of memory", "cublas_status_alloc_failed", "can't allocate memory", "alloc failed")
 
 
+def this_device() -> torch.device:
+    """The card in sight, by its index (some calls refuse a device without one), else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
+
+
 def card_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 

@@ -19,6 +19,7 @@ import torch
 
 from wake2vec.artefacts.overlap import longest_overlap
 from wake2vec.artefacts.samples import SampleRow, read_samples, sample_text, write_sample_rows
+from wake2vec.device import this_device
 from wake2vec.errors import GpuBusy, Wake2vecError
 from wake2vec.files import read_json
 from wake2vec.lock import hold_lock
@@ -156,7 +157,7 @@ def generate(run: RunDir, asked: argparse.Namespace, device: torch.device) -> It
 def main(arguments: Sequence[str] | None = None) -> int:
     asked = _parser().parse_args(arguments)
     run = RunDir(root=asked.run)
-    device = torch.device(asked.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = torch.device(asked.device) if asked.device else this_device()
     try:
         with _card_to_itself(run, device):
             for row in generate(run, asked, device):

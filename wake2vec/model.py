@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wake2vec.device import this_device
 from wake2vec.errors import ModelError
 from wake2vec.load import load_base
 from wake2vec.loss import blocked_cross_entropy
@@ -32,7 +33,7 @@ def load(material: Material) -> tuple[Any, torch.device, Precision]:
     """The model of the job on this machine's device, and in what numbers it is held and computed."""
     table = material.job.model
     assert table, "checked by the spec"
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = this_device()
     model, report = load_base(
         table.base,
         load=table.load,
