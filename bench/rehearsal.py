@@ -17,6 +17,7 @@ import signal
 import sqlite3
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,13 +46,18 @@ class Watch:
 
 def main() -> None:
     chosen = parse()
+    result = about(chosen)
     with tempfile.TemporaryDirectory(dir=chosen.folder) as name:
-        folder = Path(name)
-        result = about(chosen) | rehearse(chosen, folder)
-    chosen.out.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(result, indent=1)
-    (chosen.out / f"rehearsal-{chosen.model}.json").write_text(text + "\n")
-    print(text)
+        for found in rehearse(chosen, Path(name)):
+            result |= found
+            save(result, chosen.out / f"rehearsal-{chosen.model}-{chosen.phase}.json")
+    print(json.dumps(result, indent=1))
+
+
+def save(result: dict[str, Any], path: Path) -> None:
+    """After every stage: a rehearsal that is cut off keeps what it measured."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=1) + "\n")
 
 
 def parse() -> argparse.Namespace:
@@ -79,33 +85,36 @@ def about(chosen: argparse.Namespace) -> dict[str, Any]:
     return {**setting(), "question": "dress rehearsal", **asked}
 
 
-def rehearse(chosen: argparse.Namespace, folder: Path) -> dict[str, Any]:
+def rehearse(chosen: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
+    """One stage after the other, each with its figures."""
     model = chosen.published or folder / "model"
     began = time.monotonic()
     if not model.is_dir():
         publish(chosen, model)
-    published = time.monotonic() - began
+    yield {"publish_seconds": time.monotonic() - began}
     machine = Machine(home=folder / "home", store=folder / "store")
     if chosen.cap_gib:
         share = chosen.cap_gib / card_gib()
         os.environ["PYTORCH_CUDA_ALLOC_CONF"] = f"expandable_segments:True,per_process_memory_fraction:{share:.5f}"
-    found: dict[str, Any] = {"publish_seconds": published}
     if chosen.phase == "p2":
         machine.run("enqueue", str(job_file(chosen, folder, model, FIRST, "p1", steps=2)))
-        machine.start()
-        until_done(machine, FIRST, Watch(), [])
-    hashes = {}
-    for name in ("uncut", "cut"):
-        job = job_file(chosen, folder, model, name, chosen.phase, steps=chosen.steps)
-        machine.run("enqueue", "--again", str(job))
-        if name == "cut":
-            remember(machine, found["uncut"]["plan"])
-        watch = Watch()
-        machine.start()
-        until_done(machine, name, watch, [int(share * chosen.steps) for share in KILLS_AT] if name == "cut" else [])
-        hashes[name] = result_hash(machine.run_dir(name))
-        found[name] = figures(machine, name, watch)
-    return found | {"hashes": hashes, "equal": hashes["uncut"] == hashes["cut"]}
+        yield {FIRST: watched(machine, FIRST, [])}
+    machine.run("enqueue", str(job_file(chosen, folder, model, "uncut", chosen.phase, steps=chosen.steps)))
+    uncut = watched(machine, "uncut", [])
+    yield {"uncut": uncut}
+    machine.run("enqueue", "--again", str(job_file(chosen, folder, model, "cut", chosen.phase, steps=chosen.steps)))
+    remember(machine, uncut["plan"])
+    yield {"cut": watched(machine, "cut", [int(share * chosen.steps) for share in KILLS_AT])}
+    hashes = {name: result_hash(machine.run_dir(name)) for name in ("uncut", "cut")}
+    yield {"hashes": hashes, "equal": hashes["uncut"] == hashes["cut"]}
+
+
+def watched(machine: Machine, job: str, kills: list[int]) -> dict[str, Any]:
+    """The figures of a job that a daemon brings to its end."""
+    watch = Watch()
+    machine.start()
+    until_done(machine, job, watch, kills)
+    return figures(machine, job, watch)
 
 
 def publish(chosen: argparse.Namespace, model: Path) -> None:
@@ -153,8 +162,8 @@ lr = 1e-4
 {own}
 [evaluate]
 every_steps = {max(1, steps // 2)}
-max_windows = 16
-samples = 1
+max_windows = 8
+samples = 0
 [checkpoint]
 every_steps = {max(1, steps // 2)}
 max_loss_minutes = 0.1
