@@ -98,7 +98,7 @@ def attempt(run: RunDir, order: Order) -> Result:
 
 
 def failure(error: Exception, order: Order, pulse: object) -> Result:
-    from wake2vec.device import is_out_of_memory
+    from wake2vec.device import brief, is_out_of_memory
     from wake2vec.errors import Diverged, InputError, OutOfMemory
     from wake2vec.pulse import Pulse
 
@@ -106,8 +106,10 @@ def failure(error: Exception, order: Order, pulse: object) -> Result:
     now = pulse.now
     loading = now.state in ("loading", "fitting")
     where, outcome, remedy = ("setup" if loading else "training"), "failed", getattr(error, "remedy", "")
+    said = str(error) if isinstance(error, Wake2vecError | InputError) else f"{type(error).__name__}: {error}"
     if isinstance(error, OutOfMemory) or is_out_of_memory(error):
         where, outcome, remedy = "capacity", "oom", "a smaller seq_len, or allow_shorter_context = true"
+        said = said if isinstance(error, OutOfMemory) else brief(error)
     elif isinstance(error, Diverged):
         outcome, remedy = "diverged", "a lower train.lr"
     elif isinstance(error, Wake2vecError) and not remedy:
@@ -118,7 +120,7 @@ def failure(error: Exception, order: Order, pulse: object) -> Result:
         step=now.step,
         steps=now.steps,
         where=where,
-        cause=f"{type(error).__name__}: {error}" if not isinstance(error, Wake2vecError | InputError) else str(error),
+        cause=said,
         remedy=remedy,
         saved_step=now.saved_step,
         plan=now.plan,

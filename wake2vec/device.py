@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 from collections.abc import Iterable
 
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 
 MIB = 1 << 20
 MARGIN_BYTES = int(0.45 * (1 << 30))  # CUDA context, cuBLAS workspace and what fragmentation takes
+MOST_CHARACTERS = 200
 OUT_OF_MEMORY_SIGNS = ("out of memory", "cublas_status_alloc_failed", "can't allocate memory", "alloc failed")
 
 
@@ -57,6 +59,13 @@ def memory_limit(device: torch.device) -> int | None:
     share = torch.cuda.get_per_process_memory_fraction(device)
     held = torch.cuda.memory_reserved(device)
     return int(min(free + held, total * share)) - MARGIN_BYTES
+
+
+def brief(error: BaseException) -> str:
+    """What ran out of memory, in a line: PyTorch adds half a page about the card and its allocator."""
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    asked = re.match(r".*?Tried to allocate [\d.]+ \w+", text)
+    return asked[0] if asked else text[:MOST_CHARACTERS]
 
 
 def is_out_of_memory(error: BaseException) -> bool:

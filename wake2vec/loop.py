@@ -13,7 +13,7 @@ import torch
 from wake2vec.beside import Beside
 from wake2vec.cadence import must_stop
 from wake2vec.checkpoint import Loaded, point_to_best
-from wake2vec.device import is_out_of_memory, vram
+from wake2vec.device import brief, is_out_of_memory, vram
 from wake2vec.errors import OutOfMemory
 from wake2vec.evaluate import Verdict, as_row, evaluate, judge
 from wake2vec.failpoints import failpoint
@@ -138,7 +138,7 @@ class Loop:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                message = str(error).splitlines()[0] if str(error) else type(error).__name__
+                message = brief(error)
             except OutOfMemory:
                 # the process that goes on from the last checkpoint starts on a leaner plan: it stands in the result
                 self.pulse.beat(plan=self.ladder.leaner().to_dict())

@@ -11,7 +11,7 @@ from torch import Tensor
 from wake2vec.data.blocks import Blocks
 from wake2vec.data.met import Met
 from wake2vec.data.order import blocks_of_step
-from wake2vec.device import is_out_of_memory
+from wake2vec.device import brief, is_out_of_memory
 from wake2vec.errors import Diverged, OutOfMemory
 from wake2vec.failpoints import failpoint
 from wake2vec.loss import IGNORE, blocked_cross_entropy
@@ -88,7 +88,7 @@ class Stepper:
         except (RuntimeError, MemoryError) as error:
             if is_out_of_memory(error):
                 # some weights may have moved already: only the last saved state is whole
-                raise OutOfMemory(f"the optimizer's update ran out of memory: {error}") from error
+                raise OutOfMemory(f"the optimizer's update ran out of memory: {brief(error)}") from error
             raise
 
     def _accumulate(self, step: int, plan: Plan, scale: LossScale, stop: Stop) -> tuple[float | None, int]:

@@ -21,6 +21,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -72,7 +73,7 @@ def initial_rows(
     base = base_weight.detach()[: id_map.first_new_id]
     start = _Start(
         base=base,
-        stats=stats or statistics(blocks_of(base)),
+        known=stats,
         seed=seed,
         tokenizer=tokenizer,
         part=part,
@@ -91,12 +92,17 @@ class _Start:
     """What every method starts from."""
 
     base: Tensor
-    stats: Statistics
+    known: Statistics | None
     seed: int
     tokenizer: Any
     part: Part
     scale: float
     affixes: Affixes
+
+    @cached_property
+    def stats(self) -> Statistics:
+        """Asked for by some methods alone: it is a pass over the whole matrix."""
+        return self.known or statistics(blocks_of(self.base))
 
     def noise(self, words: Sequence[str]) -> Tensor:
         return noise(words, self.base.shape[1], self.seed, self.part)
@@ -126,7 +132,7 @@ def _subwords(start: _Start, words: Sequence[str]) -> Tensor:
 
 def _first_piece(start: _Start, words: Sequence[str]) -> Tensor:
     ids = [found[0] for found in pieces(words, start.tokenizer)]
-    return start.base[torch.tensor(ids, device=start.base.device)].double().cpu()
+    return start.base[torch.tensor(ids, device=start.base.device)].cpu().double()
 
 
 def _compositional(start: _Start, words: Sequence[str]) -> Tensor:
@@ -160,7 +166,7 @@ def statistics(blocks: Iterable[Tensor]) -> Statistics:
     """Statistics of base rows that come in blocks of ROWS_AT_ONCE: in others, the last bits would differ."""
     total, squares, n, d = torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64), 0, 0
     for block in blocks:
-        values = block.double().cpu()
+        values = block.cpu().double()  # widened here: 16 bits cross from the card
         total = total + values.sum(0)
         squares = squares + values.square().sum(0)
         n, d = n + len(values), values.shape[1]
@@ -187,5 +193,5 @@ def mean_of_pieces(pieces_of: Sequence[Sequence[int]], base: Tensor) -> Tensor:
     flat = torch.tensor([id_ for ids in pieces_of for id_ in ids], device=base.device)
     owners = torch.repeat_interleave(torch.arange(len(pieces_of)), lengths)
     sums = torch.zeros(len(pieces_of), base.shape[1], dtype=torch.float64)
-    sums.index_add_(0, owners, base[flat].double().cpu())
+    sums.index_add_(0, owners, base[flat].cpu().double())
     return sums / lengths[:, None]
