@@ -261,7 +261,11 @@ def is_broken(figures: Mapping[str, Any]) -> bool:
 
 
 def summary(figures: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key.replace('_', ' ')} {figures[key]}" for key in SHOWN if key in figures)
+    return ", ".join(f"{key.replace('_', ' ')} {in_short(figures[key])}" for key in SHOWN if key in figures)
+
+
+def in_short(figure: Any) -> str:
+    return f"{figure:.3g}" if isinstance(figure, float) else str(figure)
 
 
 def read_figures(path: Path) -> dict[str, Any]:

@@ -14,7 +14,11 @@ from wake2vec.plan import Plan
 from wake2vec.shapes import SHAPES, known_shape, shape_of_config
 
 RESULTS = Path(__file__).parents[3] / "bench" / "results"
-NEW = {"Qwen/Qwen2.5-14B": 44_223, "TinyLlama/TinyLlama-1.1B-Chat-v1.0": 44_500}
+NEW = {
+    "Qwen/Qwen2.5-14B": 44_223,
+    "TinyLlama/TinyLlama-1.1B-Chat-v1.0": 44_500,
+    "meta-llama/Llama-3.1-8B": 44_195,
+}
 QWEN = Job(
     shape=SHAPES["Qwen/Qwen2.5-14B"], phase="p1", load="nf4", new_tokens=44_223, rows="shared", batch=16, seq_len=256
 )

@@ -22,8 +22,8 @@ def test_a_card_has_its_index_since_pytorch_refuses_one_without(monkeypatch: pyt
 
 def test_memory_that_ran_out_is_told_in_a_line() -> None:
     said = (
-        "CUDA out of memory. Tried to allocate 44.00 MiB. GPU 0 has a total capacity of 79.18 GiB of which 74.97 "
-        "GiB is free. If reserved but unallocated memory is large try setting PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True"
+        "CUDA out of memory. Tried to allocate 44.00 MiB. GPU 0 has a total capacity of 79.18 GiB of which 74.97 GiB "
+        "is free. If reserved memory is large try setting PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True"
     )
     assert brief(torch.OutOfMemoryError(said)) == "CUDA out of memory. Tried to allocate 44.00 MiB"
     assert brief(MemoryError()) == "MemoryError"
