@@ -159,6 +159,7 @@ class Loop:
             "tokens": result.tokens,
             "lr": self.rate,
             "grad_norm": result.grad_norm,
+            "entries_changed": round(result.entries_changed, 6),
             **signals,
             "seconds": round(self.step_seconds, 4),
             "attempt": self.material.order.attempt,

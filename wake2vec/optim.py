@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Literal, Protocol
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from wake2vec.errors import CheckpointCorrupt, ModelError
 
-CHUNK_BYTES = 16 << 20  # of one fp32 temporary; an update needs up to three of them at once
+CHUNK_BYTES = 16 << 20  # of one fp32 temporary; an update needs up to four of them at once
 
 
 class Optimizer(Protocol):
@@ -23,6 +24,9 @@ class Optimizer(Protocol):
 
     def step(self, lr: float, *, gradient_factor: float | Tensor = 1.0) -> None:
         """One update. Gradients are multiplied by `gradient_factor` (unscaling and clipping) as they are read."""
+
+    def share_changed(self) -> float:
+        """The share of all entries that the last update changed."""
 
     def zero_grad(self) -> None:
         """Set the gradients to zero, keeping their buffers."""
@@ -39,6 +43,7 @@ class _Base:
         self.parameters = dict(sorted(parameters.items()))
         self.weight_decay = weight_decay
         self.state: dict[str, Tensor] = {"step": torch.zeros((), dtype=torch.int64)}
+        self._changed: list[Tensor] = []  # counts of the last update, left on the device until somebody asks
 
     def zero_grad(self) -> None:
         for parameter in self.parameters.values():
@@ -58,10 +63,22 @@ class _Base:
                 raise CheckpointCorrupt("optimizer state", problem)
             mine.copy_(state[name])
 
+    def share_changed(self) -> float:
+        entries = sum(parameter.numel() for parameter in self.parameters.values())
+        return sum(int(count) for count in self._changed) / max(1, entries)
+
     def _count(self) -> int:
         """Number of this step, from 1."""
+        self._changed.clear()
         self.state["step"] += 1
         return int(self.state["step"])
+
+    @contextmanager
+    def _counting(self, values: Tensor) -> Iterator[None]:
+        """Around the change of a chunk."""
+        before = values.clone()
+        yield
+        self._changed.append(torch.count_nonzero(values != before))
 
     def _with_gradients(self) -> Iterator[tuple[str, Tensor, Tensor]]:
         for name, parameter in self.parameters.items():
@@ -124,7 +141,8 @@ class Adafactor(_Base):
         rate = (lr / clip).to(parameter.dtype)  # stays on the device: no wait for it
         for part in row_chunks(parameter):
             update = gradient[part] * row_factor[part].unsqueeze(1) * column_factor
-            parameter[part].mul_(1.0 - self.weight_decay * lr).sub_(update.mul_(rate))
+            with self._counting(parameter[part]):
+                parameter[part].mul_(1.0 - self.weight_decay * lr).sub_(update.mul_(rate))
 
     def _step_vector(
         self, name: str, parameter: Tensor, gradient: Tensor, lr: float, beta: float, factor: float | Tensor
@@ -134,7 +152,8 @@ class Adafactor(_Base):
         square.mul_(beta).add_(gradient.square().add_(self.eps), alpha=1.0 - beta)
         update = square.rsqrt().mul_(gradient)
         clip = update.square().mean().sqrt().div_(self.clip_threshold).clamp_(min=1.0)
-        parameter.mul_(1.0 - self.weight_decay * lr).sub_(update.div_(clip).mul_(lr))
+        with self._counting(parameter):
+            parameter.mul_(1.0 - self.weight_decay * lr).sub_(update.div_(clip).mul_(lr))
 
 
 class AdamW(_Base):
@@ -166,8 +185,9 @@ class AdamW(_Base):
                 gradient = full_gradient[part] * gradient_factor
                 mean[part].lerp_(gradient, 1.0 - first)
                 square[part].mul_(second).addcmul_(gradient, gradient, value=1.0 - second)
-                parameter[part].mul_(1.0 - self.weight_decay * lr)
-                parameter[part].addcdiv_(mean[part], (square[part].sqrt() / root).add_(self.eps), value=-size)
+                with self._counting(parameter[part]):
+                    parameter[part].mul_(1.0 - self.weight_decay * lr)
+                    parameter[part].addcdiv_(mean[part], (square[part].sqrt() / root).add_(self.eps), value=-size)
 
 
 def make_optimizer(

@@ -32,6 +32,7 @@ class StepResult:
     loss: float
     tokens: int
     grad_norm: float
+    entries_changed: float  # share of all that trains
     rows_moving: float | None = None  # share of the new rows, where they train
     lora_b_norm: float | None = None  # before the step, where adapters train
 
@@ -78,7 +79,14 @@ class Stepper:
         moving, lora = moving_rows(self._prepared.rows), lora_norm(self._prepared.trainable)
         self._update(lr, clip_factor(norm, self._train.clip_norm) / scale.value)
         scale.count_clean()
-        return StepResult(loss=total / tokens, tokens=tokens, grad_norm=norm, rows_moving=moving, lora_b_norm=lora)
+        return StepResult(
+            loss=total / tokens,
+            tokens=tokens,
+            grad_norm=norm,
+            entries_changed=self._optimizer.share_changed(),
+            rows_moving=moving,
+            lora_b_norm=lora,
+        )
 
     def _update(self, lr: float, factor: float) -> None:
         try:

@@ -263,12 +263,21 @@ def test_a_p1_tells_what_share_of_its_rows_moves_and_it_never_falls(tmp_path: Pa
     assert shares == sorted(shares)
     assert 0 < shares[0] < shares[-1] == pytest.approx(float(met.up_to(3).mean()))
     assert "lora_b_norm" not in loop.progress.rows[-2]
+    changed = [row["entries_changed"] for row in loop.progress.rows if row["kind"] == "step"]
+    assert changed[0] == 0.0  # warm-up begins at a rate of 0
+    assert changed[1:] == pytest.approx(shares[1:], abs=0.02)  # rows that were not met stand still to the last bit
 
 
 def test_a_p2_tells_the_norm_of_its_adapters_from_nothing_on(tmp_path: Path) -> None:
     trained(tmp_path)
     order = order_for(
-        tmp_path, of="tiny_p2", name="p2", source=run_of(tmp_path), train__steps=3, train__warmup_ratio=0.0
+        tmp_path,
+        of="tiny_p2",
+        name="p2",
+        source=run_of(tmp_path),
+        train__steps=3,
+        train__warmup_ratio=0.0,
+        train__weight_decay=0.0,
     )
     loop = loop_for(material_for(tmp_path, order, "p2"))
     loop.run_to_end(nothing)
@@ -278,6 +287,9 @@ def test_a_p2_tells_the_norm_of_its_adapters_from_nothing_on(tmp_path: Path) -> 
     assert norms[0] == 0.0
     assert 0 < norms[1] < norms[2]
     assert all("rows_moving" not in row for row in loop.progress.rows)
+    changed = [row["entries_changed"] for row in loop.progress.rows if row["kind"] == "step"]
+    assert changed[0] == pytest.approx(0.5, abs=0.2)  # B moves first: while it is 0, A gets no gradient
+    assert changed[-1] > 0.95
 
 
 @pytest.mark.parametrize("train", ["lora", "lora+rows", "all"])
