@@ -17,7 +17,7 @@ from runner.workplace import Ready, Workplace
 from wake2vec.failpoints import failpoint
 from wake2vec.files import write_json
 from wake2vec.manifest import saved_steps
-from wake2vec.spec import Order
+from wake2vec.order import Order
 
 SHORTEST_SESSION_SECONDS = 120.0
 SPARE_BYTES = 64 << 20

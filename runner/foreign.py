@@ -28,8 +28,8 @@ from wake2vec.failpoints import failpoint
 from wake2vec.files import digest_file, make_directory, put_in_place, read_json, write_json
 from wake2vec.lock import hold_lock
 from wake2vec.manifest import ARCHIVE_FILES, MANIFEST, Manifest, manifest_sha256, newest_verified, set_aside
+from wake2vec.order import Order
 from wake2vec.rundir import Heartbeat, Outcome, Result, RunDir
-from wake2vec.spec import Order
 
 ARCHIVE, STATE = ARCHIVE_FILES
 POLL_SECONDS = 0.5

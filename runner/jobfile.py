@@ -15,7 +15,8 @@ from pydantic import ValidationError
 from runner.faults import Checked, check
 from runner.modelfolder import digest_model
 from wake2vec.errors import Fault, InputError, SpecError
-from wake2vec.spec import NAME_PATTERN, InputFile, JobSpec
+from wake2vec.order import InputFile
+from wake2vec.spec import NAME_PATTERN, JobSpec
 
 MAX_JOB_BYTES = 1 << 20
 MAX_INPUT_BYTES = 2 << 30  # inputs are copied and go to the store

@@ -8,7 +8,7 @@ import struct
 from pathlib import Path
 
 from wake2vec.errors import ModelError
-from wake2vec.spec import InputFile
+from wake2vec.order import InputFile
 
 WEIGHTS = (".safetensors", ".gguf", ".bin")
 TOKENIZER = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "tokenizer_config.json")

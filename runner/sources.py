@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from runner.states import FINAL, State
 from wake2vec.errors import Fault
-from wake2vec.spec import InputFile, JobSpec
+from wake2vec.order import InputFile
+from wake2vec.spec import JobSpec
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,8 +11,8 @@ from runner.queue.rows import Session
 from runner.settings import Settings
 from runner.store.base import Store
 from runner.vram import Card
+from wake2vec.order import Source
 from wake2vec.rundir import RunDir
-from wake2vec.spec import Source
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,8 +23,9 @@ from runner.tick import tick
 from runner.workplace import Workplace
 from wake2vec.files import digest_file, read_json, write_json
 from wake2vec.manifest import CHECKPOINT_FILES, MANIFEST, Manifest, manifest_sha256, saved_steps
+from wake2vec.order import InputFile
 from wake2vec.rundir import RunDir
-from wake2vec.spec import InputFile, JobSpec
+from wake2vec.spec import JobSpec
 
 TEXT = b"riverrun"
 CORPUS = InputFile(role="corpus", name="text.txt", sha256=hashlib.sha256(TEXT).hexdigest(), size=len(TEXT))

@@ -11,12 +11,12 @@ from tests.machine import JOBS, job_file
 from wake2vec.loop import Loop
 from wake2vec.manifest import manifest_sha256, saved_steps
 from wake2vec.material import Material, gather
+from wake2vec.order import Order, Source, fingerprint
 from wake2vec.phases.base import Prepared
 from wake2vec.phases.table import PHASES
 from wake2vec.plan import Plan
 from wake2vec.pulse import Pulse
 from wake2vec.rundir import RunDir
-from wake2vec.spec import Order, Source, fingerprint
 from wake2vec.stopping import Stop
 from wake2vec.training import start_loop
 

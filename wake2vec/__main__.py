@@ -17,8 +17,8 @@ from wake2vec.errors import Fault, GpuBusy, SpecError, Wake2vecError
 from wake2vec.failpoints import failpoint
 from wake2vec.files import read_json, write_json
 from wake2vec.lock import hold_lock
+from wake2vec.order import Order
 from wake2vec.rundir import Result, RunDir
-from wake2vec.spec import Order
 from wake2vec.stopping import Stop
 
 LOCK_PATIENCE_SECONDS = 3.0  # an observer's shared probe may hold the lock for an instant

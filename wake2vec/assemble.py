@@ -12,9 +12,10 @@ from wake2vec.errors import CheckpointCorrupt, InputError
 from wake2vec.load import load_base
 from wake2vec.manifest import step_of
 from wake2vec.merged import Trained
+from wake2vec.order import Order
 from wake2vec.rows import install_rows
 from wake2vec.rundir import RunDir
-from wake2vec.spec import LoraTable, Order
+from wake2vec.spec import LoraTable
 from wake2vec.trained import read_trained
 
 

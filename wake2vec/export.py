@@ -24,9 +24,9 @@ from wake2vec.files import sync_directory, write_json
 from wake2vec.geometry.sources import read_order
 from wake2vec.load import Origin
 from wake2vec.merged import Layout, Trained, lay_out
+from wake2vec.order import Order
 from wake2vec.rundir import RunDir
 from wake2vec.shards import write_model
-from wake2vec.spec import Order
 from wake2vec.trained import PublishedFiles, read_trained
 
 ID_MAP = "wake2vec_ids.json"

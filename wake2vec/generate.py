@@ -24,9 +24,10 @@ from wake2vec.errors import GpuBusy, Wake2vecError
 from wake2vec.files import read_json
 from wake2vec.lock import hold_lock
 from wake2vec.manifest import saved_steps
+from wake2vec.order import Order
 from wake2vec.rundir import RunDir
 from wake2vec.sampling import Sampling, Text, continue_text
-from wake2vec.spec import JobSpec, Order
+from wake2vec.spec import JobSpec
 
 # the battery: the first ones come first where a job asks for few samples
 TEMPERATURES = (0.9, 0.7, 1.1, 0.5, 1.0, 1.2, 0.8)

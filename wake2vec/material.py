@@ -14,8 +14,9 @@ from wake2vec.data.corpus import open_corpus
 from wake2vec.data.dataset import prepare
 from wake2vec.errors import InputError, ModelError
 from wake2vec.files import digest_file, put_in_place
+from wake2vec.order import Order
 from wake2vec.rundir import RunDir
-from wake2vec.spec import JobSpec, ModelTable, Order
+from wake2vec.spec import JobSpec, ModelTable
 from wake2vec.vocab import idmap
 from wake2vec.vocab.idmap import IdMap
 from wake2vec.vocab.inject import inject

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from wake2vec.material import input_paths
-from wake2vec.spec import Order
+from wake2vec.order import Order
 from wake2vec.taken import taken_over
 from wake2vec.vocab.idmap import IdMap
 from wake2vec.vocab.initial import Part, initial_rows

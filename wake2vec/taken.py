@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from wake2vec.errors import InputError
-from wake2vec.spec import Order
+from wake2vec.order import Order
 
 FILE = "start.safetensors"
 FORMAT = 1

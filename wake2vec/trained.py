@@ -17,9 +17,9 @@ from wake2vec.manifest import saved_steps, step_of, verify_checkpoint
 from wake2vec.material import load_tokenizer
 from wake2vec.matrices import INPUT, OUTPUT, is_called
 from wake2vec.merged import Trained
+from wake2vec.order import Order
 from wake2vec.rundir import RunDir
 from wake2vec.shards import INDEX
-from wake2vec.spec import Order
 from wake2vec.start import starting_rows
 from wake2vec.vocab.idmap import load as load_id_map
 

@@ -19,12 +19,12 @@ from wake2vec.fitting import choose_plan, guard
 from wake2vec.loop import Loop
 from wake2vec.manifest import newest_verified, set_aside
 from wake2vec.material import Material, gather
+from wake2vec.order import Order
 from wake2vec.phases.base import Prepared
 from wake2vec.phases.table import PHASES
 from wake2vec.plan import Plan
 from wake2vec.pulse import Pulse
 from wake2vec.rundir import Result, RunDir
-from wake2vec.spec import Order
 from wake2vec.stopping import Stop
 
 

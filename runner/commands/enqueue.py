@@ -22,7 +22,8 @@ from runner.sources import Known, source_faults, source_notes
 from runner.states import State, plan_segments
 from wake2vec.errors import Fault, SpecError
 from wake2vec.lock import read_lock
-from wake2vec.spec import JobSpec, fingerprint
+from wake2vec.order import fingerprint
+from wake2vec.spec import JobSpec
 
 MODEL_NAMES = {"p1": "P1", "p2": "P2", "command": "command"}
 

@@ -22,7 +22,7 @@ from runner.queue.rows import Job
 from runner.settings import Settings
 from wake2vec.errors import Fault, SpecError
 from wake2vec.files import digest_file
-from wake2vec.spec import InputFile, Order, fingerprint
+from wake2vec.order import InputFile, Order, fingerprint
 
 START = "start.safetensors"
 ABOUT = "wake2vec"  # the key of the file's own header under which the engine says what it took

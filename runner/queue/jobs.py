@@ -14,7 +14,8 @@ from runner.queue.ledger import note
 from runner.queue.rows import Job, Segment
 from runner.queue.tables import attempts, events, jobs, logs, segments
 from runner.states import Change, State, Wish, next_state, plan_segments
-from wake2vec.spec import InputFile, JobSpec
+from wake2vec.order import InputFile
+from wake2vec.spec import JobSpec
 
 
 def add_job(

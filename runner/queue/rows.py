@@ -8,7 +8,8 @@ from functools import cached_property
 from typing import Any
 
 from runner.states import FINAL, Outcome, State, Wish
-from wake2vec.spec import InputFile, JobSpec
+from wake2vec.order import InputFile
+from wake2vec.spec import JobSpec
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,8 +21,8 @@ from wake2vec.errors import CheckpointCorrupt
 from wake2vec.failpoints import failpoint
 from wake2vec.files import digest_file, make_directory, put_in_place, read_json
 from wake2vec.manifest import MANIFEST, manifest_sha256, newest_verified, saved_steps
+from wake2vec.order import Source
 from wake2vec.rundir import RunDir
-from wake2vec.spec import Source
 
 
 def prepare(care: Care, keeper: Keeper, job: Job, now: float) -> Ready:

@@ -24,7 +24,8 @@ from runner.store.root import open_job
 from runner.sync.generations import bring_history, scratch, sound_copies
 from runner.sync.keeper import Care, Keeper, from_table
 from runner.watch import import_new_lines, promote
-from wake2vec.spec import InputFile, JobSpec
+from wake2vec.order import InputFile
+from wake2vec.spec import JobSpec
 
 # Small enough to bring at once, and what `status` and `log` of a finished job need.
 SMALL_FOLDERS = ("logs/", "eval/")

@@ -20,8 +20,9 @@ from runner.inputs import keep_input
 from runner.jobfile import read_job, resolve_inputs
 from wake2vec.files import read_json, write_json
 from wake2vec.manifest import manifest_sha256, saved_steps
+from wake2vec.order import Order, Source, fingerprint
 from wake2vec.rundir import RunDir, read_result
-from wake2vec.spec import JobSpec, Order, Source, fingerprint
+from wake2vec.spec import JobSpec
 
 JOBS = Path(__file__).resolve().parents[2] / "jobs"
 SECONDS_OF_NOISE = ("seconds", "attempt")

@@ -16,8 +16,9 @@ from runner.queue.database import open_queue
 from runner.settings import Numbers, Settings, read_settings
 from wake2vec.files import read_json, write_atomic
 from wake2vec.lock import read_lock
+from wake2vec.order import InputFile
 from wake2vec.rundir import RunDir
-from wake2vec.spec import InputFile, JobSpec
+from wake2vec.spec import JobSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 FAKE = [sys.executable, str(ROOT / "tests" / "fake_trainer.py")]

@@ -9,8 +9,8 @@ from wake2vec.artefacts.facts import RunFacts, ln_v, read_facts
 from wake2vec.artefacts.ledger import Ledger, read_ledger
 from wake2vec.artefacts.series import perplexity
 from wake2vec.artefacts.text import figure
+from wake2vec.order import Order
 from wake2vec.rundir import RunDir
-from wake2vec.spec import Order
 
 Kind = Literal["plain", "adapter", "adapter_only"]
 LOADING = {

@@ -16,8 +16,8 @@ from wake2vec.files import read_json
 from wake2vec.geometry.matrix import Array, InFile, Matrix, Part, Places, chunks, tensors_in
 from wake2vec.manifest import saved_steps
 from wake2vec.matrices import INPUT, OUTPUT, is_called
+from wake2vec.order import Order
 from wake2vec.rundir import RunDir
-from wake2vec.spec import Order
 from wake2vec.vocab.idmap import Entry, IdMap
 from wake2vec.vocab.idmap import load as load_id_map
 

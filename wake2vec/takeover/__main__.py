@@ -18,8 +18,9 @@ from torch import nn
 from wake2vec.errors import InputError, Wake2vecError
 from wake2vec.load import Origin, empty_model, read_config
 from wake2vec.material import input_paths, load_tokenizer
+from wake2vec.order import Order
 from wake2vec.precision import Precision
-from wake2vec.spec import JobSpec, Order
+from wake2vec.spec import JobSpec
 from wake2vec.taken import write_taken
 from wake2vec.takeover.find import OldRun, find
 from wake2vec.takeover.fit import Base, Fitted, fit_adapter, fit_rows, fit_words

@@ -10,8 +10,9 @@ import pytest
 from runner.foreign import numbered
 from wake2vec.files import digest_file, write_json
 from wake2vec.manifest import read_manifest, saved_steps, verify_checkpoint
+from wake2vec.order import Order
 from wake2vec.rundir import RunDir, read_result
-from wake2vec.spec import JobSpec, Order
+from wake2vec.spec import JobSpec
 
 # Writes checkpoint-1 … checkpoint-N, each with the chain of everything before; goes on from `resume`.
 PROGRAM = """

@@ -5,7 +5,7 @@ import pytest
 from runner.sources import Known, source_faults, source_notes
 from runner.states import State
 from tests.unit.runner.conftest import CORPUS, job_spec
-from wake2vec.spec import InputFile
+from wake2vec.order import InputFile
 
 FOLDER = InputFile(role="model", name="model", sha256="a" * 64, size=1)
 

@@ -24,8 +24,8 @@ from wake2vec.geometry.film import read_film
 from wake2vec.loop import Loop
 from wake2vec.manifest import newest_verified, saved_steps
 from wake2vec.material import Material
+from wake2vec.order import Order, fingerprint
 from wake2vec.rundir import RunDir
-from wake2vec.spec import Order, fingerprint
 from wake2vec.stopping import Stop
 
 TOKENS = 8

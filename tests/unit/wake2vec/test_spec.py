@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from wake2vec.spec import InputFile, JobSpec, VocabTable, fingerprint
+from wake2vec.spec import JobSpec, VocabTable
 
 P1: dict[str, Any] = {
     "name": "qwen_p1",
@@ -15,7 +15,6 @@ P1: dict[str, Any] = {
     "data": {"corpus": "text.txt"},
     "train": {"steps": 1300, "lr": 5e-4},
 }
-INPUTS = [InputFile(role="corpus", name="text.txt", sha256="a" * 64, size=5)]
 
 
 def job(**changes: Any) -> JobSpec:
@@ -27,53 +26,6 @@ def job(**changes: Any) -> JobSpec:
             part = part.setdefault(folder, {})
         part[key] = value
     return JobSpec.model_validate(table)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"checkpoint__every_steps": 7},
-        {"runner__priority": 3},
-        {"train__micro_batch": 4},
-        {"train__layers": "offload"},
-        {"train__allow_shorter_context": False},
-        {"name": "other"},
-        {"data__corpus": "elsewhere/text.txt"},
-    ],
-)
-def test_plan_cadence_and_places_do_not_change_what_a_job_is(changes: dict[str, Any]) -> None:
-    assert fingerprint(job(**changes), INPUTS) == fingerprint(job(), INPUTS)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"train__lr": 1e-4},
-        {"train__batch": 8},
-        {"train__seed": 1},
-        {"data__seed": 1},
-        {"data__seq_len": 128},
-        {"vocab__init": "mean"},
-        {"vocab__rows": "input"},
-        {"evaluate__patience": 2},
-        {"model__base": "Qwen/Qwen2.5-7B"},
-        {"model__load": "nf4"},
-    ],
-)
-def test_whatever_decides_the_result_changes_what_a_job_is(changes: dict[str, Any]) -> None:
-    assert fingerprint(job(**changes), INPUTS) != fingerprint(job(), INPUTS)
-
-
-def test_another_text_is_another_job() -> None:
-    other = [InputFile(role="corpus", name="text.txt", sha256="b" * 64, size=5)]
-    assert fingerprint(job(), other) != fingerprint(job(), INPUTS)
-
-
-def test_a_local_model_is_known_by_its_content_and_not_by_its_place() -> None:
-    model = InputFile(role="model", name="model", sha256="c" * 64, size=5)
-    here, there = job(model__base="/here/model"), job(model__base="/there/model")
-
-    assert fingerprint(here, [*INPUTS, model]) == fingerprint(there, [*INPUTS, model])
 
 
 @pytest.mark.parametrize("name", ["../x", "/abs", "a/b", "", ".hidden", "x\n", "a" * 81, "tab\there", "nul\x00"])

@@ -16,8 +16,8 @@ from tests.oldrun import Old, old_run
 from tests.tiny import loop_for, material_for, order_for, run_of
 from wake2vec.errors import InputError
 from wake2vec.files import digest_file
+from wake2vec.order import InputFile, Order
 from wake2vec.phases.p1 import prepare
-from wake2vec.spec import InputFile, Order
 from wake2vec.taken import taken_over
 from wake2vec.takeover.__main__ import main
 from wake2vec.trained import read_trained

@@ -21,10 +21,10 @@ from wake2vec.loop import Loop, warmup_steps
 from wake2vec.manifest import MANIFEST, saved_steps
 from wake2vec.material import Material, gather, total_steps
 from wake2vec.model import Published, as_published, check_parity, load
+from wake2vec.order import Order
 from wake2vec.phases.p1 import export, prepare
 from wake2vec.rows import install_rows
 from wake2vec.rundir import RunDir
-from wake2vec.spec import Order
 from wake2vec.stopping import Stop
 
 

@@ -21,8 +21,9 @@ from wake2vec.geometry.__main__ import main
 from wake2vec.geometry.matrix import chunks
 from wake2vec.geometry.sources import Side, open_sources
 from wake2vec.manifest import Manifest
+from wake2vec.order import InputFile, Order
 from wake2vec.rundir import RunDir
-from wake2vec.spec import InputFile, JobSpec, Order
+from wake2vec.spec import JobSpec
 from wake2vec.vocab.initial import initial_rows
 from wake2vec.vocab.inject import inject
 
