@@ -17,6 +17,7 @@ from runner.modelfolder import digest_model
 from wake2vec.errors import Fault, InputError, SpecError
 from wake2vec.order import InputFile
 from wake2vec.spec import NAME_PATTERN, JobSpec
+from wake2vec.vocab.lexicon import read_lexicon
 
 MAX_JOB_BYTES = 1 << 20
 MAX_INPUT_BYTES = 2 << 30  # inputs are copied and go to the store
@@ -75,11 +76,15 @@ def _read_body(path: Path, limit: int) -> bytes:
 
 @dataclass(frozen=True, kw_only=True)
 class Resolved:
-    """A job whose inputs are found; `files` says where each lies, by sha256 (a model folder stays where it is)."""
+    """A job whose inputs are found; `files` says where each lies, by sha256 (a model folder stays where it is).
+
+    `remarks` tell what was passed over in them.
+    """
 
     job: JobSpec
     inputs: list[InputFile]
     files: dict[str, Path]
+    remarks: list[str]
 
 
 def resolve_inputs(job: JobSpec, base_dir: Path, place: str) -> Resolved:
@@ -87,10 +92,12 @@ def resolve_inputs(job: JobSpec, base_dir: Path, place: str) -> Resolved:
     faults: list[Fault] = []
     inputs: list[InputFile] = []
     files: dict[str, Path] = {}
+    remarks: list[str] = []
     for key, role, name in _named_texts(job):
         try:
             path = (base_dir / Path(name).expanduser()).absolute()
             item = _text_input(path, role)
+            remarks += read_lexicon(path).remarks() if role == "lexicon" else []
         except InputError as error:
             faults.append(Fault(key=key, problem=str(error)))
             continue
@@ -108,7 +115,7 @@ def resolve_inputs(job: JobSpec, base_dir: Path, place: str) -> Resolved:
         faults.append(Fault(key="model.base", problem=str(error)))
     if faults:
         raise SpecError(place, faults)
-    return Resolved(job=job, inputs=inputs, files=files)
+    return Resolved(job=job, inputs=inputs, files=files, remarks=remarks)
 
 
 def _named_texts(job: JobSpec) -> list[tuple[str, Role, str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -82,11 +81,6 @@ def next_state(state: State, change: Change) -> State:
         allowed = sorted(str(possible) for origin, possible in TRANSITIONS if origin == state)
         can = ", ".join(allowed) or "nothing more"
         raise IllegalTransition(f"a {state} job cannot {change}; it can: {can}") from None
-
-
-def states_before(change: Change) -> list[State]:
-    """Every state that the change can leave."""
-    return [state for state, possible in TRANSITIONS if possible == change]
 
 
 def plan_segments(steps: int, every_steps: int) -> list[tuple[int, int]]:
@@ -188,8 +182,3 @@ def _wait_seconds(ending: Ending, stalls: int, budget: Budget) -> float:
     # One crash or out-of-memory is retried at once: a fresh process is the cure. Only a series has to wait.
     patient = stalls - 1 if ending.outcome in (Outcome.LOST, Outcome.OOM, Outcome.DIVERGED) else stalls
     return backoff_seconds(patient, budget.first_seconds, budget.last_seconds)
-
-
-def covers(durable_steps: Sequence[int], step: int) -> bool:
-    """Whether a durable checkpoint stands at `step` or beyond it."""
-    return any(durable >= step for durable in durable_steps)

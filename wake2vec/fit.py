@@ -174,9 +174,3 @@ def try_plan(
         return None
     peak = torch.cuda.max_memory_allocated(device)
     return Trial(plan=plan, tokens_per_second=plan.micro_batch * seq_len / seconds, peak_bytes=peak)
-
-
-def signature(job: Job, card: str) -> str:
-    """What a remembered plan is good for: the same work on the same card."""
-    parts = (card, job.shape.name, job.phase, job.load, job.new_tokens, job.rows, job.batch, job.seq_len, job.rank)
-    return "|".join(str(part) for part in (*parts, job.optimizer, len(job.targets) if job.phase == "p2" else 0))

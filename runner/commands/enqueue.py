@@ -111,7 +111,8 @@ def _check(file: Path, job: JobSpec, known: Mapping[str, Known], faulty: Mapping
     faults = [] if job.after in faulty else source_faults(resolved.job, resolved.inputs, known)
     if faults:
         raise SpecError(str(file), faults)
-    return Entry(file=file, resolved=resolved, notes=source_notes(resolved.job, resolved.inputs, known))
+    notes = [*resolved.remarks, *source_notes(resolved.job, resolved.inputs, known)]
+    return Entry(file=file, resolved=resolved, notes=notes)
 
 
 def _known(job: Job) -> Known:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from wake2vec.errors import InputError
 
+MAX_BYTES = 64 << 20
 _SHOWN = 5
 
 
@@ -26,7 +27,7 @@ class Lexicon:
     def remarks(self) -> list[str]:
         """What a person should know about lines that were passed over."""
         found = (("blank", self.blanks), ("duplicate", self.duplicates))
-        return [f"{self.path}: {len(lines)} {kind} line(s): {_listed(lines)}" for kind, lines in found if lines]
+        return [f"{self.path.name}: {_counted(kind, lines)} passed over" for kind, lines in found if lines]
 
 
 def read_lexicon(path: Path) -> Lexicon:
@@ -50,6 +51,8 @@ def read_lexicon(path: Path) -> Lexicon:
 
 def _text(path: Path) -> str:
     try:
+        if path.stat().st_size > MAX_BYTES:
+            raise InputError(path, f"larger than {MAX_BYTES >> 20} MiB", "name a list of words, not a text")
         data = path.read_bytes()
     except OSError as exc:
         raise InputError(path, exc.strerror or str(exc), "name a lexicon that can be read") from exc
@@ -70,6 +73,12 @@ def _checked(word: str, path: Path, line: int) -> str:
         if kind in ("Cc", "Cf", "Cs"):
             raise InputError(path, f"line {line}: {word!r} has the control character {character!r}", "remove it")
     return word
+
+
+def _counted(kind: str, lines: tuple[int, ...]) -> str:
+    if len(lines) == 1:
+        return f"{kind} line {lines[0]}"
+    return f"{len(lines)} {kind} lines ({_listed(lines)})"
 
 
 def _listed(lines: tuple[int, ...]) -> str:

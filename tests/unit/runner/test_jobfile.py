@@ -198,6 +198,7 @@ def test_an_id_of_the_hub_is_left_alone(tmp_path: Path) -> None:
         (lambda f: (f / "text.txt").unlink(), "data.corpus: {f}/text.txt: no such file"),
         (lambda f: (f / "text.txt").write_bytes(b""), "data.corpus: {f}/text.txt: empty"),
         (lambda f: (f / "words.txt").write_text(" \n\t\n"), "vocab.lexicon: {f}/words.txt: holds nothing but blanks"),
+        (lambda f: (f / "words.txt").write_text("one\ntwo words\n"), "line 2: 'two words' has a space in it"),
         (lambda f: (f / "text.txt").write_bytes(b"a" * 1048576 + b"\xff"), "byte 0xff at offset 1048576"),
         (lambda f: (f / "text.txt").write_bytes(b"a" * 1048575 + b"\xc3\x28"), "byte 0xc3 at offset 1048575"),
         (lambda f: (f / "text.txt").write_bytes(b"a" * 1048575 + "é".encode() + b"\xff"), "0xff at offset 1048577"),

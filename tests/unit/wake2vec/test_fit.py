@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from wake2vec.budget import CARDS, GIB, Job, budget
-from wake2vec.fit import Fitted, Trial, Wishes, candidates, fit, signature
+from wake2vec.fit import Fitted, Trial, Wishes, candidates, fit
 from wake2vec.plan import Plan
 from wake2vec.shapes import SHAPES
 
@@ -127,10 +127,3 @@ def test_a_cpu_is_not_measured() -> None:
 
     assert found.reason == "cpu"
     assert found.plan == Plan(micro_batch=2, layers="autograd")
-
-
-def test_plans_are_remembered_for_the_same_work_on_the_same_card_only() -> None:
-    assert signature(QWEN, "Tesla T4") == signature(replace(QWEN), "Tesla T4")
-    others = {signature(QWEN, "L4"), signature(replace(QWEN, seq_len=512), "Tesla T4")}
-    others |= {signature(replace(QWEN, rows="separate"), "Tesla T4"), signature(replace(QWEN, phase="p2"), "Tesla T4")}
-    assert len(others | {signature(QWEN, "Tesla T4")}) == 5

@@ -44,6 +44,16 @@ def test_p1_and_p2_are_queued_with_their_inputs_in_one_call(settings, folder, ca
     assert said.endswith("next: wake2vec-runner start\n")
 
 
+def test_lines_of_a_lexicon_that_are_passed_over_are_told_by_number(settings, folder, capsys):
+    (folder / "words.txt").write_text("riverrun\n\ntip\nriverrun\ntip\n")
+
+    run(settings, [folder / "a_p1.toml"], again=False, as_json=False)
+
+    said = capsys.readouterr().out
+    assert "  note: words.txt: blank line 2 passed over\n" in said
+    assert "  note: words.txt: 2 duplicate lines (4, 5) passed over\n" in said
+
+
 def test_every_fault_of_every_file_is_told_and_nothing_is_queued(settings, folder):
     (folder / "a_p1.toml").write_text((folder / "a_p1.toml").read_text().replace("lr = 1e-3", "lr = 0"))
     (folder / "b_p2.toml").write_text(P2.replace("text.txt", "gone.txt"))

@@ -29,15 +29,15 @@ def test_blank_and_repeated_lines_are_told_by_number(tmp_path: Path) -> None:
     assert found.blanks == (1, 3)
     assert found.duplicates == (5, 8)
     assert [remark.split(": ", 1)[1] for remark in found.remarks()] == [
-        "2 blank line(s): 1, 3",
-        "2 duplicate line(s): 5, 8",
+        "2 blank lines (1, 3) passed over",
+        "2 duplicate lines (5, 8) passed over",
     ]
 
 
 def test_many_lines_are_told_in_short(tmp_path: Path) -> None:
     (remark,) = read_lexicon(lexicon(tmp_path, "one\n" * 10)).remarks()
 
-    assert remark.endswith("9 duplicate line(s): 2, 3, 4, 5, 6 and 4 more")
+    assert remark.endswith("9 duplicate lines (2, 3, 4, 5, 6 and 4 more) passed over")
 
 
 @pytest.mark.parametrize(
