@@ -9,7 +9,7 @@ from runner.errors import IllegalTransition
 from runner.launcher import trainer_environment
 from runner.queue import attempts, checkpoints, jobs, waiting
 from runner.queue.ledger import add_event
-from runner.queue.rows import Attempt, Job
+from runner.queue.rows import Job
 from runner.session import mean_session_minutes
 from runner.states import is_due
 from runner.vram import reason_not_to_start
@@ -83,7 +83,7 @@ def start(work: Workplace, job: Job, ready: Ready, gpu: int, now: float) -> None
     # Left by an attempt that may have had this number, before the database was rebuilt.
     run.result.unlink(missing_ok=True)
     run.heartbeat.unlink(missing_ok=True)
-    order = write_order(work, job, attempt, ready)
+    order = order_of(work, job, ready, attempt=attempt.id, gpu=attempt.gpu)
     write_json(run.order, order.model_dump(mode="json"))
     failpoint("dispatch.ordered")
     environment = trainer_environment(os.environ, gpu, len(work.cards))
@@ -93,16 +93,16 @@ def start(work: Workplace, job: Job, ready: Ready, gpu: int, now: float) -> None
     add_event(work.queue, now, "started", said, job=job.name)
 
 
-def write_order(work: Workplace, job: Job, attempt: Attempt, ready: Ready) -> Order:
+def order_of(work: Workplace, job: Job, ready: Ready, *, attempt: int, gpu: int) -> Order:
     return Order(
         job=job.spec,
         fingerprint=job.fingerprint,
-        attempt=attempt.id,
+        attempt=attempt,
         inputs=job.inputs,
         inputs_folder=str(work.settings.inputs),
         source=ready.source,
-        gpu_lock=str(work.launcher.lock(attempt.gpu)),
+        gpu_lock=str(work.launcher.lock(gpu)),
         stop_by=work.stop_by,
         mean_session_minutes=mean_session_minutes(attempts.list_sessions(work.queue)),
-        plan=attempts.plan_limit(work.queue, work.gpu_name(attempt.gpu), job.name),
+        plan=attempts.plan_limit(work.queue, work.gpu_name(gpu), job.name),
     )

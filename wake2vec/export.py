@@ -158,6 +158,7 @@ def write_adapter(order: Order, trained: Trained, folder: Path, *, base: str) ->
         inference_mode=True,
         base_model_name_or_path=base,
     )
+    config.target_modules = sorted(table.targets)  # PEFT's set is written in any order
     config.save_pretrained(str(folder))
 
 

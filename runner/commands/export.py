@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from runner.backend import run_folder, run_module
+from runner.backend import run_module
+from runner.commands.at_hand import at_hand
 from runner.settings import Settings
 
 
@@ -12,7 +13,7 @@ def run(
     settings: Settings, name: str, to: Path, *, merge: bool, adapter_only: bool, dtype: str | None, step: str
 ) -> None:
     """Exits with the export's own code."""
-    words: list[str | Path] = [run_folder(settings, name).root, to, "--step", step]
+    words: list[str | Path] = [at_hand(settings, name, step).root, to, "--step", step]
     words += ["--merge"] if merge else []
     words += ["--adapter-only"] if adapter_only else []
     words += ["--dtype", dtype] if dtype else []

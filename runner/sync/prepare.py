@@ -209,7 +209,7 @@ def _copy_source(care: Care, origin: Keeper, source: Source, run: RunDir) -> Non
     if manifest_sha256_or_none(folder) != source.manifest_sha256:
         shutil.rmtree(folder, ignore_errors=True)
         if manifest_sha256_or_none(there.checkpoint(source.step)) == source.manifest_sha256:
-            _link(there.checkpoint(source.step), folder)
+            link_folder(there.checkpoint(source.step), folder)
         else:
             commit = next(
                 one
@@ -219,10 +219,10 @@ def _copy_source(care: Care, origin: Keeper, source: Source, run: RunDir) -> Non
             fetch_checkpoint(care.work.store, commit, run.source)
     if not (run.source / "vocab" / run.id_map.name).is_file() or not is_whole(run.source, vocabulary_of(origin)):
         restore_vocabulary(care, origin, there)
-        _link(there.vocab, run.source / "vocab")
+        link_folder(there.vocab, run.source / "vocab")
 
 
-def _link(folder: Path, target: Path) -> None:
+def link_folder(folder: Path, target: Path) -> None:
     """The same files under another name: both are immutable, so no byte is copied. Whole or absent."""
     arriving = target.with_name(f"{target.name}.arriving")
     shutil.rmtree(arriving, ignore_errors=True)

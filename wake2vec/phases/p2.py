@@ -146,6 +146,7 @@ def export(prepared: Prepared, material: Material, folder: Path) -> None:
     # Never the embedding: PEFT's default would store both full matrices again.
     state = get_peft_model_state_dict(model, adapter_name=ADAPTER, save_embedding_layers=False)
     config = LoraConfig(**lora_options(material), inference_mode=True)
+    config.target_modules = sorted(material.job.lora_or_default.targets)  # PEFT's set is written in any order
     config.base_model_name_or_path = material.job.model.base if material.job.model else ""
     # the adapter was put in place, without PEFT's wrapper; its loader looks for the names that the wrapper gives
     named = {f"base_model.model.{name}": tensor for name, tensor in sorted(state.items())}

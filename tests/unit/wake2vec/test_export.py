@@ -214,6 +214,16 @@ def test_the_result_of_a_p2_run_is_a_peft_adapter_as_it_lies(
     torch.testing.assert_close(logits_of(model, runs["p2"]), expected["p2"], rtol=1e-5, atol=1e-5)
 
 
+def test_an_adapter_s_config_is_the_same_in_every_process(runs: dict[str, RunDir], tmp_path: Path) -> None:
+    export(runs["p2"], tmp_path / "out")
+
+    for folder in (tmp_path / "out", runs["p2"].final):
+        if not (folder / "adapter_config.json").is_file():
+            continue  # an export of everything is one model
+        targets = json.loads((folder / "adapter_config.json").read_text())["target_modules"]
+        assert targets == sorted(targets), folder
+
+
 @pytest.mark.parametrize("phase", ["p1", "p2"])
 @pytest.mark.parametrize("step", ["final", "best", 4])
 def test_an_assembled_model_computes_what_the_trainer_did(

@@ -42,7 +42,7 @@ def test_a_job_that_never_ran_here_is_refused(settings, tmp_path):
         report.run(settings, ["a"], None)
 
 
-def test_a_job_that_ended_on_another_machine_has_a_report_and_says_where_the_rest_is(settings, tmp_path):
+def test_a_job_whose_result_is_nowhere_has_a_report_and_says_so(settings, tmp_path):
     queue = open_queue(settings.database)
     jobs.add_job(queue, job_spec("b"), [CORPUS], "b", 1.0, state=State.SUCCEEDED)
     queue.close()
@@ -52,7 +52,7 @@ def test_a_job_that_ended_on_another_machine_has_a_report_and_says_where_the_res
     report.run(settings, ["b"], None)
 
     assert "7.56" in (run.root / "report.html").read_text("utf-8")
-    with pytest.raises(RunnerError, match=r"b: .*; it ended on another machine; what it left is in the store, dir:"):
+    with pytest.raises(RunnerError, match=r"b: its result is neither here nor in "):
         _export(settings, "b", tmp_path / "out")
 
 

@@ -1,0 +1,60 @@
+"""Have a job's run on this machine, out of the store where it ended on another one."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from runner.backend import run_folder
+from runner.daemon import Wanted, furnish
+from runner.home import check_home, only_daemon
+from runner.queue import jobs
+from runner.queue.database import Queue, open_queue
+from runner.queue.rows import Job
+from runner.settings import Settings
+from runner.sync.fetch import fetch_result, is_here
+from runner.sync.keeper import Care
+from runner.sync.rebuild import restore
+from wake2vec.rundir import RunDir
+
+
+def at_hand(settings: Settings, name: str, step: str) -> RunDir:
+    """The run of a job, with its weights at `step`: a number, best, newest or final.
+
+    On a machine that has nothing but the store it looks there first. Raises UnknownJob, StoreUnavailable, and
+    RunnerError when the job has not come that far.
+    """
+    check_home(settings.home, allow_network=False)
+    queue = open_queue(settings.database)
+    try:
+        if not _is_here(queue, settings, name, step):
+            _bring(queue, settings, name, step)
+    finally:
+        queue.close()
+    return run_folder(settings, name)
+
+
+def _is_here(queue: Queue, settings: Settings, name: str, step: str) -> bool:
+    """Whether there is nothing to fetch: of a job that has not ended, the runner fetches what is needed."""
+    job = _known(queue, name)
+    return job is not None and (not job.is_final or is_here(RunDir(root=settings.runs / name), step))
+
+
+def _known(queue: Queue, name: str) -> Job | None:
+    """None in a home that knows no job at all. Raises UnknownJob in one that knows others."""
+    return jobs.get_job(queue, name) if jobs.list_jobs(queue) else None
+
+
+def _bring(queue: Queue, settings: Settings, name: str, step: str) -> None:
+    care = Care(work=furnish(settings, Wanted(), queue))
+    if _known(queue, name) is None:
+        with only_daemon(settings.home):  # which would do the same
+            restore(care, time.time(), _say)
+    job = jobs.get_job(queue, name)
+    if job.is_final:
+        _say(f"{name}: fetching its result from {care.work.store.properties.place}")
+        fetch_result(care, job, step, time.time())
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,81 @@
+"""Bring what a job left in the store to this machine, for a person who wants to use it here."""
+
+from __future__ import annotations
+
+import shutil
+
+from runner.dispatch import order_of
+from runner.errors import NeedsHelp
+from runner.queue.rows import Job
+from runner.store.publish import fetch_checkpoint, fetch_files
+from runner.store.records import Record, commits, is_done
+from runner.store.root import jobs as entries_of
+from runner.store.root import open_job
+from runner.sync.keeper import Care, Keeper, from_table
+from runner.sync.prepare import link_folder, prepare
+from wake2vec.files import put_in_place, write_json
+from wake2vec.rundir import RunDir
+
+FINAL = "final/"
+
+
+def fetch_result(care: Care, job: Job, step: str, now: float) -> None:
+    """Have here what the training core reads of a job: order, vocabulary, source, and its weights at `step`.
+
+    `step` is a number, best, newest or final. Raises NeedsHelp when the store has no such step any more.
+    """
+    keeper, run = _keeper(care, job), care.work.run(job.name)
+    ready = prepare(care, keeper, job, now)
+    if ready.source is not None and not run.vocab.is_dir():
+        link_folder(run.source / run.vocab.name, run.vocab)  # a P2 has the vocabulary of its P1
+    if step == "final":
+        _fetch_final(care, keeper, run)
+    elif step != "newest":
+        commit = _commit_of(keeper, step)
+        fetch_checkpoint(care.work.store, commit, run.checkpoints)
+        if step == "best":
+            write_json(run.best, {"step": int(commit.payload["step"])})
+    order = order_of(care.work, job, ready, attempt=ready.last_attempt, gpu=0)
+    write_json(run.order, order.model_dump(mode="json"))  # last: with it a run counts as being here
+
+
+def is_here(run: RunDir, step: str) -> bool:
+    """Whether nothing of this has to be fetched."""
+    if not run.order.is_file():
+        return False
+    if step in ("final", "best"):
+        return (run.final if step == "final" else run.best).exists()
+    return step == "newest" or run.checkpoint(int(step)).is_dir()
+
+
+def _keeper(care: Care, job: Job) -> Keeper:
+    """Its log as it is: whoever only looks begins none."""
+    if job.name not in care.keepers:
+        root = care.root_log()
+        root.refresh()
+        entry = entries_of(root.records).get(job.name)
+        if entry is None or entry.payload.get("fingerprint") != job.fingerprint:
+            raise NeedsHelp(f"{job.name}: its result is neither here nor in {care.work.store.properties.place}")
+        care.keepers[job.name] = Keeper(job=job.name, log=open_job(root, entry))
+    return care.keepers[job.name]
+
+
+def _fetch_final(care: Care, keeper: Keeper, run: RunDir) -> None:
+    """`final/` appears whole. A job that did not come to its end has none."""
+    if run.final.is_dir() or not is_done(keeper.log.records):
+        return
+    files = from_table(keeper.log.records[-1].payload["files"])
+    arriving = run.root / "final.arriving"
+    fetch_files(care.work.store, {name: file for name, file in files.items() if name.startswith(FINAL)}, arriving)
+    put_in_place(arriving / run.final.name, run.final)
+    shutil.rmtree(arriving)
+
+
+def _commit_of(keeper: Keeper, step: str) -> Record:
+    records = keeper.log.records
+    wanted = records[-1].payload.get("best_step") if step == "best" and is_done(records) else step
+    found = [one for one in commits(records) if str(one.payload["step"]) == str(wanted)]
+    if not found:
+        there = ", ".join(str(one.payload["step"]) for one in commits(records))
+        raise NeedsHelp(f"{keeper.job}: the store has no checkpoint of step {step}; committed were {there}")
+    return found[-1]
