@@ -1,4 +1,4 @@
-"""Read GPU memory; say whether a card is free for a trainer."""
+"""Read GPU memory; say whether a card is free for a trainer, and what threatens one that works."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import Any
 
 MIB = 1 << 20
 MOST_USED_BY_OTHERS = 0.5
+CONTEXT_MIB = 800  # CUDA's context and the libraries' code, beside what PyTorch reserves (520 MiB on an H100)
+FOREIGN_MIB = 1024
+LEFT_SHARE = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,3 +58,28 @@ def reason_not_to_start(card: Card | None) -> str:
         f"GPU {card.index} ({card.name}) is in use by another program: {card.used_mib:,} of {card.total_mib:,} MiB; "
         "end that program, for example by restarting the notebook's other kernels"
     )
+
+
+def threats(card: Card, reserved_mib: int, retries: int) -> dict[str, str]:
+    """What a person should know of a card on which a trainer works, by kind. The ladder deals with it between steps.
+
+    Memory tells of other programs, since process ids are hidden in containers.
+    """
+    named = f"GPU {card.index} ({card.name})"
+    foreign, left = card.used_mib - reserved_mib - CONTEXT_MIB, card.total_mib - card.used_mib
+    found = {}
+    if foreign > FOREIGN_MIB:
+        found["foreign"] = (
+            f"{named}: about {foreign:,} MiB are held by another program; end it, for example by restarting the "
+            "notebook's other kernels"
+        )
+    if left < LEFT_SHARE * card.total_mib:
+        found["left"] = (
+            f"{named}: {left:,} of {card.total_mib:,} MiB are left; where they do not do, the step is taken again on a "
+            "smaller plan"
+        )
+    if retries:
+        found["retries"] = (
+            f"{named}: memory is so short that PyTorch gives cached pieces back to go on, which costs time"
+        )
+    return found

@@ -12,10 +12,11 @@ from runner.launcher import end_group
 from runner.queue import attempts, checkpoints, jobs, ledger
 from runner.queue.rows import Attempt, Job
 from runner.states import Change, State, Wish
+from runner.vram import threats
 from runner.workplace import Position, Sign, Workplace
 from wake2vec.errors import CheckpointCorrupt
 from wake2vec.manifest import MANIFEST, manifest_sha256, read_manifest, saved_steps
-from wake2vec.rundir import read_heartbeat
+from wake2vec.rundir import Heartbeat, read_heartbeat
 
 HUNG = "no sign of life"
 
@@ -23,7 +24,8 @@ HUNG = "no sign of life"
 def watch(work: Workplace, now: float, monotonic: float) -> None:
     for attempt in attempts.open_attempts(work.queue):
         job = jobs.get_job(work.queue, attempt.job)
-        listen(work, job, attempt, monotonic)
+        heartbeat = listen(work, job, attempt, monotonic)
+        warn(work, attempt, heartbeat, now)
         import_new_lines(work, job.name, now)
         note_saved(work, job.name, now)
         if reason := reason_to_stop(work, job, attempt, monotonic):
@@ -33,17 +35,32 @@ def watch(work: Workplace, now: float, monotonic: float) -> None:
             promote(work, job, now)
 
 
-def listen(work: Workplace, job: Job, attempt: Attempt, monotonic: float) -> None:
-    """Note a heartbeat that changed; learn from it how long a job measured in epochs is."""
+def listen(work: Workplace, job: Job, attempt: Attempt, monotonic: float) -> Heartbeat | None:
+    """Note a heartbeat that changed, and return it; learn from it how long a job measured in epochs is."""
     heartbeat = read_heartbeat(work.run(attempt.job))
     known = work.signs.get(attempt.id)
     if heartbeat is None or heartbeat.attempt != attempt.id:
         work.signs.setdefault(attempt.id, Sign(beat=-1, state="starting", at=monotonic))
-        return
+        return None
     if known is None or known.beat != heartbeat.beat:
         work.signs[attempt.id] = Sign(beat=heartbeat.beat, state=heartbeat.state, at=monotonic)
     if job.steps is None and heartbeat.steps:
         jobs.set_steps(work.queue, attempt.job, heartbeat.steps)
+    return heartbeat
+
+
+def warn(work: Workplace, attempt: Attempt, heartbeat: Heartbeat | None, now: float) -> None:
+    """Tell, once an attempt, what threatens the memory of its card. The trainer sees to itself, between two steps."""
+    if not work.cards or heartbeat is None or heartbeat.vram_reserved_mib is None:
+        return
+    card = next((one for one in work.read_cards() if one.index == attempt.gpu), None)
+    if card is None:
+        return
+    told = work.warned.setdefault(attempt.id, set())
+    for kind, text in threats(card, heartbeat.vram_reserved_mib, heartbeat.vram_retries or 0).items():
+        if kind not in told:
+            told.add(kind)
+            ledger.add_event(work.queue, now, "vram", f"{attempt.job} #{attempt.id}: {text}", job=attempt.job)
 
 
 def reason_to_stop(work: Workplace, job: Job, attempt: Attempt, monotonic: float) -> str:

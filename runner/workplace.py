@@ -58,6 +58,7 @@ class Workplace:
     wanted: list[str] = field(default_factory=list)  # tick: these could start now, first one first
     ready: dict[str, Ready] = field(default_factory=dict)  # sync: these may start
     signs: dict[int, Sign] = field(default_factory=dict)
+    warned: dict[int, set[str]] = field(default_factory=dict)  # attempt → kinds of threats that were told
     positions: dict[str, Position] = field(default_factory=dict)
     asked_at: dict[int, float] = field(default_factory=dict)  # pid → monotonic time of the SIGTERM
 

@@ -42,12 +42,13 @@ def free_memory(parameters: Iterable[nn.Parameter]) -> None:
 
 
 def vram() -> dict[str, int]:
-    """Peak and reserved memory for the heartbeat; nothing without a card."""
+    """For the heartbeat: peak and reserved memory, how often the allocator had to tidy up; nothing without a card."""
     if not torch.cuda.is_available():
         return {}
     return {
         "vram_peak_mib": torch.cuda.max_memory_allocated() // MIB,
         "vram_reserved_mib": torch.cuda.memory_reserved() // MIB,
+        "vram_retries": torch.cuda.memory_stats().get("num_alloc_retries", 0),
     }
 
 

@@ -152,6 +152,7 @@ class Loop:
     def log(self, result: StepResult) -> None:
         signals = {"rows_moving": result.rows_moving, "lora_b_norm": result.lora_b_norm}
         signals = {key: value for key, value in signals.items() if value is not None}
+        memory = vram()
         row = {
             "kind": "step",
             "step": self.progress.step + 1,  # steps completed
@@ -163,7 +164,7 @@ class Loop:
             **signals,
             "seconds": round(self.step_seconds, 4),
             "attempt": self.material.order.attempt,
-            **{key: value for key, value in vram().items() if key == "vram_peak_mib"},
+            **{key: value for key, value in memory.items() if key == "vram_peak_mib"},
         }
         self.progress.step += 1
         self.add_row(row)
@@ -176,7 +177,7 @@ class Loop:
             seconds_per_step=self.step_seconds,
             tokens_per_second=result.tokens / self.step_seconds,
             plan=asdict(self.progress.plan),
-            **vram(),
+            **memory,
         )
         failpoint("loop.logged")
 

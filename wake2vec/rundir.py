@@ -90,6 +90,7 @@ class Heartbeat:
     tokens_per_second: float | None = None
     vram_peak_mib: int | None = None
     vram_reserved_mib: int | None = None
+    vram_retries: int | None = None  # how often an allocation needed cached memory given back first
     plan: dict[str, Any] | None = None
     progress: float | None = None  # of the present state, 0 to 1, where that is known
     detail: str = ""

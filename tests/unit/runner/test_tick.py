@@ -9,6 +9,7 @@ from runner.store.base import Properties
 from runner.vram import Card
 from tests.simulated import Clock, Home
 from tests.unit.runner.conftest import job_spec
+from wake2vec.files import read_json, write_json
 
 
 @pytest.fixture
@@ -186,6 +187,23 @@ def test_a_card_that_others_use_is_left_alone_with_the_reason(home):
 
     assert not home.trainers.living
     assert "is in use by another program" in home.job().reason
+
+
+def test_what_threatens_a_card_is_told_once_an_attempt_and_the_trainer_goes_on(home):
+    trainer = running(home)
+    card = Card(index=0, name="T4", total_mib=15_000, used_mib=14_900)
+    home.work.cards = [card]
+    home.work.read_cards = lambda: [card]
+    table = read_json(trainer.run.heartbeat)
+    write_json(trainer.run.heartbeat, table | {"beat": 99, "vram_reserved_mib": 9_000, "vram_retries": 2})
+
+    home.tick()
+    home.tick()
+
+    said = [event.text for event in ledger.list_events(home.queue, job="a", limit=50) if event.kind == "vram"]
+    assert len(said) == 3
+    assert any("a #1: GPU 0 (T4): about 5,100 MiB are held by another program" in text for text in said)
+    assert home.trainers.living
 
 
 def test_a_trainer_without_an_open_attempt_is_told_to_end(home):

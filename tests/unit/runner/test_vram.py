@@ -1,6 +1,6 @@
 """Whether a card is free for a trainer."""
 
-from runner.vram import Card, read_cards, reason_not_to_start
+from runner.vram import Card, read_cards, reason_not_to_start, threats
 
 
 def card(used):
@@ -20,3 +20,17 @@ def test_a_card_with_room_and_no_card_at_all_may_start():
 
 def test_a_machine_without_a_driver_has_no_cards_and_no_error():
     assert all(one.total_mib > 0 for one in read_cards())
+
+
+def test_a_card_that_its_trainer_alone_fills_well_is_no_threat():
+    assert threats(card(14_400), reserved_mib=13_700, retries=0) == {}
+
+
+def test_another_program_beside_the_trainer_is_told_with_what_it_holds():
+    assert "about 2,200 MiB are held by another program" in threats(card(13_000), 10_000, 0)["foreign"]
+    assert "foreign" not in threats(card(11_500), 10_000, 0)
+
+
+def test_the_cliff_is_told_before_memory_runs_out():
+    assert "160 of 15,360 MiB are left" in threats(card(15_200), 14_300, 0)["left"]
+    assert "PyTorch gives cached pieces back" in threats(card(14_000), 13_300, 3)["retries"]
