@@ -32,6 +32,8 @@ bench: $(READY)
 	$(BIN)/python -m bench.restore
 	$(BIN)/python -m bench.p1
 	$(BIN)/python -m bench.p2
+	$(BIN)/python -m bench.load
+	$(BIN)/python -m bench.rehearsal
 	$(BIN)/python -m bench.quality
 
 faults: $(READY)
