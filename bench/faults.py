@@ -1,7 +1,7 @@
 """The whole storm: run every fault protocol, write docs/guarantees.json and the table in docs/guarantees.md.
 
-`python -m bench.faults [PROTOCOL ...]`; FAULTS=n scales the number of trials (1: the whole budget, three to four hours on
-two cores). A protocol that breaks a guarantee makes the exit code 1.
+`python -m bench.faults [PROTOCOL ...]`; FAULTS=n scales the number of trials (1: the whole budget, three to
+four hours on two cores). A protocol that breaks a guarantee makes the exit code 1.
 """
 
 from __future__ import annotations
