@@ -65,8 +65,9 @@ def fit(
     if limit_bytes is None:
         return Fitted(plan=_on_cpu(job, wishes), reason="cpu")
     if wishes.micro_batch != "auto" and wishes.layers != "auto":
-        fixed = Plan(micro_batch=largest_divisor(job.batch, wishes.micro_batch), layers=wishes.layers)
-        return Fitted(plan=fixed, reason="fixed")
+        size = largest_divisor(job.batch, wishes.micro_batch)
+        fixed = [Plan(micro_batch=size, layers=wishes.layers, embedding=place) for place in places(wishes)]
+        return Fitted(plan=next((plan for plan in fixed if _fits(job, plan, limit_bytes)), fixed[-1]), reason="fixed")
     found = candidates(job, wishes, limit_bytes=limit_bytes, card=card)
     trials = _try(found, run, limit_bytes)
     if not trials:
@@ -81,13 +82,24 @@ def candidates(job: Job, wishes: Wishes, *, limit_bytes: int, card: Card) -> lis
         micro_batches(job.batch) if wishes.micro_batch == "auto" else [largest_divisor(job.batch, wishes.micro_batch)]
     )
     paths = PATHS if wishes.layers == "auto" else (wishes.layers,)
-    places: tuple[Literal["device", "host"], ...] = ("device", "host") if wishes.host_embedding else ("device",)
     plans = [
-        Plan(micro_batch=size, layers=path, embedding=place) for size in sizes for path in paths for place in places
+        Plan(micro_batch=size, layers=path, embedding=place)
+        for size in sizes
+        for path in paths
+        for place in places(wishes)
     ]
-    fitting = [plan for plan in plans if budget(job, plan).total <= limit_bytes * SLACK]
+    fitting = [plan for plan in plans if _fits(job, plan, limit_bytes * SLACK)]
     # the embedding crosses from the host at no visible cost, so it moves only where that makes room
     return sorted(fitting, key=lambda plan: (_seconds(job, plan, card), plan.embedding == "host"))
+
+
+def places(wishes: Wishes) -> tuple[Literal["device", "host"], ...]:
+    """Where the base embedding may lie, the better place first. A job file says nothing of it."""
+    return ("device", "host") if wishes.host_embedding else ("device",)
+
+
+def _fits(job: Job, plan: Plan, limit_bytes: float) -> bool:
+    return budget(job, plan).total <= limit_bytes
 
 
 def _seconds(job: Job, plan: Plan, card: Card) -> float:
