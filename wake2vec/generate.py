@@ -25,6 +25,7 @@ from wake2vec.files import read_json
 from wake2vec.lock import hold_lock
 from wake2vec.manifest import saved_steps
 from wake2vec.order import Order
+from wake2vec.quiet import quiet_libraries
 from wake2vec.rundir import RunDir
 from wake2vec.sampling import Sampling, Text, continue_text
 from wake2vec.spec import JobSpec
@@ -157,6 +158,7 @@ def generate(run: RunDir, asked: argparse.Namespace, device: torch.device) -> It
 
 def main(arguments: Sequence[str] | None = None) -> int:
     asked = _parser().parse_args(arguments)
+    quiet_libraries()
     run = RunDir(root=asked.run)
     device = torch.device(asked.device) if asked.device else this_device()
     try:

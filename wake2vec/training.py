@@ -24,6 +24,7 @@ from wake2vec.phases.base import Prepared
 from wake2vec.phases.table import PHASES
 from wake2vec.plan import Plan
 from wake2vec.pulse import Pulse
+from wake2vec.quiet import quiet_libraries
 from wake2vec.rundir import Result, RunDir
 from wake2vec.stopping import Stop
 
@@ -137,14 +138,3 @@ def versions() -> dict[str, str]:
 
     names = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "safetensors", "tokenizers")
     return {"python": sys.version.split()[0], **{name: version(name) for name in names}}
-
-
-def quiet_libraries() -> None:
-    """Progress bars and advice of the libraries do not belong into a log that a person reads."""
-    import logging
-
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)

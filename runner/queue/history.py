@@ -136,7 +136,8 @@ def take_history(
                 _take_wishes(connection, rows[name], told[name])
             return present, [(name, change) for name in same for change in _take_unsent(connection, copy, name)]
     except (IntegrityError, sqlite3.DatabaseError, TypeError, ValueError, OverflowError) as error:
-        raise DatabaseCorrupt(path, f"its rows are none of a queue: {error}") from error
+        reason = getattr(error, "orig", error)  # without the statement and its rows
+        raise DatabaseCorrupt(path, f"its rows are none of a queue: {reason}") from error
 
 
 def _take_sessions(connection: Connection, copy: sqlite3.Connection, present: Session, seen_at: float) -> Session:
@@ -166,11 +167,14 @@ def _take_attempts(connection: Connection, copy: sqlite3.Connection, names: Sequ
 
 
 def _take_events(connection: Connection, copy: sqlite3.Connection, names: Sequence[str]) -> None:
-    """In the order of time: what was noted here until now comes after it."""
-    own = [dict(row._mapping) for row in connection.execute(select(events).order_by(events.c.id))]
+    """In the order of time: what was noted here until now comes after it, less what a done job's ledger told again."""
     past = [dict(row) for row in copy.execute("SELECT * FROM events ORDER BY id")]
+    past = [row for row in past if row["job"] is None or row["job"] in names]
+    told = {row["origin"] for row in past} - {None}
+    own = [dict(row._mapping) for row in connection.execute(select(events).order_by(events.c.id))]
+    own = [row for row in own if row["origin"] not in told]
     connection.execute(events.delete())
-    _put(connection, events, [row for row in past if row["job"] is None or row["job"] in names])
+    _put(connection, events, past)
     newest = connection.execute(select(func.coalesce(func.max(events.c.id), 0))).scalar_one()
     _put(connection, events, [row | {"id": newest + place} for place, row in enumerate(own, start=1)])
 

@@ -20,11 +20,11 @@ from wake2vec.load import Origin, empty_model, read_config
 from wake2vec.material import input_paths, load_tokenizer
 from wake2vec.order import Order
 from wake2vec.precision import Precision
+from wake2vec.quiet import quiet_libraries
 from wake2vec.spec import JobSpec
 from wake2vec.taken import write_taken
 from wake2vec.takeover.find import OldRun, find
 from wake2vec.takeover.fit import Base, Fitted, fit_adapter, fit_rows, fit_words
-from wake2vec.training import quiet_libraries
 from wake2vec.vocab.idmap import IdMap
 from wake2vec.vocab.inject import inject
 from wake2vec.vocab.lexicon import read_lexicon

@@ -133,6 +133,24 @@ def test_a_lost_home_gets_its_past_back(home):
     assert (home.trainer.attempt, home.trainer.step) == (3, 20)
 
 
+def test_a_done_job_s_events_come_back_once_from_its_ledger_and_the_copy(home):
+    running(home)
+    home.train(90)
+    with open(home.trainer.run.metrics, "a") as file:
+        file.write('{"kind": "event", "step": 90, "event": "samples", "text": "1 sample text in 2.0 s"}\n')
+    home.train(10)
+    home.until(lambda: home.state() == "succeeded")
+    leave(home)
+    newest = copies(home)[-1]
+    home.lose()
+
+    said = [event.text for event in ledger.list_events(home.queue)]
+    assert sum("1 sample text" in text for text in said) == 1
+    assert f"came from database copy {newest}" in " ".join(said)
+    assert not any("is of no use" in text for text in said)
+    assert home.outcomes() == ["completed"]
+
+
 def test_the_logs_win_over_an_old_copy(home):
     running(home)
     home.train(10)
