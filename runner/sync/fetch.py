@@ -45,7 +45,8 @@ def is_here(run: RunDir, step: str) -> bool:
         return False
     if step in ("final", "best"):
         return (run.final if step == "final" else run.best).exists()
-    return step == "newest" or run.checkpoint(int(step)).is_dir()
+    # a word that is no step at all is for the training core to refuse
+    return not step.isdecimal() or run.checkpoint(int(step)).is_dir()
 
 
 def _keeper(care: Care, job: Job) -> Keeper:

@@ -73,6 +73,15 @@ def test_a_step_that_the_store_has_not_is_told_with_those_it_has(
     assert "p1: the store has no checkpoint of step 5; committed were 3, 6" in said
 
 
+def test_a_word_that_is_no_step_is_refused_where_the_run_is(two_machines: tuple[Machine, Path], tmp_path: Path) -> None:
+    first, _ = two_machines
+
+    said = first.run("export", "p1", "--to", str(tmp_path / "out"), "--step", "foo", expect=2)
+
+    assert "foo" in said
+    assert "Traceback" not in said
+
+
 def test_an_unknown_job_is_refused_on_an_empty_machine(two_machines: tuple[Machine, Path], tmp_path: Path) -> None:
     _, folder = two_machines
     new = Machine(home=tmp_path / "new", store=folder / "store")
