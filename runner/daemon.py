@@ -29,7 +29,7 @@ from runner.sync.keeper import Care
 from runner.sync.loop import release_all
 from runner.sync.rebuild import restore
 from runner.sync.upload import is_settled
-from runner.trouble import conclude, still_moving
+from runner.trouble import OF_THE_STORE, conclude, still_moving
 from runner.workplace import Workplace
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -72,11 +72,13 @@ def _work(settings: Settings, wanted: Wanted, queue: Queue, say: Say, attend: At
         scheduler = start_loops(work, care, loops)
         try:
             end = wait(work, care, loops, wanted, say)
-            bring_to_safety(work, care, say)
+            # a store that is away was waited for long enough
+            is_away = isinstance(end, Unsent)
+            bring_to_safety(work, care, say, lambda: show_events(queue, loops, say), for_the_store=not is_away)
         finally:
             scheduler.shutdown(wait=False)
         is_free = care.busy.acquire(timeout=settings.numbers.grace_seconds)
-        if is_free and not isinstance(end, Unsent):  # a store that is away would be waited for once more
+        if is_free and not is_away:
             release_all(care, time.time())
             mirror(care, time.time(), time.monotonic(), leaving=True)
         show_events(queue, loops, say)
@@ -171,7 +173,7 @@ def wait(work: Workplace, care: Care, loops: Loops, wanted: Wanted, say: Say) ->
         if work.stop_by is not None and time.time() > work.stop_by:
             say("the session's time is over")
             return 0
-        if wanted.until_empty and (end := conclusion(work, care, loops, wanted)) is not None:
+        if wanted.until_empty and (end := conclusion(work, care, loops, wanted, say)) is not None:
             return end
     return INTERRUPTED
 
@@ -191,7 +193,7 @@ def show_events(queue: Queue, loops: Loops, say: Say) -> None:
     loops.shown = events[-1].id if events else loops.shown or 1
 
 
-def conclusion(work: Workplace, care: Care, loops: Loops, wanted: Wanted) -> int | RunnerError | None:
+def conclusion(work: Workplace, care: Care, loops: Loops, wanted: Wanted, say: Say) -> int | RunnerError | None:
     """How `--until-empty` ends, once nothing can move by itself any more; None while something can."""
     every = jobs.list_jobs(work.queue)
     working = {attempt.job for attempt in attempts.open_attempts(work.queue)}
@@ -203,7 +205,11 @@ def conclusion(work: Workplace, care: Care, loops: Loops, wanted: Wanted) -> int
     if working or still_moving(every, working, care.trouble_of) or held - found.keys():
         loops.idle_since = None
         return None
-    loops.idle_since = loops.idle_since or time.monotonic()
+    if loops.idle_since is None:
+        loops.idle_since = time.monotonic()
+        if any(one.cause in OF_THE_STORE for one in found.values()):
+            until = time.strftime("%H:%M:%S", time.localtime(time.time() + 60 * wanted.patience_minutes))
+            say(f"nothing is left to train; the store is waited for until {until} (--store-patience)")
     unsent = [job.name for job in left if job.finishing or not is_settled(care, job)]
     waited = time.monotonic() - loops.idle_since
     return conclude(list(found.values()), unsent, waited, 60 * wanted.patience_minutes)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from runner.errors import LeaseHeld, NeedsYou, RunnerError, SignInNeeded, StoreFull, StoreUnavailable, Unsent
+from runner.figures import duration
 from runner.queue.rows import Job
 from runner.queue.waiting import unfinished
 
@@ -19,6 +20,8 @@ class Cause(StrEnum):
     SIGN_IN = "sign-in"  # the store wants a person
     RIVAL = "rival"  # another runner holds the job
     DISK = "disk"  # of this machine
+    BACKOFF = "back-off"  # it failed a moment ago
+    MACHINE = "machine"  # its card is taken, its disk is full, its session ends
     PERSON = "person"  # nothing moves it but a person
 
 
@@ -29,6 +32,8 @@ ENDED = {
     Cause.SIGN_IN: "the store lets us in again",
     Cause.RIVAL: "no other runner is in the way any more",
     Cause.DISK: "the disk of this machine can be used again",
+    Cause.BACKOFF: "it is tried again",
+    Cause.MACHINE: "this machine is free for it again",
     Cause.PERSON: "no person is needed any more",
 }
 SURE = 2  # failures in a row that make sure that only a person can help
@@ -63,7 +68,11 @@ def cause_of(error: Exception) -> Cause:
 def command_of(error: Exception, cause: Cause, job: str) -> str:
     """What a person can type; for what nothing else mends there is always a way to go on without the job."""
     named = error.command if isinstance(error, RunnerError) else ""
-    usual = {Cause.SIGN_IN: "wake2vec-runner login", Cause.PERSON: f"wake2vec-runner cancel {job}"}
+    usual = {
+        Cause.SIGN_IN: "wake2vec-runner login",
+        Cause.FULL: "make room there",
+        Cause.PERSON: f"wake2vec-runner cancel {job}",
+    }
     return named or usual.get(cause, "")
 
 
@@ -89,16 +98,19 @@ def conclude(
     away = [one for one in troubles if one.cause in OF_THE_STORE]
     if away and waited_seconds < patience_seconds:
         return None
+    waited = duration(waited_seconds)
     lines = list(dict.fromkeys(told(one) for one in troubles))
     if unsent and away:
         names = ", ".join(unsent)
-        first = f"not in the store after {waited_seconds / 60:.0f} min of waiting, on this machine only: {names}"
+        first = f"on this machine only, not in the store after {waited} of waiting: {names}"
         return Unsent("\n".join([first, *lines, "keep this machine's home; `wake2vec-runner start` sends it"]))
     if persons:
         return NeedsYou("\n".join(["only jobs that need you are left", *lines]))
-    return Unsent("\n".join([f"the store did not answer for {waited_seconds / 60:.0f} min", *lines]))
+    return Unsent("\n".join([f"the store was not to be had for {waited}", *lines]))
 
 
 def told(trouble: Trouble) -> str:
     """With what mends it, once."""
-    return trouble.said if trouble.command in trouble.said else f"{trouble.said}; {trouble.command}"
+    return (
+        trouble.said if not trouble.command or trouble.command in trouble.said else f"{trouble.said}; {trouble.command}"
+    )

@@ -86,7 +86,10 @@ class Care:
 
     @property
     def troubles_now(self) -> tuple[Trouble, ...]:
-        return (*tuple(self.troubles.values()), *filter(None, [self.store_trouble()]))
+        """All that is in the way at this moment, of the store and of this machine."""
+        obstacles = list(self.work.obstacles.items())
+        here = [Trouble(job=job, cause=Cause.MACHINE, said=f"{job}: {said}", since_at=0.0) for job, said in obstacles]
+        return (*list(self.troubles.values()), *here, *filter(None, [self.store_trouble()]))
 
     def root_log(self) -> Log:
         if self.root is None:
