@@ -3,6 +3,7 @@
 import io
 import os
 import pty
+import select
 import time
 
 import pytest
@@ -14,7 +15,7 @@ SCENE = [("now", ["a: step 1 of 9", "loss 2.000"]), ("store", ["a shelf", "all s
 
 @pytest.fixture
 def terminal(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("COLUMNS", "80")
     master, slave = pty.openpty()
     with os.fdopen(slave, "w", encoding="utf-8") as stream:
         yield stream, master
@@ -25,6 +26,7 @@ def shown(master, until):
     """What arrived at the terminal, once `until` is in it."""
     body = b""
     while until.encode() not in body:
+        assert select.select([master], [], [], 10)[0], f"nothing more came after {body!r}"
         body += os.read(master, 4096)
     return body.decode()
 
@@ -58,7 +60,7 @@ def test_no_line_of_the_picture_is_as_wide_as_the_terminal(terminal):
 
     Screen(stream, Manner.PICTURE).show([("now", ["word " * 50]), ("store", ["x" * 200])])
 
-    assert max(map(len, shown(master, "store").split("\r\n"))) < 60
+    assert max(map(len, shown(master, "store").split("\r\n"))) < 80
 
 
 def test_a_cell_has_one_line_that_covers_the_one_before():
