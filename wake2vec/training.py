@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from pathlib import Path
 from wake2vec.artefacts.facts import RunFacts, SessionFact
 from wake2vec.artefacts.write import write_artefacts
 from wake2vec.checkpoint import Loaded, read_checkpoint
+from wake2vec.data.met import Met
 from wake2vec.device import card_name
 from wake2vec.errors import CheckpointCorrupt
 from wake2vec.failpoints import failpoint
@@ -111,17 +113,33 @@ def show(loop: Loop, material: Material, prepared: Prepared) -> None:
 def facts(loop: Loop, material: Material) -> RunFacts:
     job = material.job
     assert job.model, "checked by the spec"
+    present, met = words_met(loop, material)
     return RunFacts(
         model=job.model.base,
         base_tokens=material.id_map.first_new_id,
         first_new_id=material.id_map.first_new_id,
         n_new=material.id_map.n_new,
+        words_present=present,
+        words_met=met,
         train_blocks=len(material.blocks),
         held_out_windows=len(material.windows.inputs),
         held_out_bytes=material.windows.n_bytes,
         versions=versions(),
         sessions=sessions(loop),
     )
+
+
+def words_met(loop: Loop, material: Material) -> tuple[int, int]:
+    """New words that stand in the training blocks, and how many of them training has met."""
+    job, blocks = material.job, material.blocks
+    assert job.train, "checked by the spec"
+    assert job.data, "checked by the spec"
+    known = Met(
+        blocks, batch=job.train.batch, seed=job.data.seed, first_new_id=material.id_map.first_new_id,
+        n_new=material.id_map.n_new,
+    )  # fmt: skip
+    met = int(known.up_to(loop.progress.step - 1).sum()) if loop.progress.step else 0
+    return int(known.up_to(max(loop.progress.step, math.ceil(len(blocks) / job.train.batch)) - 1).sum()), met
 
 
 def sessions(loop: Loop) -> tuple[SessionFact, ...]:
