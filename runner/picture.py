@@ -219,7 +219,7 @@ def _store(moment: Moment, around: Surroundings, note: WorkNote) -> StorePart:
     # An older one that was overtaken will never be sent.
     waiting = [one for one in every if one.durable_at is None and one.step == newest[one.job]]
     problems = [(log.problem, log.remedy) for log in moment.logs.values() if log.problem]
-    if around.daemon is not None:
+    if around.note is not None:
         problems = [(one.said, one.command) for one in note.troubles if one.cause in OF_THE_STORE]
     problem, remedy = next(iter(problems), ("", ""))
     sent = [one for one in note.uploads if one.done_bytes and not one.is_coming]
