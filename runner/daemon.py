@@ -198,7 +198,8 @@ def conclusion(work: Workplace, care: Care, loops: Loops, wanted: Wanted, say: S
     every = jobs.list_jobs(work.queue)
     working = {attempt.job for attempt in attempts.open_attempts(work.queue)}
     held = {name for name, keeper in care.keepers.items() if keeper.lease is not None}
-    left = [job for job in every if job in waiting.unfinished(every) or job.name in held or job.name in working]
+    moving = {job.name for job in waiting.unfinished(every)} | held | working
+    left = [job for job in every if job.name in moving]
     if not left:
         return exit_code(work.queue)
     found = {job.name: trouble for job in left if (trouble := care.trouble_of(job.name)) is not None}
