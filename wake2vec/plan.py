@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
-LayerPath = Literal["lean", "checkpoint", "offload", "autograd"]
+LayerPath = Literal["lean", "checkpoint", "offload", "recompute", "autograd"]
+WRITTEN_OUT: tuple[LayerPath, ...] = ("lean", "checkpoint", "offload")
+LIBRARY: tuple[LayerPath, ...] = ("autograd", "recompute")
 Failure = Literal["oom", "oom_after_defragmenting", "oom_in_optimizer"]
 
 
@@ -14,8 +16,9 @@ Failure = Literal["oom", "oom_after_defragmenting", "oom_in_optimizer"]
 class Plan:
     """One way to execute a step of a job.
 
-    `layers`: what is kept for the backward pass. lean: what non-linearities need (no layer is run again); checkpoint:
-    a layer's input; offload: the same, on the host; autograd: whatever PyTorch keeps.
+    `layers`: what is kept for the backward pass. Written out here, lean: what non-linearities need (no layer is run
+    again); checkpoint: a layer's input; offload: the same, on the host. The library's own, autograd: whatever PyTorch
+    keeps; recompute: a layer's input.
     """
 
     micro_batch: int  # blocks in one forward pass; a divisor of the batch

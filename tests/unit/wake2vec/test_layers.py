@@ -223,7 +223,7 @@ def test_an_unknown_layer_is_recomputed_by_pytorch_and_says_so() -> None:
 
     used = use_layers(model, "lean")
 
-    assert used.path == "checkpoint"
+    assert used.path == "recompute"
     assert "q_norm" in used.note
     assert_close(run(model)[1], expected)
 
