@@ -55,8 +55,8 @@ FAMILIES: dict[str, Family] = {
         _family("gemma"), _family("gemma2", sliding_window=16, query_pre_attn_scalar=8),
         _family("gemma3_text", sliding_window=16, query_pre_attn_scalar=8), _family("vaultgemma", sliding_window=16),
         _family("gemma3n_text", sliding_window=16, vocab_size_per_layer_input=96, hidden_size_per_layer_input=8,
-                num_kv_shared_layers=0, laurel_rank=8, activation_sparsity_pattern=[0.0] * 4, intermediate_size=[48] * 4,
-                layer_types=["sliding_attention", "full_attention"] * 2),
+                num_kv_shared_layers=0, laurel_rank=8, activation_sparsity_pattern=[0.0] * 4,
+                intermediate_size=[48] * 4, layer_types=["sliding_attention", "full_attention"] * 2),
         _family("glm"), _family("glm4"), _family("ernie4_5"), _family("helium"), _family("seed_oss"),
         _family("cohere"), _family("cohere2", sliding_window=16), _family("stablelm"), _family("starcoder2"),
         _family("nemotron"), _family("exaone4", sliding_window=16), _family("arcee"), _family("apertus"),
@@ -71,7 +71,8 @@ FAMILIES: dict[str, Family] = {
         _family("qwen3_moe", **EXPERTS), _family("olmoe", num_experts=4, num_experts_per_tok=2),
         _family("granitemoe", num_local_experts=4), _family("granitemoeshared", num_local_experts=4),
         _family("phimoe", num_local_experts=4), _family("flex_olmo", num_experts=4, num_experts_per_tok=2),
-        _family("hunyuan_v1_moe", num_experts=4, moe_topk=2), _family("gpt_oss", num_local_experts=4, sliding_window=16),
+        _family("hunyuan_v1_moe", num_experts=4, moe_topk=2),
+        _family("gpt_oss", num_local_experts=4, sliding_window=16),
         _family("ernie4_5_moe", moe_num_experts=4, moe_k=2, moe_intermediate_size=16, moe_layer_start_index=1),
         _family("glm4_moe", **ROUTED, **GROUPED), _family("minicpm3", **LATENT),
         _family("jetmoe", num_local_experts=4, kv_channels=8), _family("minimax", num_local_experts=4),
@@ -96,7 +97,8 @@ VARIATIONS: dict[str, Family] = {
         Family("llama, relu", "llama", {"hidden_act": "relu"}),
         Family("llama, yarn", "llama", {"rope_parameters": YARN}),
         Family("llama, llama3", "llama", {"rope_parameters": LLAMA3}),
-        Family("llama, linear", "llama", {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4}}),
+        Family("llama, linear", "llama", {"rope_parameters": {"rope_type": "linear", "factor": 4.0,
+                                                              "rope_theta": 1e4}}),
         Family("llama, dropout", "llama", {"attention_dropout": 0.1}),
         Family("qwen2, yarn", "qwen2", {"rope_parameters": YARN}),
         Family("qwen2, window", "qwen2", {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 2}),
@@ -134,7 +136,7 @@ def config_of(family: Family, **more: Any) -> Any:
 
 
 def build(family: Family, *, attention: str = "eager", dtype: torch.dtype = torch.float32, **more: Any) -> Any:
-    """A causal LM with random weights, the same for the same arguments, none of them at a value that hides a mistake."""
+    """A causal LM with random weights, the same each time, none at a value that would hide a mistake."""
     from transformers import AutoModelForCausalLM
 
     torch.manual_seed(0)

@@ -1,8 +1,9 @@
 """A decoder layer of Llama's kind, forward and backward written out.
 
-What a module is called only says where to look: whether the layer computes this function, its twin decides. All its linear layers are frozen, so the backward pass needs only what the non-linearities saw: the inputs of the two
-norms, queries, keys, values, gate and up. Attention is run again from queries, keys and values (0.5 % of the work at
-256 tokens), which saves its output. The output of the down projection is never needed.
+What a module is called only says where to look; whether the layer computes this function, its twin decides. All linear
+layers are frozen, so the backward pass needs only what the non-linearities saw: the inputs of the two norms, queries,
+keys, values, gate and up. Attention is run again from queries, keys and values (0.5 % of the work at 256 tokens), which
+saves its output. The output of the down projection is never needed.
 """
 
 from __future__ import annotations
@@ -178,7 +179,7 @@ class Decoder:
         """Attention's output [t, heads * e], and the way from its gradient to those of query, key and value."""
         leaves = [part.detach().requires_grad_() for part in (kept.query, kept.key, kept.value)]
         with torch.enable_grad():
-            out = self._sdpa(*leaves, mask)
+            out = self._sdpa(leaves[0], leaves[1], leaves[2], mask)
 
         def gradients_of(grad: Tensor) -> tuple[Tensor, ...]:
             with deterministic() if grad.is_cuda else nullcontext():

@@ -16,13 +16,16 @@ from wake2vec.material import Material
 from wake2vec.phases.base import Prepared
 from wake2vec.placement import apply_plan
 from wake2vec.plan import Plan
+from wake2vec.proven import Proven
 from wake2vec.range import guard_range
 from wake2vec.shapes import shape_of_config
 
 GUARDED_BLOCKS = 4
 
 
-def choose_plan(material: Material, prepared: Prepared, kept: Plan | None, beat: Callable[[], None]) -> Plan:
+def choose_plan(
+    material: Material, prepared: Prepared, kept: Plan | None, proven: Proven, beat: Callable[[], None]
+) -> Plan:
     """`kept` is the plan of the checkpoint; what the runner remembers of this card (a limit it met) outranks it."""
     train = material.job.train
     assert train, "checked by the spec"
@@ -34,6 +37,7 @@ def choose_plan(material: Material, prepared: Prepared, kept: Plan | None, beat:
         card=nearest_card(prepared.device),
         remembered=remembered,
         run=lambda plan: trial(material, prepared, plan, beat),
+        holds=proven.holds,
     )
     return fitted.plan
 

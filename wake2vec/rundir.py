@@ -46,6 +46,10 @@ class RunDir:
         return self.root / "logs" / "metrics.jsonl"
 
     @property
+    def proofs(self) -> Path:
+        return self.root / "proofs.json"
+
+    @property
     def training_log(self) -> Path:
         return self.root / "logs" / "training_log.json"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -25,10 +24,12 @@ from wake2vec.order import Order
 from wake2vec.phases.base import Prepared
 from wake2vec.phases.table import PHASES
 from wake2vec.plan import Plan
+from wake2vec.proven import Proven
 from wake2vec.pulse import Pulse
 from wake2vec.quiet import quiet_libraries
 from wake2vec.rundir import Result, RunDir
 from wake2vec.stopping import Stop
+from wake2vec.versions import versions
 
 
 def train(run: RunDir, order: Order, stop: Stop, pulse: Pulse) -> Result:
@@ -71,8 +72,9 @@ def start_loop(material: Material, prepared: Prepared, stop: Stop, pulse: Pulse,
         for line in report:
             say(line)
         loaded = read_checkpoint(*found) if found else None
-        plan = choose_plan(material, prepared, kept_plan(loaded, prepared), lambda: pulse.beat(state="fitting"))
-        loop = Loop(material, prepared, plan, stop, pulse)
+        proven = Proven(material, prepared, lambda text: fitting(text, pulse))
+        plan = choose_plan(material, prepared, kept_plan(loaded, prepared), proven, lambda: pulse.beat(state="fitting"))
+        loop = Loop(material, prepared, plan, proven, stop, pulse)
         if loaded is None:
             return loop
         try:
@@ -84,6 +86,11 @@ def start_loop(material: Material, prepared: Prepared, stop: Stop, pulse: Pulse,
         loop.progress.plan = plan
         say(f"went on from {loaded.folder.name}, {plan}")
         return loop
+
+
+def fitting(text: str, pulse: Pulse) -> None:
+    print(text, flush=True)
+    pulse.beat(state="fitting", detail=text)
 
 
 def kept_plan(loaded: Loaded | None, prepared: Prepared) -> Plan | None:
@@ -149,10 +156,3 @@ def sessions(loop: Loop) -> tuple[SessionFact, ...]:
         if row["kind"] == "step" and row["attempt"] not in firsts:
             firsts[row["attempt"]] = row["step"] - 1
     return tuple(SessionFact(first_step=step) for step in firsts.values())
-
-
-def versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    names = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "safetensors", "tokenizers")
-    return {"python": sys.version.split()[0], **{name: version(name) for name in names}}
