@@ -9,6 +9,7 @@ import torch
 
 from wake2vec import budget
 from wake2vec.device import card_name, memory_limit
+from wake2vec.dropout import drop_only_keyed
 from wake2vec.fit import Trial, Wishes, fit, try_plan
 from wake2vec.ladder import base_rows_rest
 from wake2vec.loss import blocked_cross_entropy
@@ -96,7 +97,7 @@ def forward_backward(material: Material, prepared: Prepared, micro_batch: int) -
     """One micro-batch as a step would run it. Blocks are all of one length, so the first are as long as any."""
     indices = [index % len(material.blocks) for index in range(micro_batch)]
     inputs, targets = (torch.from_numpy(part).to(prepared.device) for part in material.blocks.batch(indices))
-    prepared.model.train()
+    drop_only_keyed(prepared.model)
     prepared.context.set(step=0, sample_ids=torch.arange(micro_batch, device=prepared.device))
     hidden = prepared.hidden(inputs).flatten(0, 1)
     loss = blocked_cross_entropy(hidden, prepared.rows.head, targets.flatten(), scale=1.0 / targets.numel())

@@ -9,6 +9,10 @@ from typing import Any, Literal
 LayerPath = Literal["lean", "checkpoint", "offload", "recompute", "autograd"]
 WRITTEN_OUT: tuple[LayerPath, ...] = ("lean", "checkpoint", "offload")
 LIBRARY: tuple[LayerPath, ...] = ("autograd", "recompute")
+# Families whose layers are written out here, for estimates alone: of what runs, the twin and the proof decide.
+WRITTEN_OUT_FAMILIES = frozenset(
+    {"llama", "qwen2", "mistral", "phi3", "ministral", "cwm", "smollm3", "internlm3", "iquestcoder"}
+)
 LEANER: dict[LayerPath, tuple[LayerPath, ...]] = {  # what keeps less than a path does, the first to be tried first
     "lean": ("checkpoint", "offload", "recompute"),
     "autograd": ("checkpoint", "offload", "recompute"),

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from wake2vec.device import card_name, free_memory, is_out_of_memory
+from wake2vec.dropout import drop_only_keyed
 from wake2vec.files import read_json, write_json
 from wake2vec.layers import use_layers
 from wake2vec.material import Material
@@ -63,8 +64,7 @@ class Proven:
     def _prove(self, path: LayerPath) -> Proof | None:
         """None where memory is too short for it, which is not remembered."""
         prepared, model = self._prepared, self._prepared.model
-        training = model.training
-        model.train()
+        drop_only_keyed(model)
         inputs, _ = self._material.blocks.batch([0])
         ids = torch.from_numpy(inputs[:, :TOKENS]).to(prepared.device)
         prepared.context.set(step=0, sample_ids=torch.zeros(1, dtype=torch.int64, device=prepared.device))
@@ -80,7 +80,6 @@ class Proven:
             # past the except block: its traceback held the tensors
             self.rest()
             free_memory([])
-        model.train(training)
         if proof is not None:
             self._remember(proof)
         return proof

@@ -67,7 +67,7 @@ def _twin(layer: Any, config: Any, index: int) -> Any:
     config.num_key_value_heads = HEADS if groups == config.num_attention_heads else min(groups, 2)
     config.hidden_size, config.intermediate_size, config.num_attention_heads = WIDTH, FEED, HEADS
     config._attn_implementation = "eager"  # the library's full definition: others leave out what they do not know
-    return type(layer)(config, index).float().train().requires_grad_(False)
+    return type(layer)(config, index).float().eval().requires_grad_(False)
 
 
 def _rotation(model: Any) -> tuple[Tensor, Tensor]:
