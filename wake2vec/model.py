@@ -18,6 +18,7 @@ from wake2vec.rows import published_head
 from wake2vec.split import SplitHead
 
 PARITY_TOKENS = 32
+HEAD_OFF = {torch.float32: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.05}  # of the logits' norm, for rounding
 PARITY_AT_ONCE = 512  # tokens: this comes before memory is measured, so it asks for little
 
 
@@ -43,6 +44,12 @@ def load(material: Material) -> tuple[Any, torch.device, Precision]:
         trust_remote_code=table.trust_remote_code,
         progress=lambda done, whole: material.getting_on("loading the model", done / whole),
     )
+    if report.note:
+        print(report.note, flush=True)
+    for side, matrix in zip(("input", "output"), matrices(model), strict=True):
+        if matrix.shape[0] < material.id_map.first_new_id:
+            problem = f"its tokenizer has {material.id_map.first_new_id} tokens, its {side} matrix {matrix.shape[0]} rows"
+            raise ModelError(table.base, problem, "use the tokenizer that belongs to the model")
     return model, device, report.precision
 
 
@@ -66,7 +73,23 @@ def parity_inputs(material: Material) -> Tensor:
 def as_published(model: Any, material: Material) -> Published:
     """What is compared later, computed before anything is built on the model."""
     head = published_head(model, material.id_map.first_new_id)
+    check_head(model, head, material)
     return Published(logits=base_logits(model, material), english=english_nats(model, head, material))
+
+
+@torch.no_grad()
+def check_head(model: Any, head: SplitHead, material: Material) -> None:
+    """Raise ModelError unless hidden states and matrix alone, as the loss reads them, give the model's logits."""
+    model.eval()
+    inputs = parity_inputs(material).to(next(model.parameters()).device)
+    hidden = model.get_decoder()(input_ids=inputs, use_cache=False).last_hidden_state[0]
+    found = head.factor * head(hidden).float()
+    found = found if head.softcap is None else head.softcap * torch.tanh(found / head.softcap)
+    wanted = base_logits(model, material).float()
+    off = float((found.cpu() - wanted).norm() / wanted.norm())
+    if not off < HEAD_OFF[hidden.dtype]:
+        problem = f"does something to its logits that training cannot follow (they are {off:.0%} off)"
+        raise ModelError(material.job.model.base if material.job.model else "model", problem, "choose another base")
 
 
 @torch.no_grad()

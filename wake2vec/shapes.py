@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,20 +66,33 @@ def known_shape(name: str) -> ModelShape | None:
     return SHAPES.get(ALIASES.get(name, name))
 
 
+LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+WIDTH = ("hidden_size", "n_embd", "d_model")
+FEED = ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size")
+HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads", "attention_heads")
+
+
 def shape_of_config(name: str, config: Mapping[str, Any], *, tokenizer_length: int | None = None) -> ModelShape:
     """The shape in a model's config.json. Raises KeyError for a config that is not of a decoder like these."""
-    heads = int(config["num_attention_heads"])
-    rows = int(config["vocab_size"])
+    heads, width, rows = _number(config, HEADS), _number(config, WIDTH), int(config["vocab_size"])
     return ModelShape(
         name=name,
         family=str(config["model_type"]),
-        layers=int(config["num_hidden_layers"]),
-        width=int(config["hidden_size"]),
-        feed=int(config["intermediate_size"]),
+        layers=_number(config, LAYERS),
+        width=width,
+        feed=_number(config, FEED, otherwise=4 * width),
         heads=heads,
-        groups=int(config.get("num_key_value_heads") or heads),
-        head_dim=int(config.get("head_dim") or config["hidden_size"] // heads),
+        groups=_number(config, ("num_key_value_heads", "num_kv_heads"), otherwise=heads),
+        head_dim=int(config.get("head_dim") or width // heads),
         matrix_rows=rows,
         tokenizer_length=tokenizer_length or rows,
         tied=bool(config.get("tie_word_embeddings", False)),
     )
+
+
+def _number(config: Mapping[str, Any], names: Sequence[str], *, otherwise: int | None = None) -> int:
+    """By the first of several names that a config has; the largest where each layer has its own."""
+    found = next((value for name in names if (value := config.get(name))), otherwise)
+    if found is None:
+        raise KeyError(names[0])
+    return int(max(found) if isinstance(found, list | tuple) else found)
