@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import struct
 from pathlib import Path
 
+from runner.modelcheck import read_object
 from wake2vec.errors import ModelError
 from wake2vec.order import InputFile
 
@@ -39,10 +39,7 @@ def _require(folder: Path, names: list[str], weights: list[str]) -> None:
     remedy = "give the folder that save_pretrained wrote"
     if "config.json" not in names:
         raise ModelError(folder, "no config.json in it", remedy)
-    try:
-        json.loads((folder / "config.json").read_bytes())
-    except ValueError as error:
-        raise ModelError(folder / "config.json", f"not JSON: {error}", remedy) from error
+    read_object(folder / "config.json")
     if not weights:
         raise ModelError(folder, f"no weights in it ({', '.join('*' + ending for ending in WEIGHTS)})", remedy)
     if not any(name in names for name in TOKENIZER[:3]):

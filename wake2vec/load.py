@@ -153,9 +153,10 @@ def read_config(origin: Origin) -> Any:
         return AutoConfig.from_pretrained(
             origin.path, revision=origin.revision, trust_remote_code=origin.trust_remote_code
         )
-    except (OSError, ValueError, KeyError) as exc:
+    except Exception as exc:  # the library raises plain ones for values of a wrong kind
         remedy = "check model.base and model.revision, and your Hugging Face login for gated models"
-        raise ModelError(origin.path, f"its config cannot be read ({str(exc).splitlines()[0]})", remedy) from exc
+        reason = str(exc).splitlines()[0] if str(exc) else type(exc).__name__
+        raise ModelError(origin.path, f"its config cannot be read ({reason})", remedy) from exc
 
 
 def _fill(
