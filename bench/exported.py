@@ -141,6 +141,8 @@ def published(folder: Path) -> Any:
     )
     if odd := [*info["missing_keys"], *info["mismatched_keys"]]:
         raise Wrong(f"{folder.name}: transformers finds no {odd[0]}")
+    if getattr(model, "quantization_method", None) is not None:
+        model = model.dequantize()
     return model.eval()
 
 

@@ -10,9 +10,11 @@ from torch import Tensor
 
 from wake2vec.device import this_device
 from wake2vec.errors import ModelError
-from wake2vec.load import load_base
+from wake2vec.families import longest, refusal
+from wake2vec.load import load_base, read_config
 from wake2vec.loss import blocked_cross_entropy
 from wake2vec.material import Material
+from wake2vec.modelfiles import Origin
 from wake2vec.precision import Precision
 from wake2vec.rows import published_head
 from wake2vec.split import SplitHead
@@ -34,6 +36,7 @@ def load(material: Material) -> tuple[Any, torch.device, Precision]:
     """The model of the job on this machine's device, and in what numbers it is held and computed."""
     table = material.job.model
     assert table, "checked by the spec"
+    check_config(material)
     device = this_device()
     model, report = load_base(
         table.base,
@@ -51,6 +54,19 @@ def load(material: Material) -> tuple[Any, torch.device, Precision]:
             problem = f"its tokenizer has {material.id_map.first_new_id} tokens, its {side} matrix {matrix.shape[0]} rows"
             raise ModelError(table.base, problem, "use the tokenizer that belongs to the model")
     return model, device, report.precision
+
+
+def check_config(material: Material) -> None:
+    """What `enqueue` could not see, where the hub was out of its reach. Raises ModelError before minutes of loading."""
+    table, data = material.job.model, material.job.data
+    assert table, "checked by the spec"
+    assert data, "checked by the spec"
+    origin = Origin(path=table.base, revision=table.revision, trust_remote_code=table.trust_remote_code)
+    config = read_config(origin).to_dict()
+    if no := refusal(config, trust_remote_code=table.trust_remote_code):
+        raise ModelError(table.base, no.problem, no.remedy)
+    if (limit := longest(config)) is not None and data.seq_len > limit:
+        raise ModelError("data.seq_len", f"{data.seq_len}, but the model has {limit} positions", "give at most that")
 
 
 def freeze(model: Any) -> None:

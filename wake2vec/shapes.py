@@ -32,7 +32,7 @@ class ModelShape:
     def body_weights(self) -> int:
         """Weights of all quantisable linears."""
         attention = self.width * self.head_dim * (2 * self.heads + 2 * self.groups)
-        return self.layers * (attention + 3 * self.width * self.feed)
+        return self.layers * (attention + (2 if self.family == "gpt2" else 3) * self.width * self.feed)
 
     @property
     def largest_linear(self) -> int:
@@ -55,10 +55,18 @@ SHAPES: dict[str, ModelShape] = {
         _shape("meta-llama/Llama-3.2-3B", "llama", 28, 3072, 8192, 24, 8, 128, 128256, 128256, tied=True),
         _shape("meta-llama/Llama-3.1-8B", "llama", 32, 4096, 14336, 32, 8, 128, 128256, 128256, tied=False),
         _shape("mistralai/Mistral-7B-v0.3", "mistral", 32, 4096, 14336, 32, 8, 128, 32768, 32768, tied=False),
+        _shape("Qwen/Qwen3-8B-Base", "qwen3", 36, 4096, 12288, 32, 8, 128, 151936, 151669, tied=False),
+        _shape("google/gemma-2-9b", "gemma2", 42, 3584, 14336, 16, 8, 256, 256000, 256000, tied=True),
+        _shape("distilbert/distilgpt2", "gpt2", 6, 768, 3072, 12, 12, 64, 50257, 50257, tied=True),
         _shape("microsoft/Phi-3.5-mini-instruct", "phi3", 32, 3072, 8192, 32, 32, 96, 32064, 32011, tied=False),
     )
 }
-ALIASES = {"Qwen/Qwen2.5-14B-Instruct": "Qwen/Qwen2.5-14B", "mistralai/Mistral-7B-v0.1": "mistralai/Mistral-7B-v0.3"}
+ALIASES = {
+    "Qwen/Qwen2.5-14B-Instruct": "Qwen/Qwen2.5-14B",
+    "Qwen/Qwen3-8B": "Qwen/Qwen3-8B-Base",
+    "google/gemma-2-9b-it": "google/gemma-2-9b",
+    "mistralai/Mistral-7B-v0.1": "mistralai/Mistral-7B-v0.3",
+}
 
 
 def known_shape(name: str) -> ModelShape | None:
