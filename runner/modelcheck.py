@@ -13,7 +13,7 @@ from wake2vec.errors import Fault, ModelError
 from wake2vec.families import BNB4, longest, refusal, stored_as
 from wake2vec.matrices import INPUT, OUTPUT, is_called
 from wake2vec.spec import JobSpec
-from wake2vec.targets import fitting_targets
+from wake2vec.targets import fitting_targets, has_experts
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 CONVERT = (
@@ -71,7 +71,7 @@ def fit_targets(job: JobSpec, seen: Seen) -> tuple[JobSpec, list[Fault]]:
         return job, []
     asked = job.lora_or_default
     try:
-        targets = fitting_targets(asked.targets, modules)
+        targets = fitting_targets(asked.targets, modules, experts=has_experts(seen.shapes))
     except ModelError as error:
         return job, [Fault(key="lora.targets", problem=f"{error.problem}; {error.remedy}")]
     if targets == asked.targets:
@@ -143,27 +143,28 @@ def _without_weights(folder: Path, names: set[str]) -> tuple[str, str]:
     return f"no weights in it ({SINGLE}, or {INDEX} and its files)", "give the folder that save_pretrained wrote"
 
 
-def read_header(path: Path) -> dict[str, Any]:
-    """Type, shape and place of each tensor. Raises ModelError where the file is not whole."""
-    try:
-        size = path.stat().st_size
-        with open(path, "rb") as file:
-            head = file.read(8)
-            length = struct.unpack("<Q", head)[0] if len(head) == 8 else 0
-            body = file.read(length) if 2 <= length <= min(size - 8, 100 << 20) else b""
-        table = json.loads(body) if body else None
-    except (OSError, ValueError, RecursionError):
-        table = None
-    if not isinstance(table, dict):
+def header_bytes(path: Path) -> bytes:
+    """The header of a safetensors file. Raises ModelError where it is not whole."""
+    with open(path, "rb") as file:
+        head = file.read(8)
+        length = struct.unpack("<Q", head)[0] if len(head) == 8 else 0
+        body = file.read(length) if 2 <= length <= 100 << 20 else b""
+    if length == 0 or len(body) != length:
         pointer = " (a git-lfs pointer: `git lfs pull` fetches the file)" if head == b"version " else ""
         raise ModelError(path, f"torn: its header is not whole{pointer}", "copy the model again")
-    entries = {name: entry for name, entry in table.items() if name != "__metadata__"}
+    return body
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """Type, shape and place of each tensor. Raises ModelError where the file is not whole."""
+    body = header_bytes(path)
     try:
+        entries = {name: entry for name, entry in json.loads(body).items() if name != "__metadata__"}
         end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
-        shaped = all(isinstance(entry["shape"], list) for entry in entries.values())
-    except (KeyError, IndexError, TypeError):
-        shaped = False
-    if not shaped or 8 + length + end > size:
+        whole = all(isinstance(entry["shape"], list) for entry in entries.values())
+    except (ValueError, RecursionError, KeyError, IndexError, TypeError, AttributeError) as error:
+        raise ModelError(path, "torn: its header is no table of tensors", "copy the model again") from error
+    if not whole or 8 + len(body) + end > path.stat().st_size:
         raise ModelError(path, "torn: it is shorter than its header says", "copy the model again")
     return entries
 

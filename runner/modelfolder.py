@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import struct
 from pathlib import Path
 
-from runner.modelcheck import read_object
+from runner.modelcheck import header_bytes, read_object
 from wake2vec.errors import ModelError
 from wake2vec.order import InputFile
 
@@ -48,12 +47,7 @@ def _require(folder: Path, names: list[str], weights: list[str]) -> None:
 
 def _outline(path: Path) -> bytes:
     """The header of a safetensors file (names, types, shapes, offsets), or the first bytes of another."""
+    if path.suffix == ".safetensors":
+        return header_bytes(path)
     with open(path, "rb") as file:
-        if path.suffix != ".safetensors":
-            return file.read(OUTLINE_BYTES)
-        head = file.read(8)
-        (length,) = struct.unpack("<Q", head) if len(head) == 8 else (0,)
-        header = file.read(length) if 2 <= length <= 100 << 20 else b""
-    if length == 0 or len(header) != length:
-        raise ModelError(path, "torn: its header is not whole", "copy the model again")
-    return header
+        return file.read(OUTLINE_BYTES)

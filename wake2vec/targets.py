@@ -12,7 +12,9 @@ from wake2vec.spec import LoraTable
 
 DEFAULT = tuple(LoraTable().targets)
 ATTENTION = ("q_proj", "k_proj", "v_proj")
-FUSED_ATTENTION = ("qkv_proj", "query_key_value", "c_attn", "Wqkv", "attn.qkv_proj")
+OTHER_ATTENTION = (
+    "qkv_proj", "query_key_value", "c_attn", "Wqkv", "q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj",
+)  # fmt: skip
 FEED = ("gate_proj", "up_proj", "down_proj")
 OTHER_FEED = (
     "gate_up_proj", "fc1", "fc2", "c_fc", "mlp.c_proj", "dense_h_to_4h", "dense_4h_to_h", "fc_in", "fc_out",
@@ -25,13 +27,18 @@ def has(modules: Collection[str], target: str) -> bool:
     return any(name == target or name.endswith(f".{target}") for name in modules)
 
 
-def fitting_targets(asked: Sequence[str], modules: Collection[str]) -> list[str]:
-    """The targets for a model with these linear layers. Raises ModelError with the names that there are."""
+def fitting_targets(asked: Sequence[str], modules: Collection[str], *, experts: bool = False) -> list[str]:
+    """The targets for a model with these linear layers. Raises ModelError with the names that there are.
+
+    A model with `experts` gets the attention alone of the default list: its MLPs are not linear layers.
+    """
     there = [target for target in asked if has(modules, target)]
-    if tuple(asked) == DEFAULT and len(there) < len(asked):
-        instead = [] if set(there) & set(ATTENTION) else FUSED_ATTENTION
-        more = [] if {"gate_proj", "up_proj"} & set(there) else OTHER_FEED
-        there += [target for target in (*instead, *more) if has(modules, target)]
+    if tuple(asked) == DEFAULT and (experts or len(there) < len(asked)):
+        feed = [] if experts else [target for target in there if target in FEED]
+        there = [target for target in there if target in ATTENTION]
+        instead = [] if there else OTHER_ATTENTION
+        more = [] if experts or {"gate_proj", "up_proj"} & set(feed) else OTHER_FEED
+        there += [*feed, *(target for target in (*instead, *more) if has(modules, target))]
     elif len(there) < len(asked):
         lost = ", ".join(target for target in asked if target not in there)
         raise ModelError("lora.targets", f"the model has no {lost}", f"it has: {', '.join(ends(modules))}")
@@ -46,7 +53,12 @@ def ends(modules: Collection[str]) -> list[str]:
 
 
 def named_targets(asked: Sequence[str], modules: Collection[str]) -> list[str]:
-    """The targets that put adapters on these modules and no others: as asked, else by the last two of their names."""
+    """The targets that put adapters on these modules and no others: of those asked, else the last two of their names."""
     if all(any(has([name], target) for target in asked) for name in modules):
-        return list(asked)
+        return [target for target in asked if has(modules, target)]
     return sorted({".".join(name.split(".")[-2:]) for name in modules})
+
+
+def has_experts(names: Collection[str]) -> bool:
+    """Whether some layers of a model are many, of which each token meets a few."""
+    return any("experts" in name.split(".") for name in names)

@@ -22,7 +22,7 @@ from wake2vec.rows import InstalledRows, install_rows
 from wake2vec.spec import LoraTable
 from wake2vec.start import starting_rows
 from wake2vec.taken import overwrite, taken_over
-from wake2vec.targets import fitting_targets, has, named_targets
+from wake2vec.targets import DEFAULT, fitting_targets, has, has_experts, named_targets
 
 ADAPTER = "default"
 
@@ -109,8 +109,10 @@ def inject_lora(model: Any, table: LoraTable) -> None:
     from peft import LoraConfig, inject_adapter_in_model
 
     linears = {name: module for name, module in model.named_modules() if is_linear(module)}
-    there = [target for target in table.targets if has(linears, target)]
-    targets = there or fitting_targets(table.targets, linears)
+    experts = has_experts([name for name, _ in model.named_modules()])
+    mapped = experts and tuple(table.targets) == DEFAULT
+    there = [] if mapped else [target for target in table.targets if has(linears, target)]
+    targets = there or fitting_targets(table.targets, linears, experts=experts)
     transposed = any(is_transposed(module) and has([name], target) for name, module in linears.items() for target in targets)
     config = LoraConfig(**lora_options(table, targets), fan_in_fan_out=transposed)
     try:
