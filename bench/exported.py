@@ -1,4 +1,4 @@
-"""Train a tiny model, P1 and P2, export it three ways, and compare each with the published weights and what was trained.
+"""Train a tiny model, P1 and P2, export it three ways, and compare each with published weights and what was trained.
 
 `check` is for `bench/models.py` and the tests: what it compares with is put together by plain transformers alone.
 """
@@ -20,7 +20,9 @@ from torch import Tensor, nn
 
 ROOT = Path(__file__).parents[1]
 TINY = ROOT / "jobs" / "tiny"
-ADAPTER_OFF = 5e-5  # of the largest logit: PEFT adds the adapter's product to the layer's, we compare with one sum of weights
+ADAPTER_OFF = (
+    5e-5  # of the largest logit: PEFT adds the adapter's product to the layer's, we compare with one sum of weights
+)
 JOB = """phase = "{phase}"
 {head}
 [model]

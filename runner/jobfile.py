@@ -198,7 +198,7 @@ def _resolve_model(job: JobSpec, base_dir: Path) -> tuple[JobSpec, InputFile | N
 
 
 def _check_model(job: JobSpec, *, is_folder: bool) -> tuple[JobSpec, list[Fault], list[str]]:
-    """What can be told of the model before it is loaded: the job fitted to it, faults and remarks. Raises ModelError."""
+    """What can be told of the model unloaded: the job fitted to it, faults and remarks. Raises ModelError."""
     if job.model is None:
         return job, [], []
     if not is_folder:

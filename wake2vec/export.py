@@ -179,11 +179,13 @@ def write_adapter(order: Order, trained: Trained, folder: Path, *, base: str) ->
 
 
 def is_published_transposed(order: Order, trained: Trained) -> bool:
-    """Whether the layers under the adapters keep their weights as [in, out]. PEFT sees that too where a config lacks."""
+    """Whether the layers under the adapters keep their weights as [in, out]. PEFT sees it too."""
     assert order.job.model, "checked before"
     table = order.job.model
     try:
-        config = read_config(Origin(path=table.base, revision=table.revision, trust_remote_code=table.trust_remote_code))
+        config = read_config(
+            Origin(path=table.base, revision=table.revision, trust_remote_code=table.trust_remote_code)
+        )
         model = bare_model(config, Precision(load="fp32", compute="fp32"), trust_remote_code=table.trust_remote_code)
     except InputError:
         return False

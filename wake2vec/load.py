@@ -23,6 +23,7 @@ from wake2vec.precision import QUANTISED, Precision, capability_of, choose_preci
 from wake2vec.quantise import fill_linear, is_quantised, swap_linears
 from wake2vec.stored import Packed, gathered, packed_linears, parts_of, without_parts
 
+
 @dataclass(frozen=True, kw_only=True)
 class LoadReport:
     """How a model came in, for the log and for `doctor`."""
@@ -104,7 +105,7 @@ def _attention(config: Any) -> str:
     from transformers import AutoModelForCausalLM
 
     classes = AutoModelForCausalLM._model_mapping
-    return attention_of(classes[type(config)] if type(config) in classes else None)
+    return attention_of(classes.get(type(config), None))
 
 
 def read_outline(files: PublishedFiles, config: Any) -> Outline:
@@ -129,7 +130,9 @@ def _load(
         raise ModelError(origin.path, problem, "download it again, or set tie_word_embeddings in its config.json")
     if outline.missing:
         # parts that transformers puts together from others: it knows how, at the price of its own memory peak
-        return _from_pretrained(origin, config, precision, device), "loaded by transformers: its tensors have other names"
+        return _from_pretrained(
+            origin, config, precision, device
+        ), "loaded by transformers: its tensors have other names"
     if precision.load in QUANTISED:
         packed = packed_linears(model, outline.places, files.files)
         plain = {module for module in model.modules() if packed and module not in packed}

@@ -53,9 +53,7 @@ class Layout:
     tied: bool  # whether the two matrices are one
 
 
-def lay_out(
-    base: Published, trained: Trained, *, outline: Outline, merge: bool, dtype: torch.dtype | None
-) -> Layout:
+def lay_out(base: Published, trained: Trained, *, outline: Outline, merge: bool, dtype: torch.dtype | None) -> Layout:
     """All tensors of the model in the order of the published files. Raises InputError where an adapter has no place.
 
     `dtype` None keeps each tensor's own.

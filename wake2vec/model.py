@@ -51,7 +51,9 @@ def load(material: Material) -> tuple[Any, torch.device, Precision]:
         print(report.note, flush=True)
     for side, matrix in zip(("input", "output"), matrices(model), strict=True):
         if matrix.shape[0] < material.id_map.first_new_id:
-            problem = f"its tokenizer has {material.id_map.first_new_id} tokens, its {side} matrix {matrix.shape[0]} rows"
+            problem = (
+                f"its tokenizer has {material.id_map.first_new_id} tokens, its {side} matrix {matrix.shape[0]} rows"
+            )
             raise ModelError(table.base, problem, "use the tokenizer that belongs to the model")
     return model, device, report.precision
 

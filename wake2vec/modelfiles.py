@@ -38,7 +38,7 @@ class Origin:
 
 
 class PublishedFiles:
-    """Each read opens its file anew and maps no more than it needs. Raises ModelError for a model without such files."""
+    """Each read opens its file anew and maps no more than it needs. Raises ModelError where there are none."""
 
     def __init__(self, origin: Origin) -> None:
         self.origin = origin

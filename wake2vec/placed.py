@@ -1,4 +1,4 @@
-"""See that a published tensor really lies where it was put: its shape, and a sample of its values against the file's."""
+"""See that a published tensor really lies where it was put: its shape, and a sample of its values."""
 
 from __future__ import annotations
 

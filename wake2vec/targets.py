@@ -13,7 +13,7 @@ from wake2vec.spec import LoraTable
 DEFAULT = tuple(LoraTable().targets)
 ATTENTION = ("q_proj", "k_proj", "v_proj")
 OTHER_ATTENTION = (
-    "qkv_proj", "query_key_value", "c_attn", "Wqkv", "q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj",
+    "qkv_proj", "query_key_value", "c_attn", "Wqkv", "q_a_proj", "q_b_proj", "kv_a_proj_with_mqa",
 )  # fmt: skip
 FEED = ("gate_proj", "up_proj", "down_proj")
 OTHER_FEED = (
@@ -43,7 +43,9 @@ def fitting_targets(asked: Sequence[str], modules: Collection[str], *, experts: 
         lost = ", ".join(target for target in asked if target not in there)
         raise ModelError("lora.targets", f"the model has no {lost}", f"it has: {', '.join(ends(modules))}")
     if not there:
-        raise ModelError("lora.targets", "the model has none of the default ones", f"it has: {', '.join(ends(modules))}")
+        raise ModelError(
+            "lora.targets", "the model has none of the default ones", f"it has: {', '.join(ends(modules))}"
+        )
     return there
 
 
@@ -53,7 +55,7 @@ def ends(modules: Collection[str]) -> list[str]:
 
 
 def named_targets(asked: Sequence[str], modules: Collection[str]) -> list[str]:
-    """The targets that put adapters on these modules and no others: of those asked, else the last two of their names."""
+    """The targets that put adapters on these modules alone: of those asked, else the last two of their names."""
     if all(any(has([name], target) for target in asked) for name in modules):
         return [target for target in asked if has(modules, target)]
     return sorted({".".join(name.split(".")[-2:]) for name in modules})

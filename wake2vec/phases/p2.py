@@ -113,7 +113,9 @@ def inject_lora(model: Any, table: LoraTable) -> None:
     mapped = experts and tuple(table.targets) == DEFAULT
     there = [] if mapped else [target for target in table.targets if has(linears, target)]
     targets = there or fitting_targets(table.targets, linears, experts=experts)
-    transposed = any(is_transposed(module) and has([name], target) for name, module in linears.items() for target in targets)
+    transposed = any(
+        is_transposed(module) and has([name], target) for name, module in linears.items() for target in targets
+    )
     config = LoraConfig(**lora_options(table, targets), fan_in_fan_out=transposed)
     try:
         inject_adapter_in_model(config, model, adapter_name=ADAPTER)

@@ -19,7 +19,9 @@ class Hub(BaseHTTPRequestHandler):
 
     def do_HEAD(self) -> None:
         code = {"gated": (403, "GatedRepo"), "gone": (404, "RepoNotFound"), "other": (404, "RevisionNotFound")}
-        status, error = next((found for name, found in code.items() if f"/{name}/" in self.path), (404, "EntryNotFound"))
+        status, error = next(
+            (found for name, found in code.items() if f"/{name}/" in self.path), (404, "EntryNotFound")
+        )
         self.send_response(status)
         self.send_header("X-Error-Code", error)
         self.send_header("Content-Length", "0")

@@ -80,7 +80,10 @@ BAD: dict[str, tuple[Change, str]] = {
     "a longer tokenizer": (longer_tokenizer, "its tokenizer has 3 tokens, its matrices 2 rows"),
     "no tokenizer": (body("tokenizer.json", '{"model": {"vocab": 5}}'), "is no tokenizer"),
     "no head": (no_head, "no output matrix"),
-    "few positions": (config(model_type="gpt2", n_positions=32), "data.seq_len: 64, but the model has positions for 32"),
+    "few positions": (
+        config(model_type="gpt2", n_positions=32),
+        "data.seq_len: 64, but the model has positions for 32",
+    ),
 }
 
 

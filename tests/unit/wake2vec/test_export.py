@@ -26,13 +26,13 @@ from wake2vec.generate import main as generate_main
 from wake2vec.manifest import manifest_sha256, read_manifest
 from wake2vec.material import gather
 from wake2vec.merged import Trained, lay_out
+from wake2vec.modelfiles import PublishedFiles
 from wake2vec.order import InputFile, Order, Source
 from wake2vec.phases.table import PHASES
 from wake2vec.rundir import RunDir
 from wake2vec.sampling import Sampling, continue_text
 from wake2vec.shards import Piece, plan_shards, write_model
 from wake2vec.spec import JobSpec
-from wake2vec.modelfiles import PublishedFiles
 
 JOBS = Path(__file__).parents[3] / "jobs"
 # PEFT asks transformers by a name that is about to go
