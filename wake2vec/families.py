@@ -15,13 +15,14 @@ from typing import Any
 
 FAMILIES = (
     "apertus", "arcee", "biogpt", "bitnet", "bloom", "codegen", "cohere", "cohere2", "cwm", "diffllama", "doge",
-    "ernie4_5", "exaone4", "falcon", "gemma", "gemma2", "gemma3_text", "gemma3n_text", "glm", "glm4", "gpt2",
-    "gpt_bigcode", "gpt_neo", "gpt_neox", "gpt_neox_japanese", "gpt_oss", "gptj", "granite", "granite_swa",
-    "granitemoe", "granitemoeshared", "helium", "hunyuan_v1_dense", "hyperclovax", "internlm3", "iquestcoder",
-    "jais2", "lfm2", "llama", "minicpm3", "minimax", "ministral", "ministral3", "mistral", "mixtral", "mpt",
-    "nanochat", "nemotron", "olmo", "olmo2", "olmo3", "opt", "persimmon", "phi", "phi3", "phimoe", "qwen2",
-    "qwen2_moe", "qwen3", "qwen3_5_text", "qwen3_moe", "qwen3_next", "recurrent_gemma", "seed_oss", "smollm3", "stablelm", "starcoder2",
-    "vaultgemma", "xglm",
+    "ernie4_5", "ernie4_5_moe", "exaone4", "falcon", "flex_olmo", "gemma", "gemma2", "gemma3_text",
+    "gemma3n_text", "glm", "glm4", "glm4_moe", "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox",
+    "gpt_neox_japanese", "gpt_oss", "gptj", "granite", "granite_swa", "granitemoe", "granitemoeshared",
+    "helium", "hunyuan_v1_dense", "hunyuan_v1_moe", "hyperclovax", "internlm3", "iquestcoder", "jais2", "lfm2",
+    "llama", "minicpm3", "minimax", "ministral", "ministral3", "mistral", "mixtral", "mpt", "nanochat",
+    "nemotron", "olmo", "olmo2", "olmo3", "olmoe", "opt", "persimmon", "phi", "phi3", "phimoe", "qwen2",
+    "qwen2_moe", "qwen3", "qwen3_5_text", "qwen3_moe", "qwen3_next", "recurrent_gemma", "seed_oss", "smollm3",
+    "stablelm", "starcoder2", "vaultgemma", "xglm",
 )  # fmt: skip
 # families that look positions up in a table of this length
 TABLES = {
