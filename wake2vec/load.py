@@ -120,8 +120,7 @@ def _load(
 ) -> tuple[Any, str]:
     config = read_config(origin)
     files = PublishedFiles(origin)
-    if getattr(config, "quantization_config", None) is not None:
-        del config.quantization_config  # what is stored in 4 bits is placed by us, and no layer is made by the library
+    stored = config.__dict__.pop("quantization_config", None)  # what is stored in 4 bits is placed by us
     model = bare_model(config, precision, trust_remote_code=origin.trust_remote_code)
     outline = outline_of(model, without_parts(files.names()), files.same)
     if not outline.file_name(outline.inputs) or not outline.file_name(outline.outputs):
@@ -129,6 +128,7 @@ def _load(
         problem = f"its files have no {lost}, and its config does not say that the two matrices are one"
         raise ModelError(origin.path, problem, "download it again, or set tie_word_embeddings in its config.json")
     if outline.missing:
+        config.__dict__ |= {} if stored is None else {"quantization_config": stored}
         # parts that transformers puts together from others: it knows how, at the price of its own memory peak
         return _from_pretrained(
             origin, config, precision, device
