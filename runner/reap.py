@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 from pathlib import Path
 
@@ -102,7 +104,9 @@ def _outcome(work: Workplace, job: Job, attempt: Attempt, result: Result | None)
         return Outcome.FAILED, Where.CARD, f"GPU {attempt.gpu} is taken by another trainer", ""
     if code is not None and code >= 0:
         cause = f"{describe_exit(code)}: {last_line(work.run(attempt.job).log)}"
-        return Outcome.FAILED, Where.SETUP, cause, ""
+        # a trainer that left no result has only its last words
+        where = Where.DISK if os.strerror(errno.EIO) in cause or OUT_OF_SPACE in cause else Where.SETUP
+        return Outcome.FAILED, where, cause, ""
     return Outcome.LOST, "", describe_exit(code), ""
 
 

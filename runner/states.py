@@ -41,9 +41,10 @@ class Where(StrEnum):
     CAPACITY = "capacity"
     NETWORK = "network"
     CARD = "card"
+    DISK = "disk"
 
 
-PASSING = frozenset({Where.NETWORK, Where.CARD})  # a lost connection, a card that another trainer has
+PASSING = frozenset({Where.NETWORK, Where.CARD, Where.DISK})  # a lost connection, a card that is taken, a bad mount
 
 
 class Wish(StrEnum):

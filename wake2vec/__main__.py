@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -109,6 +110,8 @@ def failure(error: Exception, order: Order, pulse: object) -> Result:
     said = str(error) if isinstance(error, Wake2vecError | InputError) else f"{type(error).__name__}: {error}"
     if loading and is_unreachable(error):
         where = "network"  # it may come back by itself
+    elif isinstance(error, OSError) and error.errno in (errno.EIO, errno.ENOSPC, errno.ENOTCONN, errno.ESTALE):
+        where = "disk"
     elif isinstance(error, OutOfMemory) or is_out_of_memory(error):
         where, outcome, remedy = "capacity", "oom", "a smaller seq_len, or allow_shorter_context = true"
         said = said if isinstance(error, OutOfMemory) else brief(error)

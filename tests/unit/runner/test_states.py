@@ -143,7 +143,7 @@ def test_the_same_failure_twice_at_the_same_step_ends_the_job_at_once():
     "change",
     [
         {"again": False}, {"stalls": 0}, {"kept_new_step": True}, {"asked_to_stop": True}, {"outcome": Outcome.LOST},
-        {"outcome": Outcome.OOM}, {"where": Where.NETWORK}, {"where": Where.CARD},
+        {"outcome": Outcome.OOM}, {"where": Where.NETWORK}, {"where": Where.CARD}, {"where": Where.DISK},
     ],
 )  # fmt: skip
 def test_what_may_pass_or_is_not_the_same_is_tried_again(change):
