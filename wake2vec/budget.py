@@ -94,6 +94,9 @@ class Job:
             "down_proj": s.width + s.feed,
             "qkv_proj": s.width + query + 2 * group,
             "gate_up_proj": s.width + 2 * s.feed,
+            "c_attn": s.width + query + 2 * group,
+            "c_fc": s.width + s.feed,
+            "mlp.c_proj": s.width + s.feed,
         }
         return s.layers * self.rank * sum(sides.get(target, 0) for target in self.targets)
 
