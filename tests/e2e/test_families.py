@@ -60,6 +60,10 @@ def four_bits(folder: Path) -> Path:
     return with_tokenizer(folder)
 
 
+# PEFT asks transformers for a property under its old name
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+
+
 @pytest.mark.parametrize("family", KINDS)
 def test_a_family_trains_and_its_exports_compute_what_was_trained(tmp_path: Path, family: str) -> None:
     seen = check(publish(tmp_path / "model", family, **KINDS[family]), tmp_path / "work", layers="autograd")
