@@ -38,7 +38,7 @@ def run_folder(settings: Settings, name: str, *, history_will_do: bool = False) 
     if run.order.is_file() or (history_will_do and run.metrics.is_file()):
         return run
     if job.is_final:
-        remedy = f"it ended on another machine; what it left is in the store, {settings.store_url}"
+        remedy = f"it ended on another machine; what it left is in the store, {settings.store_shown}"
     else:
         remedy = "`start` fetches it from the store" if job.kept_step else "nothing has run yet"
     raise RunnerError(f"{name}: {run.root} holds no run on this machine; {remedy}")

@@ -31,7 +31,7 @@ def run(settings: Settings, old: Sequence[Path], into: Path, *, again: bool, as_
     """Raises what `enqueue` raises; exits with the engine's own code for an old file that does not fit."""
     queue = open_queue(settings.database)
     try:
-        (entry,) = check_files([into], jobs.list_jobs(queue), again=again)
+        (entry,) = check_files([into], jobs.list_jobs(queue), settings, again=again)
         if entry.job.phase == "command":
             raise SpecError(str(into), [Fault(key="phase", problem="a command job has no rows to begin with")])
         for sha256, path in entry.resolved.files.items():
