@@ -42,6 +42,7 @@ class Where(StrEnum):
     NETWORK = "network"
     CARD = "card"
     DISK = "disk"
+    NOTHING = "nothing"  # no step had a gradient, or none moved anything
 
 
 PASSING = frozenset({Where.NETWORK, Where.CARD, Where.DISK})  # a lost connection, a card that is taken, a bad mount
@@ -66,6 +67,8 @@ class Change(StrEnum):
     CANCEL = "cancel"
     RETRY = "retry"
 
+
+NETWORK_PATIENCE = 3  # waits as after so many attempts in vain, each time
 
 FINAL = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
 
@@ -188,6 +191,8 @@ def judge(ending: Ending, budget: Budget) -> Verdict:
 def _permanent_reason(ending: Ending) -> str:
     if ending.outcome is Outcome.DIVERGED and ending.rolled_back:
         return f"diverged again after going back to an older checkpoint: {ending.cause}"
+    if ending.outcome is Outcome.FAILED and ending.where == Where.NOTHING:
+        return f"trains nothing: {ending.cause}"
     if ending.outcome is Outcome.FAILED and ending.where == Where.CAPACITY:
         return f"does not fit the card: {ending.cause}"
     # A set-up fault that the trainer can name a remedy for will not mend itself.
@@ -208,10 +213,14 @@ def _counts(ending: Ending) -> int:
     """1 when the attempt goes against the budget. A vanished machine never does, nor does a stop that was asked for."""
     if ending.outcome is Outcome.LOST:
         return int(ending.same_session)
+    if ending.where == Where.NETWORK:  # one that is down says nothing about the job
+        return 0
     return int(not ending.asked_to_stop)
 
 
 def _wait_seconds(ending: Ending, stalls: int, budget: Budget) -> float:
+    if ending.where == Where.NETWORK:
+        return backoff_seconds(NETWORK_PATIENCE, budget.first_seconds, budget.last_seconds)
     # One crash or out-of-memory is retried at once: a fresh process is the cure. Only a series has to wait.
     patient = stalls - 1 if ending.outcome in (Outcome.LOST, Outcome.OOM, Outcome.DIVERGED) else stalls
     return backoff_seconds(patient, budget.first_seconds, budget.last_seconds)
