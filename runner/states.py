@@ -102,9 +102,20 @@ def next_state(state: State, change: Change) -> State:
         raise IllegalTransition(f"a {state} job cannot {change}; it can: {can}") from None
 
 
-def plan_segments(steps: int, every_steps: int) -> list[tuple[int, int]]:
-    """(steps completed before it, steps completed at its end) of each segment; the last one may be shorter."""
-    return [(first, min(first + every_steps, steps)) for first in range(0, steps, every_steps)]
+PLANNED_AHEAD = 1000  # segments that are rows of the queue before a durable checkpoint comes near them
+
+
+def plan_segments(steps: int, every_steps: int, *, start: int = 0, most: int | None = None) -> list[tuple[int, int]]:
+    """(steps completed before it, steps completed at its end) of each segment from `start` on, the first `most`.
+
+    Every one ends at a multiple of `every_steps`, or with the job.
+    """
+    begin = range(start // every_steps * every_steps, steps, every_steps)[:most]
+    return [(max(first, start), min(first + every_steps, steps)) for first in begin]
+
+
+def count_segments(steps: int, every_steps: int) -> int:
+    return -(-steps // every_steps)
 
 
 def backoff_seconds(stalls: int, first_seconds: float, last_seconds: float) -> float:

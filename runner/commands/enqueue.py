@@ -20,7 +20,7 @@ from runner.queue.database import open_queue
 from runner.queue.rows import Job
 from runner.settings import Settings
 from runner.sources import Known, source_faults, source_notes
-from runner.states import State, plan_segments
+from runner.states import State, count_segments
 from wake2vec.errors import Fault, SpecError
 from wake2vec.lock import read_lock
 from wake2vec.order import fingerprint
@@ -173,7 +173,7 @@ def _as_json(entries: Sequence[Entry], added: Sequence[Job]) -> dict[str, Any]:
                 "file": str(entry.file),
                 "phase": job.phase,
                 "steps": job.steps,
-                "segments": len(_segments(entry.job, job.steps)),
+                "segments": _segments(entry.job, job.steps),
                 "after": job.after,
                 "fingerprint": job.fingerprint,
                 "inputs": [item.model_dump() for item in entry.resolved.inputs],
@@ -184,8 +184,8 @@ def _as_json(entries: Sequence[Entry], added: Sequence[Job]) -> dict[str, Any]:
     }
 
 
-def _segments(spec: JobSpec, steps: int | None) -> list[tuple[int, int]]:
-    return plan_segments(steps, spec.checkpoint.every_steps) if steps else []
+def _segments(spec: JobSpec, steps: int | None) -> int:
+    return count_segments(steps, spec.checkpoint.every_steps) if steps else 0
 
 
 def _as_text(entries: Sequence[Entry], added: Sequence[Job]) -> list[str]:
@@ -208,8 +208,8 @@ def _what(spec: JobSpec, steps: int | None) -> str:
     if spec.model is not None:
         parts.append(f"of {spec.model.base}")
     if steps is not None:
-        count = len(_segments(spec, steps))
-        parts.append(f"to step {steps:,} in {count} segment{'s' if count != 1 else ''}")
+        count = _segments(spec, steps)
+        parts.append(f"to step {steps:,} in {count:,} segment{'s' if count != 1 else ''}")
     elif spec.train is not None:
         parts.append(f"over {spec.train.epochs:g} epochs; the steps follow from the text")
     return " ".join(parts)
