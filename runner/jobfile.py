@@ -18,6 +18,7 @@ from runner.modelcheck import config_faults, fit_targets, look, model_faults, no
 from runner.modelfolder import digest_model
 from runner.reach import words_not_met
 from wake2vec.errors import Fault, InputError, SpecError
+from wake2vec.files import open_regular
 from wake2vec.order import InputFile
 from wake2vec.spec import NAME_PATTERN, JobSpec, TrainTable
 from wake2vec.vocab.lexicon import Lexicon, read_lexicon
@@ -31,8 +32,11 @@ Role = Literal["corpus", "lexicon", "morphemes"]
 
 def read_job(path: Path) -> JobSpec:
     """The checked job in a TOML file; its name defaults to the file's. Raises SpecError with every fault."""
-    table = _read_table(path)
-    checked = check(JobSpec, table)
+    try:
+        table = _read_table(path)
+        checked = check(JobSpec, table)
+    except RecursionError:
+        raise SpecError(str(path), [Fault(key="", problem="nested too deeply; is this a job file?")]) from None
     faults = checked.faults
     if "name" not in table:
         table["name"] = path.stem
@@ -72,7 +76,8 @@ def _read_body(path: Path, limit: int) -> bytes:
         if path.is_file() and path.stat().st_size > limit:
             problem = f"{path.stat().st_size} bytes; a job file has at most {limit}, is this one?"
             raise SpecError(str(path), [Fault(key="", problem=problem)])
-        return path.read_bytes()
+        with open_regular(path) as file:
+            return file.read()
     except OSError as error:
         raise SpecError(str(path), [Fault(key="", problem=_os_problem(path, error))]) from error
 
@@ -148,7 +153,7 @@ def _text_input(path: Path, role: Role) -> InputFile:
     digest, size, blank = hashlib.sha256(), 0, True
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             while chunk := file.read(1 << 20):
                 size += len(chunk)
                 if size > MAX_INPUT_BYTES:

@@ -72,6 +72,8 @@ NETWORK_PATIENCE = 3  # waits as after so many attempts in vain, each time
 
 FINAL = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
 
+ASKED = frozenset({Change.HOLD, Change.RELEASE, Change.CANCEL, Change.RETRY})  # by a person; the rest is the daemon's
+
 # SUCCEED also leaves queued and held: the log may say that another session finished the job.
 TRANSITIONS: dict[tuple[State, Change], State] = {
     (State.QUEUED, Change.CLAIM): State.RUNNING,
@@ -97,9 +99,11 @@ def next_state(state: State, change: Change) -> State:
     try:
         return TRANSITIONS[state, change]
     except KeyError:
-        allowed = sorted(str(possible) for origin, possible in TRANSITIONS if origin == state)
-        can = ", ".join(allowed) or "nothing more"
-        raise IllegalTransition(f"a {state} job cannot {change}; it can: {can}") from None
+        allowed = sorted(str(possible) for origin, possible in TRANSITIONS if origin == state and possible in ASKED)
+        said = f"cannot {change}" if change in ASKED else "does not go on like this"
+        raise IllegalTransition(
+            f"a {state} job {said}; what may be asked of it: {', '.join(allowed) or 'nothing'}"
+        ) from None
 
 
 PLANNED_AHEAD = 1000  # segments that are rows of the queue before a durable checkpoint comes near them

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from runner import figures
 from runner.commands.room import foretell
 from runner.commands.taken import Stored, stored_jobs
 from runner.errors import JobExists
@@ -193,7 +194,8 @@ def _as_text(entries: Sequence[Entry], added: Sequence[Job]) -> list[str]:
     for entry, job in zip(entries, added, strict=True):
         lines.append(f"queued {job.name}: {_what(entry.job, job.steps)}")
         lines += [
-            f"  {item.role:<9} {item.name}  {_size(item.size)}  {item.sha256[:12]}" for item in entry.resolved.inputs
+            f"  {item.role:<9} {item.name}  {figures.size(item.size)}  {item.sha256[:12]}"
+            for item in entry.resolved.inputs
         ]
         if entry.job.phase == "p2" and job.after:
             lines.append(f"  starts after {job.after}, on its {_rows(entry.job)}")
@@ -217,9 +219,3 @@ def _what(spec: JobSpec, steps: int | None) -> str:
 
 def _rows(spec: JobSpec) -> str:
     return f"rows at step {spec.rows}" if isinstance(spec.rows, int) else f"{spec.rows} rows"
-
-
-def _size(size: int) -> str:
-    if size >= 2**20:
-        return f"{size / 2**20:.1f} MiB"
-    return f"{size / 2**10:.1f} KiB" if size >= 2**10 else f"{size} bytes"

@@ -33,7 +33,7 @@ def test_a_change_leads_where_the_table_says_or_is_refused(state, change):
     if (state, change) in TRANSITIONS:
         assert next_state(state, change) is TRANSITIONS[state, change]
     else:
-        with pytest.raises(IllegalTransition, match=f"a {state} job cannot {change}"):
+        with pytest.raises(IllegalTransition, match=f"a {state} job (cannot {change}|does not go on)"):
             next_state(state, change)
 
 

@@ -90,7 +90,7 @@ def test_a_second_claim_of_a_job_is_refused(queue):
     add(queue)
     claim(queue)
 
-    with pytest.raises(IllegalTransition, match="a: a running job cannot claim"):
+    with pytest.raises(IllegalTransition, match="a: a running job does not go on like this"):
         claim(queue, gpu=1)
 
 
