@@ -120,8 +120,9 @@ def _tell(message: str) -> None:
 
 def _report_bug(error: Exception, words: Sequence[str]) -> None:
     from runner.bugs import write_bug
+    from runner.discretion import hide
 
     place = write_bug(error, words)
-    print(f"error: a bug in wake2vec-runner: {type(error).__name__}: {error}", file=sys.stderr)
+    print(f"error: a bug in wake2vec-runner: {hide(f'{type(error).__name__}: {error}')}", file=sys.stderr)
     print(f"the whole story is in {place}; please report it", file=sys.stderr)
     sys.exit(BUG)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from runner.cli_options import Json, Name, Names, settings_of
+from runner.cli_options import A_DAY_SECONDS, A_YEAR_HOURS, MOST, Json, Name, Names, settings_of
 
 
 def enqueue(
@@ -42,7 +42,8 @@ def start(
     context: typer.Context,
     until_empty: Annotated[bool, typer.Option("--until-empty", help="End when nothing is left to do.")] = False,
     max_hours: Annotated[
-        float | None, typer.Option(metavar="HOURS", min=0.0, help="The session ends then: be safe before.")
+        float | None,
+        typer.Option(metavar="HOURS", min=0.0, max=A_YEAR_HOURS, help="The session ends then: be safe before."),
     ] = None,
     stop_at: Annotated[str | None, typer.Option(metavar="HH:MM", help="The same as a time of day.")] = None,
     take_over: Annotated[bool, typer.Option("--take-over", help="Fence a runner elsewhere that seems alive.")] = False,
@@ -78,7 +79,9 @@ def status(
     context: typer.Context,
     once: Annotated[bool, typer.Option("--once", help="Show it once, also on a terminal.")] = False,
     as_json: Json = False,
-    every_seconds: Annotated[float, typer.Option("--every", metavar="SECONDS", min=0.2, help="Refresh.")] = 1.0,
+    every_seconds: Annotated[
+        float, typer.Option("--every", metavar="SECONDS", min=0.2, max=A_DAY_SECONDS, help="Refresh.")
+    ] = 1.0,
 ) -> None:
     """Show what runs and what waits; Ctrl-C leaves it."""
     from runner.commands.status import run
@@ -90,8 +93,8 @@ def log(
     context: typer.Context,
     name: Name,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it happens, until the job ends.")] = False,
-    attempt: Annotated[int | None, typer.Option(metavar="N", help="Only this attempt.")] = None,
-    lines: Annotated[int, typer.Option("--lines", "-n", metavar="N", min=0, help="The last N; 0: all.")] = 40,
+    attempt: Annotated[int | None, typer.Option(metavar="N", min=1, max=MOST, help="Only this attempt.")] = None,
+    lines: Annotated[int, typer.Option("--lines", "-n", metavar="N", min=0, max=MOST, help="The last N; 0: all.")] = 40,
     as_json: Json = False,
 ) -> None:
     """Show what a job did, attempt by attempt."""
@@ -140,7 +143,7 @@ def set_(
 def extend(
     context: typer.Context,
     name: Name,
-    steps: Annotated[int, typer.Argument(metavar="STEPS", min=1, help="How many in all.")],
+    steps: Annotated[int, typer.Argument(metavar="STEPS", min=1, max=MOST, help="How many in all.")],
     as_json: Json = False,
 ) -> None:
     """Give a job more steps."""

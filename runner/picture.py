@@ -8,7 +8,7 @@ from typing import Any
 from runner import progress
 from runner.look import Surroundings
 from runner.peek import Moment
-from runner.queue.rows import Checkpoint, Evaluation, Job, Metric
+from runner.queue.rows import Checkpoint, Evaluation, Job, Metric, Segment
 from runner.queue.waiting import claimable
 from runner.reasons import explain, needs_of
 from runner.session import past_session_minutes
@@ -23,7 +23,7 @@ from runner.snapshot import (
     Snapshot,
     StorePart,
 )
-from runner.states import State
+from runner.states import PLANNED_AHEAD, State, count_segments
 from runner.trouble import OF_THE_STORE, Cause, Trouble
 from runner.worknote import WorkNote
 from wake2vec.rundir import Heartbeat
@@ -93,6 +93,13 @@ def _session(moment: Moment, around: Surroundings, note: WorkNote) -> SessionPar
     )
 
 
+def _segments(job: Job, rows: Sequence[Segment]) -> int:
+    """How many in all; a long job has rows for the next ones alone, and one that stopped early has no more."""
+    if job.steps is None or len(rows) < PLANNED_AHEAD or job.finishing or job.is_final:
+        return len(rows)
+    return len(rows) + count_segments(job.steps - rows[-1].last_step, job.spec.checkpoint.every_steps)
+
+
 def _job(job: Job, every: dict[str, Job], moment: Moment, around: Surroundings, now: float) -> JobPart:
     segments = moment.segments.get(job.name, [])
     evaluations = moment.evaluations.get(job.name, [])
@@ -111,7 +118,7 @@ def _job(job: Job, every: dict[str, Job], moment: Moment, around: Surroundings, 
         trained=_trained(job, moment, around, saved),
         saved=saved,
         durable=durable,
-        segments=len(segments),
+        segments=_segments(job, segments),
         segments_done=sum(segment.done_at is not None for segment in segments),
         attempts=len(moment.attempts.get(job.name, [])),
         best=_evaluation(best),

@@ -6,6 +6,7 @@ Wake2vecError                 exit code 1
 ├── ModelError                a base model or tokenizer cannot be used
 ├── CheckpointCorrupt     12  a checkpoint does not verify, or is not of this job
 ├── NoGpu                 13  the card is missing, too old for this build, or cannot do what was asked
+├── NothingTrains             no step had a gradient, or none moved anything
 ├── GpuBusy               14  another trainer holds the GPU lock
 ├── OutOfMemory           15  no plan is left that fits
 └── Diverged              16  the loss is not finite, or left the range that the job allows
@@ -57,6 +58,12 @@ class InputError(Wake2vecError):
 
 class ModelError(InputError):
     """A base model or tokenizer cannot be used."""
+
+
+class NothingTrains(Wake2vecError):
+    """Every step so far had a gradient of exactly 0, or left everything where it was."""
+
+    remedy = "look at the word list, the text, train.lr and the schedule; then enqueue it with --again"
 
 
 class CheckpointCorrupt(Wake2vecError):

@@ -14,7 +14,7 @@ from wake2vec.beside import Beside
 from wake2vec.cadence import must_stop
 from wake2vec.checkpoint import Loaded, point_to_best
 from wake2vec.device import brief, is_out_of_memory, vram
-from wake2vec.errors import OutOfMemory
+from wake2vec.errors import NothingTrains, OutOfMemory
 from wake2vec.evaluate import Verdict, as_row, evaluate, judge
 from wake2vec.failpoints import failpoint
 from wake2vec.ladder import Ladder, base_rows_rest
@@ -32,6 +32,8 @@ from wake2vec.schedule import horizon, learning_rate
 from wake2vec.step import Stepper, StepResult
 from wake2vec.stopping import Stop
 from wake2vec.taken import taken_over
+
+IDLE_STEPS = 50  # so many without any gradient are no accident
 
 
 class Loop:
@@ -116,6 +118,8 @@ class Loop:
             if result is None:
                 continue
             self.log(result)
+            if self.progress.step == IDLE_STEPS and self.stepper.can_have_moved(IDLE_STEPS):
+                self.require_movement("grad_norm")
             self.ladder.count_clean_step()
 
             # once in a while: save. Only the copy to the host keeps training waiting.
@@ -259,8 +263,17 @@ class Loop:
         return self.result("yielded", cause=self.stop.reason)
 
     def finish(self, verdict: Verdict) -> Result:
+        self.require_movement("grad_norm", "entries_changed")
         self.save_whole()
         return self.result("completed", cause=verdict.stop_reason)
+
+    def require_movement(self, *signs: str) -> None:
+        """Raises NothingTrains where one of these figures was 0 in every step."""
+        steps = [row for row in self.progress.rows if row["kind"] == "step"]
+        for sign in signs:
+            if steps and all(row.get(sign) == 0 for row in steps):
+                said = "the gradient was exactly 0" if sign == "grad_norm" else "nothing moved"
+                raise NothingTrains(f"{said} in each of {len(steps):,} steps")
 
     def result(self, outcome: Any, *, cause: str) -> Result:
         return Result(

@@ -12,6 +12,7 @@ from wake2vec.data.blocks import Blocks, Windows
 from wake2vec.data.control import english
 from wake2vec.data.corpus import open_corpus
 from wake2vec.data.dataset import prepare
+from wake2vec.data.met import Met
 from wake2vec.errors import InputError, ModelError
 from wake2vec.files import digest_file, put_in_place
 from wake2vec.order import Order
@@ -64,6 +65,7 @@ def gather(run: RunDir, order: Order, say: Callable[[str], None], getting_on: Ge
     job = order.job
     assert job.model, "checked by the spec"
     assert job.data, "checked by the spec"
+    assert job.train, "checked by the spec"
     say("reading the tokenizer")
     base_tokenizer = load_tokenizer(job.model.base, job.model)
     tokenizer, id_map = vocabulary(run, order, base_tokenizer, say)
@@ -80,6 +82,16 @@ def gather(run: RunDir, order: Order, say: Callable[[str], None], getting_on: Ge
         cache_dir=Path(order.inputs_folder).with_name("tokens"),
         progress=lambda share: getting_on("tokenising the text", share),
     )
+    steps = total_steps(job, len(data.blocks))
+    if job.phase == "p1":
+        met = Met(
+            data.blocks,
+            batch=job.train.batch,
+            seed=job.data.seed,
+            first_new_id=id_map.first_new_id,
+            n_new=id_map.n_new,
+        )
+        require_met(met, steps, lexicon[0], id_map)
     return Material(
         run=run,
         order=order,
@@ -91,10 +103,17 @@ def gather(run: RunDir, order: Order, say: Callable[[str], None], getting_on: Ge
         windows=data.held_out,
         english=english(tokenizer, job.data.seq_len),
         english_base=english(base_tokenizer, job.data.seq_len),
-        steps=total_steps(job, len(data.blocks)),
+        steps=steps,
         first_total=first_total(job, len(data.blocks)),
         getting_on=getting_on,
     )
+
+
+def require_met(met: Met, steps: int, lexicon: Path, id_map: IdMap) -> None:
+    """Raises InputError where no step of the job meets a new word: nothing that trains would ever have a reason to."""
+    if met.first(steps) is None:
+        problem = f"none of its {id_map.n_new:,} new words stands in what the {steps:,} steps read"
+        raise InputError(lexicon, problem, "use this text's word list, or more steps; then enqueue it --again")
 
 
 def total_steps(job: JobSpec, n_blocks: int) -> int:

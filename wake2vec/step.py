@@ -89,6 +89,10 @@ class Stepper:
             lora_b_norm=lora,
         )
 
+    def can_have_moved(self, steps: int) -> bool:
+        """Whether so many steps have given anything a reason to move: rows rest until their words are met."""
+        return self._met is None or bool(self._met.up_to(steps - 1).any())
+
     def _update(self, lr: float, factor: float) -> None:
         try:
             failpoint("step.update")

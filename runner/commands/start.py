@@ -33,7 +33,7 @@ def run(settings: Settings, wanted: Wanted) -> None:
         narrator.care = care
 
     check_home(settings.home, allow_network=wanted.allow_network_home)
-    say(f"home {settings.home}, store {settings.store_url}; Ctrl-C saves and stops")
+    say(f"home {settings.home}, store {settings.store_shown}; Ctrl-C saves and stops")
     store = open_store(settings.store_url, settings.home)
     teller = Teller(settings.home, store, read_cards=read_cards, clock=time.time)
     bell = ringing(settings, os.environ.get("WAKE2VEC_NOTIFY", ""), say)

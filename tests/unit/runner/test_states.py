@@ -33,7 +33,7 @@ def test_a_change_leads_where_the_table_says_or_is_refused(state, change):
     if (state, change) in TRANSITIONS:
         assert next_state(state, change) is TRANSITIONS[state, change]
     else:
-        with pytest.raises(IllegalTransition, match=f"a {state} job cannot {change}"):
+        with pytest.raises(IllegalTransition, match=f"a {state} job (cannot {change}|does not go on)"):
             next_state(state, change)
 
 
@@ -188,3 +188,19 @@ def test_a_clock_that_was_set_back_does_not_freeze_a_job():
     assert not is_due(1000.0, 999.0, 1800)
     assert is_due(1000.0, 1000.0, 1800)
     assert is_due(1000.0 + 86_400, 1000.0, 1800)
+
+
+def test_a_hub_that_is_away_never_counts_against_a_job_but_is_waited_for():
+    ending = Ending(outcome=Outcome.FAILED, where="network", cause="away", remedy="look", stalls=9)
+    verdict = judge(ending, Budget(attempts=10, first_seconds=60, last_seconds=1800))
+
+    assert (verdict.change, verdict.stalls) == (Change.REQUEUE, 9)
+    assert verdict.wait_seconds == 240
+
+
+def test_training_that_trains_nothing_has_failed_for_good():
+    ending = Ending(outcome=Outcome.FAILED, where="nothing", cause="the gradient was exactly 0")
+    verdict = judge(ending, Budget(attempts=10, first_seconds=60, last_seconds=1800))
+
+    assert verdict.change is Change.FAIL
+    assert verdict.reason == "trains nothing: the gradient was exactly 0"
