@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ MOST_USED_BY_OTHERS = 0.5
 CONTEXT_MIB = 800  # CUDA's context and the libraries' code, beside what PyTorch reserves (520 MiB on an H100)
 FOREIGN_MIB = 1024
 LEFT_SHARE = 0.02
+SWITCH = {"colab": "Runtime → Change runtime type → T4 GPU", "kaggle": "Settings → Accelerator → GPU T4 x2"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +59,20 @@ def reason_not_to_start(card: Card | None) -> str:
     return (
         f"GPU {card.index} ({card.name}) is in use by another program: {card.used_mib:,} of {card.total_mib:,} MiB; "
         "end that program, for example by restarting the notebook's other kernels"
+    )
+
+
+def no_card(platform: str, cards: Sequence[Card], loads: Mapping[str, str]) -> str:
+    """Why a notebook's runtime without a card should not begin; empty when it may.
+
+    `loads` says how each job holds its body: what is held in fp32 is small, and made for any CPU.
+    """
+    needing = [name for name, load in loads.items() if load != "fp32"]
+    if cards or platform not in SWITCH or not needing:
+        return ""
+    return (
+        f"this runtime has no GPU, and {', '.join(needing)} would take months without one: choose {SWITCH[platform]}, "
+        "then run the cells again from the top"
     )
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from runner.daemon import Wanted, run_daemon
 from runner.home import check_home
 from runner.logfile import append, line_of
+from runner.session import mounted_drive
 from runner.settings import Settings
 from runner.store.open import open_store
 from runner.teller import Teller
@@ -27,6 +28,8 @@ def run(settings: Settings, wanted: Wanted) -> None:
 
     check_home(settings.home, allow_network=wanted.allow_network_home)
     say(f"home {settings.home}, store {settings.store_url}; Ctrl-C saves and stops")
+    if warning := mounted_drive(settings.store_url):
+        say(f"warning: {warning}")
     with telling(settings), ringing(settings, os.environ.get("WAKE2VEC_NOTIFY", ""), say):
         code = run_daemon(settings, wanted, say)
     sys.exit(code)
