@@ -10,11 +10,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from runner.children import TOKEN_VARIABLE
 from runner.errors import SignInNeeded
 from runner.store.drive_errors import SIGN_IN
 
 SCOPE = "https://www.googleapis.com/auth/drive.file"  # sees only what this OAuth client made; needs no review by Google
-TOKEN_VARIABLE = "WAKE2VEC_DRIVE_TOKEN"
 TIMEOUT_SECONDS = 60.0
 COLAB = "colab"  # as the value of TOKEN_VARIABLE: use what `google.colab.auth.authenticate_user()` left behind
 

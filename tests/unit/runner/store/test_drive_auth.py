@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from runner.children import TOKEN_VARIABLE
 from runner.errors import RunnerError, SignInNeeded, StoreBusy
 from runner.store.drive import open_drive
-from runner.store.drive_auth import TOKEN_VARIABLE, Token, load_token, pin_folder, save_token, token_path
+from runner.store.drive_auth import Token, load_token, pin_folder, save_token, token_path
 from runner.store.drive_login import PASTE_REDIRECT, sign_in
 from runner.store.drive_transfer import Throttle
 from tests.drive_server.faults import Fault, Rule
