@@ -1,4 +1,4 @@
-"""`%load_ext runner.notebook` gives `%wake2vec COMMAND …`; a failure is told in a sentence, and the next cell works."""
+"""`%load_ext runner.notebook` gives `%wake2vec COMMAND …`; a failure is told in a sentence, the next cell works."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import os
 import shlex
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from runner.children import python
+
 SECRET = "WAKE2VEC_DRIVE_TOKEN"
-COMMAND = [sys.executable, "-P", "-m", "runner"]  # -P: nothing that lies beside the notebook is imported
 NOT_YET = "nothing has been trained yet; run this cell again after the first steps"
 
 
@@ -36,7 +36,7 @@ def wake2vec(line: str) -> None:
 def run(words: Sequence[str]) -> int:
     """Show what the command says as it says it. An interrupt reaches it once: it saves, and its end is waited for."""
     child = subprocess.Popen(
-        [*COMMAND, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+        python("runner", *words), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
     )
     assert child.stdout
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -53,7 +53,7 @@ def show_report(names: Sequence[str]) -> None:
     """The page in a frame of its own, so that its styles stay there."""
     from IPython.display import HTML, display
 
-    told = subprocess.run([*COMMAND, "status", "--json"], capture_output=True, text=True, check=False)
+    told = subprocess.run(python("runner", "status", "--json"), capture_output=True, text=True, check=False)
     if told.returncode:
         print(told.stderr, end="")
         return

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runner.bundled import job_file
+from runner.children import python
 from runner.errors import RunnerError
 from wake2vec.lock import read_lock
 from wake2vec.manifest import saved_steps
@@ -36,8 +37,7 @@ class Machine:
     daemon: subprocess.Popen[bytes] | None = None
 
     def command(self, *arguments: str) -> list[str]:
-        places = ["--home", str(self.home), "--store", f"dir:{self.store}"]
-        return [sys.executable, "-P", "-m", "runner", *places, *arguments]
+        return python("runner", "--home", self.home, "--store", f"dir:{self.store}", *arguments)
 
     def run(self, *arguments: str) -> str:
         done = subprocess.run(self.command(*arguments), capture_output=True, text=True, check=False)

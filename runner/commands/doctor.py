@@ -17,6 +17,7 @@ from pathlib import Path
 
 from runner import figures
 from runner.bundled import JOBS
+from runner.children import importing_safely, python, without_secrets
 from runner.errors import DatabaseCorrupt, RunnerError
 from runner.home import check_home
 from runner.inputs import keep_input
@@ -113,8 +114,9 @@ def _trial() -> Finding:
         run = RunDir(root=Path(folder) / "run")
         write_json(run.order, trial_order(Path(folder)).model_dump(mode="json"))
         began = time.monotonic()
-        command = [sys.executable, "-P", "-m", "wake2vec.trial", str(run.root)]
-        child = subprocess.run(command, capture_output=True, text=True, check=False)
+        environment = importing_safely(without_secrets(os.environ))
+        command = python("wake2vec.trial", run.root)
+        child = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
         result = read_result(run)
     if child.returncode == 0 and result is not None:
         done = f"{TRIAL_WORDS} words added, {TRIAL_STEPS} steps on an NF4 body, saved and loaded again"
