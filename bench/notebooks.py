@@ -49,7 +49,7 @@ if sys.version_info < (3, 11):
     print(f"this runtime has Python {{sys.version.split()[0]}}, and 3.11 is the oldest that will do: choose a newer runtime")
 else:
     Path("{name}").write_bytes(lzma.decompress(base64.b85decode(WHEEL)))
-    %pip install -q {name}
+    !"{{sys.executable}}" -m pip install -q --root-user-action=ignore {name}
     importlib.invalidate_caches()
     if importlib.util.find_spec("runner") is None:
         print("not installed, see above: {no_line}; then run this cell again")

@@ -136,7 +136,7 @@ def trial_order(folder: Path) -> Order:
         "model": {"base": str(JOBS / "tiny" / "model"), "load": "nf4"},
         "vocab": {"lexicon": "words.txt"},
         "data": {"corpus": str(JOBS / "tiny" / "corpus.txt"), "seq_len": 64},
-        "train": {"steps": TRIAL_STEPS, "batch": 2},
+        "train": {"steps": TRIAL_STEPS, "batch": 2, "lr": 1e-3},
         "evaluate": {"max_windows": 2, "samples": 0},
     }
     found = resolve_inputs(JobSpec.model_validate(table), folder, "doctor")
