@@ -22,10 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.demo import JOBS, ledger
+from bench.demo import JOBS, DemoFailed, Machine, ledger, result_hash
 from bench.p1 import MODELS, RESULTS
-from runner.commands.demo import Machine, result_hash
-from runner.errors import RunnerError
 from wake2vec.lock import read_lock
 from wake2vec.rundir import read_heartbeat
 
@@ -194,7 +192,7 @@ def until_done(machine: Machine, job: str, watch: Watch, kills: list[int]) -> No
     while not machine.is_done():
         assert machine.daemon, "started before"
         if time.monotonic() > give_up or machine.daemon.poll() not in (None, 0):
-            raise RunnerError(said(machine, job))
+            raise DemoFailed(said(machine, job))
         beat = read_heartbeat(machine.run_dir(job))
         holder = read_lock(machine.home / "locks" / "gpu0.lock")
         now = time.monotonic()
@@ -211,7 +209,7 @@ def until_done(machine: Machine, job: str, watch: Watch, kills: list[int]) -> No
         last = now
         time.sleep(0.05)
     if not machine.run_dir(job).final.is_dir():
-        raise RunnerError(said(machine, job))
+        raise DemoFailed(said(machine, job))
 
 
 def said(machine: Machine, job: str) -> str:

@@ -9,8 +9,8 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = ("runner", "wake2vec", "jobs")
-FILES = ("pyproject.toml", "setup.py", "README.md", "LICENSE")
+FOLDERS = ("runner", "wake2vec", "jobs", "docs")
+FILES = ("pyproject.toml", "setup.py", "LICENSE")
 
 
 def main() -> int:

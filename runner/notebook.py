@@ -10,7 +10,7 @@ import shlex
 import signal
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,13 +54,10 @@ def show_report(names: Sequence[str]) -> None:
     from IPython.display import HTML, display
 
     told = subprocess.run(python("runner", "status", "--json"), capture_output=True, text=True, check=False)
-    if told.returncode:
-        print(told.stderr, end="")
-        return
-    begun = [job["name"] for job in json.loads(told.stdout)["jobs"] if job["trained"]]
+    begun = [job["name"] for job in json.loads(told.stdout)["jobs"] if job["trained"]] if told.stdout else []
     shown = [name for name in begun if not names or name in names]
     if not shown:
-        print(NOT_YET)
+        print(told.stderr or NOT_YET)
         return
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder) / "report.html"
@@ -95,14 +92,10 @@ def _secret() -> str:
     if "KAGGLE_KERNEL_RUN_TYPE" in os.environ:
         from kaggle_secrets import UserSecretsClient
 
-        read: Callable[[str], str | None] = UserSecretsClient().get_secret
-    else:
-        from google.colab import userdata
+        return str(UserSecretsClient().get_secret(SECRET))
+    from google.colab import userdata
 
-        read = userdata.get
-    if not (value := read(SECRET)):
-        raise LookupError(f"{SECRET} is empty")
-    return value
+    return str(userdata.get(SECRET))
 
 
 def _remedy(error: Exception, with_click: bool) -> str:

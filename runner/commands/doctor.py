@@ -17,7 +17,7 @@ from pathlib import Path
 
 from runner import figures
 from runner.bundled import JOBS
-from runner.children import importing_safely, python, without_secrets
+from runner.children import importing_safely, without_secrets
 from runner.errors import DatabaseCorrupt, RunnerError
 from runner.home import check_home
 from runner.inputs import keep_input
@@ -36,6 +36,8 @@ from wake2vec.spec import JobSpec
 
 SHOWN = ("torch", "transformers", "peft", "bitsandbytes", "datasets")
 TRIAL_STEPS, TRIAL_WORDS = 2, 10
+# The second attempt loads what the first one saved.
+TWICE = "import sys; from wake2vec.__main__ import main; sys.exit(main(sys.argv[1:]) or main(sys.argv[1:]))"
 LEAST_FREE_BYTES = 20 << 30  # a 14B model in 4 bits, its download and two checkpoints
 
 
@@ -115,7 +117,7 @@ def _trial() -> Finding:
         write_json(run.order, trial_order(Path(folder)).model_dump(mode="json"))
         began = time.monotonic()
         environment = importing_safely(without_secrets(os.environ))
-        command = python("wake2vec.trial", run.root)
+        command = [sys.executable, "-P", "-c", TWICE, str(run.root)]
         child = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
         result = read_result(run)
     if child.returncode == 0 and result is not None:
