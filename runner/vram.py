@@ -12,6 +12,7 @@ MOST_USED_BY_OTHERS = 0.5
 CONTEXT_MIB = 800  # CUDA's context and the libraries' code, beside what PyTorch reserves (520 MiB on an H100)
 FOREIGN_MIB = 1024
 LEFT_SHARE = 0.02
+OLDEST_CAPABILITY = (7, 0)  # the platforms' builds of PyTorch hold no kernels for older cards, such as the P100
 SWITCH = {"colab": "Runtime → Change runtime type → T4 GPU", "kaggle": "Settings → Accelerator → GPU T4 x2"}
 
 
@@ -21,6 +22,7 @@ class Card:
     name: str
     total_mib: int
     used_mib: int
+    capability: tuple[int, int] = OLDEST_CAPABILITY
 
 
 def read_cards() -> list[Card]:
@@ -49,6 +51,7 @@ def _read_card(nvml: Any, index: int) -> Card:
         name=name if isinstance(name, str) else name.decode(),
         total_mib=int(memory.total) // MIB,
         used_mib=int(memory.used) // MIB,
+        capability=tuple(nvml.nvmlDeviceGetCudaComputeCapability(handle)),
     )
 
 
@@ -63,16 +66,16 @@ def reason_not_to_start(card: Card | None) -> str:
 
 
 def no_card(platform: str, cards: Sequence[Card], loads: Mapping[str, str]) -> str:
-    """Why a notebook's runtime without a card should not begin; empty when it may.
+    """Why nothing should begin in a notebook's runtime that has no card, or one too old; empty when it may.
 
     `loads` says how each job holds its body: what is held in fp32 is small, and made for any CPU.
     """
     needing = [name for name, load in loads.items() if load != "fp32"]
-    if cards or platform not in SWITCH or not needing:
+    if platform not in SWITCH or not needing or any(card.capability >= OLDEST_CAPABILITY for card in cards):
         return ""
+    has = f"has a {cards[0].name}, for which its PyTorch has no kernels" if cards else "has no GPU"
     return (
-        f"this runtime has no GPU, and {', '.join(needing)} would take months without one: choose {SWITCH[platform]}, "
-        "then run the cells again from the top"
+        f"this runtime {has}, and {', '.join(needing)} needs one: choose {SWITCH[platform]}, then run the cells again"
     )
 
 

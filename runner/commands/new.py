@@ -12,6 +12,7 @@ from runner.bundled import JOBS, TEXTS, companions, job_file, names
 from runner.commands.plan import shape_of
 from runner.forecast import forecast, load_of
 from runner.jobfile import read_job
+from runner.vram import OLDEST_CAPABILITY
 from wake2vec.budget import CARDS
 from wake2vec.errors import SpecError
 from wake2vec.files import write_atomic
@@ -19,7 +20,6 @@ from wake2vec.files import write_atomic
 HEADING = f"{'name':<14} {'weights':>7}  {'card':<5} what it is"
 KEPT = "kept as you have it"
 NEW_WORDS = 44_000  # as in the Wake; a list of one's own is counted by `plan`
-OLDEST_CAPABILITY = (7, 0)  # PyTorch's CUDA 12.8 builds hold no kernels for older cards, such as the P100
 
 
 def run(wanted: Sequence[str], *, as_list: bool, as_json: bool) -> None:

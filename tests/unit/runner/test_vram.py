@@ -39,8 +39,17 @@ def test_the_cliff_is_told_before_memory_runs_out():
 def test_a_notebook_s_runtime_without_a_card_is_refused_for_what_needs_one_and_says_how_to_switch():
     loads = {"tiny_p1": "fp32", "qwen_p1": "nf4"}
 
-    assert "qwen_p1 would take months without one: choose Runtime → Change" in no_card("colab", [], loads)
+    assert "has no GPU, and qwen_p1 needs one: choose Runtime → Change" in no_card("colab", [], loads)
     assert "Settings → Accelerator → GPU T4 x2" in no_card("kaggle", [], loads)
     assert no_card("colab", [card(500)], loads) == ""
     assert no_card("plain", [], loads) == ""
     assert no_card("colab", [], {"tiny_p1": "fp32"}) == ""
+
+
+def test_a_card_that_the_platform_s_pytorch_no_longer_knows_is_refused_with_the_reason():
+    old = Card(index=0, name="Tesla P100-PCIE-16GB", total_mib=16_276, used_mib=0, capability=(6, 0))
+
+    said = no_card("kaggle", [old], {"qwen_p1": "nf4"})
+    assert said.startswith("this runtime has a Tesla P100-PCIE-16GB, for which its PyTorch has no kernels")
+    assert no_card("kaggle", [old, card(0)], {"qwen_p1": "nf4"}) == ""
+    assert no_card("plain", [old], {"qwen_p1": "nf4"}) == ""  # a build of one's own may know it
