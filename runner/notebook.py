@@ -35,18 +35,16 @@ def wake2vec(line: str) -> None:
 
 def run(words: Sequence[str]) -> int:
     """Show what the command says as it says it. An interrupt reaches it once: it saves, and its end is waited for."""
-    child = subprocess.Popen(
-        python("runner", *words), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
-    )
-    assert child.stdout
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    while True:
-        try:
-            if not (said := os.read(child.stdout.fileno(), 1 << 16)):
-                return child.wait()
-            print(decoder.decode(said), end="", flush=True)
-        except KeyboardInterrupt:
-            child.send_signal(signal.SIGINT)
+    command, decoder = python("runner", *words), codecs.getincrementaldecoder("utf-8")("replace")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True) as child:
+        assert child.stdout
+        while True:
+            try:
+                if not (said := os.read(child.stdout.fileno(), 1 << 16)):
+                    return child.wait()
+                print(decoder.decode(said), end="", flush=True)
+            except KeyboardInterrupt:
+                child.send_signal(signal.SIGINT)
 
 
 def show_report(names: Sequence[str]) -> None:
