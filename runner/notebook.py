@@ -6,10 +6,12 @@ import codecs
 import html
 import json
 import os
+import pty
 import shlex
 import signal
 import subprocess
 import tempfile
+import tty
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -35,16 +37,26 @@ def wake2vec(line: str) -> None:
 
 def run(words: Sequence[str]) -> int:
     """Show what the command says as it says it. An interrupt reaches it once: it saves, and its end is waited for."""
-    command, decoder = python("runner", *words), codecs.getincrementaldecoder("utf-8")("replace")
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True) as child:
-        assert child.stdout
-        while True:
+    ours, theirs = pty.openpty() if words[:1] == ["start"] else os.pipe()  # its last line may be drawn anew
+    if os.isatty(theirs):
+        tty.setraw(theirs)
+    environment = {"TERM": "xterm", "JPY_PARENT_PID": "1"} | os.environ
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    with subprocess.Popen(
+        python("runner", *words), stdout=theirs, stderr=theirs, start_new_session=True, env=environment
+    ) as child:
+        os.close(theirs)
+        said = b"."
+        while said:
             try:
-                if not (said := os.read(child.stdout.fileno(), 1 << 16)):
-                    return child.wait()
+                said = os.read(ours, 1 << 16)
                 print(decoder.decode(said), end="", flush=True)
             except KeyboardInterrupt:
                 child.send_signal(signal.SIGINT)
+            except OSError:  # how a terminal says that nobody is left who writes
+                break
+    os.close(ours)
+    return child.returncode
 
 
 def show_report(names: Sequence[str]) -> None:
