@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -107,7 +108,11 @@ def failure(error: Exception, order: Order, pulse: object) -> Result:
     loading = now.state in ("loading", "fitting")
     where, outcome, remedy = ("setup" if loading else "training"), "failed", getattr(error, "remedy", "")
     said = str(error) if isinstance(error, Wake2vecError | InputError) else f"{type(error).__name__}: {error}"
-    if isinstance(error, OutOfMemory) or is_out_of_memory(error):
+    if loading and is_unreachable(error):
+        where = "network"  # it may come back by itself
+    elif isinstance(error, OSError) and error.errno in (errno.EIO, errno.ENOSPC, errno.ENOTCONN, errno.ESTALE):
+        where = "disk"
+    elif isinstance(error, OutOfMemory) or is_out_of_memory(error):
         where, outcome, remedy = "capacity", "oom", "a smaller seq_len, or allow_shorter_context = true"
         said = said if isinstance(error, OutOfMemory) else brief(error)
     elif isinstance(error, Diverged):
@@ -125,6 +130,20 @@ def failure(error: Exception, order: Order, pulse: object) -> Result:
         saved_step=now.saved_step,
         plan=now.plan,
     )
+
+
+def is_unreachable(error: BaseException) -> bool:
+    """Whether a connection stands behind an error: one that was refused, broke, timed out or found no host."""
+    import socket
+
+    chain: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None and current not in chain:
+        chain.append(current)
+        current = current.__cause__ or current.__context__
+    kinds = (ConnectionError, TimeoutError, socket.gaierror)
+    names = ("ConnectError", "ConnectionError", "ConnectTimeout", "ReadTimeout", "LocalEntryNotFoundError")
+    return any(isinstance(one, kinds) or type(one).__name__ in names for one in chain)
 
 
 if __name__ == "__main__":
