@@ -13,6 +13,7 @@ CONTEXT_MIB = 800  # CUDA's context and the libraries' code, beside what PyTorch
 FOREIGN_MIB = 1024
 LEFT_SHARE = 0.02
 OLDEST_CAPABILITY = (7, 0)  # the platforms' builds of PyTorch hold no kernels for older cards, such as the P100
+ON_A_CPU = ("fp32", "auto")  # bodies so held are small: what is made for a card says nf4
 SWITCH = {"colab": "Runtime → Change runtime type → T4 GPU", "kaggle": "Settings → Accelerator → GPU T4 x2"}
 
 
@@ -68,9 +69,9 @@ def reason_not_to_start(card: Card | None) -> str:
 def no_card(platform: str, cards: Sequence[Card], loads: Mapping[str, str]) -> str:
     """Why nothing should begin in a notebook's runtime that has no card, or one too old; empty when it may.
 
-    `loads` says how each job holds its body: what is held in fp32 is small, and made for any CPU.
+    `loads` says how each job holds its body.
     """
-    needing = [name for name, load in loads.items() if load != "fp32"]
+    needing = [name for name, load in loads.items() if load not in ON_A_CPU]
     if platform not in SWITCH or not needing or any(card.capability >= OLDEST_CAPABILITY for card in cards):
         return ""
     has = f"has a {cards[0].name}, for which its PyTorch has no kernels" if cards else "has no GPU"

@@ -12,7 +12,7 @@ from runner.bundled import JOBS, TEXTS, companions, job_file, names
 from runner.commands.plan import shape_of
 from runner.forecast import forecast, load_of
 from runner.jobfile import read_job
-from runner.vram import OLDEST_CAPABILITY
+from runner.vram import OLDEST_CAPABILITY, ON_A_CPU
 from wake2vec.budget import CARDS
 from wake2vec.errors import SpecError
 from wake2vec.files import write_atomic
@@ -57,8 +57,8 @@ def describe(name: str) -> dict[str, Any]:
         return found
     weights = shape.body_weights + shape.matrix_rows * shape.width * (1 if shape.tied else 2)
     found["parameters"] = weights
-    if spec.model.load == "fp32":
-        return found | {"card": "none"}  # made for a CPU
+    if spec.model.load in ON_A_CPU:
+        return found | {"card": "none"}
     cards = [card for card in CARDS.values() if card.capability >= OLDEST_CAPABILITY]
     fitting = (card.name for card in cards if forecast(spec, load_of(spec, shape, NEW_WORDS), card).fits)
     return found | {"card": next(fitting, None)}

@@ -43,7 +43,7 @@ def test_a_notebook_s_runtime_without_a_card_is_refused_for_what_needs_one_and_s
     assert "Settings → Accelerator → GPU T4 x2" in no_card("kaggle", [], loads)
     assert no_card("colab", [card(500)], loads) == ""
     assert no_card("plain", [], loads) == ""
-    assert no_card("colab", [], {"tiny_p1": "fp32"}) == ""
+    assert no_card("colab", [], {"tiny_p1": "fp32", "distilgpt2_p1": "auto"}) == ""
 
 
 def test_a_card_that_the_platform_s_pytorch_no_longer_knows_is_refused_with_the_reason():

@@ -91,6 +91,7 @@ def test_the_list_says_size_and_card_of_every_job(here, capsys):
     assert set(table) == set(names())
     assert 14.7e9 < table["qwen_p1"]["parameters"] < 14.8e9
     assert (table["qwen_p1"]["card"], table["tiny_p1"]["card"]) == ("t4", "none")
+    assert table["distilgpt2_p1"]["card"] == "none"
     assert all(job["about"] for job in table.values())
     _run(as_list=True)
     assert re.search(r"^qwen_p1 +14\.8 B +t4 +Qwen2\.5-14B, P1", capsys.readouterr().out, re.MULTILINE)
