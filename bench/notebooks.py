@@ -6,6 +6,7 @@ The wheel lies inside, so that no address is needed to get it.
 from __future__ import annotations
 
 import base64
+import bz2
 import io
 import json
 import lzma
@@ -22,6 +23,10 @@ ROOT = Path(__file__).resolve().parents[1]
 Platform = Literal["colab", "kaggle"]
 PLATFORMS: tuple[Platform, ...] = ("colab", "kaggle")
 LINE = 4000
+MODEL = "runner/jobs/tiny/model/model.safetensors"
+HALVES = [
+    {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 0, "lp": 1, "pb": 1}
+]  # numbers of two bytes
 
 INTRO = {
     "colab": """# wake2vec-runner on Colab
@@ -39,16 +44,21 @@ Once, before the first session: make a Drive token (`wake2vec-runner login` on a
 into the secret `WAKE2VEC_DRIVE_TOKEN` (*Add-ons → Secrets*).""",
 }
 INSTALL = """#@title 1 · Install {{ display-mode: "form" }}
-import base64, importlib.util, lzma, sys
+import base64, bz2, importlib.util, lzma, sys, zipfile
 from pathlib import Path
 
-WHEEL = (
-{wheel}
+CODE = (
+{code}
+)
+MODEL = (  # the tiny one
+{model}
 )
 if sys.version_info < (3, 11):
     print(f"this runtime has Python {{sys.version.split()[0]}}, and 3.11 is the oldest that will do: choose a newer runtime")
 else:
-    Path("{name}").write_bytes(lzma.decompress(base64.b85decode(WHEEL)))
+    Path("{name}").write_bytes(bz2.decompress(base64.b85decode(CODE)))
+    with zipfile.ZipFile("{name}", "a") as wheel:
+        wheel.writestr("{tiny}", lzma.decompress(base64.b85decode(MODEL)))
     !"{{sys.executable}}" -m pip install -q --root-user-action=ignore {name}
     importlib.invalidate_caches()
     if importlib.util.find_spec("runner") is None:
@@ -106,7 +116,8 @@ def main() -> int:
 
 
 def notebook(platform: Platform, wheel: Path) -> dict[str, Any]:
-    install = INSTALL.format(wheel=packed(wheel), name=wheel.name, no_line=NO_LINE[platform])
+    code, model = packed(wheel)
+    install = INSTALL.format(code=code, model=model, name=wheel.name, tiny=MODEL, no_line=NO_LINE[platform])
     models = json.dumps(sorted({name[:-3] for name in names() if name.endswith("_p1")}))
     cells = [
         _markdown("intro", INTRO[platform]),
@@ -127,13 +138,19 @@ def notebook(platform: Platform, wheel: Path) -> dict[str, Any]:
     return {"cells": cells, "metadata": about, "nbformat": 4, "nbformat_minor": 5}
 
 
-def packed(wheel: Path) -> str:
-    """The wheel, stored and then squeezed as a whole, which saves a quarter, in lines of a Python string."""
+def packed(wheel: Path) -> tuple[str, str]:
+    """The wheel without the tiny model, and that model, each squeezed as a whole in the way that suits it best."""
     plain = io.BytesIO()
     with zipfile.ZipFile(wheel) as source, zipfile.ZipFile(plain, "w", zipfile.ZIP_STORED) as target:
         for entry in sorted(source.infolist(), key=lambda entry: (Path(entry.filename).suffix, entry.filename)):
-            target.writestr(entry.filename, source.read(entry))
-    text = base64.b85encode(lzma.compress(plain.getvalue(), preset=9 | lzma.PRESET_EXTREME)).decode()
+            if entry.filename != MODEL:
+                target.writestr(entry.filename, source.read(entry))
+        model = source.read(MODEL)
+    return _lines(bz2.compress(plain.getvalue())), _lines(lzma.compress(model, filters=HALVES))
+
+
+def _lines(body: bytes) -> str:
+    text = base64.b85encode(body).decode()
     return "\n".join(f'"{text[start : start + LINE]}"' for start in range(0, len(text), LINE))
 
 
