@@ -25,9 +25,9 @@ from wake2vec.plan import WRITTEN_OUT, LayerPath
 from wake2vec.precision import Compute, Precision, make_repeatable
 from wake2vec.proof import MARGIN, TOKENS, prove, refer
 from wake2vec.shapes import SHAPES, ModelShape
+from wake2vec.spec import LoraTable
 
-LORA = {"r": 8, "lora_alpha": 16, "lora_dropout": 0.05, "task_type": "CAUSAL_LM"}
-TARGETS = ["q_proj", "k_proj", "v_proj", "gate_proj", "up_proj", "down_proj"]
+LORA = LoraTable(r=8, alpha=16, dropout=0.05)
 HEAD = ("precision", "phase", "what", "seconds", "extra GiB", "of the bound", "where nearest, or first beyond")
 
 
@@ -98,7 +98,7 @@ def main() -> None:
         model, context = model_of(shape, compute, device), StepKey()
         for phase in ("p1", "p2"):
             if phase == "p2":
-                add_lora(model, {**LORA, "target_modules": TARGETS, "bias": "none"}, context, seed=1)
+                add_lora(model, LORA, context, seed=1)
                 context.set(step=0, sample_ids=torch.zeros(1, dtype=torch.int64, device=device))
             for row in rows_of(model, compute, phase, device):
                 table.append(row)
