@@ -57,9 +57,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="write nothing: for CI")
     chosen = parser.parse_args(arguments)
     wheel = build_wheel(PLACE / "wheel")
-    results = [run_stack(name, wheel) for name in chosen.names]
-    if not chosen.check:
-        publish(results)
+    results = []
+    for name in chosen.names:
+        results.append(run_stack(name, wheel))
+        if not chosen.check:
+            publish(results)
     return 0 if all(one["passed"] for one in results) else 1
 
 
