@@ -34,7 +34,7 @@ Exit codes:
 
 app = typer.Typer(
     name="wake2vec-runner",
-    add_completion=False,
+    add_completion=True,
     no_args_is_help=True,
     rich_markup_mode=None,  # plain help needs a third of the start-up time
     pretty_exceptions_enable=False,

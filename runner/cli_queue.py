@@ -14,12 +14,26 @@ def enqueue(
     context: typer.Context,
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Job files (TOML); all are queued, or none.")],
     again: Annotated[bool, typer.Option("--again", help="Train it once more, as NAME-2.")] = False,
+    if_new: Annotated[bool, typer.Option("--if-new", help="Pass over jobs that are here or in the store.")] = False,
     as_json: Json = False,
 ) -> None:
     """Check job files, freeze them with their texts, and queue them."""
     from runner.commands.enqueue import run
 
-    run(settings_of(context), files, again=again, as_json=as_json)
+    run(settings_of(context), files, again=again, if_new=if_new, as_json=as_json)
+
+
+def new(
+    wanted: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME...]", help="For example qwen_p1 qwen_p2; none: list them.")
+    ] = None,
+    as_list: Annotated[bool, typer.Option("--list", help="Show all, their size and the card they need.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write job files that come with the program into this folder."""
+    from runner.commands.new import run
+
+    run(wanted or [], as_list=as_list, as_json=as_json)
 
 
 def import_(
@@ -158,4 +172,4 @@ def _control(context: typer.Context, verb: str, names: list[str], as_json: bool)
     run(settings_of(context), verb, names, as_json=as_json)
 
 
-COMMANDS = (enqueue, import_, start, status, log, hold, release, cancel, retry, kill, set_, extend)
+COMMANDS = (new, enqueue, import_, start, status, log, hold, release, cancel, retry, kill, set_, extend)

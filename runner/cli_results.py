@@ -129,6 +129,13 @@ def doctor(context: typer.Context, as_json: Json = False) -> None:
     run(settings_of(context), as_json=as_json)
 
 
+def demo() -> None:
+    """Train a tiny job on the CPU, pull the plug, and compare the bits."""
+    from runner.commands.demo import run
+
+    run()
+
+
 def rebuild(context: typer.Context) -> None:
     """Make the database anew from the store's logs; the old one is kept."""
     from runner.commands.rebuild import run
@@ -146,4 +153,4 @@ def schema(
     run(out, as_reference=reference)
 
 
-COMMANDS = (plan, lexicon, report, generate, geometry, export, login, doctor, rebuild, schema)
+COMMANDS = (plan, lexicon, report, generate, geometry, export, login, doctor, demo, rebuild, schema)

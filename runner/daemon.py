@@ -31,6 +31,7 @@ from runner.sync.rebuild import restore
 from runner.sync.upload import is_settled
 from runner.trouble import OF_THE_STORE, conclude, still_moving
 from runner.workplace import Workplace
+from wake2vec.errors import NoGpu
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 INTERRUPTED, BUG = 130, 3
@@ -69,6 +70,7 @@ def _work(settings: Settings, wanted: Wanted, queue: Queue, say: Say, attend: At
     loops = Loops()
     with listening(loops, say):
         _restore(care, wanted, say)
+        _require_card(work)
         scheduler = start_loops(work, care, loops)
         try:
             end = wait(work, care, loops, wanted, say)
@@ -130,6 +132,14 @@ def _restore(care: Care, wanted: Wanted, say: Say) -> None:
         return
     if new:
         say(f"restored {len(new)} job{'s' * (len(new) != 1)} from {care.work.store.properties.place}")
+
+
+def _require_card(work: Workplace) -> None:
+    """Raises NoGpu where a notebook was opened without the card that its jobs need."""
+    moving = waiting.unfinished(jobs.list_jobs(work.queue))
+    loads = {job.name: job.spec.model.load for job in moving if job.spec.model is not None}
+    if reason := vram.no_card(work.session.platform, work.cards, loads):
+        raise NoGpu(reason)
 
 
 def _can_go_on_without_store(care: Care) -> bool:

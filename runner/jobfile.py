@@ -47,6 +47,14 @@ def read_job(path: Path) -> JobSpec:
     return JobSpec.model_validate(table)
 
 
+def name_of(path: Path) -> str:
+    """What the job in a file is called, whatever else stands there; the file's own name where it cannot be read."""
+    try:
+        return str(_read_table(path).get("name", path.stem))
+    except SpecError:
+        return path.stem
+
+
 def _faults_of_inputs(checked: Checked, path: Path) -> list[Fault]:
     """What is wrong with the files that a faulty job names, as far as it can be read."""
     faulty = {".".join(fault.key.split(".")[:2]) for fault in checked.faults}

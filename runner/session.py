@@ -81,6 +81,17 @@ def mean_session_minutes(sessions: Sequence[Session]) -> float:
     return max(1.0, (PRIOR_MINUTES + sum(lives)) / (1 + len(lives)))
 
 
+def mounted_drive(store_url: str) -> str:
+    """Why a folder of Colab's mounted Drive is no safe store; empty for any other."""
+    scheme, _, rest = store_url.partition(":")
+    if scheme != "dir" or not str(Path(rest).expanduser().absolute()).startswith("/content/drive/"):
+        return ""
+    return (
+        f"{rest} lies on the mounted Drive, which takes files long before they are in Drive: what is called durable "
+        "can be lost with this runtime; use --store drive:FOLDER"
+    )
+
+
 def past_session_minutes(sessions: Sequence[Session]) -> float | None:
     """How long sessions that are over lasted, for people; None where there is none."""
     lives = _lives(sessions)

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from runner import figures
+from runner.commands.at_hand import bring_jobs
 from runner.commands.room import foretell
 from runner.commands.taken import Stored, stored_jobs
 from runner.errors import JobExists
 from runner.inputs import keep_input
-from runner.jobfile import Resolved, read_job, resolve_inputs
+from runner.jobfile import Resolved, name_of, read_job, resolve_inputs
 from runner.queue import jobs
 from runner.queue.database import open_queue
 from runner.queue.rows import Job
@@ -43,10 +44,16 @@ class Entry:
         return self.resolved.job
 
 
-def run(settings: Settings, files: Sequence[Path], *, again: bool, as_json: bool) -> None:
-    """Raises SpecError with every fault of every file, JobExists, HomeUnusable; then nothing is queued."""
+def run(settings: Settings, files: Sequence[Path], *, again: bool, as_json: bool, if_new: bool = False) -> None:
+    """Raises SpecError with every fault of every file, JobExists, HomeUnusable; then nothing is queued.
+
+    With `if_new` jobs of the store are fetched first, and files of jobs that are known are passed over.
+    """
     queue = open_queue(settings.database)
     try:
+        if if_new:
+            bring_jobs(settings, queue)
+            files = new_ones(files, {job.name: job.state for job in jobs.list_jobs(queue)}, quiet=as_json)
         entries = check_files(files, jobs.list_jobs(queue), settings, again=again)
         _require_rows(entries)
         for entry in entries:
@@ -57,6 +64,18 @@ def run(settings: Settings, files: Sequence[Path], *, again: bool, as_json: bool
     finally:
         queue.close()
     show(settings, entries, added, as_json=as_json)
+
+
+def new_ones(files: Sequence[Path], states: Mapping[str, State], *, quiet: bool) -> list[Path]:
+    """The files whose job is not known yet; the others need not even be there."""
+    found = []
+    for file in files:
+        name = name_of(file)
+        if name not in states:
+            found.append(file)
+        elif not quiet:
+            print(f"{name}: is {states[name]} already, and goes on as it was queued; {file.name} is passed over")
+    return found
 
 
 def show(settings: Settings, entries: Sequence[Entry], added: Sequence[Job], *, as_json: bool) -> None:

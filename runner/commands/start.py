@@ -12,6 +12,7 @@ from runner.daemon import Wanted, run_daemon
 from runner.home import check_home
 from runner.logfile import append, line_of
 from runner.narrator import Narrator, Screen, manner_of
+from runner.session import mounted_drive
 from runner.settings import Settings
 from runner.store.open import open_store
 from runner.sync.keeper import Care
@@ -34,6 +35,8 @@ def run(settings: Settings, wanted: Wanted) -> None:
 
     check_home(settings.home, allow_network=wanted.allow_network_home)
     say(f"home {settings.home}, store {settings.store_shown}; Ctrl-C saves and stops")
+    if warning := mounted_drive(settings.store_url):
+        say(f"warning: {warning}")
     store = open_store(settings.store_url, settings.home)
     teller = Teller(settings.home, store, read_cards=read_cards, clock=time.time)
     bell = ringing(settings, os.environ.get("WAKE2VEC_NOTIFY", ""), say)
