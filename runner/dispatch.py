@@ -87,7 +87,7 @@ def start(work: Workplace, job: Job, ready: Ready, gpu: int, now: float) -> None
     write_json(run.order, order.model_dump(mode="json"))
     failpoint("dispatch.ordered")
     environment = trainer_environment(os.environ, gpu, len(work.cards))
-    pid = work.launcher.start(run, attempt.id, environment, job.phase)
+    pid = work.launcher.start(run, attempt.id, environment)
     attempts.set_pid(work.queue, attempt.id, pid)
     said = f"{job.name} #{attempt.id}: started on {work.gpu_name(gpu)} from step {first_step}"
     add_event(work.queue, now, "started", said, job=job.name)
