@@ -19,6 +19,7 @@ from runner.loops import MOST_TROUBLES_IN_A_ROW, Loops, start_loops
 from runner.queue import attempts, jobs, waiting
 from runner.queue.checkpoints import log_state
 from runner.queue.database import Queue
+from runner.queue.view import see
 from runner.safety import bring_to_safety, safe_report
 from runner.session import session_end, this_machine
 from runner.settings import Settings
@@ -184,10 +185,10 @@ def show_events(queue: Queue, since: int, say: Say) -> int:
 
 def is_empty(work: Workplace, care: Care) -> bool:
     """Whether nothing can move by itself any more, and nothing is left to bring to the store."""
-    every = jobs.list_jobs(work.queue)
-    if waiting.unfinished(every) or attempts.open_attempts(work.queue):
+    view = see(work.queue)
+    if waiting.unfinished(view.jobs) or view.attempts:
         return False
-    return not any(keeper.lease is not None for keeper in care.keepers.values())
+    return not any(keeper.lease is not None for keeper in list(care.keepers.values()))
 
 
 def exit_code(queue: Queue) -> int:

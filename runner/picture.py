@@ -81,7 +81,7 @@ def _session(moment: Moment, around: Surroundings, note: WorkNote) -> SessionPar
 
 
 def _job(job: Job, every: dict[str, Job], moment: Moment, around: Surroundings, now: float) -> JobPart:
-    segments = moment.segments.get(job.name, [])
+    planned, done = moment.pieces.get(job.name, (0, 0))
     evaluations = moment.evaluations.get(job.name, [])
     saved, durable = _kept(moment.checkpoints.get(job.name, []), around.heartbeats.get(job.name))
     best = progress.best_of(evaluations)
@@ -98,8 +98,8 @@ def _job(job: Job, every: dict[str, Job], moment: Moment, around: Surroundings, 
         trained=_trained(job, moment, around, saved),
         saved=saved,
         durable=durable,
-        segments=len(segments),
-        segments_done=sum(segment.done_at is not None for segment in segments),
+        segments=planned,
+        segments_done=done,
         attempts=len(moment.attempts.get(job.name, [])),
         best=_evaluation(best),
         last=_evaluation(evaluations[-1] if evaluations else None),

@@ -20,7 +20,7 @@ OUT_OF_SPACE = "No space left on device"
 
 def reap(work: Workplace, now: float, monotonic: float) -> None:
     """Close every attempt whose trainer is gone; end every trainer whose attempt is closed."""
-    open_ones = attempts.open_attempts(work.queue)
+    open_ones = work.sight.view.attempts
     for attempt in open_ones:
         if not work.launcher.is_alive(attempt.id, attempt.gpu):
             close(work, attempt, now)

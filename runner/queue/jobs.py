@@ -6,12 +6,13 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, and_, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from runner.errors import IllegalTransition, JobExists, UnknownJob
+from runner.queue.checkpoints import close_segments
 from runner.queue.database import Queue
 from runner.queue.ledger import note
-from runner.queue.rows import Job, Segment
+from runner.queue.rows import Job, Segment, row_of
 from runner.queue.tables import attempts, events, jobs, logs, segments
 from runner.states import Change, State, Wish, next_state, plan_segments
 from wake2vec.order import InputFile
@@ -113,7 +114,7 @@ def get_job(queue: Queue, name: str) -> Job:
 def list_jobs(queue: Queue) -> list[Job]:
     """Every job, in the order in which they came."""
     with queue.read() as connection:
-        return [_to_job(row) for row in connection.execute(select(jobs).order_by(jobs.c.number))]
+        return [row_of(Job, row._mapping) for row in connection.execute(select(jobs).order_by(jobs.c.number))]
 
 
 def list_segments(queue: Queue, name: str) -> list[Segment]:
@@ -131,19 +132,13 @@ def set_steps(queue: Queue, name: str, steps: int) -> None:
             _insert_segments(connection, name, plan_segments(steps, job.spec.checkpoint.every_steps))
 
 
-def close_segments(queue: Queue, name: str, durable_step: int, now: float) -> int:
-    """Mark the segments that a durable checkpoint at `durable_step` covers; returns how many that newly are."""
-    with queue.write() as connection:
-        covered = and_(segments.c.job == name, segments.c.last_step <= durable_step, segments.c.done_at.is_(None))
-        return connection.execute(update(segments).where(covered).values(done_at=now)).rowcount
-
-
 def end_at(queue: Queue, name: str, step: int) -> None:
     """The job stopped early, at `step`: segments beyond it will never run, the one around it ends there."""
     with queue.write() as connection:
         own = segments.c.job == name
         connection.execute(segments.delete().where(own, segments.c.first_step >= step))
         connection.execute(update(segments).where(own, segments.c.last_step > step).values(last_step=step))
+        close_segments(connection, name)
 
 
 def change_state(
@@ -183,6 +178,7 @@ def apply_change(
     changed = connection.execute(update(jobs).where(jobs.c.name == name, jobs.c.state == job.state).values(values))
     if changed.rowcount != 1:
         raise IllegalTransition(f"{name}: changed by somebody else at the same moment; look at `status`")
+    close_segments(connection, name)  # a daemon of 0.1.0 left this to its next tick
     note(connection, now, str(change), f"{name}: {target}" + (f": {reason}" if reason else ""), job=name)
     return fetch_job(connection, name)
 
@@ -265,6 +261,7 @@ def _insert_segments(connection: Connection, name: str, planned: Sequence[tuple[
     ]
     if rows:
         connection.execute(insert(segments), rows)
+        close_segments(connection, name)
 
 
 def fetch_job(connection: Connection, name: str) -> Job:
@@ -274,14 +271,4 @@ def fetch_job(connection: Connection, name: str) -> Job:
         known = [str(known) for known in connection.execute(select(jobs.c.name).order_by(jobs.c.number)).scalars()]
         listed = f"; known are {', '.join(known[:8])}" if known else "; the queue is empty"
         raise UnknownJob(f"{name}: there is no such job{listed}")
-    return _to_job(row)
-
-
-def _to_job(row: Any) -> Job:
-    table = dict(row._mapping)
-    table["spec_json"], table["inputs_json"] = table.pop("spec"), table.pop("inputs")
-    table["state"] = State(table["state"])
-    table["wish"] = Wish(table["wish"]) if table["wish"] else None
-    for flag in ("end_now", "finishing", "rolled_back"):
-        table[flag] = bool(table[flag])
-    return Job(**table)
+    return row_of(Job, row._mapping)
