@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import struct
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -13,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from runner.backend import use
 from runner.commands.enqueue import Entry, check_files, show
 from runner.inputs import keep_input
 from runner.queue import jobs
@@ -22,6 +21,7 @@ from runner.queue.rows import Job
 from runner.settings import Settings
 from wake2vec.errors import Fault, SpecError
 from wake2vec.files import digest_file
+from wake2vec.options import TakeoverOptions
 from wake2vec.order import InputFile, Order, fingerprint
 
 START = "start.safetensors"
@@ -61,10 +61,8 @@ def convert(settings: Settings, entry: Entry, old: Sequence[Path], scratch: Path
         gpu_lock="",
     )
     (scratch / "order.json").write_text(order.model_dump_json(), encoding="utf-8")
-    words = [scratch / "order.json", scratch / START, *(path.absolute() for path in old)]
-    code = subprocess.call([sys.executable, "-m", "wake2vec.takeover", *map(str, words)])
-    if code != 0:
-        sys.exit(code if code > 0 else 130 if code == -2 else 3)
+    paths = [path.absolute() for path in old]
+    use(TakeoverOptions(order=scratch / "order.json", out=scratch / START, old=paths))
     return scratch / START
 
 
