@@ -38,12 +38,15 @@ def mirror(care: Care, now: float, monotonic: float, *, leaving: bool = False) -
     `leaving`: whatever the age of the last one. SQLite's own backup reads beside the writer. What keeps the copy from
     the store is told by the jobs, which it keeps from there too. Raises DatabaseCorrupt when the queue is not sound.
     """
-    work, mark = care.work, care.sight.view.mark
+    if not leaving and monotonic - care.mirrored_at < AFTER_AN_EVENT_SECONDS:
+        return
+    view = care.sight.look() if leaving else care.sight.view
+    work, mark = care.work, view.mark
     is_first, happened = care.mirrored is None, care.mirrored is None or care.mirrored.event != mark.event
     patience = AFTER_AN_EVENT_SECONDS if happened else AFTER_A_COMMIT_SECONDS
     if mark == care.mirrored or (not leaving and monotonic - care.mirrored_at < patience):
         return
-    if monotonic - care.trouble_at < AFTER_TROUBLE_SECONDS or not care.sight.view.jobs:
+    if monotonic - care.trouble_at < AFTER_TROUBLE_SECONDS or not view.jobs:
         return
     if any(name not in care.retry_at for name in work.handover.asked()):  # a job is about to start, and comes first
         return
