@@ -41,8 +41,11 @@ class Queue:
     def write(self, *, in_view: bool = True) -> Iterator[Connection]:
         with _told(self.path), self.engine.connect() as connection:
             connection.execute(text("BEGIN IMMEDIATE"))
+            before = version_of(connection)
             try:
                 yield connection
+                if not in_view:  # what this connection saw last is as new as it was; told while nobody else can write
+                    connection.info["unseen"] = (before, version_of(connection))
                 failpoint("database.commit")
                 connection.execute(text("COMMIT"))
             except BaseException:
@@ -55,6 +58,12 @@ class Queue:
         self.engine.dispose()
 
 
+def version_of(connection: Connection) -> tuple[int, int]:
+    """Another one when anybody has written: the first number counts what others did, the second what this one did."""
+    changes = connection.connection.dbapi_connection.total_changes  # type: ignore[union-attr]
+    return connection.exec_driver_sql("PRAGMA data_version").scalar_one(), changes
+
+
 def open_queue(path: Path) -> Queue:
     """Raises DatabaseCorrupt when the file is no sound database, HomeUnusable when it cannot be used or is newer."""
     try:
@@ -62,7 +71,9 @@ def open_queue(path: Path) -> Queue:
     except OSError as error:
         raise HomeUnusable(f"{path.parent}: cannot be made: {error.strerror}; choose another --home") from error
     engine = create_engine(
-        f"sqlite:///{path}", connect_args={"timeout": BUSY_SECONDS, "isolation_level": None, "check_same_thread": False}
+        f"sqlite:///{path}",
+        pool_use_lifo=True,  # the connection that was used last knows what it saw last
+        connect_args={"timeout": BUSY_SECONDS, "isolation_level": None, "check_same_thread": False},
     )
     event.listen(engine, "connect", _prepare)
     queue = Queue(path=path, engine=engine)

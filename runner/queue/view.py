@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, func, select
 
 from runner.queue import checkpoints, history, tables
-from runner.queue.database import Queue
+from runner.queue.database import Queue, version_of
 from runner.queue.rows import Attempt, Checkpoint, Job, LogState, Regime, row_of
 from runner.states import State
 
@@ -90,10 +90,11 @@ class Sight:
 def see(queue: Queue) -> View:
     """The queue now. Each connection of the pool remembers what it saw last, and whether anybody has written since."""
     with queue.read() as connection:
-        changes = connection.connection.dbapi_connection.total_changes  # type: ignore[union-attr]  # its own ones
-        version = (connection.exec_driver_sql("PRAGMA data_version").scalar_one(), changes)
-        known: View | None = connection.info.get("view")
-        if known is None or known.version != version:
+        version, known = version_of(connection), connection.info.get("view")
+        before, after = connection.info.get("unseen", (None, None))
+        if known is not None and (known.version, version) == (before, after):
+            known = connection.info["view"] = replace(known, version=version)  # its mark is read again
+        elif known is None or known.version != version:
             known = connection.info["view"] = _read(queue, connection, known, version)
         return known
 

@@ -96,6 +96,23 @@ def test_lines_of_the_ledger_are_no_reason_to_look_again(queue: Queue) -> None:
     assert found == ["BEGIN IMMEDIATE"]
 
 
+@pytest.mark.parametrize("when", ["before", "after", None])
+def test_a_tick_that_only_took_over_lines_of_the_ledger_reads_no_row_again(queue: Queue, when: str | None) -> None:
+    add(queue)
+    other, before = open_queue(queue.path), see(queue)
+    if when == "before":
+        jobs.set_wish(other, "a", Wish.HOLD, 2.0)
+
+    ledger.import_ledger(queue, "a", [{"kind": "step", "step": 1, "loss": 2.0}], 2.0, from_start=False)
+
+    if when == "after":
+        jobs.set_wish(other, "a", Wish.HOLD, 2.0)
+    after = see(queue)
+    assert (after.job_rows is before.job_rows) == (when is None)
+    assert after.jobs == jobs.list_jobs(other)
+    other.close()
+
+
 def test_a_damaged_database_is_named(queue: Queue) -> None:
     add(queue)
     queue.close()
