@@ -49,6 +49,15 @@ def start(
     allow_network_home: Annotated[
         bool, typer.Option("--allow-network-home", help="Insist on a home where locks may not be safe.")
     ] = False,
+    store_patience: Annotated[
+        float,
+        typer.Option(
+            metavar="MINUTES",
+            min=0.0,
+            envvar="WAKE2VEC_STORE_PATIENCE",
+            help="With --until-empty: how long to wait for the store when all is trained.",
+        ),
+    ] = 10.0,
 ) -> None:
     """Train what is queued until stopped; go on wherever it was."""
     from runner.commands.start import run
@@ -60,6 +69,7 @@ def start(
         stop_at=stop_at,
         take_over=take_over,
         allow_network_home=allow_network_home,
+        patience_minutes=store_patience,
     )
     run(settings_of(context), wanted)
 

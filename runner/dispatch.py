@@ -25,7 +25,7 @@ SPARE_BYTES = 64 << 20
 
 def dispatch(work: Workplace, now: float) -> None:
     """Claim and start. A job that could start but is not ready is named to the sync loop."""
-    view, unready = work.sight.view, []
+    view, unready, obstacles = work.sight.view, [], {}
     taken = {attempt.gpu for attempt in view.attempts}
     free = [gpu for gpu in work.gpus if gpu not in taken and work.launcher.holder(gpu) is None]
     waits = waiting.claimable(view.jobs) if free and not work.is_stopping else []
@@ -35,12 +35,15 @@ def dispatch(work: Workplace, now: float) -> None:
             break
         if not is_due(job.not_before, now, work.settings.numbers.backoff_last_seconds):
             continue
-        if explain(work, job, here or lack_of_room(work, view.largest.get(job.name, 0))):
-            continue
-        if ready := work.handover.take(job.name):
+        if reason := here or lack_of_room(work, view.largest.get(job.name, 0)):
+            obstacles[job.name] = reason
+            if reason != job.reason:
+                jobs.update_job(work.queue, job.name, reason=reason)
+        elif ready := work.handover.take(job.name):
             start(work, job, ready, free.pop(0), now)
         else:
             unready.append(job.name)
+    work.obstacles = obstacles
     work.handover.ask(unready)
 
 
@@ -59,12 +62,6 @@ def lack_of_room(work: Workplace, checkpoint_bytes: int) -> str:
     if room >= needed:
         return ""
     return f"the disk is full: {room >> 20:,} MiB free, {needed >> 20:,} MiB needed; make room in {work.settings.home}"
-
-
-def explain(work: Workplace, job: Job, reason: str) -> str:
-    if reason and reason != job.reason:
-        jobs.update_job(work.queue, job.name, reason=reason)
-    return reason
 
 
 def start(work: Workplace, job: Job, ready: Ready, gpu: int, now: float) -> None:

@@ -13,6 +13,8 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from runner.faults import Checked, check
+from runner.hub import hub_config
+from runner.modelcheck import config_faults, fit_targets, look, model_faults, notes
 from runner.modelfolder import digest_model
 from wake2vec.errors import Fault, InputError, SpecError
 from wake2vec.order import InputFile
@@ -111,6 +113,9 @@ def resolve_inputs(job: JobSpec, base_dir: Path, place: str) -> Resolved:
     try:
         job, folder = _resolve_model(job, base_dir)
         inputs += [folder] if folder else []
+        job, found, said = _check_model(job, is_folder=folder is not None)
+        faults += found
+        remarks += said
     except InputError as error:
         faults.append(Fault(key="model.base", problem=str(error)))
     if faults:
@@ -190,6 +195,20 @@ def _resolve_model(job: JobSpec, base_dir: Path) -> tuple[JobSpec, InputFile | N
     path = path.resolve()
     model = job.model.model_copy(update={"base": str(path)})
     return job.model_copy(update={"model": model}), digest_model(path, with_code=model.trust_remote_code)
+
+
+def _check_model(job: JobSpec, *, is_folder: bool) -> tuple[JobSpec, list[Fault], list[str]]:
+    """What can be told of the model unloaded: the job fitted to it, faults and remarks. Raises ModelError."""
+    if job.model is None:
+        return job, [], []
+    if not is_folder:
+        config = hub_config(job.model.base, job.model.revision)
+        return job, [] if config is None else config_faults(job, config, job.model.base), []
+    folder = Path(job.model.base)
+    seen = look(folder)
+    faults = model_faults(job, folder, seen)
+    job, unfit = fit_targets(job, seen)
+    return job, faults + unfit, notes(seen)
 
 
 def _resolve_command(job: JobSpec, base_dir: Path) -> JobSpec:

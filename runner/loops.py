@@ -32,6 +32,8 @@ class Loops:
     bugs: dict[str, int] = field(default_factory=dict)
     last_error: BaseException | None = None
     last_text: str = ""
+    shown: int = 0  # the last event that was said
+    idle_since: float | None = None  # monotonic: since when nothing can move by itself
 
 
 def start_loops(work: Workplace, care: Care, loops: Loops) -> BackgroundScheduler:

@@ -11,7 +11,7 @@ from runner.peek import Moment
 from runner.queue.rows import Checkpoint, Evaluation, Job, Metric
 from runner.queue.waiting import claimable
 from runner.reasons import explain, needs_of
-from runner.session import mean_session_minutes
+from runner.session import past_session_minutes
 from runner.snapshot import (
     FORMAT,
     DetailPart,
@@ -24,6 +24,7 @@ from runner.snapshot import (
     StorePart,
 )
 from runner.states import State
+from runner.trouble import OF_THE_STORE, Cause, Trouble
 from runner.worknote import WorkNote
 from wake2vec.rundir import Heartbeat
 
@@ -54,8 +55,20 @@ def take_picture(moment: Moment, around: Surroundings, now: float) -> Snapshot:
         jobs=jobs,
         store=store,
         needs=tuple(needs_of(jobs, store, around, now)),
+        troubles=(*note.troubles, *_backing_off(moment.jobs, now)) if around.daemon is not None else (),
         events=tuple(moment.events),
     )
+
+
+def _backing_off(jobs: Sequence[Job], now: float) -> list[Trouble]:
+    waiting = [job for job in claimable(jobs) if job.not_before > now]
+    return [
+        Trouble(
+            job=job.name, cause=Cause.BACKOFF, said=f"{job.name}: {job.reason}", since_at=job.changed_at,
+            again_at=job.not_before,
+        )
+        for job in waiting
+    ]  # fmt: skip
 
 
 def _in_focus(jobs: Sequence[Job]) -> list[Job]:
@@ -76,7 +89,7 @@ def _session(moment: Moment, around: Surroundings, note: WorkNote) -> SessionPar
         gpu=last.gpu,
         started_at=last.started_at,
         stop_by=min(ends, default=None),
-        usual_minutes=mean_session_minutes(moment.sessions),
+        usual_minutes=past_session_minutes(moment.sessions),
     )
 
 
@@ -205,7 +218,10 @@ def _store(moment: Moment, around: Surroundings, note: WorkNote) -> StorePart:
     newest = {name: max(one.step for one in ones) for name, ones in moment.checkpoints.items()}
     # An older one that was overtaken will never be sent.
     waiting = [one for one in every if one.durable_at is None and one.step == newest[one.job]]
-    problems = [log for log in moment.logs.values() if log.problem]
+    problems = [(log.problem, log.remedy) for log in moment.logs.values() if log.problem]
+    if around.note is not None:
+        problems = [(one.said, one.command) for one in note.troubles if one.cause in OF_THE_STORE]
+    problem, remedy = next(iter(problems), ("", ""))
     sent = [one for one in note.uploads if one.done_bytes and not one.is_coming]
     rate = [one.done_bytes / max(note.written_at - one.started_at, 1e-3) for one in sent]
     size = max((one.size for one in every), default=0)
@@ -220,6 +236,6 @@ def _store(moment: Moment, around: Surroundings, note: WorkNote) -> StorePart:
         total_bytes=note.total_bytes,
         full_at=note.full_at,
         room_for_checkpoints=note.free_bytes // size if note.free_bytes is not None and size else None,
-        problem=note.problem or (problems[0].problem if problems else ""),
-        remedy=note.remedy or (problems[0].remedy if problems else ""),
+        problem=problem,
+        remedy=remedy,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -29,6 +30,21 @@ class Outcome(StrEnum):
     FAILED = "failed"
     LOST = "lost"
     HUNG = "hung"
+
+
+class Where(StrEnum):
+    """In what an attempt failed."""
+
+    SETUP = "setup"
+    TRAINING = "training"
+    EVALUATION = "evaluation"
+    CAPACITY = "capacity"
+    NETWORK = "network"
+    CARD = "card"
+    DISK = "disk"
+
+
+PASSING = frozenset({Where.NETWORK, Where.CARD, Where.DISK})  # a lost connection, a card that is taken, a bad mount
 
 
 class Wish(StrEnum):
@@ -112,6 +128,15 @@ class Ending:
     wish: Wish | None = None
     stalls: int = 0
     rolled_back: bool = False
+    again: bool = False  # the attempt before it failed at the same step in the same way
+
+
+def same_failure(one: tuple[Outcome | None, str, str, int | None], other: tuple[Outcome, str, str, int]) -> bool:
+    """Whether two attempts ended alike: outcome, place, cause but for its numbers, and step."""
+    numbers = re.compile(r"0x[0-9a-f]+|\d+")
+    return (one[0], one[1], numbers.sub("#", one[2]), one[3]) == (
+        other[0], other[1], numbers.sub("#", other[2]), other[3],
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,12 +188,20 @@ def judge(ending: Ending, budget: Budget) -> Verdict:
 def _permanent_reason(ending: Ending) -> str:
     if ending.outcome is Outcome.DIVERGED and ending.rolled_back:
         return f"diverged again after going back to an older checkpoint: {ending.cause}"
-    if ending.outcome is Outcome.FAILED and ending.where == "capacity":
+    if ending.outcome is Outcome.FAILED and ending.where == Where.CAPACITY:
         return f"does not fit the card: {ending.cause}"
     # A set-up fault that the trainer can name a remedy for will not mend itself.
-    if ending.outcome is Outcome.FAILED and ending.where == "setup" and ending.remedy:
+    if ending.outcome is Outcome.FAILED and ending.where == Where.SETUP and ending.remedy:
         return f"cannot start: {ending.cause}"
+    if _failed_alike(ending):
+        return f"failed twice in the same way at the same step: {ending.cause}"
     return ""
+
+
+def _failed_alike(ending: Ending) -> bool:
+    """A third attempt would only cost the time of the second, unless what failed may pass by itself."""
+    fresh = ending.kept_new_step or ending.asked_to_stop or ending.where in PASSING or ending.stalls < 1
+    return ending.outcome is Outcome.FAILED and ending.again and not fresh
 
 
 def _counts(ending: Ending) -> int:

@@ -95,6 +95,7 @@ class Workplace:
     is_stopping: bool = False  # nothing new starts, every trainer is asked to end
     handover: Handover = field(default_factory=Handover)
     sight: Sight = field(init=False)  # tick's own, like all below
+    obstacles: dict[str, str] = field(default_factory=dict)  # job → what on this machine keeps it from starting
     signs: dict[int, Sign] = field(default_factory=dict)
     warned: dict[int, set[str]] = field(default_factory=dict)  # attempt → kinds of threats that were told
     positions: dict[str, Position] = field(default_factory=dict)

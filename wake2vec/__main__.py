@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -105,7 +106,11 @@ def failure(error: Exception, pulse: Pulse) -> Result:
     where, remedy = ("setup" if loading else "training"), getattr(error, "remedy", "")
     outcome: Outcome = "failed"
     said = str(error) if isinstance(error, Wake2vecError) else f"{type(error).__name__}: {error}"
-    if (full := out_of_memory(error)) is not None:
+    if loading and is_unreachable(error):
+        where = "network"  # it may come back by itself
+    elif isinstance(error, OSError) and error.errno in (errno.EIO, errno.ENOSPC, errno.ENOTCONN, errno.ESTALE):
+        where = "disk"
+    elif (full := out_of_memory(error)) is not None:
         where, outcome, said = "capacity", "oom", full
         remedy = "a smaller seq_len, or allow_shorter_context = true"
     elif isinstance(error, Diverged):
@@ -124,6 +129,20 @@ def out_of_memory(error: Exception) -> str | None:
     from wake2vec.device import brief, is_out_of_memory
 
     return brief(error) if is_out_of_memory(error) else None
+
+
+def is_unreachable(error: BaseException) -> bool:
+    """Whether a connection stands behind an error: one that was refused, broke, timed out or found no host."""
+    import socket
+
+    chain: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None and current not in chain:
+        chain.append(current)
+        current = current.__cause__ or current.__context__
+    kinds = (ConnectionError, TimeoutError, socket.gaierror)
+    names = ("ConnectError", "ConnectionError", "ConnectTimeout", "ReadTimeout", "LocalEntryNotFoundError")
+    return any(isinstance(one, kinds) or type(one).__name__ in names for one in chain)
 
 
 if __name__ == "__main__":

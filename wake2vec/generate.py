@@ -100,7 +100,7 @@ def describe(
     first_new_id: int,
     corpus: str | None,
 ) -> SampleRow:
-    """A text with what is to be known of it: Wake words, memorised stretches, surprisal."""
+    """A text with what is to be known of it: new words, memorised stretches, surprisal."""
     overlap = longest_overlap(text.text, corpus) if corpus is not None else None
     return SampleRow(
         step=step,

@@ -24,6 +24,7 @@ from wake2vec.optim import Optimizer, make_optimizer
 from wake2vec.phases.base import Prepared
 from wake2vec.plan import Allowed, Failure, Plan
 from wake2vec.progress import LossScale, Progress
+from wake2vec.proven import Proven
 from wake2vec.pulse import Pulse
 from wake2vec.rundir import Result
 from wake2vec.saving import Saver
@@ -36,11 +37,14 @@ from wake2vec.taken import taken_over
 class Loop:
     """One attempt at a job."""
 
-    def __init__(self, material: Material, prepared: Prepared, plan: Plan, stop: Stop, pulse: Pulse) -> None:
+    def __init__(
+        self, material: Material, prepared: Prepared, plan: Plan, proven: Proven, stop: Stop, pulse: Pulse
+    ) -> None:
         job = material.job
         assert job.train, "checked by the spec"
         assert job.data, "checked by the spec"
         self.material, self.prepared, self.stop, self.pulse = material, prepared, stop, pulse
+        self.proven = proven
         self.job, self.train, self.run = job, job.train, material.run
         self.optimizer: Optimizer = make_optimizer(
             self.train.optimizer, prepared.trainable, weight_decay=self.train.weight_decay
@@ -79,8 +83,9 @@ class Loop:
             seq_len=self.job.data.seq_len,
             shorter_context=self.train.allow_shorter_context,
             host_embedding=base_rows_rest(self.prepared),
+            holds=self.proven.holds,
         )
-        self.ladder = Ladder(self.prepared, self.progress, allowed, self.note)
+        self.ladder = Ladder(self.prepared, self.progress, allowed, self.proven, self.note)
         self.pulse.beat(step=self.progress.step, steps=self.material.steps, saved_step=self.saver.saved_step)
 
     # ---- the loop -------------------------------------------------------------------------------------------

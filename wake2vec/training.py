@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +11,7 @@ from pathlib import Path
 from wake2vec.artefacts.facts import RunFacts, SessionFact
 from wake2vec.artefacts.write import write_artefacts
 from wake2vec.checkpoint import Loaded, read_checkpoint
+from wake2vec.data.met import Met
 from wake2vec.device import card_name
 from wake2vec.errors import CheckpointCorrupt
 from wake2vec.failpoints import failpoint
@@ -23,10 +24,12 @@ from wake2vec.order import Order
 from wake2vec.phases.base import Prepared
 from wake2vec.phases.table import PHASES
 from wake2vec.plan import Plan
+from wake2vec.proven import Proven
 from wake2vec.pulse import Pulse
 from wake2vec.quiet import quiet_libraries
 from wake2vec.rundir import Result, RunDir
 from wake2vec.stopping import Stop
+from wake2vec.versions import versions
 
 
 def train(run: RunDir, order: Order, stop: Stop, pulse: Pulse) -> Result:
@@ -69,8 +72,9 @@ def start_loop(material: Material, prepared: Prepared, stop: Stop, pulse: Pulse,
         for line in report:
             say(line)
         loaded = read_checkpoint(*found) if found else None
-        plan = choose_plan(material, prepared, kept_plan(loaded, prepared), lambda: pulse.beat(state="fitting"))
-        loop = Loop(material, prepared, plan, stop, pulse)
+        proven = Proven(material, prepared, lambda text: fitting(text, pulse))
+        plan = choose_plan(material, prepared, kept_plan(loaded, prepared), proven, lambda: pulse.beat(state="fitting"))
+        loop = Loop(material, prepared, plan, proven, stop, pulse)
         if loaded is None:
             return loop
         try:
@@ -82,6 +86,11 @@ def start_loop(material: Material, prepared: Prepared, stop: Stop, pulse: Pulse,
         loop.progress.plan = plan
         say(f"went on from {loaded.folder.name}, {plan}")
         return loop
+
+
+def fitting(text: str, pulse: Pulse) -> None:
+    print(text, flush=True)
+    pulse.beat(state="fitting", detail=text)
 
 
 def kept_plan(loaded: Loaded | None, prepared: Prepared) -> Plan | None:
@@ -111,17 +120,33 @@ def show(loop: Loop, material: Material, prepared: Prepared) -> None:
 def facts(loop: Loop, material: Material) -> RunFacts:
     job = material.job
     assert job.model, "checked by the spec"
+    present, met = words_met(loop, material)
     return RunFacts(
         model=job.model.base,
         base_tokens=material.id_map.first_new_id,
         first_new_id=material.id_map.first_new_id,
         n_new=material.id_map.n_new,
+        words_present=present,
+        words_met=met,
         train_blocks=len(material.blocks),
         held_out_windows=len(material.windows.inputs),
         held_out_bytes=material.windows.n_bytes,
         versions=versions(),
         sessions=sessions(loop),
     )
+
+
+def words_met(loop: Loop, material: Material) -> tuple[int, int]:
+    """New words that stand in the training blocks, and how many of them training has met."""
+    job, blocks = material.job, material.blocks
+    assert job.train, "checked by the spec"
+    assert job.data, "checked by the spec"
+    known = Met(
+        blocks, batch=job.train.batch, seed=job.data.seed, first_new_id=material.id_map.first_new_id,
+        n_new=material.id_map.n_new,
+    )  # fmt: skip
+    met = int(known.up_to(loop.progress.step - 1).sum()) if loop.progress.step else 0
+    return int(known.up_to(max(loop.progress.step, math.ceil(len(blocks) / job.train.batch)) - 1).sum()), met
 
 
 def sessions(loop: Loop) -> tuple[SessionFact, ...]:
@@ -131,10 +156,3 @@ def sessions(loop: Loop) -> tuple[SessionFact, ...]:
         if row["kind"] == "step" and row["attempt"] not in firsts:
             firsts[row["attempt"]] = row["step"] - 1
     return tuple(SessionFact(first_step=step) for step in firsts.values())
-
-
-def versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    names = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "safetensors", "tokenizers")
-    return {"python": sys.version.split()[0], **{name: version(name) for name in names}}

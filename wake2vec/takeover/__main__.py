@@ -10,8 +10,9 @@ from typing import Any
 from torch import nn
 
 from wake2vec.errors import InputError
-from wake2vec.load import Origin, empty_model, read_config
+from wake2vec.load import empty_model, read_config
 from wake2vec.material import input_paths, load_tokenizer
+from wake2vec.modelfiles import Origin
 from wake2vec.options import TakeoverOptions
 from wake2vec.order import Order
 from wake2vec.precision import Precision

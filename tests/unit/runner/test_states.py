@@ -1,5 +1,7 @@
 """The transition table and the decision after an attempt."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,12 +15,14 @@ from runner.states import (
     Ending,
     Outcome,
     State,
+    Where,
     Wish,
     backoff_seconds,
     is_due,
     judge,
     next_state,
     plan_segments,
+    same_failure,
 )
 
 BUDGET = Budget(attempts=10, first_seconds=60.0, last_seconds=1800.0)
@@ -122,6 +126,37 @@ def test_a_setup_fault_with_a_remedy_fails_at_once_and_one_without_is_tried_agai
     assert judge(permanent, BUDGET).change is Change.FAIL
     assert judge(permanent, BUDGET).remedy == "give a text"
     assert judge(passing, BUDGET).change is Change.REQUEUE
+
+
+ALIKE = Ending(outcome=Outcome.FAILED, where="training", cause="KeyError: 'x'", remedy="mend it", stalls=1, again=True)
+
+
+def test_the_same_failure_twice_at_the_same_step_ends_the_job_at_once():
+    verdict = judge(ALIKE, BUDGET)
+
+    assert verdict.change is Change.FAIL
+    assert "KeyError: 'x'" in verdict.reason
+    assert verdict.remedy == "mend it"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"again": False}, {"stalls": 0}, {"kept_new_step": True}, {"asked_to_stop": True}, {"outcome": Outcome.LOST},
+        {"outcome": Outcome.OOM}, {"where": Where.NETWORK}, {"where": Where.CARD}, {"where": Where.DISK},
+    ],
+)  # fmt: skip
+def test_what_may_pass_or_is_not_the_same_is_tried_again(change):
+    assert judge(replace(ALIKE, **change), BUDGET).change is Change.REQUEUE
+
+
+def test_failures_are_the_same_but_for_the_numbers_in_them():
+    first = (Outcome.FAILED, "training", "CUDA error at 0x7f3a in block 12", 40)
+
+    assert same_failure(first, (Outcome.FAILED, "training", "CUDA error at 0x9bc1 in block 3", 40))
+    assert not same_failure(first, (Outcome.FAILED, "training", "CUDA error at 0x9bc1 in block 3", 41))
+    assert not same_failure(first, (Outcome.FAILED, "training", "no such file", 40))
+    assert not same_failure((None, "", "", None), (Outcome.FAILED, "", "", 0))
 
 
 def test_divergence_goes_back_once_and_then_fails():
