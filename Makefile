@@ -30,6 +30,7 @@ bench: $(READY)
 	$(BIN)/python -m bench.startup
 	$(BIN)/python -m bench.cadence
 	$(BIN)/python -m bench.restore
+	$(BIN)/python -m bench.queue
 	$(BIN)/python -m bench.p1
 	$(BIN)/python -m bench.p2
 	$(BIN)/python -m bench.load

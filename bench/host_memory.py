@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from wake2vec.files import write_json
+from wake2vec.options import ExportOptions, GeometryOptions, Options
 from wake2vec.order import Order
 from wake2vec.rundir import RunDir
 from wake2vec.spec import JobSpec
@@ -61,12 +62,15 @@ def main() -> None:
 
 
 def commands(run: RunDir, out: Path, *, with_geometry: bool) -> dict[str, list[str]]:
-    export = ["wake2vec.export", str(run.root), str(out)]
-    geometry = ["wake2vec.geometry", str(run.root.with_name("p1"))]
-    found = {"export --merge": [*export, "--merge"], "export": export}
-    return found | (
-        {"geometry": geometry, "geometry --side output": [*geometry, "--side", "output"]} if with_geometry else {}
-    )
+    p1 = run.root.with_name("p1")
+    asked: dict[str, Options] = {
+        "export --merge": ExportOptions(run=run.root, out=out, merge=True),
+        "export": ExportOptions(run=run.root, out=out),
+    }
+    if with_geometry:
+        asked["geometry"] = GeometryOptions(run=p1)
+        asked["geometry --side output"] = GeometryOptions(run=p1, side="output")
+    return {what: ["wake2vec.use", one.name(), one.model_dump_json()] for what, one in asked.items()}
 
 
 def build(folder: Path, layers: int) -> RunDir:

@@ -14,9 +14,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 from wake2vec.artefacts.facts import RunFacts, SessionFact
+from wake2vec.artefacts.report.__main__ import write_report
 from wake2vec.artefacts.write import write_artefacts
 from wake2vec.files import write_atomic
 from wake2vec.rundir import RunDir
@@ -144,9 +146,7 @@ def _of_run(run: RunDir, out: Path) -> list[Path]:
 
 
 def _report(page: Path, runs: Sequence[Path]) -> Path:
-    command = [sys.executable, "-m", "wake2vec.artefacts.report", str(page), *map(str, runs), "--keep"]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return page
+    return write_report(page, runs, runner=None, now=datetime.now(UTC))
 
 
 def _shots(

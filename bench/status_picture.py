@@ -49,14 +49,12 @@ def _fill(queue: Queue) -> None:
         jobs.add_job(queue, read_job(JOBS / f"{name}.toml"), [], str(number), NOW - 5e6 + number)
     jobs.change_state(queue, "llama8b_p1", Change.SUCCEED, NOW - 4e6)
     checkpoints.mark_durable(queue, "llama8b_p1", STEPS, manifest_sha256="0", size=CHECKPOINT_BYTES, now=NOW - 4e6)
-    jobs.close_segments(queue, "llama8b_p1", STEPS, NOW - 4e6)
     jobs.set_wish(queue, "mistral_p1", Wish.HOLD, NOW - 3e6)
     _sessions(queue)
     import_ledger(queue, JOB, _ledger(), NOW, from_start=True)
     for step in (600, 800, DURABLE):
         checkpoints.mark_durable(queue, JOB, step, manifest_sha256="0", size=CHECKPOINT_BYTES, now=NOW - 260)
     checkpoints.mark_saved(queue, JOB, SAVED, manifest_sha256="0", size=CHECKPOINT_BYTES, now=NOW - 30)
-    jobs.close_segments(queue, JOB, DURABLE, NOW - 260)
 
 
 def _sessions(queue: Queue) -> None:
@@ -70,7 +68,7 @@ def _sessions(queue: Queue) -> None:
         if is_last:
             return
         ended = first + STEPS_A_SESSION
-        attempts.see_session(queue, session.id, at + 300 + STEPS_A_SESSION * STEP_SECONDS)
+        attempts.see_session(queue, session, at + 300 + STEPS_A_SESSION * STEP_SECONDS)
         verdict = Verdict(change=Change.REQUEUE, reason="lost: the session went away")
         attempts.close_attempt(
             queue, attempt, verdict, at + 10_800, outcome=Outcome.LOST, last_step=ended, kept_step=ended

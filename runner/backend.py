@@ -13,6 +13,7 @@ from runner.errors import RunnerError
 from runner.queue import jobs
 from runner.queue.database import open_queue
 from runner.settings import Settings
+from wake2vec.options import Options
 from wake2vec.rundir import RunDir
 
 
@@ -22,6 +23,11 @@ def run_module(module: str, words: Sequence[str | Path]) -> None:
     code = subprocess.call(python(module, *words), env=environment)
     if code != 0:
         sys.exit(code if code > 0 else 130 if code == -2 else 3)
+
+
+def use(options: Options) -> None:
+    """Run the tool that these options are of; exits with its code when that is not 0."""
+    run_module("wake2vec.use", [options.name(), options.model_dump_json()])
 
 
 def run_folder(settings: Settings, name: str, *, history_will_do: bool = False) -> RunDir:

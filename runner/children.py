@@ -24,6 +24,10 @@ def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def importing_safely(environ: Mapping[str, str]) -> dict[str, str]:
-    """Without the parts of PYTHONPATH that mean the current folder, as an empty one in `$PYTHONPATH:/x` does."""
-    absolute = [part for part in environ.get("PYTHONPATH", "").split(os.pathsep) if Path(part).is_absolute()]
-    return dict(environ) | ({"PYTHONPATH": os.pathsep.join(absolute)} if "PYTHONPATH" in environ else {})
+    """Without the parts of PYTHONPATH that mean the current folder, as an empty one in `$PYTHONPATH:/x` does.
+
+    A person's own command finds the whole of it in WAKE2VEC_PYTHONPATH: wake2vec/command.py puts it back.
+    """
+    whole = environ.get("PYTHONPATH", "")
+    absolute = os.pathsep.join(part for part in whole.split(os.pathsep) if Path(part).is_absolute())
+    return dict(environ) | ({} if absolute == whole else {"PYTHONPATH": absolute, "WAKE2VEC_PYTHONPATH": whole})

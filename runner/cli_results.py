@@ -69,19 +69,10 @@ def generate(
     """Write texts with a job's model."""
     from runner.commands.generate import run
 
-    options: dict[str, str | int | float | None] = {
-        "prompt": prompt,
-        "step": step,
-        "count": count,
-        "seed": seed,
-        "tokens": tokens,
-        "temperature": temperature,
-        "top-p": top_p,
-        "top-k": top_k,
-        "repetition-penalty": repetition_penalty,
-        "device": device,
-    }
-    run(settings_of(context), name, options, as_json=as_json)
+    run(
+        settings_of(context), name, prompt=prompt, step=step, count=count, seed=seed, tokens=tokens, top_p=top_p,
+        temperature=temperature, top_k=top_k, repetition_penalty=repetition_penalty, device=device, as_json=as_json,
+    )  # fmt: skip
 
 
 def geometry(

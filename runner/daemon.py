@@ -19,6 +19,7 @@ from runner.loops import MOST_TROUBLES_IN_A_ROW, Loops, start_loops
 from runner.queue import attempts, jobs, waiting
 from runner.queue.checkpoints import log_state
 from runner.queue.database import Queue
+from runner.queue.view import see
 from runner.safety import bring_to_safety, safe_report
 from runner.session import session_end, this_machine
 from runner.settings import Settings
@@ -205,9 +206,9 @@ def show_events(queue: Queue, loops: Loops, say: Say) -> None:
 
 def conclusion(work: Workplace, care: Care, loops: Loops, wanted: Wanted, say: Say) -> int | RunnerError | None:
     """How `--until-empty` ends, once nothing can move by itself any more; None while something can."""
-    every = jobs.list_jobs(work.queue)
-    working = {attempt.job for attempt in attempts.open_attempts(work.queue)}
-    held = {name for name, keeper in care.keepers.items() if keeper.lease is not None}
+    view = see(work.queue)
+    every, working = view.jobs, {attempt.job for attempt in view.attempts}
+    held = {name for name, keeper in list(care.keepers.items()) if keeper.lease is not None}
     moving = {job.name for job in waiting.unfinished(every)} | held | working
     left = [job for job in every if job.name in moving]
     if not left:

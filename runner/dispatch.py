@@ -7,7 +7,7 @@ import shutil
 
 from runner.errors import IllegalTransition
 from runner.launcher import trainer_environment
-from runner.queue import attempts, checkpoints, jobs, waiting
+from runner.queue import attempts, jobs, waiting
 from runner.queue.ledger import add_event
 from runner.queue.rows import Job
 from runner.session import mean_session_minutes
@@ -25,50 +25,43 @@ SPARE_BYTES = 64 << 20
 
 def dispatch(work: Workplace, now: float) -> None:
     """Claim and start. A job that could start but is not ready is named to the sync loop."""
-    work.wanted = []
-    if work.is_stopping:
-        return
-    taken = {attempt.gpu for attempt in attempts.open_attempts(work.queue)}
+    view, unready, obstacles = work.sight.view, [], {}
+    taken = {attempt.gpu for attempt in view.attempts}
     free = [gpu for gpu in work.gpus if gpu not in taken and work.launcher.holder(gpu) is None]
-    longest_wait = work.settings.numbers.backoff_last_seconds
-    candidates = [
-        job
-        for job in waiting.claimable(jobs.list_jobs(work.queue))
-        if is_due(job.not_before, now, longest_wait) and not explain(work, job, obstacle(work, job, free, now))
-    ]
-    for job in candidates:
+    waits = waiting.claimable(view.jobs) if free and not work.is_stopping else []
+    here = obstacle(work, free[0], now) if waits else ""
+    for job in waits:
         if not free:
             break
-        ready = work.ready.pop(job.name, None)
-        if ready is None:
-            work.wanted.append(job.name)
+        if not is_due(job.not_before, now, work.settings.numbers.backoff_last_seconds):
             continue
-        start(work, job, ready, free.pop(0), now)
+        if reason := here or lack_of_room(work, view.largest.get(job.name, 0)):
+            obstacles[job.name] = reason
+            if reason != job.reason:
+                jobs.update_job(work.queue, job.name, reason=reason)
+        elif ready := work.handover.take(job.name):
+            start(work, job, ready, free.pop(0), now)
+        else:
+            unready.append(job.name)
+    work.obstacles = obstacles
+    work.handover.ask(unready)
 
 
-def obstacle(work: Workplace, job: Job, free: list[int], now: float) -> str:
-    """What on this machine keeps the job from starting."""
+def obstacle(work: Workplace, gpu: int, now: float) -> str:
+    """What keeps every job from starting on this card."""
     if work.stop_by is not None and work.stop_by - now < SHORTEST_SESSION_SECONDS:
-        return f"the session ends in {max(0.0, work.stop_by - now):.0f} s; the next one goes on"
-    sizes = [one.size for one in checkpoints.list_checkpoints(work.queue, job.name)]
-    needed = SPARE_BYTES + 3 * max(sizes, default=0)
-    room = shutil.disk_usage(work.settings.home).free
-    if room < needed:
-        return (
-            f"the disk is full: {room >> 20:,} MiB free, {needed >> 20:,} MiB needed; make room in {work.settings.home}"
-        )
-    if free and work.cards:
-        return reason_not_to_start({card.index: card for card in work.read_cards()}.get(free[0]))
-    return ""
+        # no countdown: what a job waits for is written down for each of them
+        return f"the session ends in less than {SHORTEST_SESSION_SECONDS:.0f} s; the next one goes on"
+    if not work.cards:
+        return ""
+    return reason_not_to_start({card.index: card for card in work.read_cards()}.get(gpu))
 
 
-def explain(work: Workplace, job: Job, reason: str) -> str:
-    work.obstacles.pop(job.name, None)
-    if reason:
-        work.obstacles[job.name] = reason
-    if reason and reason != job.reason:
-        jobs.update_job(work.queue, job.name, reason=reason)
-    return reason
+def lack_of_room(work: Workplace, checkpoint_bytes: int) -> str:
+    needed, room = SPARE_BYTES + 3 * checkpoint_bytes, shutil.disk_usage(work.settings.home).free
+    if room >= needed:
+        return ""
+    return f"the disk is full: {room >> 20:,} MiB free, {needed >> 20:,} MiB needed; make room in {work.settings.home}"
 
 
 def start(work: Workplace, job: Job, ready: Ready, gpu: int, now: float) -> None:
@@ -90,7 +83,7 @@ def start(work: Workplace, job: Job, ready: Ready, gpu: int, now: float) -> None
     write_json(run.order, order.model_dump(mode="json"))
     failpoint("dispatch.ordered")
     environment = trainer_environment(os.environ, gpu, len(work.cards))
-    pid = work.launcher.start(run, attempt.id, environment, job.phase)
+    pid = work.launcher.start(run, attempt.id, environment)
     attempts.set_pid(work.queue, attempt.id, pid)
     said = f"{job.name} #{attempt.id}: started on {work.gpu_name(gpu)} from step {first_step}"
     add_event(work.queue, now, "started", said, job=job.name)

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from runner.children import importing_safely, python, without_secrets
 from runner.joblog import open_log
+from wake2vec.errors import GpuBusy
 from wake2vec.failpoints import failpoint
 from wake2vec.lock import read_lock
 from wake2vec.rundir import RunDir
 
-FOREIGN = python("runner.foreign")  # any other training command, in the same clothes
-GPU_BUSY_EXIT = 14  # the trainer found its card taken; see wake2vec.errors.GpuBusy
+GPU_BUSY_EXIT = GpuBusy.exit_code  # the trainer found its card taken
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,20 +41,17 @@ class Launcher:
     def lock(self, gpu: int) -> Path:
         return self._locks / f"gpu{gpu}.lock"
 
-    def start(self, run: RunDir, attempt: int, environment: Mapping[str, str], phase: str = "") -> int:
+    def start(self, run: RunDir, attempt: int, environment: Mapping[str, str]) -> int:
         """Start a trainer in its own session, out of reach of a Ctrl-C at the daemon; returns its pid."""
-        command = FOREIGN if phase == "command" else self._command
-        # A person's own command may rely on its PYTHONPATH.
-        inherited = environment if phase == "command" else importing_safely(environment)
         failpoint("launcher.start")
         with open_log(run.log, attempt, time.time()) as log:
             child = subprocess.Popen(
-                [*command, str(run.root)],
+                [*self._command, str(run.root)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env=dict(inherited),
+                env=importing_safely(environment),
             )
         self._children[attempt] = child
         failpoint("launcher.started")

@@ -12,15 +12,27 @@ from typing import Any
 from urllib.parse import quote
 
 from runner.errors import DatabaseCorrupt, HomeUnusable
-from runner.queue.rows import Attempt, Checkpoint, Evaluation, Event, Job, LogState, Metric, Segment, Session
-from runner.states import Outcome, State, Wish
+from runner.queue.rows import Attempt, Checkpoint, Evaluation, Event, Job, LogState, Metric, Segment, Session, row_of
+from runner.states import FINAL
 
 KNOWN_FORMAT = 1
 EVENTS = 40
-# What runs, and what last did.
-FOCUS = """SELECT name FROM jobs WHERE state = 'running'
-    UNION SELECT name FROM (SELECT name FROM jobs ORDER BY changed_at DESC LIMIT 1)"""
+# What runs, and what last did: of these jobs the screen shows every row, of the others what decides their line.
+FOCUS = f"""SELECT name FROM jobs WHERE state = 'running' UNION SELECT name FROM (
+    SELECT name FROM jobs WHERE kept_step > 0 OR state IN {tuple(map(str, FINAL))}
+    ORDER BY changed_at DESC, number DESC LIMIT 1)"""
 COUNTS = "SELECT job, kind, COUNT(*) AS number FROM events WHERE kind IN ('oom', 'regime') GROUP BY job, kind"
+SEGMENTS = f"SELECT * FROM segments WHERE job IN ({FOCUS}) ORDER BY number"
+PIECES = "SELECT job, COUNT(*) AS planned, COUNT(done_at) AS done, MAX(last_step) AS reached FROM segments GROUP BY job"
+# SQLite fills the other columns from the row that has the MIN or MAX.
+BEST_AND_LAST = f"""SELECT * FROM evaluations WHERE job IN ({FOCUS}) OR (job, step) IN (
+    SELECT job, step FROM (SELECT job, step, MIN(loss) FROM evaluations GROUP BY job)
+    UNION SELECT job, MAX(step) FROM evaluations GROUP BY job) ORDER BY step"""
+NEWEST = """SELECT * FROM checkpoints WHERE (job, step) IN (
+    SELECT job, MAX(step) FROM checkpoints WHERE saved_at IS NOT NULL OR durable_at IS NOT NULL GROUP BY job
+    UNION SELECT job, MAX(step) FROM checkpoints WHERE saved_at IS NOT NULL AND NOT quarantined GROUP BY job
+    UNION SELECT job, MAX(step) FROM checkpoints WHERE durable_at IS NOT NULL AND NOT quarantined GROUP BY job
+    ) ORDER BY step"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,12 +41,12 @@ class Moment:
 
     jobs: list[Job] = field(default_factory=list)
     sessions: list[Session] = field(default_factory=list)
-    segments: dict[str, list[Segment]] = field(default_factory=dict)
+    segments: dict[str, list[Segment]] = field(default_factory=dict)  # of the jobs in focus
+    pieces: dict[str, tuple[int, int, int]] = field(default_factory=dict)  # segments planned, done; up to which step
     attempts: dict[str, list[Attempt]] = field(default_factory=dict)
-    checkpoints: dict[str, list[Checkpoint]] = field(default_factory=dict)
-    evaluations: dict[str, list[Evaluation]] = field(default_factory=dict)
-    trained: dict[str, int] = field(default_factory=dict)  # the last step in the ledger
-    metrics: dict[str, list[Metric]] = field(default_factory=dict)  # of the jobs in focus alone: there may be many rows
+    checkpoints: dict[str, list[Checkpoint]] = field(default_factory=dict)  # the newest: saved, durable, of any kind
+    evaluations: dict[str, list[Evaluation]] = field(default_factory=dict)  # all in focus, else the best and the last
+    metrics: dict[str, list[Metric]] = field(default_factory=dict)  # of the jobs in focus
     logs: dict[str, LogState] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     counts: dict[tuple[str, str], int] = field(default_factory=dict)  # events by job and kind
@@ -46,17 +58,7 @@ def peek(path: Path) -> Moment:
     Raises DatabaseCorrupt, or HomeUnusable when a newer version wrote it.
     """
     if not path.is_file():
-        return Moment(
-            jobs=[],
-            sessions=[],
-            segments={},
-            attempts={},
-            checkpoints={},
-            evaluations={},
-            metrics={},
-            logs={},
-            events=[],
-        )
+        return Moment()
     try:
         with _reading(path) as connection:
             return _read(connection, path)
@@ -89,21 +91,17 @@ def _read(connection: sqlite3.Connection, path: Path) -> Moment:
     def rows(query: str) -> list[dict[str, Any]]:
         return [dict(row) for row in connection.execute(query)]
 
-    alive = "saved_at IS NOT NULL OR durable_at IS NOT NULL"
     newest = f"SELECT id, at, job, kind, text FROM events ORDER BY id DESC LIMIT {EVENTS}"
     return Moment(
-        jobs=[_to_job(row) for row in rows("SELECT * FROM jobs ORDER BY number")],
+        jobs=[row_of(Job, row) for row in rows("SELECT * FROM jobs ORDER BY number")],
         sessions=[Session(**row) for row in rows("SELECT * FROM sessions ORDER BY id")],
-        segments=_by_job(Segment(**row) for row in rows("SELECT * FROM segments ORDER BY number")),
-        attempts=_by_job(_to_attempt(row) for row in rows("SELECT * FROM attempts ORDER BY id")),
-        checkpoints=_by_job(
-            Checkpoint(**{**row, "quarantined": bool(row["quarantined"])})
-            for row in rows(f"SELECT * FROM checkpoints WHERE {alive} ORDER BY step")
-        ),
-        evaluations=_by_job(Evaluation(**row) for row in rows("SELECT * FROM evaluations ORDER BY step")),
-        trained={row["job"]: row["step"] for row in rows("SELECT job, MAX(step) AS step FROM metrics GROUP BY job")},
+        segments=_by_job(Segment(**row) for row in rows(SEGMENTS)),
+        pieces={row["job"]: (row["planned"], row["done"], row["reached"]) for row in rows(PIECES)},
+        attempts=_by_job(row_of(Attempt, row) for row in rows("SELECT * FROM attempts ORDER BY id")),
+        checkpoints=_by_job(row_of(Checkpoint, row) for row in rows(NEWEST)),
+        evaluations=_by_job(Evaluation(**row) for row in rows(BEST_AND_LAST)),
         metrics=_by_job(Metric(**row) for row in rows(f"SELECT * FROM metrics WHERE job IN ({FOCUS}) ORDER BY step")),
-        logs={row["job"]: LogState(**{**row, "fenced": bool(row["fenced"])}) for row in rows("SELECT * FROM logs")},
+        logs={row["job"]: row_of(LogState, row) for row in rows("SELECT * FROM logs")},
         events=[Event(**row) for row in reversed(rows(newest))],
         counts={(row["job"], row["kind"]): row["number"] for row in rows(COUNTS)},
     )
@@ -114,15 +112,3 @@ def _by_job(items: Any) -> dict[str, list[Any]]:
     for item in items:
         grouped[item.job].append(item)
     return dict(grouped)
-
-
-def _to_job(row: dict[str, Any]) -> Job:
-    row["spec_json"], row["inputs_json"] = row.pop("spec"), row.pop("inputs")
-    row["state"] = State(row["state"])
-    row["wish"] = Wish(row["wish"]) if row["wish"] else None
-    flags = {name: bool(row[name]) for name in ("end_now", "finishing", "rolled_back")}
-    return Job(**{**row, **flags})
-
-
-def _to_attempt(row: dict[str, Any]) -> Attempt:
-    return Attempt(**{**row, "outcome": Outcome(row["outcome"]) if row["outcome"] else None})

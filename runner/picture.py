@@ -8,7 +8,7 @@ from typing import Any
 from runner import progress
 from runner.look import Surroundings
 from runner.peek import Moment
-from runner.queue.rows import Checkpoint, Evaluation, Job, Metric, Segment
+from runner.queue.rows import Checkpoint, Evaluation, Job, Metric
 from runner.queue.waiting import claimable
 from runner.reasons import explain, needs_of
 from runner.session import past_session_minutes
@@ -93,15 +93,15 @@ def _session(moment: Moment, around: Surroundings, note: WorkNote) -> SessionPar
     )
 
 
-def _segments(job: Job, rows: Sequence[Segment]) -> int:
+def _segments(job: Job, planned: int, reached: int) -> int:
     """How many in all; a long job has rows for the next ones alone, and one that stopped early has no more."""
-    if job.steps is None or len(rows) < PLANNED_AHEAD or job.finishing or job.is_final:
-        return len(rows)
-    return len(rows) + count_segments(job.steps - rows[-1].last_step, job.spec.checkpoint.every_steps)
+    if job.steps is None or planned < PLANNED_AHEAD or job.finishing or job.is_final:
+        return planned
+    return planned + count_segments(job.steps - reached, job.spec.checkpoint.every_steps)
 
 
 def _job(job: Job, every: dict[str, Job], moment: Moment, around: Surroundings, now: float) -> JobPart:
-    segments = moment.segments.get(job.name, [])
+    planned, done, reached = moment.pieces.get(job.name, (0, 0, 0))
     evaluations = moment.evaluations.get(job.name, [])
     saved, durable = _kept(moment.checkpoints.get(job.name, []), around.heartbeats.get(job.name))
     best = progress.best_of(evaluations)
@@ -118,8 +118,8 @@ def _job(job: Job, every: dict[str, Job], moment: Moment, around: Surroundings, 
         trained=_trained(job, moment, around, saved),
         saved=saved,
         durable=durable,
-        segments=_segments(job, segments),
-        segments_done=sum(segment.done_at is not None for segment in segments),
+        segments=_segments(job, planned, reached),
+        segments_done=done,
         attempts=len(moment.attempts.get(job.name, [])),
         best=_evaluation(best),
         last=_evaluation(evaluations[-1] if evaluations else None),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from pathlib import Path
 
 from runner.launcher import GPU_BUSY_EXIT, describe_exit, end_group
 from runner.queue import attempts, checkpoints, jobs
@@ -14,6 +13,7 @@ from runner.queue.rows import Attempt, Job
 from runner.states import Budget, Ending, Outcome, Verdict, Where, judge, same_failure
 from runner.watch import HUNG, import_new_lines, note_saved
 from runner.workplace import Workplace
+from wake2vec.files import last_line
 from wake2vec.manifest import manifest_sha256, saved_steps, set_aside
 from wake2vec.rundir import Result, read_heartbeat, read_result
 
@@ -22,7 +22,7 @@ OUT_OF_SPACE = "No space left on device"
 
 def reap(work: Workplace, now: float, monotonic: float) -> None:
     """Close every attempt whose trainer is gone; end every trainer whose attempt is closed."""
-    open_ones = attempts.open_attempts(work.queue)
+    open_ones = work.sight.view.attempts
     for attempt in open_ones:
         if not work.launcher.is_alive(attempt.id, attempt.gpu):
             close(work, attempt, now)
@@ -114,18 +114,6 @@ def was_extended(job: Job, result: Result) -> bool:
     """Whether the trainer came to the end it knew of, and the job has been given more steps since."""
     at_its_end = result.outcome == "completed" and result.step == result.steps
     return at_its_end and job.steps is not None and result.step < job.steps
-
-
-def last_line(log: Path) -> str:
-    """What a trainer said last."""
-    try:
-        with open(log, "rb") as file:
-            file.seek(0, 2)
-            file.seek(max(0, file.tell() - 4096))
-            lines = file.read().decode(errors="replace").strip().splitlines()
-    except OSError:
-        return "it left no log"
-    return lines[-1][:300] if lines else "its log is empty"
 
 
 def _budget(work: Workplace, job: Job) -> Budget:

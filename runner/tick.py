@@ -11,7 +11,8 @@ from runner.workplace import Workplace
 
 def tick(work: Workplace, now: float, monotonic: float) -> None:
     """`now` in seconds since 1970 is only written down and compared with back-offs; patience runs on `monotonic`."""
-    see_session(work.queue, work.session.id, now)
+    work.sight.look()
+    work.session = see_session(work.queue, work.session, now)
     reap(work, now, monotonic)
     watch(work, now, monotonic)
     dispatch(work, now)

@@ -22,15 +22,15 @@ HUNG = "no sign of life"
 
 
 def watch(work: Workplace, now: float, monotonic: float) -> None:
-    for attempt in attempts.open_attempts(work.queue):
-        job = jobs.get_job(work.queue, attempt.job)
+    for attempt in work.sight.view.attempts:
+        job = work.sight.view.by_name[attempt.job]
         heartbeat = listen(work, job, attempt, monotonic)
         warn(work, attempt, heartbeat, now)
         import_new_lines(work, job.name, now)
         note_saved(work, job.name, now)
         if reason := reason_to_stop(work, job, attempt, monotonic):
             stop(work, attempt, reason, now, monotonic, at_once=job.end_now)
-    for job in jobs.list_jobs(work.queue):
+    for job in work.sight.view.jobs:
         if not job.is_final:
             promote(work, job, now)
 
@@ -69,7 +69,7 @@ def reason_to_stop(work: Workplace, job: Job, attempt: Attempt, monotonic: float
         return "the daemon is stopping"
     if job.wish is not None:
         return f"{job.wish} was asked for"
-    if (log := checkpoints.log_state(work.queue, job.name)).fenced:
+    if (log := work.sight.view.log(job.name)).fenced:
         return log.problem
     sign = work.signs.get(attempt.id)
     silent = monotonic - sign.at if sign else 0.0
@@ -134,7 +134,7 @@ def _lines(body: bytes) -> list[Mapping[str, Any]]:
 def note_saved(work: Workplace, job: str, now: float) -> None:
     """Bring the table of saved checkpoints in line with the run directory."""
     run = work.run(job)
-    known = {one.step: one for one in checkpoints.list_checkpoints(work.queue, job) if one.saved_at is not None}
+    known = {one.step: one for one in work.sight.view.checkpoints(job) if one.saved_at is not None}
     there = set(saved_steps(run))
     for step in sorted(there - set(known)):
         folder = run.checkpoint(step)
@@ -151,15 +151,12 @@ def note_saved(work: Workplace, job: str, now: float) -> None:
 
 
 def promote(work: Workplace, job: Job, now: float) -> None:
-    """Close durable segments, carry out a wish that came after the last step, end what the log calls done."""
-    durable = checkpoints.durable_step(work.queue, job.name)
-    if durable is not None:
-        jobs.close_segments(work.queue, job.name, durable, now)
+    """Carry out a wish that came after the last step, end what the log calls done."""
     if job.finishing and job.wish is not None:
         change = {Wish.HOLD: Change.HOLD, Wish.CANCEL: Change.CANCEL}[job.wish]
         jobs.change_state(work.queue, job.name, change, now, reason=f"{change} on request")
         return
-    log = checkpoints.log_state(work.queue, job.name)
+    log = work.sight.view.log(job.name)
     if job.finishing and log.fenced:
         # Trained to its end here, but another runner has gone on in the log: that is where the job is.
         jobs.change_state(work.queue, job.name, Change.REQUEUE, now, reason=log.problem, remedy=log.remedy)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from runner.launcher import Launcher
 from runner.queue.database import Queue
 from runner.queue.rows import Session
+from runner.queue.view import Sight
 from runner.settings import Settings
 from runner.store.base import Store
 from runner.vram import Card
@@ -21,6 +23,42 @@ class Ready:
 
     source: Source | None = None
     last_attempt: int = 0  # the highest number that any home has given to an attempt at this job
+
+
+class Handover:
+    """Where the two loops meet: tick asks for jobs to be made ready, sync gives them, tick takes and starts them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._asked: dict[str, None] = {}
+        self._given: dict[str, Ready] = {}
+
+    def ask(self, names: Iterable[str]) -> None:
+        """These could start now, first one first; nothing else is asked for any more."""
+        with self._lock:
+            self._asked = dict.fromkeys(names)
+
+    def asked(self) -> dict[str, int]:
+        """Those that are not ready yet, each with its place in the row."""
+        with self._lock:
+            return {name: place for place, name in enumerate(self._asked) if name not in self._given}
+
+    def asks(self, name: str) -> bool:
+        with self._lock:
+            return name in self._asked and name not in self._given
+
+    def holds(self, name: str) -> bool:
+        with self._lock:
+            return name in self._given
+
+    def give(self, name: str, ready: Ready) -> None:
+        with self._lock:
+            self._given[name] = ready
+
+    def take(self, name: str) -> Ready | None:
+        """Once: after that it has to be made ready again."""
+        with self._lock:
+            return self._given.pop(name, None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,13 +93,16 @@ class Workplace:
     stop_by: float | None = None
     take_over: bool = False
     is_stopping: bool = False  # nothing new starts, every trainer is asked to end
-    wanted: list[str] = field(default_factory=list)  # tick: these could start now, first one first
-    ready: dict[str, Ready] = field(default_factory=dict)  # sync: these may start
+    handover: Handover = field(default_factory=Handover)
+    sight: Sight = field(init=False)  # tick's own, like all below
     obstacles: dict[str, str] = field(default_factory=dict)  # job → what on this machine keeps it from starting
     signs: dict[int, Sign] = field(default_factory=dict)
     warned: dict[int, set[str]] = field(default_factory=dict)  # attempt → kinds of threats that were told
     positions: dict[str, Position] = field(default_factory=dict)
     asked_at: dict[int, float] = field(default_factory=dict)  # pid → monotonic time of the SIGTERM
+
+    def __post_init__(self) -> None:
+        self.sight = Sight(self.queue)
 
     def run(self, job: str) -> RunDir:
         return RunDir(root=self.settings.runs / job)

@@ -113,7 +113,7 @@ class Trainers:
     def lock(self, gpu: int) -> Path:
         return self.locks / f"gpu{gpu}.lock"
 
-    def start(self, run: RunDir, attempt: int, environment: Any, phase: str) -> int:
+    def start(self, run: RunDir, attempt: int, environment: Any) -> int:
         order = read_json(run.order)
         steps = order["job"]["train"]["steps"] or 30
         trainer = Trainer(run=run, attempt=attempt, job=order["job"]["name"], steps=steps)

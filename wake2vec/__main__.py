@@ -14,12 +14,14 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from wake2vec.errors import Fault, GpuBusy, SpecError, Wake2vecError
+from wake2vec.errors import Diverged, Fault, GpuBusy, NothingTrains, OutOfMemory, SpecError, Wake2vecError
 from wake2vec.failpoints import failpoint
 from wake2vec.files import read_json, write_json
+from wake2vec.hub import unreachable
 from wake2vec.lock import hold_lock
 from wake2vec.order import Order
-from wake2vec.rundir import Result, RunDir
+from wake2vec.pulse import Pulse
+from wake2vec.rundir import Outcome, Result, RunDir
 from wake2vec.stopping import Stop
 
 LOCK_PATIENCE_SECONDS = 3.0  # an observer's shared probe may hold the lock for an instant
@@ -31,7 +33,6 @@ def main(arguments: list[str]) -> int:
         print("usage: python -m wake2vec RUN_DIR", file=sys.stderr)
         return 2
     run = RunDir(root=Path(arguments[0]).absolute())
-    use_growing_segments(os.environ)
     try:
         order = read_order(run)
         with ExitStack() as stack:
@@ -82,14 +83,17 @@ def take_gpu(stack: ExitStack, run: RunDir, order: Order) -> None:
 
 def attempt(run: RunDir, order: Order) -> Result:
     """Train, and turn whatever stops it into a result that says what, where and what to do."""
-    from wake2vec.pulse import Pulse
-
     stop = Stop(order.stop_by)
     stop.listen()
     pulse = Pulse(run, order.attempt)
     pulse.write()
     failpoint("trainer.start")
     try:
+        if order.job.phase == "command":
+            from wake2vec.command import CommandTrainer
+
+            return CommandTrainer(run=run, order=order, stop=stop, pulse=pulse).train()
+        use_growing_segments(os.environ)
         from wake2vec.training import train
 
         return train(run, order, stop, pulse)
@@ -98,41 +102,36 @@ def attempt(run: RunDir, order: Order) -> Result:
         return failure(error, order, pulse)
 
 
-def failure(error: Exception, order: Order, pulse: object) -> Result:
-    from wake2vec.device import brief, is_out_of_memory
-    from wake2vec.errors import Diverged, InputError, NothingTrains, OutOfMemory
-    from wake2vec.hub import unreachable
-    from wake2vec.pulse import Pulse
-
-    assert isinstance(pulse, Pulse)
-    now = pulse.now
-    loading = now.state in ("loading", "fitting")
-    where, outcome, remedy = ("setup" if loading else "training"), "failed", getattr(error, "remedy", "")
-    said = str(error) if isinstance(error, Wake2vecError | InputError) else f"{type(error).__name__}: {error}"
+def failure(error: Exception, order: Order, pulse: Pulse) -> Result:
+    loading = pulse.now.state in ("loading", "fitting")
+    where, remedy = ("setup" if loading else "training"), getattr(error, "remedy", "")
+    outcome: Outcome = "failed"
+    said = str(error) if isinstance(error, Wake2vecError) else f"{type(error).__name__}: {error}"
     if loading and (trouble := unreachable(error)):
         where, said, remedy = "network", f"{trouble}: {said}", "it is tried again by itself; look at the network"
     elif isinstance(error, OSError) and error.errno in (errno.EIO, errno.ENOSPC, errno.ENOTCONN, errno.ESTALE):
         where = "disk"
-    elif isinstance(error, OutOfMemory) or is_out_of_memory(error):
-        where, outcome, remedy = "capacity", "oom", "a smaller seq_len, or allow_shorter_context = true"
-        said = said if isinstance(error, OutOfMemory) else brief(error)
+    elif (full := out_of_memory(error)) is not None:
+        where, outcome, said = "capacity", "oom", full
+        remedy = "a smaller seq_len, or allow_shorter_context = true"
     elif isinstance(error, NothingTrains):
         where = "nothing"
     elif isinstance(error, Diverged):
         outcome, remedy = "diverged", "a lower train.lr"
     elif isinstance(error, Wake2vecError) and not remedy:
         remedy = "mend what the message names, then retry"
-    return Result(
-        attempt=order.attempt,
-        outcome=outcome,  # type: ignore[arg-type]
-        step=now.step,
-        steps=now.steps,
-        where=where,
-        cause=as_named(said, order),
-        remedy=remedy,
-        saved_step=now.saved_step,
-        plan=now.plan,
-    )
+    return pulse.result(outcome, where, as_named(said, order), remedy)
+
+
+def out_of_memory(error: Exception) -> str | None:
+    """What ran out of memory; None for any other error, and for a command's trainer, which has no torch to ask."""
+    if isinstance(error, OutOfMemory):
+        return str(error)
+    if "torch" not in sys.modules:
+        return None
+    from wake2vec.device import brief, is_out_of_memory
+
+    return brief(error) if is_out_of_memory(error) else None
 
 
 def as_named(said: str, order: Order) -> str:

@@ -1,30 +1,30 @@
-"""Write a trained model for others to use: `python -m wake2vec.export RUN_DIR OUT [--merge] [--dtype fp16] [--step N]`.
+"""Write a trained model for others to use.
 
-P1, and P2 with --merge: a plain Hugging Face folder, loaded by AutoModelForCausalLM.from_pretrained(OUT).
-P2 without --merge: OUT is a PEFT adapter and OUT/base the plain model with the new rows that it belongs to.
---adapter-only: the adapter and the rows alone, without any published weight.
+P1, and P2 with merge: a plain Hugging Face folder, loaded by AutoModelForCausalLM.from_pretrained(OUT).
+P2 without merge: OUT is a PEFT adapter and OUT/base the plain model with the new rows that it belongs to.
+adapter_only: the adapter and the rows alone, without any published weight.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from wake2vec.artefacts.card import Kind, model_card
-from wake2vec.errors import InputError, Wake2vecError
+from wake2vec.errors import InputError
 from wake2vec.files import sync_directory, write_json
 from wake2vec.geometry.sources import read_order
 from wake2vec.load import bare_model, read_config, read_outline
 from wake2vec.merged import Layout, Trained, lay_out
 from wake2vec.modelfiles import Origin, PublishedFiles
+from wake2vec.options import ExportOptions
 from wake2vec.order import Order
 from wake2vec.outline import Outline, is_transposed
 from wake2vec.phases.p2 import lora_options
@@ -229,32 +229,14 @@ def _json(origin: Origin, name: str) -> dict[str, Any] | None:
     return table
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m wake2vec.export", description="Write a trained model for others.")
-    parser.add_argument("run", type=Path, metavar="RUN_DIR")
-    parser.add_argument("out", type=Path, help="a new folder")
-    parser.add_argument("--merge", action="store_true", help="P2: write the adapters into the weights")
-    parser.add_argument("--adapter-only", action="store_true", help="P2: adapter and rows, without published weights")
-    parser.add_argument("--dtype", choices=sorted(DTYPES), help="default: as published")
-    parser.add_argument("--step", default="final", help="a checkpoint's step, best, or final (default)")
-    asked = parser.parse_args(arguments)
-    step = int(asked.step) if asked.step.isdigit() else asked.step
-    if isinstance(step, str) and step not in ("best", "final"):
-        parser.error(f"--step is a number, best or final, not {asked.step!r}")
-    try:
-        print(
-            export(
-                RunDir(root=asked.run), asked.out, merge=asked.merge, dtype=asked.dtype, step=step,
-                adapter_only=asked.adapter_only, progress=_show,
-            )
-        )  # fmt: skip
-    except Wake2vecError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        print(f"{error.filename or asked.out}: {error.strerror}", file=sys.stderr)
-        return 1
-    return 0
+def run(options: ExportOptions) -> None:
+    step = int(options.step) if options.step.isdecimal() else options.step
+    print(
+        export(
+            RunDir(root=options.run), options.out, merge=options.merge, dtype=options.dtype, step=step,
+            adapter_only=options.adapter_only, progress=_show,
+        )
+    )  # fmt: skip
 
 
 def _show(done: int, whole: int) -> None:
@@ -267,7 +249,3 @@ def _show(done: int, whole: int) -> None:
             file=sys.stderr,
             flush=True,
         )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -9,6 +9,8 @@ import os
 import shutil
 import stat
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -76,6 +78,23 @@ def make_directory(path: Path) -> None:
     sync_directory(path.parent)
 
 
+@contextmanager
+def whole_folder(final: Path, temporary: Path | None = None) -> Iterator[Path]:
+    """A new folder to fill; at the end of the block it takes the name `final`, in place of an older one.
+
+    Whole or absent: what an error leaves is removed, and what a kill leaves goes when the folder is made again.
+    """
+    temporary = temporary or final.with_name(f"{final.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    make_directory(temporary)
+    try:
+        yield temporary
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    put_in_place(temporary, final)
+
+
 def put_in_place(temporary: Path, final: Path) -> None:
     """Give a complete folder its name, in place of an older one; its content reaches the disk before the name does."""
     for folder, _, names in os.walk(temporary):
@@ -98,6 +117,18 @@ def sync_directory(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def last_line(log: Path) -> str:
+    """What a process said last."""
+    try:
+        with open(log, "rb") as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - 4096))
+            lines = file.read().decode(errors="replace").strip().splitlines()
+    except OSError:
+        return "it left no log"
+    return lines[-1][:300] if lines else "its log is empty"
 
 
 def digest_file(path: Path) -> FileDigest:

@@ -1,15 +1,9 @@
-"""Write text with a trained model: the same checkpoint, prompt and seed give the same text.
-
-`python -m wake2vec.generate RUN_DIR [--prompt TEXT] [--step N|best|final|newest] [--count N] [--json] ...`
-"""
+"""Write text with a trained model: the same checkpoint, prompt and seed give the same text."""
 
 from __future__ import annotations
 
-import argparse
-import io
 import json
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -20,10 +14,11 @@ import torch
 from wake2vec.artefacts.overlap import longest_overlap
 from wake2vec.artefacts.samples import SampleRow, read_samples, sample_text, write_sample_rows
 from wake2vec.device import this_device
-from wake2vec.errors import GpuBusy, Wake2vecError
+from wake2vec.errors import GpuBusy
 from wake2vec.files import read_json
 from wake2vec.lock import hold_lock
 from wake2vec.manifest import saved_steps
+from wake2vec.options import GenerateOptions
 from wake2vec.order import Order
 from wake2vec.quiet import quiet_libraries
 from wake2vec.rundir import RunDir
@@ -133,13 +128,14 @@ def read_corpus(run: RunDir) -> str | None:
         return None
 
 
-def generate(run: RunDir, asked: argparse.Namespace, device: torch.device) -> Iterator[SampleRow]:
-    """The texts that the command line asks for, each as it is ready. Raises Wake2vecError."""
+def generate(run: RunDir, asked: GenerateOptions, device: torch.device) -> Iterator[SampleRow]:
+    """The texts that are asked for, each as it is ready. Raises Wake2vecError."""
     from wake2vec.assemble import assemble
     from wake2vec.geometry.sources import read_order
 
     order = read_order(run)
-    step = asked.step if asked.step != "newest" else next(iter(saved_steps(run)), "final")
+    step: int | str = int(asked.step) if asked.step.isdecimal() else asked.step
+    step = next(iter(saved_steps(run)), "final") if step == "newest" else step
     built = assemble(run, order, step, device)
     corpus = read_corpus(run)
     prompt = order.job.evaluate.prompt if asked.prompt is None else asked.prompt
@@ -156,21 +152,14 @@ def generate(run: RunDir, asked: argparse.Namespace, device: torch.device) -> It
         yield describe(text, built.step, number, prompt, seed, sampling, built.first_new_id, corpus)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    asked = _parser().parse_args(arguments)
+def run(options: GenerateOptions) -> None:
     quiet_libraries()
-    run = RunDir(root=asked.run)
-    device = torch.device(asked.device) if asked.device else this_device()
-    try:
-        with _card_to_itself(run, device):
-            for row in generate(run, asked, device):
-                print(
-                    json.dumps(asdict(row), ensure_ascii=False) if asked.json else sample_text(row) + "\n", flush=True
-                )
-    except Wake2vecError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    return 0
+    directory = RunDir(root=options.run)
+    device = torch.device(options.device) if options.device else this_device()
+    with _card_to_itself(directory, device):
+        for row in generate(directory, options, device):
+            text = json.dumps(asdict(row), ensure_ascii=False) if options.as_json else sample_text(row) + "\n"
+            print(text, flush=True)
 
 
 @contextmanager
@@ -186,37 +175,3 @@ def _card_to_itself(run: RunDir, device: torch.device) -> Iterator[None]:
             yield
     except GpuBusy as error:
         raise GpuBusy(f"{error}; wait for it, or use --device cpu") from error
-
-
-def _parser() -> argparse.ArgumentParser:
-    default = Sampling()
-    parser = argparse.ArgumentParser(prog="python -m wake2vec.generate", description="Write text with a trained model.")
-    parser.add_argument("run", type=Path, metavar="RUN_DIR")
-    parser.add_argument("--prompt", help="start of the text; default: the job's")
-    parser.add_argument(
-        "--step", type=_step, default="newest", help="a checkpoint's step, best, final or newest (default)"
-    )
-    parser.add_argument("--count", type=int, default=1, help="so many texts, each with the next seed")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--tokens", type=int, default=default.max_new_tokens, help="at most so many new tokens")
-    parser.add_argument("--temperature", type=float, default=default.temperature, help="0: the likeliest token")
-    parser.add_argument("--top-p", type=float, default=default.top_p)
-    parser.add_argument("--top-k", type=int, default=default.top_k, help="0: no limit")
-    parser.add_argument("--repetition-penalty", type=float, default=default.repetition_penalty)
-    parser.add_argument("--device", help="cpu, or cuda (default where there is one)")
-    parser.add_argument("--json", action="store_true", help="one JSON object a line")
-    return parser
-
-
-def _step(text: str) -> int | str:
-    if text.isdigit():
-        return int(text)
-    if text in ("best", "final", "newest"):
-        return text
-    raise argparse.ArgumentTypeError(f"{text!r} is no step: a number, best, final or newest")
-
-
-if __name__ == "__main__":
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a word that the locale lacks must not end the text
-        sys.stdout.reconfigure(errors="replace")
-    sys.exit(main())

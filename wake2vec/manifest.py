@@ -6,12 +6,13 @@ import hashlib
 import os
 import re
 import shutil
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from wake2vec.errors import CheckpointCorrupt
-from wake2vec.files import FileDigest, digest_file, read_json
+from wake2vec.files import FileDigest, digest_file, read_json, write_json
 from wake2vec.rundir import RunDir
 
 CHECKPOINT_FILES = ("trainable.safetensors", "optimizer.safetensors", "state.json")
@@ -47,6 +48,28 @@ class Manifest:
             if name not in KNOWN_FILES:  # names from a store must not leave the directory
                 raise CheckpointCorrupt(place, f"the manifest names a foreign file {name!r}")
         return manifest
+
+
+def write_manifest(
+    folder: Path,
+    names: Iterable[str],
+    *,
+    job: str,
+    step: int,
+    fingerprint: str,
+    parent: str | None,
+    probe_loss: float | None = None,
+) -> None:
+    """Say what a checkpoint holds, when all of it is there."""
+    manifest = Manifest(
+        job=job,
+        step=step,
+        fingerprint=fingerprint,
+        parent=parent,
+        probe_loss=probe_loss,
+        files={name: digest_file(folder / name) for name in names},
+    )
+    write_json(folder / MANIFEST, manifest.to_json())
 
 
 def step_of(folder: Path) -> int | None:

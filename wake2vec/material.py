@@ -14,7 +14,7 @@ from wake2vec.data.corpus import open_corpus
 from wake2vec.data.dataset import prepare
 from wake2vec.data.met import Met
 from wake2vec.errors import InputError, ModelError
-from wake2vec.files import digest_file, put_in_place
+from wake2vec.files import digest_file, whole_folder
 from wake2vec.order import Order
 from wake2vec.rundir import RunDir
 from wake2vec.spec import JobSpec, ModelTable
@@ -175,12 +175,9 @@ def write_vocabulary(run: RunDir, order: Order, base_tokenizer: Any) -> None:
     assert vocab, "checked by the spec"
     (lexicon,) = input_paths(order, "lexicon")
     words = read_lexicon(lexicon).words
-    temporary = run.vocab.with_name("vocab.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    injection = inject(base_tokenizer, words, directory=temporary, match=vocab.match, case=vocab.case)
-    injection.id_map.save(temporary / run.id_map.name)
-    put_in_place(temporary, run.vocab)
+    with whole_folder(run.vocab) as folder:
+        injection = inject(base_tokenizer, words, directory=folder, match=vocab.match, case=vocab.case)
+        injection.id_map.save(folder / run.id_map.name)
 
 
 def copy_vocabulary(run: RunDir, order: Order, _base_tokenizer: Any) -> None:
@@ -191,7 +188,5 @@ def copy_vocabulary(run: RunDir, order: Order, _base_tokenizer: Any) -> None:
     origin = run.root / order.source.folder / "vocab"
     if not (origin / run.id_map.name).is_file():
         raise InputError(origin, f"the vocabulary of {order.source.job} is missing", "run that job to its end first")
-    temporary = run.vocab.with_name("vocab.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    shutil.copytree(origin, temporary)
-    put_in_place(temporary, run.vocab)
+    with whole_folder(run.vocab) as folder:
+        shutil.copytree(origin, folder, dirs_exist_ok=True)

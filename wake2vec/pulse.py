@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from wake2vec.files import write_json
-from wake2vec.rundir import Heartbeat, RunDir
+from wake2vec.rundir import Heartbeat, Outcome, Result, RunDir
 
 MIN_SECONDS_BETWEEN_WRITES = 0.25
 
@@ -37,3 +37,11 @@ class Pulse:
         # Not fsynced: a heartbeat says something only while the machine is up.
         write_json(self._run.heartbeat, asdict(self.now), durable=False)
         self._written = time.monotonic()
+
+    def result(self, outcome: Outcome, where: str, cause: str = "", remedy: str = "") -> Result:
+        """How the attempt ended, at the point that the heartbeat has reached."""
+        now = self.now
+        return Result(
+            attempt=now.attempt, outcome=outcome, step=now.step, steps=now.steps, where=where, cause=cause,
+            remedy=remedy, saved_step=now.saved_step, plan=now.plan,
+        )  # fmt: skip

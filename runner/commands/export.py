@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from runner.backend import run_module
+from runner.backend import use
 from runner.commands.at_hand import at_hand
 from runner.settings import Settings
+from wake2vec.options import ExportOptions
 
 
-def run(
-    settings: Settings, name: str, to: Path, *, merge: bool, adapter_only: bool, dtype: str | None, step: str
-) -> None:
-    """Exits with the export's own code."""
-    words: list[str | Path] = [at_hand(settings, name, step).root, to, "--step", step]
-    words += ["--merge"] if merge else []
-    words += ["--adapter-only"] if adapter_only else []
-    words += ["--dtype", dtype] if dtype else []
-    run_module("wake2vec.export", words)
+def run(settings: Settings, name: str, to: Path, **asked: Any) -> None:
+    """`asked`: fields of the options. Exits with the export's own code."""
+    options = ExportOptions.of(run=settings.runs / name, out=to, **asked)
+    at_hand(settings, name, options.step)
+    use(options)

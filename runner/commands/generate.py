@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from runner.backend import run_module
+from typing import Any
+
+from runner.backend import use
 from runner.commands.at_hand import at_hand
 from runner.settings import Settings
+from wake2vec.options import GenerateOptions
 
 
-def run(settings: Settings, name: str, options: dict[str, str | int | float | None], *, as_json: bool) -> None:
-    """`options` of the generator by their names there; None leaves its default. Exits with its own code."""
-    words: list[str] = [str(at_hand(settings, name, str(options.get("step") or "newest")).root)]
-    for option, value in options.items():
-        words += [f"--{option}={value}"] if value is not None else []
-    run_module("wake2vec.generate", [*words, *(["--json"] if as_json else [])])
+def run(settings: Settings, name: str, **asked: Any) -> None:
+    """`asked`: fields of the options. Exits with the generator's own code."""
+    options = GenerateOptions.of(run=settings.runs / name, **asked)
+    at_hand(settings, name, options.step)
+    use(options)

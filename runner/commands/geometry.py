@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from runner.backend import run_module
+from typing import Any
+
+from runner.backend import use
 from runner.commands.at_hand import at_hand
 from runner.settings import Settings
+from wake2vec.options import GeometryOptions
 
 
-def run(settings: Settings, name: str, *, step: int | None, side: str) -> None:
+def run(settings: Settings, name: str, **asked: Any) -> None:
     """Exits with the measurement's own code; the plate and its figures lie in the run's eval folder."""
-    words = [str(at_hand(settings, name, "newest" if step is None else str(step)).root), "--side", side]
-    run_module("wake2vec.geometry", [*words, *(["--step", str(step)] if step is not None else [])])
+    options = GeometryOptions.of(run=settings.runs / name, **asked)
+    at_hand(settings, name, "newest" if options.step is None else str(options.step))
+    use(options)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from runner.backend import run_module
+from runner.backend import use
 from runner.commands.enqueue import Entry, check_files, show
 from runner.inputs import keep_input
 from runner.queue import jobs
@@ -21,6 +21,7 @@ from runner.queue.rows import Job
 from runner.settings import Settings
 from wake2vec.errors import Fault, SpecError
 from wake2vec.files import digest_file
+from wake2vec.options import TakeoverOptions
 from wake2vec.order import InputFile, Order, fingerprint
 
 START = "start.safetensors"
@@ -60,7 +61,8 @@ def convert(settings: Settings, entry: Entry, old: Sequence[Path], scratch: Path
         gpu_lock="",
     )
     (scratch / "order.json").write_text(order.model_dump_json(), encoding="utf-8")
-    run_module("wake2vec.takeover", [scratch / "order.json", scratch / START, *(path.absolute() for path in old)])
+    paths = [path.absolute() for path in old]
+    use(TakeoverOptions(order=scratch / "order.json", out=scratch / START, old=paths))
     return scratch / START
 
 

@@ -5,21 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from runner.backend import run_module
+from runner.backend import use
 from runner.jobfile import read_job, resolve_inputs
 from wake2vec.errors import Fault, SpecError
+from wake2vec.options import SurveyOptions
 
 
 def run(file: Path, *, model: str | None, corpora: Sequence[Path], as_json: bool) -> None:
     """`file` is a word list where a model is named, else a P1 job file; exits with the survey's own code."""
-    words = _of_job(file) if model is None else [file, "--model", model]
-    if model is not None and corpora:
-        words += ["--corpus", *corpora]
-    run_module("wake2vec.vocab.survey", [*words, *(["--json"] if as_json else [])])
+    use(
+        _of_job(file, as_json)
+        if model is None
+        else SurveyOptions.of(lexicon=file, model=model, corpora=corpora, as_json=as_json)
+    )
 
 
-def _of_job(file: Path) -> list[str | Path]:
-    """The survey's command line for the lexicon, the model and the text that a job names. Raises SpecError."""
+def _of_job(file: Path, as_json: bool) -> SurveyOptions:
+    """Of the lexicon, the model and the text that a job names. Raises SpecError."""
     job = read_job(file)
     if job.vocab is None:
         problem = f"a {job.phase} job adds no words; name its p1 file, or a word list with --model"
@@ -27,6 +29,11 @@ def _of_job(file: Path) -> list[str | Path]:
     resolved = resolve_inputs(job, file.parent, str(file))
     assert resolved.job.model is not None
     [lexicon] = [resolved.files[item.sha256] for item in resolved.inputs if item.role == "lexicon"]
-    corpora = [resolved.files[item.sha256] for item in resolved.inputs if item.role == "corpus"]
-    words: list[str | Path] = [lexicon, "--model", resolved.job.model.base, "--match", job.vocab.match]
-    return [*words, "--case", job.vocab.case, "--corpus", *corpora]
+    return SurveyOptions(
+        lexicon=lexicon,
+        model=resolved.job.model.base,
+        corpora=[resolved.files[item.sha256] for item in resolved.inputs if item.role == "corpus"],
+        match=job.vocab.match,
+        case=job.vocab.case,
+        as_json=as_json,
+    )

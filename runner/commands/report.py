@@ -9,10 +9,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from runner.backend import run_folder, run_module
+from runner.backend import run_folder, use
 from runner.queue import attempts, jobs, ledger
 from runner.queue.database import Queue, open_queue
 from runner.settings import Settings
+from wake2vec.options import ReportOptions
 
 MOST_EVENTS = 100_000
 
@@ -29,7 +30,7 @@ def run(settings: Settings, names: Sequence[str], out: Path | None) -> None:
     with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
         json.dump(facts, file, ensure_ascii=False)
         file.flush()
-        run_module("wake2vec.artefacts.report", [target, *runs, "--facts", file.name])
+        use(ReportOptions(out=target, runs=runs, facts=Path(file.name)))
 
 
 def _facts(queue: Queue, name: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import func, insert, select, update
@@ -14,7 +15,7 @@ from runner.errors import IllegalTransition
 from runner.queue.database import Queue
 from runner.queue.jobs import apply_change
 from runner.queue.ledger import note
-from runner.queue.rows import Attempt, Session
+from runner.queue.rows import Attempt, Session, row_of
 from runner.queue.tables import attempts, jobs, plan_limits, sessions
 from runner.states import Change, Outcome, Verdict
 
@@ -37,14 +38,13 @@ def open_session(queue: Queue, *, machine: str, platform: str, gpu: str, started
         return Session(**found._mapping)
 
 
-def see_session(queue: Queue, number: int, now: float) -> None:
+def see_session(queue: Queue, session: Session, now: float) -> Session:
     """Write down, a few times a minute, that the session still lives."""
-    stale = (sessions.c.id == number, func.abs(sessions.c.seen_at - now) > SEEN_SECONDS)
-    with queue.read() as connection:
-        if connection.execute(select(sessions.c.id).where(*stale)).first() is None:
-            return
+    if abs(session.seen_at - now) <= SEEN_SECONDS:
+        return session
     with queue.write() as connection:
-        connection.execute(update(sessions).where(*stale).values(seen_at=now))
+        connection.execute(update(sessions).where(sessions.c.id == session.id).values(seen_at=now))
+    return replace(session, seen_at=now)
 
 
 def add_past_sessions(queue: Queue, lives: Mapping[str, tuple[float, float]]) -> None:
@@ -81,7 +81,7 @@ def claim(queue: Queue, name: str, *, session: int, gpu: int, first_step: int, n
             connection.execute(insert(attempts).values(row))
         except IntegrityError as error:
             raise IllegalTransition(f"{name}: GPU {gpu} or the job itself has a live attempt") from error
-        return _to_attempt(connection.execute(select(attempts).where(attempts.c.id == number)).one())
+        return row_of(Attempt, connection.execute(select(attempts).where(attempts.c.id == number)).one()._mapping)
 
 
 def set_pid(queue: Queue, attempt: int, pid: int) -> None:
@@ -132,13 +132,16 @@ def close_attempt(
 
 def open_attempts(queue: Queue) -> list[Attempt]:
     with queue.read() as connection:
-        return [_to_attempt(row) for row in connection.execute(select(attempts).where(attempts.c.ended_at.is_(None)))]
+        return [
+            row_of(Attempt, row._mapping)
+            for row in connection.execute(select(attempts).where(attempts.c.ended_at.is_(None)))
+        ]
 
 
 def list_attempts(queue: Queue, name: str) -> list[Attempt]:
     with queue.read() as connection:
         rows = connection.execute(select(attempts).where(attempts.c.job == name).order_by(attempts.c.id))
-        return [_to_attempt(row) for row in rows]
+        return [row_of(Attempt, row._mapping) for row in rows]
 
 
 def newest_attempt(queue: Queue, name: str) -> int:
@@ -160,9 +163,3 @@ def remember_plan(queue: Queue, gpu: str, name: str, plan: dict[str, Any], now: 
     with queue.write() as connection:
         row = {"gpu": gpu, "job": name, "plan": json.dumps(plan, sort_keys=True), "at": now}
         connection.execute(upsert(plan_limits).values(row).on_conflict_do_update(set_={"plan": row["plan"], "at": now}))
-
-
-def _to_attempt(row: Any) -> Attempt:
-    table = dict(row._mapping)
-    table["outcome"] = Outcome(table["outcome"]) if table["outcome"] else None
-    return Attempt(**table)

@@ -8,28 +8,27 @@ from sqlalchemy import func, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from runner.queue.database import Queue
-from runner.queue.rows import Checkpoint, LogState
-from runner.queue.tables import checkpoints, logs
+from runner.queue.rows import Checkpoint, LogState, row_of
+from runner.queue.segments import close_segments, durable_of
+from runner.queue.tables import checkpoints, logs, segments
+
+ALIVE = checkpoints.c.saved_at.is_not(None) | checkpoints.c.durable_at.is_not(None)
 
 
 def list_checkpoints(queue: Queue, job: str) -> list[Checkpoint]:
     """Oldest first, without those that have left both places."""
-    alive = checkpoints.c.saved_at.is_not(None) | checkpoints.c.durable_at.is_not(None)
     with queue.read() as connection:
         rows = connection.execute(
-            select(checkpoints).where(checkpoints.c.job == job, alive).order_by(checkpoints.c.step)
+            select(checkpoints).where(checkpoints.c.job == job, ALIVE).order_by(checkpoints.c.step)
         )
-        return [Checkpoint(**{**row._mapping, "quarantined": bool(row.quarantined)}) for row in rows]
+        return [row_of(Checkpoint, row._mapping) for row in rows]
 
 
 def durable_step(queue: Queue, job: str) -> int | None:
     """The step of the newest durable checkpoint."""
     with queue.read() as connection:
-        wanted = select(func.max(checkpoints.c.step)).where(
-            checkpoints.c.job == job, checkpoints.c.durable_at.is_not(None), checkpoints.c.quarantined == 0
-        )
-        found = connection.execute(wanted).scalar()
-        return None if found is None else int(found)
+        found = connection.execute(durable_of(job).order_by(checkpoints.c.step.desc())).first()
+        return found[0] if found else None
 
 
 def mark_saved(queue: Queue, job: str, step: int, *, manifest_sha256: str, size: int, now: float) -> None:
@@ -52,6 +51,7 @@ def mark_durable(queue: Queue, job: str, step: int, *, manifest_sha256: str, siz
     with queue.write() as connection:
         row = {"job": job, "step": step, "manifest_sha256": manifest_sha256, "size": size, "durable_at": now}
         connection.execute(upsert(checkpoints).values(row).on_conflict_do_update(set_=row))
+        close_segments(connection, job)
 
 
 def mark_gone_from_store(queue: Queue, job: str, step: int) -> None:
@@ -59,8 +59,13 @@ def mark_gone_from_store(queue: Queue, job: str, step: int) -> None:
 
 
 def quarantine(queue: Queue, job: str, step: int) -> None:
-    """Never start from this checkpoint again."""
-    _update(queue, job, step, quarantined=1, saved_at=None)
+    """Never start from this checkpoint again; what it alone covered is to be done once more."""
+    with queue.write() as connection:
+        place = (checkpoints.c.job == job, checkpoints.c.step == step)
+        connection.execute(update(checkpoints).where(*place).values(quarantined=1, saved_at=None))
+        reached = select(func.coalesce(func.max(durable_of(job).subquery().c.step), 0)).scalar_subquery()
+        beyond = (segments.c.job == job, segments.c.last_step > reached)
+        connection.execute(update(segments).where(*beyond).values(done_at=None))
 
 
 def _update(queue: Queue, job: str, step: int, **values: Any) -> None:
@@ -72,7 +77,7 @@ def _update(queue: Queue, job: str, step: int, **values: Any) -> None:
 def log_state(queue: Queue, job: str) -> LogState:
     with queue.read() as connection:
         row = connection.execute(select(logs).where(logs.c.job == job)).first()
-        return LogState(**{**row._mapping, "fenced": bool(row.fenced)}) if row else LogState(job=job)
+        return row_of(LogState, row._mapping) if row else LogState(job=job)
 
 
 def set_log_state(queue: Queue, job: str, now: float, **values: Any) -> None:

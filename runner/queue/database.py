@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
-from sqlalchemy.exc import DatabaseError, OperationalError
+from sqlalchemy.exc import DatabaseError
 
 from runner.errors import DatabaseCorrupt, HomeUnusable
 from runner.queue.tables import FORMAT, metadata
@@ -20,12 +20,13 @@ from wake2vec.failpoints import failpoint
 BUSY_SECONDS = 30.0
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Queue:
     """An open database. Every write is one IMMEDIATE transaction, so that two writers wait instead of failing."""
 
     path: Path
     engine: Engine
+    written: int = 0  # grows when this process has written something that a view holds
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -37,20 +38,30 @@ class Queue:
                 connection.execute(text("ROLLBACK"))
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
+    def write(self, *, in_view: bool = True) -> Iterator[Connection]:
         with _told(self.path), self.engine.connect() as connection:
             connection.execute(text("BEGIN IMMEDIATE"))
+            before = version_of(connection)
             try:
                 yield connection
+                if not in_view:  # what this connection saw last is as new as it was; told while nobody else can write
+                    connection.info["unseen"] = (before, version_of(connection))
                 failpoint("database.commit")
                 connection.execute(text("COMMIT"))
             except BaseException:
                 connection.exec_driver_sql("ROLLBACK")
                 raise
+            self.written += in_view
             failpoint("database.committed")
 
     def close(self) -> None:
         self.engine.dispose()
+
+
+def version_of(connection: Connection) -> tuple[int, int]:
+    """Another one when anybody has written: the first number counts what others did, the second what this one did."""
+    changes = connection.connection.dbapi_connection.total_changes  # type: ignore[union-attr]
+    return connection.exec_driver_sql("PRAGMA data_version").scalar_one(), changes
 
 
 def open_queue(path: Path) -> Queue:
@@ -60,7 +71,9 @@ def open_queue(path: Path) -> Queue:
     except OSError as error:
         raise HomeUnusable(f"{path.parent}: cannot be made: {error.strerror}; choose another --home") from error
     engine = create_engine(
-        f"sqlite:///{path}", connect_args={"timeout": BUSY_SECONDS, "isolation_level": None, "check_same_thread": False}
+        f"sqlite:///{path}",
+        pool_use_lifo=True,  # the connection that was used last knows what it saw last
+        connect_args={"timeout": BUSY_SECONDS, "isolation_level": None, "check_same_thread": False},
     )
     event.listen(engine, "connect", _prepare)
     queue = Queue(path=path, engine=engine)
@@ -101,17 +114,16 @@ def _told(path: Path) -> Iterator[None]:
     """Turn the library's errors into ours, with place and remedy."""
     try:
         yield
-    except OperationalError as error:
-        problem = str(error.orig)
+    except (DatabaseError, sqlite3.DatabaseError) as error:
+        found = error.orig if isinstance(error, DatabaseError) else error
+        problem = str(found)
+        if isinstance(found, sqlite3.IntegrityError):
+            raise
+        if not isinstance(found, sqlite3.OperationalError) or "malformed" in problem:
+            raise DatabaseCorrupt(path, problem) from error
         if "locked" in problem:
             raise HomeUnusable(f"{path}: locked for {BUSY_SECONDS:.0f} s by another process; try again") from error
-        if "malformed" in problem:
-            raise DatabaseCorrupt(path, problem) from error
         raise HomeUnusable(f"{path}: {problem}; see whether the disk is full or read-only") from error
-    except DatabaseError as error:
-        if isinstance(error.orig, sqlite3.IntegrityError):
-            raise
-        raise DatabaseCorrupt(path, str(error.orig)) from error
 
 
 def check_integrity(path: Path) -> None:

@@ -6,14 +6,15 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, and_, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from runner.errors import IllegalTransition, JobExists, UnknownJob
 from runner.queue.database import Queue
 from runner.queue.ledger import note
-from runner.queue.rows import Job, Segment
+from runner.queue.rows import Job, Segment, row_of
+from runner.queue.segments import close_segments, plan_ahead
 from runner.queue.tables import attempts, events, jobs, logs, segments
-from runner.states import PLANNED_AHEAD, Change, State, Wish, next_state, plan_segments
+from runner.states import Change, State, Wish, next_state
 from wake2vec.order import InputFile
 from wake2vec.spec import JobSpec
 
@@ -77,7 +78,7 @@ def _add(
         )
     )
     if steps is not None:
-        _plan_ahead(connection, spec.name, steps, spec.checkpoint.every_steps)
+        plan_ahead(connection, spec.name, steps, spec.checkpoint.every_steps)
     note(connection, now, "added", f"{spec.name}: added to the queue", job=spec.name)
     return fetch_job(connection, spec.name)
 
@@ -113,7 +114,7 @@ def get_job(queue: Queue, name: str) -> Job:
 def list_jobs(queue: Queue) -> list[Job]:
     """Every job, in the order in which they came."""
     with queue.read() as connection:
-        return [_to_job(row) for row in connection.execute(select(jobs).order_by(jobs.c.number))]
+        return [row_of(Job, row._mapping) for row in connection.execute(select(jobs).order_by(jobs.c.number))]
 
 
 def list_segments(queue: Queue, name: str) -> list[Segment]:
@@ -128,20 +129,7 @@ def set_steps(queue: Queue, name: str, steps: int) -> None:
         job = fetch_job(connection, name)
         if job.steps is None:
             connection.execute(update(jobs).where(jobs.c.name == name).values(steps=steps))
-            _plan_ahead(connection, name, steps, job.spec.checkpoint.every_steps)
-
-
-def close_segments(queue: Queue, name: str, durable_step: int, now: float) -> int:
-    """Mark the segments that a durable checkpoint at `durable_step` covers; returns how many that newly are."""
-    with queue.write() as connection:
-        covered = and_(segments.c.job == name, segments.c.last_step <= durable_step, segments.c.done_at.is_(None))
-        closed = connection.execute(update(segments).where(covered).values(done_at=now)).rowcount
-        if closed:
-            job = fetch_job(connection, name)
-            rows = connection.execute(select(func.count()).where(segments.c.job == name)).scalar_one()
-            if job.steps is not None and rows >= PLANNED_AHEAD and not (job.finishing or job.is_final):
-                _plan_ahead(connection, name, job.steps, job.spec.checkpoint.every_steps)
-        return closed
+            plan_ahead(connection, name, steps, job.spec.checkpoint.every_steps)
 
 
 def end_at(queue: Queue, name: str, step: int) -> None:
@@ -150,6 +138,7 @@ def end_at(queue: Queue, name: str, step: int) -> None:
         own = segments.c.job == name
         connection.execute(segments.delete().where(own, segments.c.first_step >= step))
         connection.execute(update(segments).where(own, segments.c.last_step > step).values(last_step=step))
+        close_segments(connection, name)
 
 
 def change_state(
@@ -189,6 +178,7 @@ def apply_change(
     changed = connection.execute(update(jobs).where(jobs.c.name == name, jobs.c.state == job.state).values(values))
     if changed.rowcount != 1:
         raise IllegalTransition(f"{name}: changed by somebody else at the same moment; look at `status`")
+    close_segments(connection, name)  # a daemon of 0.1.0 left this to its next tick
     note(connection, now, str(change), f"{name}: {target}" + (f": {reason}" if reason else ""), job=name)
     return fetch_job(connection, name)
 
@@ -254,22 +244,7 @@ def replace_spec(connection: Connection, job: Job, spec: JobSpec, steps: int | N
         .values(spec=spec.model_dump_json(), steps=steps, priority=spec.runner.priority)
     )
     if steps is not None:
-        _plan_ahead(connection, job.name, steps, spec.checkpoint.every_steps)
-
-
-def _plan_ahead(connection: Connection, name: str, steps: int, every_steps: int) -> None:
-    """Have rows for the next segments of a job, and no more of them, however long it is."""
-    own = segments.c.job == name
-    last = select(segments.c.last_step, segments.c.number).where(own).order_by(segments.c.number.desc())
-    start, after = connection.execute(last).first() or (0, 0)
-    open_rows = connection.execute(select(func.count()).where(own, segments.c.done_at.is_(None))).scalar_one()
-    planned = plan_segments(steps, every_steps, start=start, most=max(0, PLANNED_AHEAD - open_rows))
-    rows = [
-        {"job": name, "number": after + number, "first_step": first, "last_step": last}
-        for number, (first, last) in enumerate(planned, start=1)
-    ]
-    if rows:
-        connection.execute(insert(segments), rows)
+        plan_ahead(connection, job.name, steps, spec.checkpoint.every_steps)
 
 
 def fetch_job(connection: Connection, name: str) -> Job:
@@ -279,14 +254,4 @@ def fetch_job(connection: Connection, name: str) -> Job:
         known = [str(known) for known in connection.execute(select(jobs.c.name).order_by(jobs.c.number)).scalars()]
         listed = f"; known are {', '.join(known[:8])}" if known else "; the queue is empty"
         raise UnknownJob(f"{name}: there is no such job{listed}")
-    return _to_job(row)
-
-
-def _to_job(row: Any) -> Job:
-    table = dict(row._mapping)
-    table["spec_json"], table["inputs_json"] = table.pop("spec"), table.pop("inputs")
-    table["state"] = State(table["state"])
-    table["wish"] = Wish(table["wish"]) if table["wish"] else None
-    for flag in ("end_now", "finishing", "rolled_back"):
-        table[flag] = bool(table[flag])
-    return Job(**table)
+    return row_of(Job, row._mapping)

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Table, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from runner.queue.database import Queue
-from runner.queue.rows import Evaluation, Event, Metric, Regime
+from runner.queue.rows import Evaluation, Event, Metric, Regime, row_of
 from runner.queue.tables import evaluations, events, metrics, regimes
 
 _KINDS: dict[str, Table] = {"step": metrics, "evaluation": evaluations}
@@ -34,7 +34,7 @@ def import_ledger(queue: Queue, job: str, lines: Sequence[Mapping[str, Any]], no
 
     A step counts once: a row that is trained again after a cut replaces the one that no checkpoint covered.
     """
-    with queue.write() as connection:
+    with queue.write(in_view=False) as connection:
         if from_start:
             _drop_what_is_not_there(connection, job, lines)
         for line in lines:
@@ -104,7 +104,7 @@ def _said(value: Any) -> str:
 def list_regimes(queue: Queue, job: str) -> list[Regime]:
     with queue.read() as connection:
         rows = connection.execute(select(regimes).where(regimes.c.job == job).order_by(regimes.c.id))
-        return [Regime(**{**row._mapping, "change": json.loads(row.change)}) for row in rows]
+        return [row_of(Regime, row._mapping) for row in rows]
 
 
 def mark_regime_durable(queue: Queue, number: int, now: float) -> None:

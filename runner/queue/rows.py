@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from runner.states import FINAL, Outcome, State, Wish
 from wake2vec.order import InputFile
 from wake2vec.spec import JobSpec
+
+T = TypeVar("T")
+# What SQLite has no type for, by the names of the columns.
+_TYPES: dict[str, Any] = {"state": State, "wish": Wish, "outcome": Outcome, "change": json.loads} | dict.fromkeys(
+    ("end_now", "finishing", "rolled_back", "quarantined", "fenced"), bool
+)
+_FIELDS = {"spec": "spec_json", "inputs": "inputs_json"}
+
+
+def row_of(kind: type[T], row: Mapping[Any, Any]) -> T:
+    """A table's row as the class that stands for it."""
+    return kind(
+        **{
+            _FIELDS.get(name, name): _TYPES[name](value) if name in _TYPES and value is not None else value
+            for name, value in row.items()
+        }
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

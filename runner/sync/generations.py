@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from runner.errors import Damaged, DatabaseCorrupt, NotStored, RunnerError
-from runner.queue import jobs
 from runner.queue.changing import apply_regime
 from runner.queue.database import check_integrity, copy_database
-from runner.queue.history import Told, check_copy, mark_of, take_history
+from runner.queue.history import Told, check_copy, take_history
 from runner.queue.ledger import add_event
 from runner.store.generations import (
     Generation,
@@ -39,14 +38,17 @@ def mirror(care: Care, now: float, monotonic: float, *, leaving: bool = False) -
     `leaving`: whatever the age of the last one. SQLite's own backup reads beside the writer. What keeps the copy from
     the store is told by the jobs, which it keeps from there too. Raises DatabaseCorrupt when the queue is not sound.
     """
-    work, mark = care.work, mark_of(care.work.queue)
+    if not leaving and monotonic - care.mirrored_at < AFTER_AN_EVENT_SECONDS:
+        return
+    view = care.sight.look() if leaving else care.sight.view
+    work, mark = care.work, view.mark
     is_first, happened = care.mirrored is None, care.mirrored is None or care.mirrored.event != mark.event
     patience = AFTER_AN_EVENT_SECONDS if happened else AFTER_A_COMMIT_SECONDS
     if mark == care.mirrored or (not leaving and monotonic - care.mirrored_at < patience):
         return
-    if monotonic - care.trouble_at < AFTER_TROUBLE_SECONDS or not jobs.list_jobs(work.queue):
+    if monotonic - care.trouble_at < AFTER_TROUBLE_SECONDS or not view.jobs:
         return
-    if any(name not in care.retry_at for name in work.wanted):  # a job is about to start, and comes first
+    if any(name not in care.retry_at for name in work.handover.asked()):  # a job is about to start, and comes first
         return
     care.mirrored_at = monotonic  # a copy that fails is in no hurry
     try:

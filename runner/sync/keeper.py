@@ -14,6 +14,7 @@ from runner.errors import Fenced, StoreUnavailable
 from runner.queue import checkpoints
 from runner.queue.history import Mark
 from runner.queue.rows import Job
+from runner.queue.view import Sight
 from runner.store.lease import BEAT_SECONDS, Lease, Watch, acquire
 from runner.store.log import Log
 from runner.store.publish import Stored, forget, publish_files, sweep
@@ -69,6 +70,10 @@ class Care:
     mirrored_at: float = -1e9  # monotonic
     trouble_at: float = -1e9  # monotonic: when the store was last in the way of a job
     busy: threading.Lock = field(default_factory=threading.Lock)  # held for the length of a round
+    sight: Sight = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.sight = Sight(self.work.queue)
 
     @property
     def journal(self) -> Path:
@@ -193,7 +198,7 @@ def lose(care: Care, job: str, now: float, reason: str) -> None:
     keeper = care.keepers.get(job)
     if keeper is not None:
         keeper.lease = None
-    care.work.ready.pop(job, None)
+    care.work.handover.take(job)
     remedy = "it goes on there; stop that runner first if this machine is to take the job"
     checkpoints.set_log_state(care.work.queue, job, now, epoch=None, fenced=True, problem=reason, remedy=remedy)
 

@@ -11,7 +11,7 @@ from runner.errors import (
     StoreFull,
     StoreUnavailable,
 )
-from runner.queue import checkpoints, jobs
+from runner.queue import checkpoints
 from runner.queue.rows import Job
 from runner.states import FINAL, State
 from runner.store.publish import sweep
@@ -35,9 +35,8 @@ TOLD_IN_THE_LOG = (State.HELD, State.FAILED, State.CANCELLED)
 def sync(care: Care, now: float, monotonic: float) -> None:
     """Running jobs first, then those that tick wants to start, then the rest."""
     work = care.work
-    wanted = list(work.wanted)
-    every = jobs.list_jobs(work.queue)
-    for job in sorted(every, key=lambda job: _rank(job, wanted)):
+    asked = work.handover.asked()
+    for job in sorted(care.sight.look().jobs, key=lambda job: _rank(job, asked)):
         if monotonic < care.retry_at.get(job.name, -1e9):
             _stay_alive(care, job, now, monotonic)
         else:
@@ -45,8 +44,10 @@ def sync(care: Care, now: float, monotonic: float) -> None:
     mirror(care, now, monotonic)
 
 
-def _rank(job: Job, wanted: list[str]) -> int:
-    return 1 if job.name in wanted else {State.RUNNING: 0, State.QUEUED: 2}.get(job.state, 3)
+def _rank(job: Job, asked: dict[str, int]) -> tuple[int, int]:
+    if job.name in asked:
+        return 1, asked[job.name]
+    return {State.RUNNING: 0, State.QUEUED: 2}.get(job.state, 3), job.number
 
 
 def _guarded(care: Care, job: Job, now: float, monotonic: float) -> None:
@@ -59,7 +60,7 @@ def _guarded(care: Care, job: Job, now: float, monotonic: float) -> None:
     except StoreUnavailable as error:
         care.trouble_at = monotonic
         if _may_train_without_store(care, job):
-            care.work.ready[job.name] = Ready()
+            care.work.handover.give(job.name, Ready())
         _wait(care, job, now, monotonic, error, most=LAST_RETRY_SECONDS)
     except (RunnerError, CheckpointCorrupt) as error:
         _wait(care, job, now, monotonic, error, most=5.0 if isinstance(error, LeaseHeld) else LAST_RETRY_SECONDS)
@@ -68,7 +69,8 @@ def _guarded(care: Care, job: Job, now: float, monotonic: float) -> None:
     else:
         care.troubles.pop(job.name, None)
         care.retry_at.pop(job.name, None)
-        if not checkpoints.log_state(care.work.queue, job.name).fenced:
+        log = care.sight.view.log(job.name)
+        if not log.fenced and (log.problem or log.remedy or not log.changed_at):
             checkpoints.set_log_state(care.work.queue, job.name, now, problem="", remedy="")
 
 
@@ -106,11 +108,11 @@ def _wait(care: Care, job: Job, now: float, monotonic: float, error: Exception, 
 def _may_train_without_store(care: Care, job: Job) -> bool:
     """A job that this home has worked on goes on locally while the store is away; the lease decides later whether that
     counts. A new one waits: nothing of it could be kept. So does one whose newest checkpoint only the store has."""
-    if job.name not in care.work.wanted or job.after is not None:
+    if not care.work.handover.asks(job.name) or job.after is not None:
         return False
     run, durable = care.work.run(job.name), checkpoints.durable_step(care.work.queue, job.name)
     if durable is None:
-        known = checkpoints.log_state(care.work.queue, job.name).created_at is not None
+        known = care.sight.view.log(job.name).created_at is not None
         return known and run.order.is_file()
     here = newest_verified(run, job.fingerprint)
     return here is not None and here[1].step >= durable
@@ -118,7 +120,7 @@ def _may_train_without_store(care: Care, job: Job) -> bool:
 
 def _look_after(care: Care, job: Job, now: float, monotonic: float) -> None:
     work = care.work
-    log = checkpoints.log_state(work.queue, job.name)
+    log = care.sight.view.log(job.name)
     if job.is_final and log.done_at is not None:
         return
     if log.fenced and job.state is State.RUNNING and not job.finishing:
@@ -128,12 +130,12 @@ def _look_after(care: Care, job: Job, now: float, monotonic: float) -> None:
     keeper = keeper_of(care, job, now)
     if job.state is State.RUNNING:
         _keep_running(care, keeper, job, now, monotonic)
-    elif job.name in work.wanted and job.name not in work.ready:
+    elif work.handover.asks(job.name):
         if hold(care, keeper, now, monotonic):
             if _state_in_log(keeper):
                 keeper.note("state", state="")  # released or retried since
             publish_regimes(care, keeper, job, now)
-            work.ready[job.name] = prepare(care, keeper, job, now)
+            work.handover.give(job.name, prepare(care, keeper, job, now))
     else:
         _rest(care, keeper, job, now, monotonic)
 
@@ -153,7 +155,7 @@ def _keep_running(care: Care, keeper: Keeper, job: Job, now: float, monotonic: f
 def _see_whether_it_was_passed(care: Care, keeper: Keeper, job: Job, now: float) -> None:
     """A job that went on while the store was away may find that another runner did so too, and was faster."""
     foreign = [one for one in commits(keeper.log.records) if one.holder != care.work.holder]
-    known = {one.manifest_sha256 for one in checkpoints.list_checkpoints(care.work.queue, job.name)}
+    known = {one.manifest_sha256 for one in care.sight.view.checkpoints(job.name)}
     if (
         foreign
         and foreign[-1] is newest_commit(keeper.log.records)
@@ -167,13 +169,13 @@ def _rest(care: Care, keeper: Keeper, job: Job, now: float, monotonic: float) ->
     """Nothing of the job runs: bring what it saved to the store, say in the log how it stands, give the lease back."""
     work = care.work
     if job.state is State.QUEUED:
-        if keeper.lease is not None and job.name not in work.ready:
+        if keeper.lease is not None and not work.handover.holds(job.name):
             _publish(care, keeper, job, now)
             beat(care, keeper, monotonic)
             if monotonic - keeper.used_at > IDLE_LEASE_SECONDS or work.is_stopping:
                 give_back(care, keeper, now)
         return
-    work.ready.pop(job.name, None)
+    work.handover.take(job.name)
     if (keeper.lease is None and keeper.rested_at == job.changed_at) or is_done(keeper.log.records):
         return
     if hold(care, keeper, now, monotonic):

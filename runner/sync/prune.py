@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from runner.queue import checkpoints, jobs
+from runner.queue import checkpoints
 from runner.queue.rows import Job
 from runner.retention import Keep, deletable_here, deletable_in_store
 from runner.store.records import Record, commits
@@ -24,7 +24,7 @@ def best_step(run: RunDir) -> int | None:
 
 
 def keep_of(care: Care, job: Job) -> Keep:
-    others = jobs.list_jobs(care.work.queue)
+    others = care.sight.view.jobs
     sources = {other.spec.rows for other in others if other.after == job.name}
     return Keep(
         best=best_step(care.work.run(job.name)),
@@ -37,7 +37,7 @@ def keep_of(care: Care, job: Job) -> Keep:
 
 def prune(care: Care, keeper: Keeper, job: Job) -> None:
     """The newest two stay everywhere; what is kept for good stays in the store."""
-    rows = checkpoints.list_checkpoints(care.work.queue, job.name)
+    rows = care.sight.view.checkpoints(job.name)
     durable = [one.step for one in rows if one.durable_at is not None and not one.quarantined]
     keep = keep_of(care, job)
     run = care.work.run(job.name)

@@ -34,7 +34,7 @@ def publish_saved(care: Care, keeper: Keeper, job: Job, now: float) -> None:
 
 def _mark_committed(care: Care, keeper: Keeper, job: Job, run: RunDir, now: float) -> None:
     """What lies here and is in the log is durable, also when a daemon died between the two."""
-    rows = {one.step: one for one in checkpoints.list_checkpoints(care.work.queue, job.name)}
+    rows = {one.step: one for one in care.sight.view.checkpoints(job.name)}
     unmarked = [step for step in saved_steps(run) if step in rows and rows[step].durable_at is None]
     for step in unmarked:
         record = committed(keeper.log.records, rows[step].manifest_sha256)
@@ -49,7 +49,7 @@ def to_publish(care: Care, keeper: Keeper, job: Job, run: RunDir) -> list[int]:
     newest may lie before it, when the job runs again from before a checkpoint that was damaged or in quarantine.
     """
     committed = {one.payload["manifest"]["sha256"] for one in commits(keeper.log.records)}
-    quarantined = {one.step for one in checkpoints.list_checkpoints(care.work.queue, job.name) if one.quarantined}
+    quarantined = {one.step for one in care.sight.view.checkpoints(job.name) if one.quarantined}
     there = [step for step in saved_steps(run) if step not in quarantined]
     newest = newest_commit(keeper.log.records)
     reached = int(newest.payload["step"]) if newest else -1
@@ -122,8 +122,8 @@ def publish_vocabulary(care: Care, keeper: Keeper, job: Job) -> None:
 
 
 def publish_regimes(care: Care, keeper: Keeper, job: Job, now: float) -> None:
-    for regime in ledger.list_regimes(care.work.queue, job.name):
-        if regime.durable_at is None:
+    for regime in care.sight.view.regimes:
+        if regime.job == job.name:
             body = dict(regime.change) | {"from_step": regime.from_step}
             if body not in [record.payload for record in keeper.log.records if record.kind == "REGIME"]:
                 keeper.log.append("REGIME", body, epoch=keeper.epoch)

@@ -11,7 +11,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -25,7 +24,9 @@ from wake2vec.artefacts.samples import SampleRow, write_sample_rows
 from wake2vec.artefacts.write import write_artefacts
 from wake2vec.geometry.film import add_frame, read_film, write_film
 from wake2vec.geometry.matrix import InMemory
+from wake2vec.options import ReportOptions
 from wake2vec.rundir import RunDir
+from wake2vec.use import use
 
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
@@ -85,8 +86,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [SampleRow(step=3, number=0, prompt=ATTACK, seed=1, text=ATTACK, tokens=9, new_tokens=2, overlap=ATTACK)],
     )
     (root / "facts.json").write_text(json.dumps({"hostile": {"state": ATTACK, "events": [{"text": ATTACK}]}}), "utf-8")
-    command = [sys.executable, "-m", "wake2vec.artefacts.report", root / "report.html", run.root, hostile.root]
-    subprocess.run([*command, "--facts", root / "facts.json"], check=True, stdout=subprocess.DEVNULL)
+    assert use(ReportOptions(out=root / "report.html", runs=[run.root, hostile.root], facts=root / "facts.json")) == 0
     return root / "report.html"
 
 

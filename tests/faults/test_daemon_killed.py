@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 
 from runner.queue.attempts import list_attempts
-from tests.faults.world import assert_whole, fake_spec, wait_until
+from tests.faults.world import PATIENCE_SECONDS, assert_whole, fake_spec, wait_until
 
 PACE = {"seconds_per_step": 0.02, "save_every": 5}
 
@@ -35,7 +35,7 @@ def test_a_killed_trainer_is_started_again_from_its_newest_checkpoint(world):
     wait_until(lambda: world.step() >= 12)
     world.kill_trainer()
 
-    assert daemon.wait(timeout=60) == 0
+    assert daemon.wait(timeout=PATIENCE_SECONDS) == 0
 
     assert_whole(world)
     assert any("lost at step" in text for text in world.events())
@@ -72,7 +72,7 @@ def test_kills_at_random_instants_leave_the_same_bits_and_each_step_once(world, 
             daemon.wait()
             daemon = world.start(told=PACE)
 
-    assert daemon.wait(timeout=60) == 0
+    assert daemon.wait(timeout=PATIENCE_SECONDS) == 0
 
     assert_whole(world)
     assert_whole(world, "b", 40)

@@ -2,7 +2,7 @@
 
 import sqlite3
 
-from tests.faults.world import assert_whole, fake_spec, wait_until
+from tests.faults.world import PATIENCE_SECONDS, assert_whole, fake_spec, wait_until
 
 PACE = {"seconds_per_step": 0.02, "save_every": 5}
 
@@ -70,6 +70,6 @@ def test_a_database_that_another_process_locks_delays_nothing_but_the_daemon(wor
     blocker.execute("ROLLBACK")
     blocker.close()
 
-    assert daemon.wait(timeout=60) == 0
+    assert daemon.wait(timeout=PATIENCE_SECONDS) == 0
 
     assert_whole(world)

@@ -25,7 +25,7 @@ def test_an_empty_machine_goes_on_from_drive(tmp_path: Path, rate: float) -> Non
         try:
             world.add(fake_spec("a", steps=60), told=PACE)
             daemon = world.start("home", environment=server.environ(), told=PACE)
-            wait_until(lambda: world.durable_step("a") >= 20, 180, "a milestone in Drive")
+            wait_until(lambda: world.durable_step("a") >= 20, what="a milestone in Drive")
             os.killpg(daemon.pid, signal.SIGKILL)
             daemon.wait()
             world.kill_trainer()

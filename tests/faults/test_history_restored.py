@@ -73,14 +73,14 @@ def test_a_lost_home_with_a_torn_copy_goes_back_one_and_ends_in_the_same_bits(pl
         jobs.set_wish(queue, "b", Wish.HOLD, 1.0)
         set_value(queue, "b", "runner.priority", 7, 1.0)
     first = world.start(environment=place.environment, told=SLOW)
-    wait_until(lambda: world.durable_step() >= 2, 120, "a checkpoint in the store")
+    wait_until(lambda: world.durable_step() >= 2, what="a checkpoint in the store")
     first.send_signal(signal.SIGTERM)
     world.wait(first)
     good = place.copies()[-1]
     second = world.start(environment=place.environment, told=SLOW)
-    wait_until(lambda: place.copies()[-1].number > good.number, 60, "a copy of the second daemon")
+    wait_until(lambda: place.copies()[-1].number > good.number, what="a copy of the second daemon")
     kept = world.durable_step()
-    wait_until(lambda: world.durable_step() > kept, 60, "a commit that no good copy knows")
+    wait_until(lambda: world.durable_step() > kept, what="a commit that no good copy knows")
     second.kill()
     second.wait()
     world.kill_trainer()
@@ -90,7 +90,7 @@ def test_a_lost_home_with_a_torn_copy_goes_back_one_and_ends_in_the_same_bits(pl
             place.tear(generation.file.id)
 
     third = world.start("new", until_empty=False, environment=place.environment, told=QUICK)
-    wait_until(lambda: world.output("new").count("a: succeeded") or third.poll() is not None, 180, "the end of the job")
+    wait_until(lambda: world.output("new").count("a: succeeded") or third.poll() is not None, what="the end of the job")
     third.send_signal(signal.SIGTERM)
     world.wait(third, "new")
 
@@ -110,7 +110,7 @@ def test_a_lost_home_with_a_torn_copy_goes_back_one_and_ends_in_the_same_bits(pl
 def test_a_database_of_rubbish_comes_back_with_its_past(world: World) -> None:
     world.add(fake_spec(steps=60))
     daemon = world.start(told=SLOW)
-    wait_until(lambda: world.durable_step() >= 2, 120, "a checkpoint in the store")
+    wait_until(lambda: world.durable_step() >= 2, what="a checkpoint in the store")
     daemon.send_signal(signal.SIGTERM)
     world.wait(daemon)
     for path in (world.root / "home").glob("runner.db*"):

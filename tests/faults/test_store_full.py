@@ -39,15 +39,15 @@ def test_training_goes_on_while_drive_is_full_and_uploads_resume(tmp_path: Path)
             daemon = world.start(environment=server.environ(), told=PACE)
             for is_half_sent in (False, True):
                 kept = world.durable_step()
-                wait_until(lambda kept=kept: world.durable_step() > kept, 60, "another commit")
-                wait_until(lambda: problem(world) == "", 60, "the trouble before to be over")
+                wait_until(lambda kept=kept: world.durable_step() > kept, what="another commit")
+                wait_until(lambda: problem(world) == "", what="the trouble before to be over")
                 if is_half_sent:
                     server.faults.rules.append(Rule(FULL, match="PUT /session/", skip=2, times=10**6))
                 else:
                     server.drive.quota_bytes = 0
-                wait_until(lambda: "uploads wait" in problem(world), 60, "the trouble told")
+                wait_until(lambda: "uploads wait" in problem(world), what="the trouble told")
                 reached, kept = world.step(), world.durable_step()
-                wait_until(lambda reached=reached: world.step() >= reached + 4, 60, "more steps")
+                wait_until(lambda reached=reached: world.step() >= reached + 4, what="more steps")
 
                 assert daemon.poll() is None
                 assert world.durable_step() == kept
@@ -57,7 +57,7 @@ def test_training_goes_on_while_drive_is_full_and_uploads_resume(tmp_path: Path)
 
             daemon.send_signal(signal.SIGTERM)
             world.wait(daemon)
-            assert world.run(environment=server.environ(), told=QUICK, seconds=120) == 0
+            assert world.run(environment=server.environ(), told=QUICK) == 0
             assert_whole(world, steps=300)
             assert server.drive.counts["inserted"] == len(server.drive.files) + server.drive.counts["deleted"]
         finally:

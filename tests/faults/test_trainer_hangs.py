@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from runner.queue import attempts, checkpoints, ledger
-from tests.faults.world import assert_whole, fake_spec, wait_until
+from tests.faults.world import PATIENCE_SECONDS, assert_whole, fake_spec, wait_until
 
 PACE = {"seconds_per_step": 0.01, "save_every": 5, "once": True}
 
@@ -124,7 +124,7 @@ def test_a_signal_saves_makes_durable_and_says_what_is_safe(world, number):
     wait_until(lambda: world.step() >= 7)
     daemon.send_signal(number)
 
-    assert daemon.wait(timeout=30) == 130
+    assert daemon.wait(timeout=PATIENCE_SECONDS) == 130
 
     step = world.durable_step()
     assert step >= 7

@@ -41,13 +41,14 @@ except RunnerError as error:
     print("error:", error)
     sys.exit(error.exit_code)
 """
+PATIENCE_SECONDS = 240.0  # nothing here is timed: a busy machine may need minutes for what takes a second at rest
 QUICK = {
     "tick_seconds": 0.05,
     "sync_seconds": 0.05,
-    "grace_seconds": 5.0,
+    "grace_seconds": 15.0,
     "backoff_first_seconds": 0.05,
     "backoff_last_seconds": 0.2,
-    "lease_seconds": 2.0,
+    "lease_seconds": 4.0,  # a daemon that gets no turn for so long is taken for dead
 }
 
 
@@ -126,11 +127,11 @@ class World:
         self.daemons.append(daemon)
         return daemon
 
-    def run(self, home="home", *, seconds=60, environment=None, told=None):
+    def run(self, home="home", *, seconds=PATIENCE_SECONDS, environment=None, told=None):
         """Run a daemon until nothing is left to do; returns its exit code."""
         return self.wait(self.start(home, environment=environment, told=told), home, seconds=seconds)
 
-    def wait(self, daemon, home="home", *, seconds=60):
+    def wait(self, daemon, home="home", *, seconds=PATIENCE_SECONDS):
         """The exit code of a daemon; one that does not end shows where its threads stand."""
         try:
             return daemon.wait(timeout=seconds)
@@ -187,7 +188,7 @@ class World:
             self.kill_trainer(home.name)
 
 
-def wait_until(condition, seconds=30.0, what="the condition"):
+def wait_until(condition, seconds=PATIENCE_SECONDS, what="the condition"):
     """Poll; used only where a process of its own must get somewhere."""
     give_up = time.monotonic() + seconds
     while not (found := condition()):

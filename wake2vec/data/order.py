@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -12,21 +11,6 @@ Ints = npt.NDArray[np.int64]
 
 _GOLDEN = 0x9E3779B97F4A7C15
 _MASK = 0xFFFFFFFFFFFFFFFF
-
-
-@dataclass(frozen=True, kw_only=True)
-class Coverage:
-    """How often the blocks have been trained after some steps: `fewest` times each, and `more` of them once more."""
-
-    n_blocks: int
-    blocks_trained: int
-    fewest: int
-    more: int
-
-    def counts(self) -> dict[int, int]:
-        """Times trained → number of blocks."""
-        table = {self.fewest: self.n_blocks - self.more, self.fewest + 1: self.more}
-        return {times: blocks for times, blocks in table.items() if blocks}
 
 
 def block_at(position: int, n_blocks: int, seed: int) -> int:
@@ -39,12 +23,6 @@ def blocks_of_step(step: int, batch: int, n_blocks: int, seed: int) -> Ints:
     """The `batch` blocks of one optimizer step; a step may begin in one epoch and end in the next."""
     start = step * batch
     return np.array([block_at(start + place, n_blocks, seed) for place in range(batch)], dtype=np.int64)
-
-
-def coverage(steps: int, batch: int, n_blocks: int) -> Coverage:
-    """How the blocks were covered once `steps` optimizer steps are complete."""
-    fewest, more = divmod(steps * batch, n_blocks)
-    return Coverage(n_blocks=n_blocks, blocks_trained=steps * batch, fewest=fewest, more=more)
 
 
 @lru_cache(maxsize=2)

@@ -1,22 +1,21 @@
-"""Measure the new rows of a run: `python -m wake2vec.geometry RUN_DIR [--step N] [--side output] [--film-only]`."""
+"""Measure the new rows of a run, and show how they drifted."""
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from wake2vec.artefacts.write import strict
-from wake2vec.errors import Wake2vecError
 from wake2vec.files import write_atomic, write_json
 from wake2vec.geometry.analysis import Analysis, Sizes, analyse
 from wake2vec.geometry.film import read_film, with_frame, write_film
 from wake2vec.geometry.plate import draw_plate
 from wake2vec.geometry.sources import Side, Sources, open_sources, trained_rows
 from wake2vec.manifest import saved_steps
+from wake2vec.options import GeometryOptions
 from wake2vec.rundir import RunDir
 
 MOVED = 20
@@ -77,31 +76,13 @@ def as_table(found: Analysis, sources: Sources, side: Side) -> dict[str, Any]:
     }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m wake2vec.geometry", description="Measure the new rows of a run.")
-    parser.add_argument("run", type=Path, metavar="RUN_DIR")
-    parser.add_argument("--step", type=int, help="a checkpoint; default: the newest")
-    parser.add_argument("--side", choices=("input", "output"), default="input", help="which rows of an untied model")
-    parser.add_argument("--film-only", action="store_true", help="only the drift film")
-    asked = parser.parse_args(arguments)
-    run = RunDir(root=asked.run)
-    try:
-        written = [] if asked.film_only else measure(run, step=asked.step, side=asked.side, say=_say)
-        written += [path for path in (write_the_film(run),) if path is not None]
-    except Wake2vecError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        print(f"{error.filename or run.evaluation}: {error.strerror}", file=sys.stderr)
-        return 1
-    for path in written:
-        print(path)
-    return 0
+def run(options: GeometryOptions) -> None:
+    directory = RunDir(root=options.run)
+    written = measure(directory, step=options.step, side=options.side, say=_say)
+    for path in (*written, write_the_film(directory)):
+        if path is not None:
+            print(path)
 
 
 def _say(text: str) -> None:
     print(f"measuring {text}", file=sys.stderr, flush=True)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,24 +1,19 @@
-"""Turn an old run into the start of a job: `python -m wake2vec.takeover ORDER.json OUT.safetensors OLD...`
-
-ORDER.json is the order of the job that is to begin with it, as `import` is about to queue it.
-"""
+"""Turn an old run into the start of a job, whose order is the one that `import` is about to queue."""
 
 from __future__ import annotations
 
-import argparse
 import shutil
-import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from wake2vec.errors import InputError, Wake2vecError
+from wake2vec.errors import InputError
 from wake2vec.load import empty_model, read_config
 from wake2vec.material import input_paths, load_tokenizer
 from wake2vec.modelfiles import Origin
+from wake2vec.options import TakeoverOptions
 from wake2vec.order import Order
 from wake2vec.precision import Precision
 from wake2vec.quiet import quiet_libraries
@@ -31,20 +26,10 @@ from wake2vec.vocab.inject import inject
 from wake2vec.vocab.lexicon import read_lexicon
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m wake2vec.takeover", description=__doc__)
-    parser.add_argument("order", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("old", type=Path, nargs="+")
-    words = parser.parse_args(arguments)
+def run(options: TakeoverOptions) -> None:
     quiet_libraries()
-    try:
-        order = Order.model_validate_json(words.order.read_text(encoding="utf-8"))
-        take_over(order, find(words.old), words.out)
-    except Wake2vecError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    order = Order.model_validate_json(options.order.read_text(encoding="utf-8"))
+    take_over(order, find(options.old), options.out)
 
 
 def take_over(order: Order, old: OldRun, out: Path) -> None:
@@ -138,7 +123,3 @@ def tell_adapter(job: JobSpec, old: OldRun, base: Base) -> list[str]:
             "the published one, so that its first loss is not the old run's last"
         )
     return told
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -75,10 +75,6 @@ class IdMap:
         rows = ids - self.first_new_id
         return np.where((rows >= 0) & (rows < self.n_new), rows, -1)
 
-    def in_padding(self, matrix_rows: int) -> int:
-        """How many new ids lie inside a base matrix that has more rows than its tokenizer has tokens."""
-        return max(0, min(self.n_new, matrix_rows - self.first_new_id))
-
     def save(self, path: Path) -> None:
         """Write the map whole or not at all."""
         head = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "entries"}

@@ -1,14 +1,9 @@
-"""What a tokenizer knows of a lexicon, and what the lexicon would do for a corpus.
-
-`python -m wake2vec.vocab.survey LEXICON --model ID [--corpus FILE ...] [--json]`
-"""
+"""What a tokenizer knows of a lexicon, and what the lexicon would do for a corpus."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from wake2vec.data.corpus import Corpus, open_corpus
-from wake2vec.errors import ModelError, Wake2vecError
+from wake2vec.errors import ModelError
+from wake2vec.options import SurveyOptions
 from wake2vec.vocab.idmap import Case, IdMap, Match
 from wake2vec.vocab.inject import inject, load_tokenizer
 from wake2vec.vocab.lexicon import Lexicon, read_lexicon
@@ -265,32 +261,13 @@ def load_tokenizer_of_hub(model: str) -> Any:
     return AutoTokenizer.from_pretrained(model)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m wake2vec.vocab.survey", description=__doc__)
-    parser.add_argument("lexicon", type=Path)
-    parser.add_argument("--model", required=True, help="folder or hub id")
-    parser.add_argument("--corpus", type=Path, nargs="*", default=[], help="text files")
-    parser.add_argument("--match", choices=("word", "anywhere"), default="word")
-    parser.add_argument("--case", choices=("as-is", "also-capitalised"), default="as-is")
-    parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args(argv)
-    try:
-        lexicon = read_lexicon(arguments.lexicon)
-        corpus = open_corpus(arguments.corpus) if arguments.corpus else None
-        found = survey(
-            lexicon,
-            load_base(arguments.model),
-            model=arguments.model,
-            corpus=corpus,
-            match=arguments.match,
-            case=arguments.case,
-        )
-    except Wake2vecError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    print(as_json(found) if arguments.json else as_text(found))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def run(options: SurveyOptions) -> None:
+    found = survey(
+        read_lexicon(options.lexicon),
+        load_base(options.model),
+        model=options.model,
+        corpus=open_corpus(options.corpora) if options.corpora else None,
+        match=options.match,
+        case=options.case,
+    )
+    print(as_json(found) if options.as_json else as_text(found))

@@ -9,7 +9,7 @@ from runner.errors import DatabaseCorrupt, HomeUnusable
 from runner.peek import KNOWN_FORMAT, peek
 from runner.queue import attempts, checkpoints, jobs, ledger
 from runner.queue.tables import FORMAT
-from runner.states import State, Wish
+from runner.states import Change, State, Wish
 from tests.unit.runner.conftest import CORPUS, job_spec
 
 
@@ -41,15 +41,36 @@ def test_what_it_reads_is_what_the_queue_gives_out(queue):
     assert moment.jobs == jobs.list_jobs(queue)
     assert [job.state for job in moment.jobs] == [State.RUNNING, State.HELD]
     assert moment.sessions == attempts.list_sessions(queue)
-    assert moment.segments == {name: jobs.list_segments(queue, name) for name in "ab"}
+    assert moment.segments == {"a": jobs.list_segments(queue, "a")}
+    assert moment.pieces == {"a": (3, 0), "b": (3, 0)}
     assert moment.attempts == {"a": attempts.list_attempts(queue, "a")}
     assert moment.checkpoints == {"a": checkpoints.list_checkpoints(queue, "a")}
     assert moment.metrics == {"a": ledger.list_metrics(queue, "a")}
     assert moment.evaluations == {"a": ledger.list_evaluations(queue, "a")}
     assert moment.logs == {"a": checkpoints.log_state(queue, "a")}
     assert moment.events == ledger.list_events(queue, limit=40)
-    assert moment.trained == {"a": 5}
     assert moment.counts == {("a", "oom"): 2}
+
+
+def test_of_a_job_out_of_focus_it_reads_what_decides_its_line(queue):
+    for name in "ab":
+        jobs.add_job(queue, job_spec(name), [CORPUS], name, 1.0)
+        losses = [(1, 9.0), (2, 7.0), (3, None), (4, 7.0), (5, 8.0)]
+        lines = [{"kind": "evaluation", "step": step, "loss": loss} for step, loss in losses]
+        ledger.import_ledger(queue, name, lines, 2.0, from_start=True)
+        for step in (200, 300, 400):
+            checkpoints.mark_durable(queue, name, step, manifest_sha256="0", size=9, now=3.0)
+            checkpoints.mark_saved(queue, name, step + 50, manifest_sha256="0", size=9, now=4.0)
+        checkpoints.quarantine(queue, name, 450)
+    jobs.change_state(queue, "b", Change.SUCCEED, 5.0)
+
+    moment = peek(queue.path)
+
+    assert [one.step for one in moment.evaluations["a"]] == [2, 5]
+    assert [one.step for one in moment.evaluations["b"]] == [1, 2, 3, 4, 5]
+    assert [one.step for one in moment.checkpoints["a"]] == [350, 400]
+    assert moment.pieces["a"] == (3, 2)
+    assert list(moment.segments) == ["b"]
 
 
 def test_it_writes_nothing_and_waits_for_nobody(queue):

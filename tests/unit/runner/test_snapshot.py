@@ -25,7 +25,6 @@ from tests.unit.runner.moments import (
     nothing,
     running_moment,
     running_surroundings,
-    segments,
     session,
 )
 
@@ -58,7 +57,7 @@ def test_steps_in_the_ledger_cost_what_they_took():
 
 
 def test_without_a_trainer_only_what_was_saved_counts_as_trained():
-    (one,) = _picture(running_moment(trained={"a": 300}), running_surroundings(trainers={})).jobs
+    (one,) = _picture(running_moment(), running_surroundings(trainers={})).jobs
 
     assert (one.trained, one.saved) == (104, 104)
 
@@ -102,7 +101,7 @@ def test_how_long_sessions_last_is_not_said_before_one_is_over():
 
 
 def test_the_length_of_a_job_in_epochs_may_be_unknown():
-    moment = running_moment(jobs=[job(state=State.RUNNING, steps=None)], segments={})
+    moment = running_moment(jobs=[job(state=State.RUNNING, steps=None)], segments={}, pieces={})
 
     (detail,) = _picture(moment).details
 
@@ -227,7 +226,7 @@ def test_what_last_did_something_stays_in_focus_when_nothing_runs():
 
 
 def test_segments_done_are_the_durable_ones():
-    (one,) = _picture(running_moment(segments={"a": segments(500, done=2)})).jobs
+    (one,) = _picture(running_moment(pieces={"a": (3, 2)})).jobs
 
     assert (one.segments_done, one.segments) == (2, 3)
 

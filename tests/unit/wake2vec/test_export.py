@@ -20,19 +20,20 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from wake2vec.assemble import assemble
 from wake2vec.checkpoint import load_strictly, read_checkpoint
 from wake2vec.errors import InputError
-from wake2vec.export import export, main
+from wake2vec.export import export
 from wake2vec.files import read_json, write_json
-from wake2vec.generate import main as generate_main
 from wake2vec.manifest import manifest_sha256, read_manifest
 from wake2vec.material import gather
 from wake2vec.merged import Trained, lay_out
 from wake2vec.modelfiles import PublishedFiles
+from wake2vec.options import ExportOptions, GenerateOptions
 from wake2vec.order import InputFile, Order, Source
 from wake2vec.phases.table import PHASES
 from wake2vec.rundir import RunDir
 from wake2vec.sampling import Sampling, continue_text
 from wake2vec.shards import Piece, plan_shards, write_model
 from wake2vec.spec import JobSpec
+from wake2vec.use import use
 
 JOBS = Path(__file__).parents[3] / "jobs"
 # PEFT asks transformers by a name that is about to go
@@ -256,11 +257,11 @@ def test_text_from_the_cache_is_what_the_whole_text_predicts(runs: dict[str, Run
 def test_the_command_line_writes_the_same_text_twice(
     runs: dict[str, RunDir], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = [str(runs["p2"].root), "--tokens", "12", "--count", "2", "--seed", "5", "--device", "cpu", "--json"]
+    asked = GenerateOptions(run=runs["p2"].root, tokens=12, count=2, seed=5, device="cpu", as_json=True)
 
     texts = []
     for _ in range(2):
-        assert generate_main(asked) == 0
+        assert use(asked) == 0
         texts.append([json.loads(line) for line in capsys.readouterr().out.splitlines()])
 
     assert texts[0] == texts[1]
@@ -307,7 +308,7 @@ def test_a_folder_that_is_taken_is_left_alone(runs: dict[str, RunDir], tmp_path:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("x")
 
-    assert main([str(runs["p1"].root), str(tmp_path / "out")]) == 1
+    assert use(ExportOptions(run=runs["p1"].root, out=tmp_path / "out")) == 1
 
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert (tmp_path / "out" / "mine").read_text() == "x"
@@ -331,7 +332,7 @@ def test_what_cannot_be_exported_is_told_and_leaves_nothing(
 
 
 def test_a_run_that_is_none_is_told(tmp_path: Path) -> None:
-    assert main([str(tmp_path / "absent"), str(tmp_path / "out")]) == 1
+    assert use(ExportOptions(run=tmp_path / "absent", out=tmp_path / "out")) == 1
 
 
 def test_several_files_and_their_index_load_as_one_model(runs: dict[str, RunDir], tmp_path: Path) -> None:

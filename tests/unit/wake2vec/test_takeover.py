@@ -16,11 +16,12 @@ from tests.oldrun import Old, old_run
 from tests.tiny import loop_for, material_for, order_for, run_of
 from wake2vec.errors import InputError
 from wake2vec.files import digest_file
+from wake2vec.options import TakeoverOptions
 from wake2vec.order import InputFile, Order
 from wake2vec.phases.p1 import prepare
 from wake2vec.taken import taken_over
-from wake2vec.takeover.__main__ import main
 from wake2vec.trained import read_trained
+from wake2vec.use import use
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:`is_gradient_checkpointing`:FutureWarning", "ignore:Setting `save_embedding_layers`:UserWarning"
@@ -57,7 +58,7 @@ def imported(tmp_path: Path, order: Order, *places: Path) -> Order:
     """The order with what the places hold as its start; raises what the command line would print."""
     request, out = tmp_path / "order.json", tmp_path / "start.safetensors"
     request.write_text(order.model_dump_json())
-    assert main([str(request), str(out), *map(str, places)]) == 0
+    assert use(TakeoverOptions(order=request, out=out, old=list(places))) == 0
     digest = digest_file(out)
     (tmp_path / "inputs" / digest.sha256).write_bytes(out.read_bytes())
     start = InputFile(role="start", name=out.name, sha256=digest.sha256, size=digest.size)
@@ -73,7 +74,7 @@ def told(order: Order) -> str:
 def refused(tmp_path: Path, order: Order, *places: Path, capsys: pytest.CaptureFixture[str]) -> str:
     request, out = tmp_path / "order.json", tmp_path / "start.safetensors"
     request.write_text(order.model_dump_json())
-    assert main([str(request), str(out), *map(str, places)]) == 1
+    assert use(TakeoverOptions(order=request, out=out, old=list(places))) == 1
     assert not out.exists()
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     return line

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
-import threading
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -68,12 +70,10 @@ def test_an_unknown_job_and_an_empty_home_are_refused(settings, tmp_path):
     assert not (tmp_path / "none").exists()
 
 
-def test_following_tells_each_line_once_and_ends_with_the_job(settings, capsys):
-    follower = threading.Thread(target=_run, args=(settings,), kwargs={"follow": True, "count": 1})
-    follower.start()
-    first = ""
-    while not first and follower.is_alive():
-        first = capsys.readouterr().out  # it has looked once; what comes now is new to it
+def test_following_tells_each_line_once_and_ends_with_the_job(settings):
+    command = [str(Path(sys.executable).parent / "wake2vec-runner"), "--home", str(settings.home), "log", "a", "-f"]
+    follower = subprocess.Popen([*command, "-n", "1"], stdout=subprocess.PIPE, text=True)
+    first = follower.stdout.readline()  # it has looked once; what comes now is new to it
     queue = open_queue(settings.database)
     (attempt,) = attempts.open_attempts(queue)
     rows = [{"kind": "step", "step": step, "loss": 1.0} for step in (1, 2, 3)]
@@ -82,8 +82,8 @@ def test_following_tells_each_line_once_and_ends_with_the_job(settings, capsys):
     attempts.close_attempt(queue, attempt, verdict, time.time(), outcome=Outcome.FAILED, last_step=3, kept_step=0)
     queue.close()
 
-    follower.join(60)
+    said = [first, *follower.communicate()[0].splitlines()]
 
-    said = (first + capsys.readouterr().out).splitlines()
+    assert follower.returncode == 0
     assert [line.split()[1] for line in said if line.startswith("  step")] == ["2", "3"]
     assert said[-1].startswith("attempt 1 failed at step 3")

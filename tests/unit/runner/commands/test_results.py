@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from runner.backend import run_module
+from runner.backend import use
 from runner.commands import export, generate, geometry, lexicon, report
 from runner.errors import RunnerError, UnknownJob
 from runner.queue import attempts, jobs
@@ -17,6 +17,7 @@ from tests.unit.runner.conftest import CORPUS, job_spec
 from tests.unit.runner.folders import write_jobs
 from wake2vec.errors import SpecError
 from wake2vec.files import write_atomic, write_json
+from wake2vec.options import ExportOptions
 from wake2vec.rundir import RunDir
 
 
@@ -32,7 +33,7 @@ def settings(tmp_path):
 
 
 def _export(settings, name, to):
-    export.run(settings, name, to, merge=False, adapter_only=False, dtype=None, step="final")
+    export.run(settings, name, to)
 
 
 def test_a_job_that_never_ran_here_is_refused(settings, tmp_path):
@@ -81,19 +82,32 @@ def test_an_export_that_fails_ends_with_its_code(settings, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_the_core_s_exit_code_is_the_command_s(capfd):
+def test_the_core_s_exit_code_is_the_command_s(tmp_path, capfd):
     with pytest.raises(SystemExit) as caught:
-        run_module("wake2vec.export", ["--no-such-option"])
+        use(ExportOptions(run=tmp_path / "none", out=tmp_path / "out"))
 
-    assert caught.value.code == 2
-    assert "usage: python -m wake2vec.export" in capfd.readouterr().err
+    assert caught.value.code == 1
+    assert capfd.readouterr().err.startswith(f"error: {tmp_path / 'none'}")
+
+
+@pytest.mark.parametrize(
+    ("tool", "asked", "said"),
+    [
+        (generate, {"step": "foo"}, "generate: step: .*newest"),
+        (geometry, {"side": "left"}, "geometry: side: .*'output'"),
+        (generate, {"top_k": "x"}, "generate: top_k"),
+    ],
+)
+def test_what_a_tool_does_not_know_is_refused_before_anything_is_fetched(settings, tool, asked, said):
+    with pytest.raises(SpecError, match=said):
+        tool.run(settings, "nix", **asked)
 
 
 def test_texts_and_geometry_want_a_run_that_is_here(settings):
     with pytest.raises(RunnerError, match="holds no run on this machine"):
-        generate.run(settings, "a", {"prompt": "x"}, as_json=False)
+        generate.run(settings, "a", prompt="x")
     with pytest.raises(RunnerError, match="holds no run on this machine"):
-        geometry.run(settings, "a", step=None, side="input")
+        geometry.run(settings, "a")
 
 
 def test_a_survey_wants_a_whole_p1_file(tmp_path):

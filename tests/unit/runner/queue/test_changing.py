@@ -3,7 +3,7 @@
 import pytest
 
 from runner.errors import IllegalTransition, RunnerError
-from runner.queue import jobs, ledger
+from runner.queue import checkpoints, jobs, ledger
 from runner.queue.changing import changeable, extend, set_value
 from runner.states import State, Wish
 from tests.simulated import Clock, Home
@@ -19,7 +19,7 @@ def add(queue, **more):
 
 def test_cadence_and_budget_change_and_the_segments_follow(queue):
     add(queue)
-    jobs.close_segments(queue, "a", 200, 2.0)
+    checkpoints.mark_durable(queue, "a", 200, manifest_sha256="0", size=1, now=2.0)
 
     set_value(queue, "a", "checkpoint.every_steps", 100, 3.0)
     job = set_value(queue, "a", "runner.priority", 7, 3.0)

@@ -33,6 +33,10 @@ def close(queue, attempt, change, outcome=Outcome.YIELDED, now=3.0, **verdict):
     attempts.close_attempt(queue, attempt, verdict, now, outcome=outcome, last_step=7, kept_step=7)
 
 
+def mark_durable(queue, step, *, now):
+    checkpoints.mark_durable(queue, "a", step, manifest_sha256=str(step), size=5, now=now)
+
+
 def test_a_job_keeps_its_spec_and_inputs_and_gets_segments(queue):
     job = add(queue)
 
@@ -207,7 +211,7 @@ def test_a_job_behind_a_failed_one_says_what_to_do(queue):
 
 def test_a_new_session_closes_those_of_other_machines_where_they_were_last_seen(queue):
     first = open_session(queue, "m1", now=1.0)
-    attempts.see_session(queue, first.id, 50.0)
+    attempts.see_session(queue, first, 50.0)
     open_session(queue, "m2", now=90.0)
 
     found = attempts.list_sessions(queue)
@@ -278,9 +282,38 @@ def test_a_plan_is_remembered_per_card_and_job(queue):
 def test_segments_close_when_a_durable_checkpoint_covers_them(queue):
     add(queue)
 
-    assert jobs.close_segments(queue, "a", 410, 9.0) == 2
-    assert jobs.close_segments(queue, "a", 410, 9.0) == 0
+    mark_durable(queue, 410, now=9.0)
+    mark_durable(queue, 420, now=10.0)
+
     assert [segment.done_at for segment in jobs.list_segments(queue, "a")] == [9.0, 9.0, None]
+
+
+def test_a_segment_that_only_a_checkpoint_in_quarantine_covers_is_not_done(queue):
+    add(queue)
+    mark_durable(queue, 200, now=9.0)
+    mark_durable(queue, 400, now=10.0)
+
+    checkpoints.quarantine(queue, "a", 400)
+
+    assert [segment.done_at for segment in jobs.list_segments(queue, "a")] == [9.0, None, None]
+
+
+def test_segments_planned_late_are_done_where_a_durable_checkpoint_covers_them(queue):
+    add(queue, steps=None)
+    mark_durable(queue, 200, now=9.0)
+
+    jobs.set_steps(queue, "a", 250)
+
+    assert [segment.done_at for segment in jobs.list_segments(queue, "a")] == [9.0, None]
+
+
+def test_a_job_that_stops_early_is_done_to_its_end(queue):
+    add(queue)
+    mark_durable(queue, 410, now=9.0)
+
+    jobs.end_at(queue, "a", 410)
+
+    assert [segment.done_at for segment in jobs.list_segments(queue, "a")] == [9.0, 9.0, 9.0]
 
 
 def test_a_file_that_is_no_database_is_named_and_can_be_set_aside(tmp_path):

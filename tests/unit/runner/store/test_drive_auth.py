@@ -176,7 +176,7 @@ def test_signing_in_with_a_browser_on_this_machine(server: DriveServer) -> None:
 
         def visit() -> None:
             for address in (f"{query['redirect_uri'][0]}favicon.ico", back):
-                with urllib.request.urlopen(address, timeout=10) as page:
+                with urllib.request.urlopen(address, timeout=120) as page:
                     page.read()
 
         browsers.append(threading.Thread(target=visit))

@@ -12,12 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from wake2vec.artefacts.report.__main__ import main, write_report
+from wake2vec.artefacts.report.__main__ import write_report
 from wake2vec.artefacts.report.chart import Chart, Series, draw, ticks
 from wake2vec.artefacts.report.html import el, plain, table
 from wake2vec.artefacts.report.reading import read_run
 from wake2vec.artefacts.samples import SampleRow, write_sample_rows
+from wake2vec.options import ReportOptions
 from wake2vec.rundir import RunDir
+from wake2vec.use import use
 
 NOW = datetime(2026, 6, 9, tzinfo=UTC)
 HOSTILE = "</style><script>alert(1)</script>\" onload='x' \x00\u202e"
@@ -242,7 +244,7 @@ def test_samples_of_several_steps_are_laid_side_by_side(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_no_run_is_told_with_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code = main([str(tmp_path / "r.html"), str(tmp_path / "absent")])
+    code = use(ReportOptions(out=tmp_path / "r.html", runs=[tmp_path / "absent"]))
 
     assert code == 1
     assert str(tmp_path / "absent") in capsys.readouterr().err
@@ -252,7 +254,7 @@ def test_a_folder_that_is_no_run_is_told_with_its_name(tmp_path: Path, capsys: p
 def test_facts_that_are_no_json_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "facts.json").write_text("{")
 
-    code = main([str(tmp_path / "r.html"), str(run_with(tmp_path / "run")), "--facts", str(tmp_path / "facts.json")])
+    code = use(ReportOptions(out=tmp_path / "r.html", runs=[run_with(tmp_path / "run")], facts=tmp_path / "facts.json"))
 
     assert code == 1
     assert "facts.json" in capsys.readouterr().err
@@ -261,7 +263,8 @@ def test_facts_that_are_no_json_are_told(tmp_path: Path, capsys: pytest.CaptureF
 def test_a_report_needs_neither_torch_nor_transformers(tmp_path: Path) -> None:
     run_with(tmp_path / "run", evaluation(1, 2.0))
     program = (
-        "import sys; from wake2vec.artefacts.report.__main__ import main; code = main(sys.argv[1:]); "
+        "import sys; from wake2vec.options import ReportOptions; from wake2vec.use import use; "
+        "code = use(ReportOptions(out=sys.argv[1], runs=sys.argv[2:])); "
         "sys.exit(code or int(any(name in sys.modules for name in ('torch', 'transformers', 'peft'))))"
     )
 

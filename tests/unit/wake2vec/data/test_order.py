@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wake2vec.data.order import block_at, blocks_of_step, coverage
+from wake2vec.data.order import block_at, blocks_of_step
 
 SIZES = st.integers(1, 300)
 SEEDS = st.integers(0, 2**64)
@@ -27,13 +27,12 @@ def test_steps_join_into_one_sequence_whatever_the_batch(n_blocks: int, seed: in
 
 
 @given(n_blocks=SIZES, seed=SEEDS, batch=st.integers(1, 40), steps=st.integers(0, 12))
-def test_coverage_counts_what_the_steps_visited(n_blocks: int, seed: int, batch: int, steps: int) -> None:
+def test_no_block_is_visited_twice_more_often_than_another(n_blocks: int, seed: int, batch: int, steps: int) -> None:
     visits = np.zeros(n_blocks, dtype=int)
     for step in range(steps):
         np.add.at(visits, blocks_of_step(step, batch, n_blocks, seed), 1)
 
-    times, blocks = np.unique(visits, return_counts=True)
-    assert coverage(steps, batch, n_blocks).counts() == dict(zip(times.tolist(), blocks.tolist(), strict=True))
+    assert visits.max() - visits.min() <= 1
 
 
 def test_the_order_stays_the_same_for_good() -> None:

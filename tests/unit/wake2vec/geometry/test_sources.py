@@ -14,16 +14,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
-from wake2vec.artefacts.report.__main__ import main as report_main
 from wake2vec.errors import InputError
 from wake2vec.files import FileDigest, read_json, write_json
-from wake2vec.geometry.__main__ import main
 from wake2vec.geometry.matrix import chunks
 from wake2vec.geometry.sources import Side, open_sources
 from wake2vec.manifest import Manifest
+from wake2vec.options import GeometryOptions, ReportOptions
 from wake2vec.order import InputFile, Order
 from wake2vec.rundir import RunDir
 from wake2vec.spec import JobSpec
+from wake2vec.use import use
 from wake2vec.vocab.initial import initial_rows
 from wake2vec.vocab.inject import inject
 
@@ -134,7 +134,7 @@ def test_the_newest_checkpoint_is_measured_unless_another_is_asked_for(run: RunD
 
 
 def test_the_command_writes_figures_plate_and_film(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(run.root)]) == 0
+    assert use(GeometryOptions(run=run.root)) == 0
 
     table = read_json(run.evaluation / "geometry.json")
     assert isinstance(table, dict)
@@ -148,8 +148,10 @@ def test_the_command_writes_figures_plate_and_film(run: RunDir, capsys: pytest.C
     assert len(capsys.readouterr().out.splitlines()) == 3
 
 
-def test_a_report_shows_the_geometry_it_was_asked_for(run: RunDir, tmp_path: Path) -> None:
-    assert report_main([str(tmp_path / "r.html"), str(run.root), "--geometry"]) == 0
+def test_a_report_shows_the_geometry_that_was_measured(run: RunDir, tmp_path: Path) -> None:
+    assert use(GeometryOptions(run=run.root)) == 0
+
+    assert use(ReportOptions(out=tmp_path / "r.html", runs=[run.root])) == 0
 
     text = (tmp_path / "r.html").read_text("utf-8")
     assert "effective dimension" in text
@@ -157,22 +159,12 @@ def test_a_report_shows_the_geometry_it_was_asked_for(run: RunDir, tmp_path: Pat
     assert "collideorscape" in text
 
 
-def test_a_run_without_rows_has_a_report_all_the_same(
-    run: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shutil.rmtree(run.checkpoints)
-
-    assert report_main([str(tmp_path / "r.html"), str(run.root), "--geometry"]) == 0
-
-    assert "no geometry" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("missing", ["spec.json", "checkpoints", "vocab"])
 def test_what_is_missing_is_told(run: RunDir, missing: str, capsys: pytest.CaptureFixture[str]) -> None:
     place = run.root / missing
     shutil.rmtree(place) if place.is_dir() else place.unlink()
 
-    assert main([str(run.root)]) == 1
+    assert use(GeometryOptions(run=run.root)) == 1
 
     assert missing in capsys.readouterr().err
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from wake2vec.errors import InputError
-from wake2vec.vocab.idmap import Entry, IdMap, load
+from wake2vec.vocab.idmap import load
 from wake2vec.vocab.inject import Injection, inject
 from wake2vec.vocab.lexicon import read_lexicon
 
@@ -118,7 +118,6 @@ def test_the_published_counts_hold_on_a_tokenizer_of_that_shape(tmp_path: Path) 
     assert len(base) == 151_665
     assert (len(id_map.known), id_map.n_new, len(done.tokenizer)) == (767, 44_223, 195_888)
     assert id_map.first_new_id == 151_665
-    assert id_map.in_padding(QWEN_MATRIX) == 399
     assert [entry.word for entry in id_map.new[:399]] == lexicon[:399]
     assert all(entry.trainable and entry.reachable for entry in id_map.new)
     assert id_map.scheme == "byte-level"
@@ -145,15 +144,3 @@ def plain_vocabulary(known: list[str], size: int) -> Any:
     tokens += [f"<{number}>" for number in range(size - len(tokens))]
     model = models.BPE({token: id_ for id_, token in enumerate(tokens)}, [], unk_token="<unk>")
     return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(model), unk_token="<unk>")
-
-
-def test_new_ids_inside_a_padded_matrix_are_counted() -> None:
-    entries = tuple(
-        Entry(word=word, token=word, id=100 + row, row=row, trainable=True, known=False, reachable=True)
-        for row, word in enumerate("abcd")
-    )
-    id_map = IdMap(
-        first_new_id=100, entries=entries, match="word", case="as-is", scheme="byte-level", base_fingerprint=""
-    )
-
-    assert [id_map.in_padding(rows) for rows in (90, 100, 102, 104, 200)] == [0, 0, 2, 4, 4]

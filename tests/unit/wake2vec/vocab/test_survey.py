@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from wake2vec.data.corpus import open_corpus
+from wake2vec.options import SurveyOptions
+from wake2vec.use import use
 from wake2vec.vocab.lexicon import read_lexicon
-from wake2vec.vocab.survey import Survey, as_json, as_text, bars, main, survey
+from wake2vec.vocab.survey import Survey, as_json, as_text, bars, survey
 
 TEXT = "The riverrun past.\nriverrun and Riverrun, prankquean church-ways riverrun\n" * 3 + "gracehoper " * 4
 
@@ -93,7 +95,7 @@ def test_a_bar_is_as_long_as_its_share_and_nothing_is_not_hidden() -> None:
 def test_the_command_tells_an_error_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "lexicon.txt").write_text("two words\n")
 
-    assert main([str(tmp_path / "lexicon.txt"), "--model", "none"]) == 1
+    assert use(SurveyOptions(lexicon=tmp_path / "lexicon.txt", model="none")) == 1
 
     assert capsys.readouterr().err.splitlines() == [
         f"error: {tmp_path / 'lexicon.txt'}: line 1: 'two words' has a space in it; write one word on each line"
@@ -104,6 +106,6 @@ def test_a_model_without_a_tokenizer_is_refused(tmp_path: Path, capsys: pytest.C
     (tmp_path / "lexicon.txt").write_text("word\n")
     (tmp_path / "empty").mkdir()
 
-    assert main([str(tmp_path / "lexicon.txt"), "--model", str(tmp_path / "empty")]) == 1
+    assert use(SurveyOptions(lexicon=tmp_path / "lexicon.txt", model=str(tmp_path / "empty"))) == 1
 
     assert "its tokenizer cannot be loaded" in capsys.readouterr().err

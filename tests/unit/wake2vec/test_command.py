@@ -1,13 +1,16 @@
-"""A foreign command in the clothes of a trainer."""
+"""Any training command as a phase of the trainer."""
 
 import hashlib
+import os
+import shutil
 import subprocess
 import sys
 import tarfile
+import time
 
 import pytest
 
-from runner.foreign import numbered
+from wake2vec.command import numbered
 from wake2vec.files import digest_file, write_json
 from wake2vec.manifest import read_manifest, saved_steps, verify_checkpoint
 from wake2vec.order import Order
@@ -56,8 +59,10 @@ def attempt(run, **told):
     """In a process of its own: it takes a lock and signals."""
     order(run, **told)
     with open(run.log, "ab") as log:
-        subprocess.run([sys.executable, "-m", "runner.foreign", str(run.root)], stdout=log, stderr=log, check=True)
-    return read_result(run)
+        ended = subprocess.run([sys.executable, "-m", "wake2vec", str(run.root)], stdout=log, stderr=log, check=False)
+    result = read_result(run)
+    assert ended.returncode == (0 if result.outcome == "completed" else 1)
+    return result
 
 
 def test_every_folder_of_the_command_becomes_a_checkpoint_and_the_rest_the_result(run):
@@ -80,6 +85,18 @@ def test_a_command_that_fails_says_its_last_words_and_goes_on_from_its_own_check
 
     assert result.outcome == "completed"
     assert (run.final / "model.txt").read_text() == "xxxx"
+
+
+def test_on_another_machine_there_is_nothing_but_the_checkpoint(run):
+    attempt(run, steps=2)
+    shutil.rmtree(run.root / "foreign")
+
+    assert attempt(run, attempt=2, steps=3).outcome == "completed"
+    assert [path.name for path in sorted((run.root / "foreign").iterdir())] == [
+        "checkpoint-2",
+        "checkpoint-3",
+        "model.txt",
+    ]
 
 
 def test_a_damaged_archive_is_passed_over(run):
@@ -114,13 +131,53 @@ def test_a_command_that_is_not_there_fails_with_a_remedy(run):
     job = JobSpec.model_validate({"name": "f", "phase": "command", "steps": 1, "command": ["/no/such/program"]})
     table = Order.model_validate_json(run.order.read_text()).model_copy(update={"job": job})
     write_json(run.order, table.model_dump(mode="json"))
-    subprocess.run([sys.executable, "-m", "runner.foreign", str(run.root)], check=True)
+    subprocess.run([sys.executable, "-m", "wake2vec", str(run.root)], check=False)
 
     result = read_result(run)
 
     assert (result.outcome, result.where) == ("failed", "setup")
     assert "No such file" in result.cause
     assert result.remedy
+
+
+def test_it_is_asked_to_stop_and_goes_on_from_what_had_come_to_rest(run):
+    waits = PROGRAM.replace("import pathlib, sys", "import pathlib, sys, time").replace(
+        "    if step == stop:", "    while step == stop:\n        time.sleep(0.1)\n    if False:"
+    )
+    order(run, stop=3, program=waits)
+    trainer = subprocess.Popen([sys.executable, "-m", "wake2vec", str(run.root)])
+    while not run.checkpoint(3).is_dir():
+        assert trainer.poll() is None
+        time.sleep(0.05)
+    trainer.terminate()
+
+    assert trainer.wait() == 0
+    stopped = read_result(run)
+    assert (stopped.outcome, stopped.step, stopped.cause) == ("yielded", 3, "asked to stop by SIGTERM")
+    assert attempt(run, attempt=2).outcome == "completed"
+    assert (run.final / "model.txt").read_text() == "xxxx"
+
+
+def test_a_command_needs_neither_torch_nor_the_queue(run):
+    order(run)
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "wake2vec", str(run.root)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert "wake2vec.command" in loaded
+    assert not {"torch", "sqlalchemy", "runner"} & loaded
+
+
+def test_the_surroundings_of_a_command_are_those_of_its_trainer(run):
+    program = "import os, pathlib, sys; own = pathlib.Path(sys.argv[1], 'step-1'); own.mkdir(exist_ok=True)\n"
+    program += "(own / 'seen').write_text(str(os.environ.get('PYTORCH_CUDA_ALLOC_CONF')))\n"
+
+    assert attempt(run, program=program).outcome == "completed"
+    assert (run.root / "foreign" / "step-1" / "seen").read_text() == os.environ.get("PYTORCH_CUDA_ALLOC_CONF", "None")
 
 
 def test_a_command_without_a_checkpoint_has_not_succeeded(run):
