@@ -81,7 +81,7 @@ def running_moment(**extra):
         "jobs": [job(state=State.RUNNING)],
         "sessions": [session()],
         "segments": {"a": segments(500)},
-        "pieces": {"a": (3, 0)},
+        "pieces": {"a": (3, 0, 600)},
         "attempts": {"a": [attempt()]},
         "checkpoints": {"a": [checkpoint(100), checkpoint(104, durable=False)]},
         "evaluations": {"a": [evaluation(0, 8.0, ln_v=9.0), evaluation(100, 7.0, ln_v=9.0)]},

@@ -42,7 +42,7 @@ def test_what_it_reads_is_what_the_queue_gives_out(queue):
     assert [job.state for job in moment.jobs] == [State.RUNNING, State.HELD]
     assert moment.sessions == attempts.list_sessions(queue)
     assert moment.segments == {"a": jobs.list_segments(queue, "a")}
-    assert moment.pieces == {"a": (3, 0), "b": (3, 0)}
+    assert moment.pieces == {"a": (3, 0, 500), "b": (3, 0, 500)}
     assert moment.attempts == {"a": attempts.list_attempts(queue, "a")}
     assert moment.checkpoints == {"a": checkpoints.list_checkpoints(queue, "a")}
     assert moment.metrics == {"a": ledger.list_metrics(queue, "a")}
@@ -69,7 +69,7 @@ def test_of_a_job_out_of_focus_it_reads_what_decides_its_line(queue):
     assert [one.step for one in moment.evaluations["a"]] == [2, 5]
     assert [one.step for one in moment.evaluations["b"]] == [1, 2, 3, 4, 5]
     assert [one.step for one in moment.checkpoints["a"]] == [350, 400]
-    assert moment.pieces["a"] == (3, 2)
+    assert moment.pieces["a"] == (3, 2, 500)
     assert list(moment.segments) == ["b"]
 
 

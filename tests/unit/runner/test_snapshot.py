@@ -226,7 +226,7 @@ def test_what_last_did_something_stays_in_focus_when_nothing_runs():
 
 
 def test_segments_done_are_the_durable_ones():
-    (one,) = _picture(running_moment(pieces={"a": (3, 2)})).jobs
+    (one,) = _picture(running_moment(pieces={"a": (3, 2, 600)})).jobs
 
     assert (one.segments_done, one.segments) == (2, 3)
 

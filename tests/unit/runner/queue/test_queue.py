@@ -384,7 +384,7 @@ def test_a_job_of_a_hundred_million_steps_has_rows_for_its_next_segments_alone(q
 
     assert len(jobs.list_segments(queue, "a")) == PLANNED_AHEAD
     for durable in (200, 100_000, 150_050, 300_000):
-        jobs.close_segments(queue, "a", durable, 9.0)
+        mark_durable(queue, durable, now=9.0)
     rows = jobs.list_segments(queue, "a")
 
     assert [row.number for row in rows] == list(range(1, len(rows) + 1))
@@ -399,17 +399,17 @@ def test_rows_of_every_segment_as_an_older_version_made_them_go_on(queue):
         connection.execute(insert(segments), rows)
         connection.execute(update(tables.jobs).values(steps=600_000))
 
-    jobs.close_segments(queue, "a", 400_000, 9.0)
+    mark_durable(queue, 400_000, now=9.0)
 
     assert [row.last_step for row in jobs.list_segments(queue, "a")] == list(range(200, 600_001, 200))
 
 
 def test_a_long_job_that_stopped_early_gets_no_more_segments(queue):
     jobs.add_job(queue, job_spec(steps=10**7), [], "f", 1.0)
-    jobs.close_segments(queue, "a", 200_000, 2.0)
+    mark_durable(queue, 200_000, now=2.0)
     jobs.update_job(queue, "a", finishing=1)
     jobs.end_at(queue, "a", 200_100)
 
-    jobs.close_segments(queue, "a", 200_100, 9.0)
+    mark_durable(queue, 200_100, now=9.0)
 
     assert jobs.list_segments(queue, "a")[-1].last_step == 200_100
