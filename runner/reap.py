@@ -58,7 +58,7 @@ def close(work: Workplace, attempt: Attempt, now: float) -> None:
         roll_back(work, job, newest, now)
     heartbeat = read_heartbeat(run)
     reached = heartbeat.step if heartbeat is not None and heartbeat.attempt == attempt.id else newest
-    step = result.step if result else max(reached, newest)
+    step = max(result.step, attempt.first_step) if result else max(reached, newest)
     attempts.close_attempt(
         work.queue, attempt, verdict, now,
         outcome=ending.outcome, last_step=step, place=ending.where, cause=ending.cause, remedy=ending.remedy,

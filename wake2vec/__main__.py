@@ -99,7 +99,7 @@ def attempt(run: RunDir, order: Order) -> Result:
 
 def failure(error: Exception, order: Order, pulse: object) -> Result:
     from wake2vec.device import brief, is_out_of_memory
-    from wake2vec.errors import Diverged, InputError, OutOfMemory
+    from wake2vec.errors import Diverged, InputError, ModelChanged, OutOfMemory, StackChanged
     from wake2vec.pulse import Pulse
 
     assert isinstance(pulse, Pulse)
@@ -110,6 +110,8 @@ def failure(error: Exception, order: Order, pulse: object) -> Result:
     if isinstance(error, OutOfMemory) or is_out_of_memory(error):
         where, outcome, remedy = "capacity", "oom", "a smaller seq_len, or allow_shorter_context = true"
         said = said if isinstance(error, OutOfMemory) else brief(error)
+    elif isinstance(error, ModelChanged | StackChanged):
+        where = "identity"
     elif isinstance(error, Diverged):
         outcome, remedy = "diverged", "a lower train.lr"
     elif isinstance(error, Wake2vecError) and not remedy:

@@ -6,6 +6,7 @@ Host memory holds one tensor at a time and the device never holds the unquantise
 from __future__ import annotations
 
 import json
+import math
 import resource
 import time
 from collections.abc import Callable, Iterator
@@ -185,9 +186,12 @@ def _fill(
     for done, (name, tensor) in enumerate(_stream(origin, files, order), start=1):
         owner, leaf = _owner(model, name)
         if leaf == "weight" and is_quantised(owner):
+            require_finite(name, tensor, origin)
             fill_linear(owner, tensor, precision, device)
         else:
-            set_module_tensor_to_device(model, name, device, value=tensor, dtype=precision.dtype)
+            value = in_own_memory(tensor, precision.dtype if tensor.is_floating_point() else tensor.dtype)
+            require_finite(name, value, origin)
+            set_module_tensor_to_device(model, name, device, value=value, dtype=precision.dtype)
         progress(done, len(order))
     model.tie_weights()
     for module in model.modules():
@@ -195,6 +199,22 @@ def _fill(
             setattr(
                 module, name, nn.Buffer(buffer.to(device), persistent=name not in module._non_persistent_buffers_set)
             )
+
+
+def in_own_memory(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """A copy: what was read is a map of its file, and whoever writes to that file would write to a living model."""
+    return tensor.to(dtype, copy=True)
+
+
+def require_finite(name: str, tensor: Tensor, origin: Origin) -> None:
+    """Raises ModelError for NaN and infinity, in the numbers that are computed with. Needs no memory of its own."""
+    if tensor.is_floating_point() and tensor.numel():
+        least, most = (float(end) for end in tensor.aminmax())
+        if not (math.isfinite(least) and math.isfinite(most)):
+            held = (
+                "NaN" if math.isnan(least) or math.isnan(most) else f"infinity in {tensor.dtype}".replace("torch.", "")
+            )
+            raise ModelError(origin.path, f"its tensor {name} holds {held}", "download or convert the model again")
 
 
 def _stream(origin: Origin, files: dict[str, str], names: list[str]) -> Iterator[tuple[str, Tensor]]:
@@ -240,6 +260,10 @@ def _from_pretrained(origin: Origin, config: Any, precision: Precision, device: 
         )
     except (OSError, ValueError) as exc:
         raise ModelError(origin.path, f"cannot be loaded ({str(exc).splitlines()[0]})", "check model.base") from exc
+    for name, parameter in model.named_parameters():
+        require_finite(name, parameter, origin)
+        if parameter.device.type == "cpu":
+            parameter.data = in_own_memory(parameter.data, parameter.dtype)
     for module in model.modules():
         if type(module).__name__ == "Linear4bit":
             module.support_avx512bf16_for_cpu = False

@@ -60,11 +60,13 @@ class Loop:
     # ---- start ----------------------------------------------------------------------------------------------
 
     def restore(self, loaded: Loaded) -> None:
-        """Take over a verified checkpoint. Raises CheckpointCorrupt where it computes something else."""
-        found = self.saver.restore(loaded)
+        """Take over a verified checkpoint. Raises StackChanged where it computes something else."""
+        told = self.saver.restore(loaded, self.progress.plan)
         self.progress = Progress.from_json(loaded.state)
         self.beside.restore(loaded.state, self.progress.step)
-        self.note("resume", found)
+        self.note("resume", f"from {loaded.folder.name}" + ("" if told else " with the same bits"))
+        if told:
+            self.note("regime", told)
 
     def begin(self) -> None:
         if self.progress.step == 0:
@@ -218,7 +220,7 @@ class Loop:
             self.prepared,
             self.material,
             folder=self.run.evaluation,
-            key=f"{step}:{self.saver.saved_sha256 if step else self.material.order.fingerprint}",
+            key=f"{step}:{self.saver.saved_sha256 if step else self.material.identity.result().key}",
             stop=self.stop,
             progress=lambda share: self.pulse.beat(state="evaluating", progress=share),
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from wake2vec.data.corpus import open_corpus
 from wake2vec.data.dataset import prepare
 from wake2vec.errors import InputError, ModelError
 from wake2vec.files import digest_file, put_in_place
+from wake2vec.identity import Identity, digests_of, identify_beside
+from wake2vec.load import Origin
 from wake2vec.order import Order
 from wake2vec.rundir import RunDir
 from wake2vec.spec import JobSpec, ModelTable
@@ -37,6 +40,7 @@ class Material:
     base_tokenizer: Any
     id_map: IdMap
     vocab_sha256: str  # of the id map's file: a job never goes on under another one
+    identity: Future[Identity]  # of the published model, which is hashed while it is loaded
     blocks: Blocks
     windows: Windows
     english: Windows  # the control text as this job's tokenizer cuts it
@@ -80,6 +84,8 @@ def gather(run: RunDir, order: Order, say: Callable[[str], None], getting_on: Ge
         cache_dir=Path(order.inputs_folder).with_name("tokens"),
         progress=lambda share: getting_on("tokenising the text", share),
     )
+    table = job.model
+    origin = Origin(path=table.base, revision=table.revision, trust_remote_code=table.trust_remote_code)
     return Material(
         run=run,
         order=order,
@@ -87,6 +93,7 @@ def gather(run: RunDir, order: Order, say: Callable[[str], None], getting_on: Ge
         base_tokenizer=base_tokenizer,
         id_map=id_map,
         vocab_sha256=digest_file(run.id_map).sha256,
+        identity=identify_beside(origin, base_tokenizer, digests_of(order)),
         blocks=data.blocks,
         windows=data.held_out,
         english=english(tokenizer, job.data.seq_len),

@@ -105,7 +105,7 @@ class Result:
     outcome: Outcome
     step: int
     steps: int | None
-    where: str  # setup, training, evaluation, capacity
+    where: str  # setup, identity (no longer what the job began with), training, evaluation, capacity
     cause: str = ""
     remedy: str = ""
     saved_step: int | None = None

@@ -27,11 +27,14 @@ def add_job(
     *,
     state: State = State.QUEUED,
     reason: str = "",
+    remedy: str = "",
     again: bool = False,
 ) -> Job:
     """Raises JobExists when the name is taken, or when the same work is queued under another name and not `again`."""
     with queue.write() as connection:
-        return _add(connection, spec, inputs, fingerprint, now, state=state, reason=reason, again=again)
+        _add(connection, spec, inputs, fingerprint, now, state=state, again=again)
+        connection.execute(update(jobs).where(jobs.c.name == spec.name).values(reason=reason, remedy=remedy))
+        return fetch_job(connection, spec.name)
 
 
 def add_jobs(
@@ -40,7 +43,7 @@ def add_jobs(
     """Add every (spec, inputs, fingerprint) or, when one of them cannot be added, none; raises as add_job does."""
     with queue.write() as connection:
         return [
-            _add(connection, spec, inputs, fingerprint, now, state=State.QUEUED, reason="", again=again)
+            _add(connection, spec, inputs, fingerprint, now, state=State.QUEUED, again=again)
             for spec, inputs, fingerprint in entries
         ]
 
@@ -53,7 +56,6 @@ def _add(
     now: float,
     *,
     state: State,
-    reason: str,
     again: bool,
 ) -> Job:
     _refuse_a_second(connection, spec, fingerprint, again=again)
@@ -73,7 +75,6 @@ def _add(
             steps=steps,
             created_at=now,
             changed_at=now,
-            reason=reason,
         )
     )
     if steps is not None:
