@@ -25,6 +25,7 @@ from wake2vec.vocab.idmap import fingerprint as cut_and_vocabulary
 # Of config.json: where it lay, who wrote it, and the dtype, which a job chooses for itself.
 NO_MATTER = ("_name_or_path", "transformers_version", "torch_dtype", "dtype")
 YOUNG_NS = 2_000_000_000  # a file changed so lately may change again within one tick of its file system's clock
+PUT_BACK = "put that model back and release the job; to train on this one, enqueue the file under another name"
 SHOWN = 12  # characters of a hash
 
 
@@ -83,7 +84,7 @@ def require_same(was: Identity | None, now: Identity) -> None:
     raise ModelChanged(
         f"model.base = {now.base}",
         f"is not the model that this job began with{at}: {'; '.join(found[:3])}{more}",
-        "put that model back and release the job; to train on this one, enqueue it under another name",
+        PUT_BACK,
     )
 
 

@@ -13,9 +13,9 @@ from wake2vec.data.blocks import Blocks, Windows
 from wake2vec.data.control import english
 from wake2vec.data.corpus import open_corpus
 from wake2vec.data.dataset import prepare
-from wake2vec.errors import InputError, ModelError
+from wake2vec.errors import InputError, ModelChanged, ModelError
 from wake2vec.files import digest_file, put_in_place
-from wake2vec.identity import Identity, digests_of, identify_beside
+from wake2vec.identity import PUT_BACK, Identity, digests_of, identify_beside
 from wake2vec.load import Origin
 from wake2vec.order import Order
 from wake2vec.rundir import RunDir
@@ -71,6 +71,7 @@ def gather(run: RunDir, order: Order, say: Callable[[str], None], getting_on: Ge
     say("reading the tokenizer")
     base_tokenizer = load_tokenizer(job.model.base, job.model)
     tokenizer, id_map = vocabulary(run, order, base_tokenizer, say)
+    require_same_tokenizer(job.model.base, base_tokenizer, id_map)
     say("tokenising the text")
     lexicon = input_paths(order, "lexicon")
     words = read_lexicon(lexicon[0]).words if lexicon and job.data.lexicon_in_corpus else ()
@@ -102,6 +103,14 @@ def gather(run: RunDir, order: Order, say: Callable[[str], None], getting_on: Ge
         first_total=first_total(job, len(data.blocks)),
         getting_on=getting_on,
     )
+
+
+def require_same_tokenizer(base: str, tokenizer: Any, id_map: IdMap) -> None:
+    """The vocabulary is older than the first checkpoint. Raises ModelChanged where another tokenizer lies there now."""
+    if (now := idmap.fingerprint(tokenizer)) != id_map.base_fingerprint:
+        was = id_map.base_fingerprint
+        problem = f"its tokenizer is not the one that this job's vocabulary was made from: {was[:12]}, now {now[:12]}"
+        raise ModelChanged(f"model.base = {base}", problem, PUT_BACK)
 
 
 def total_steps(job: JobSpec, n_blocks: int) -> int:
