@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, delete, func, insert, select, update
 
 from runner.errors import IllegalTransition, JobExists, UnknownJob
+from runner.modelfolder import same_weights
 from runner.queue.database import Queue
 from runner.queue.ledger import note
 from runner.queue.rows import Job, Segment
@@ -58,7 +59,7 @@ def _add(
     state: State,
     again: bool,
 ) -> Job:
-    _refuse_a_second(connection, spec, fingerprint, again=again)
+    _refuse_a_second(connection, spec, inputs, fingerprint, again=again)
     number = connection.execute(select(func.coalesce(func.max(jobs.c.number), 0) + 1)).scalar_one()
     steps = spec.steps if spec.phase == "command" else spec.train.steps if spec.train else None
     connection.execute(
@@ -83,17 +84,20 @@ def _add(
     return fetch_job(connection, spec.name)
 
 
-def _refuse_a_second(connection: Connection, spec: JobSpec, fingerprint: str, *, again: bool) -> None:
+def _refuse_a_second(
+    connection: Connection, spec: JobSpec, inputs: Sequence[InputFile], fingerprint: str, *, again: bool
+) -> None:
     taken = connection.execute(select(jobs.c.state).where(jobs.c.name == spec.name)).scalar()
     if taken is not None:
         raise JobExists(f"{spec.name}: a job of that name is {taken}; give the file another name =, or see `status`")
-    twin = connection.execute(
-        select(jobs.c.name).where(
+    twins = connection.execute(
+        select(jobs).where(
             jobs.c.fingerprint == fingerprint, jobs.c.after.is_not_distinct_from(spec.after), jobs.c.phase != "command"
         )
-    ).scalar()
+    )
+    twin = next((job for row in twins if same_weights((job := _to_job(row)).inputs, inputs)), None)
     if twin is not None and not again:
-        raise JobExists(f"{spec.name}: {twin} is the same work under another name; add --again to train it twice")
+        raise JobExists(f"{spec.name}: {twin.name} is the same work under another name; add --again to train it twice")
 
 
 def forget(queue: Queue, name: str) -> None:

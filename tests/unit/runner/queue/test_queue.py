@@ -11,6 +11,7 @@ from runner.queue import attempts, checkpoints, jobs, ledger, waiting
 from runner.queue.database import check_integrity, copy_database, open_queue, set_aside
 from runner.states import Change, Outcome, State, Verdict, Wish
 from tests.unit.runner.conftest import CORPUS, job_spec
+from wake2vec.order import InputFile
 
 
 def add(queue, name="a", fingerprint=None, now=1.0, **spec):
@@ -67,6 +68,16 @@ def test_the_same_work_under_another_name_needs_a_word(queue):
     jobs.add_job(queue, job_spec("b"), [CORPUS], "same", 1.0, again=True)
 
     assert [job.name for job in jobs.list_jobs(queue)] == ["a", "b"]
+
+
+def test_the_same_outline_with_other_weights_is_other_work(queue):
+    model = InputFile(role="model", name="model", sha256="a" * 64, size=1, weights="b" * 64)
+    others = model.model_copy(update={"weights": "c" * 64})
+    jobs.add_job(queue, job_spec("a"), [model], "same", 1.0)
+    jobs.add_job(queue, job_spec("b"), [others], "same", 1.0)
+
+    with pytest.raises(JobExists, match="c: b is the same work under another name"):
+        jobs.add_job(queue, job_spec("c"), [others], "same", 1.0)
 
 
 def test_an_unknown_job_is_named_with_those_that_are_known(queue):
