@@ -73,6 +73,7 @@ class Loop:
             self.beside.restore({}, 0)
             self.beside.add_frame(0)
         self.ledger.rewrite(self.progress.rows)
+        self.point_to_best()
         if not self.progress.rows and (taken := taken_over(self.material.order)) is not None:
             self.note("regime", "; ".join(taken.told))
         assert self.job.data, "checked by the spec"
@@ -234,10 +235,16 @@ class Loop:
             seconds=round(time.monotonic() - started, 3),
         )
         self.add_row(row)
-        if (verdict := self.verdict()).best_step is not None:
-            point_to_best(self.run, verdict.best_step, verdict.best_loss or 0.0)
+        self.point_to_best()
         failpoint("evaluation.end")
         return True
+
+    def point_to_best(self) -> None:
+        """Of this past: what an attempt measured that the job has gone back from is no best."""
+        if (verdict := self.verdict()).best_step is not None:
+            point_to_best(self.run, verdict.best_step, verdict.best_loss or 0.0)
+        else:
+            self.run.best.unlink(missing_ok=True)
 
     def verdict(self) -> Verdict:
         return judge(self.progress.evaluations, self.job.evaluate)

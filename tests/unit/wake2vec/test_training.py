@@ -217,6 +217,19 @@ def without(folder: Path, *keys: str) -> None:
     write_json(folder / MANIFEST, manifest)
 
 
+def test_going_back_leaves_no_figure_of_the_attempt_that_was_left(tmp_path: Path) -> None:
+    order, run = trained(tmp_path)  # measured at 0 and 4
+    shutil.rmtree(run.checkpoint(4))
+
+    loop = loop_for(material_for(tmp_path, order))
+    loop.begin()
+
+    there = [json.loads(line) for line in run.metrics.read_text().splitlines()]
+    assert [row["step"] for row in there if row["kind"] == "step"] == [1, 2]
+    assert [row["step"] for row in there if row["kind"] == "evaluation"] == [0]
+    assert not run.best.exists()
+
+
 def test_a_checkpoint_of_an_older_version_goes_on_and_the_next_one_knows_the_model(tmp_path: Path) -> None:
     order, run = trained(tmp_path)
     shutil.rmtree(run.checkpoint(4))
