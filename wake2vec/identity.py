@@ -74,7 +74,7 @@ def _told(what: str, was: Any, now: Any, most: int = SHOWN) -> str:
     return f"{what} was {before}, is {here}"
 
 
-def require_same(was: Identity | None, now: Identity) -> None:
+def require_same(was: Identity | None, now: Identity, remedy: str = PUT_BACK) -> None:
     """Raises ModelChanged, naming what it was and is. What a job of an older version began with is not known."""
     if was is None or was.key == now.key:
         return
@@ -84,7 +84,7 @@ def require_same(was: Identity | None, now: Identity) -> None:
     raise ModelChanged(
         f"model.base = {now.base}",
         f"is not the model that this job began with{at}: {'; '.join(found[:3])}{more}",
-        PUT_BACK,
+        remedy,
     )
 
 
@@ -105,16 +105,15 @@ def _noted(folder: Path) -> dict[str, Any] | None:
     return None
 
 
-def pinned(run: RunDir, order: Order) -> Order:
-    """The order at the commit that the job began with, or at that of now: a name on the hub may move on."""
-    table = order.job.model
+def pinned(run: RunDir, order: Order, *, at_once: bool = False) -> Order:
+    """The order at the commit that the job began with: a name on the hub may move on. `at_once`: or at that of now."""
+    table, was = order.job.model, began_with(run, order)
     if table is None or Path(table.base).is_dir():
         return order
-    was = began_with(run, order)
-    commit = was.commit if was and was.commit else commit_of(Origin(path=table.base, revision=table.revision))
-    if commit is None:
-        return order
-    model = table.model_copy(update={"revision": commit})
+    commit = was.commit if was else None
+    if commit is None and at_once:
+        commit = commit_of(Origin(path=table.base, revision=table.revision))
+    model = table.model_copy(update={"revision": commit or table.revision})
     return order.model_copy(update={"job": order.job.model_copy(update={"model": model})})
 
 

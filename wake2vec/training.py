@@ -45,7 +45,7 @@ def train(run: RunDir, order: Order, stop: Stop, pulse: Pulse) -> Result:
     def getting_on(what: str, share: float) -> None:
         pulse.beat(state="loading", detail=what, progress=share)
 
-    material = gather(run, pinned(run, order), say, getting_on)
+    material = gather(run, pinned(run, order, at_once=True), say, getting_on)
     say("loading the model")
     failpoint("load.model")
     phase = PHASES[order.job.phase]

@@ -11,7 +11,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from tests.faults.world import wait_until
-from tests.machine import JOBS, Machine, job_file
+from tests.machine import JOBS, Machine, job_file, sha256
 from wake2vec.manifest import saved_steps
 
 QUICK: dict[str, Any] = {
@@ -85,6 +85,41 @@ def test_a_job_waits_for_its_model_in_every_home_and_then_ends_as_if_nothing_had
     fresh.finish()
 
     assert fresh.outcome("p1") == uncut.outcome("p1")
+
+
+def test_a_name_on_the_hub_that_points_elsewhere_later_is_read_at_the_commit_the_job_began_with(
+    tmp_path: Path, model: Path
+) -> None:
+    uncut = Machine(home=tmp_path / "uncut", store=tmp_path / "uncut-store")
+    queued(uncut, tmp_path, model)
+    uncut.finish()
+    hub = tmp_path / "hf" / "hub" / "models--org--tiny"
+    published(hub, model, "a" * 40)
+    cut = Machine(home=tmp_path / "home", store=tmp_path / "store", environment={"HF_HOME": str(tmp_path / "hf")})
+    cut.run("enqueue", str(job_file(tmp_path, "p1", of="tiny_p1", model__base="org/tiny", **QUICK)))
+    cut.start()
+    cut.wait_for_step("p1", 50)
+    train_others(model)
+    published(hub, model, "b" * 40)
+    cut.power_cut()
+    cut.finish()
+
+    assert cut.outcome("p1") == uncut.outcome("p1")
+    newest = cut.run_dir("p1").checkpoint(saved_steps(cut.run_dir("p1"))[0])
+    assert json.loads((newest / "state.json").read_text())["model"]["commit"] == "a" * 40
+
+
+def published(hub: Path, model: Path, commit: str) -> None:
+    """As the hub's client lays out what it has fetched; `main` points to the newest commit."""
+    (hub / "blobs").mkdir(parents=True, exist_ok=True)
+    (hub / "refs").mkdir(exist_ok=True)
+    (hub / "refs" / "main").write_text(commit)
+    for path in model.iterdir():
+        name = sha256(path)
+        shutil.copy(path, hub / "blobs" / name)
+        link = hub / "snapshots" / commit / path.name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(Path("../../blobs") / name)
 
 
 def test_weights_that_are_no_numbers_are_refused_at_the_first_start(tmp_path: Path, model: Path) -> None:
