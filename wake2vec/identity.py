@@ -112,7 +112,8 @@ def pinned(run: RunDir, order: Order, *, at_once: bool = False) -> Order:
         return order
     commit = was.commit if was else None
     if commit is None and at_once:
-        commit = commit_of(Origin(path=table.base, revision=table.revision))
+        with suppress(OSError, ValueError):  # no such name, or no network: whoever reads the tokenizer says so
+            commit = commit_of(Origin(path=table.base, revision=table.revision))
     model = table.model_copy(update={"revision": commit or table.revision})
     return order.model_copy(update={"job": order.job.model_copy(update={"model": model})})
 
