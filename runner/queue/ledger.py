@@ -36,8 +36,8 @@ def import_ledger(queue: Queue, job: str, lines: Sequence[Mapping[str, Any]], no
     """
     with queue.write() as connection:
         if from_start:
-            for table in _KINDS.values():
-                connection.execute(table.delete().where(table.c.job == job))
+            for whole in _KINDS.values():
+                connection.execute(whole.delete().where(whole.c.job == job))
         for line in lines:
             if (table := _KINDS.get(str(line.get("kind")))) is not None:
                 _put(connection, table, job, line)
