@@ -66,7 +66,7 @@ class Loop:
         self.beside.restore(loaded.state, self.progress.step)
         self.note("resume", f"from {loaded.folder.name}" + ("" if told else " with the same bits"))
         if told:
-            self.note("regime", told)
+            self.note("regime", told, change={"what": "stack", "text": told})
 
     def begin(self) -> None:
         if self.progress.step == 0:
@@ -281,8 +281,8 @@ class Loop:
 
     # ---- the ledger -----------------------------------------------------------------------------------------
 
-    def note(self, event: str, text: str) -> None:
-        self.add_row({"kind": "event", "step": self.progress.step, "event": event, "text": text})
+    def note(self, event: str, text: str, **more: Any) -> None:
+        self.add_row({"kind": "event", "step": self.progress.step, "event": event, "text": text, **more})
 
     def add_row(self, row: dict[str, Any]) -> None:
         self.progress.rows.append(row)

@@ -45,13 +45,13 @@ def import_ledger(queue: Queue, job: str, lines: Sequence[Mapping[str, Any]], no
                 origin = f"{job}:{line.get('step')}:{line.get('event')}:{line.get('text')}"
                 said = f"{job}: step {line.get('step')}: {line.get('text') or line.get('event')}"
                 note(connection, now, str(line.get("event")), said, job=job, origin=origin)
-                if line.get("event") == "regime":
-                    _carry(connection, job, int(line["step"]), str(line.get("text")), now)
+                if isinstance(change := line.get("change"), dict):
+                    _carry(connection, job, int(line["step"]), change, now)
 
 
-def _carry(connection: Connection, job: str, from_step: int, told: str, now: float) -> None:
-    """What a trainer says of a change belongs in the job's log; once, however often its ledger is read."""
-    row = {"job": job, "from_step": from_step, "change": json.dumps({"what": "told", "text": told})}
+def _carry(connection: Connection, job: str, from_step: int, change: Mapping[str, Any], now: float) -> None:
+    """A change that a trainer saw belongs in the job's log; once, however often its ledger is read."""
+    row = {"job": job, "from_step": from_step, "change": json.dumps(change, sort_keys=True)}
     known = select(regimes.c.id).where(*(regimes.c[name] == value for name, value in row.items()))
     if connection.execute(known).first() is None:
         connection.execute(insert(regimes).values(at=now, **row))

@@ -264,15 +264,16 @@ def test_a_step_that_is_trained_again_counts_once(queue):
     assert ledger.list_evaluations(queue, "a") == []
 
 
-def test_a_regime_that_a_trainer_tells_goes_into_the_jobs_log_once(queue):
+def test_a_change_that_a_trainer_saw_goes_into_the_jobs_log_once(queue):
     add(queue)
-    line = {"kind": "event", "step": 4, "event": "regime", "text": "goes on with torch 2.8.0 → 2.9.1"}
+    change = {"what": "stack", "text": "goes on with torch 2.8.0 → 2.9.1"}
+    line = {"kind": "event", "step": 4, "event": "regime", "text": change["text"], "change": change}
 
     for _ in range(2):
         ledger.import_ledger(queue, "a", [line], 1.0, from_start=True)
 
     (regime,) = ledger.list_regimes(queue, "a")
-    assert (regime.from_step, regime.change) == (4, {"what": "told", "text": line["text"]})
+    assert (regime.from_step, regime.change) == (4, change)
 
 
 def test_an_event_of_a_ledger_that_is_read_again_is_noted_once(queue):
