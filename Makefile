@@ -6,7 +6,7 @@ READY := $(VENV)/ready
 # torch is named with its exact version, since a range would fetch a build with gigabytes of CUDA.
 TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 
-.PHONY: demo test lint bench faults schema clean
+.PHONY: demo test lint bench faults stacks notebooks wheel clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -39,5 +39,14 @@ bench: $(READY)
 faults: $(READY)
 	$(BIN)/python -m bench.faults
 
+stacks: $(READY)
+	$(BIN)/python -m bench.stacks
+
+notebooks: $(READY)
+	$(BIN)/python -m bench.notebooks
+
+wheel: $(READY)
+	$(BIN)/python -m bench.wheel
+
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .stacks dist build *.egg-info .pytest_cache .mypy_cache .ruff_cache

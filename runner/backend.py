@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from runner.children import importing_safely, python, without_secrets
 from runner.errors import RunnerError
 from runner.queue import jobs
 from runner.queue.database import open_queue
@@ -16,7 +18,8 @@ from wake2vec.rundir import RunDir
 
 def run_module(module: str, words: Sequence[str | Path]) -> None:
     """`python -m MODULE WORDS`, on this terminal; exits with its code when that is not 0."""
-    code = subprocess.call([sys.executable, "-m", module, *map(str, words)])
+    environment = importing_safely(without_secrets(os.environ))
+    code = subprocess.call(python(module, *words), env=environment)
     if code != 0:
         sys.exit(code if code > 0 else 130 if code == -2 else 3)
 
@@ -35,7 +38,7 @@ def run_folder(settings: Settings, name: str, *, history_will_do: bool = False) 
     if run.order.is_file() or (history_will_do and run.metrics.is_file()):
         return run
     if job.is_final:
-        remedy = f"it ended on another machine; what it left is in the store, {settings.store_url}"
+        remedy = f"it ended on another machine; what it left is in the store, {settings.store_shown}"
     else:
         remedy = "`start` fetches it from the store" if job.kept_step else "nothing has run yet"
     raise RunnerError(f"{name}: {run.root} holds no run on this machine; {remedy}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import platform
 import tempfile
 import time
@@ -12,6 +13,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from runner.children import STORE_VARIABLE
+from runner.discretion import hide
 from runner.errors import RunnerError
 from runner.logfile import append
 from runner.settings import read_settings
@@ -29,13 +32,14 @@ def write_bug(error: Exception, words: Sequence[str]) -> Path:
 
 
 def describe(error: BaseException, words: Sequence[str]) -> dict[str, Any]:
-    """Everything that a report needs, as one JSON object."""
+    """Everything that a report needs, as one JSON object; a password in the store's address stays out of it."""
+    address = next((word for word in words if "://" in word), os.environ.get(STORE_VARIABLE, ""))
     return {
         "at": time.time(),
         "level": "bug",
-        "command": list(words),
-        "text": f"{type(error).__name__}: {error}",
-        "traceback": "".join(traceback.format_exception(error)),
+        "command": [hide(word) for word in words],
+        "text": hide(f"{type(error).__name__}: {error}", address),
+        "traceback": hide("".join(traceback.format_exception(error)), address),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "versions": {name: found for name in PACKAGES if (found := _version(name))},

@@ -27,13 +27,14 @@ Exit codes:
   10  a runner is at work here        18  the home cannot be used
   11  the store cannot be reached     19  another runner took the job over
   12  stored bytes are missing or     20  another runner is at work on it
-      damaged                        130  interrupted
-  13  no usable GPU
+      damaged                         22  only jobs that need you are left
+  13  no usable GPU                   23  trained, but not in the store
+ 130  interrupted
 """
 
 app = typer.Typer(
     name="wake2vec-runner",
-    add_completion=False,
+    add_completion=True,
     no_args_is_help=True,
     rich_markup_mode=None,  # plain help needs a third of the start-up time
     pretty_exceptions_enable=False,
@@ -119,8 +120,9 @@ def _tell(message: str) -> None:
 
 def _report_bug(error: Exception, words: Sequence[str]) -> None:
     from runner.bugs import write_bug
+    from runner.discretion import hide
 
     place = write_bug(error, words)
-    print(f"error: a bug in wake2vec-runner: {type(error).__name__}: {error}", file=sys.stderr)
+    print(f"error: a bug in wake2vec-runner: {hide(f'{type(error).__name__}: {error}')}", file=sys.stderr)
     print(f"the whole story is in {place}; please report it", file=sys.stderr)
     sys.exit(BUG)

@@ -26,6 +26,9 @@ class Global:
         return read_settings(self.home, self.store)
 
 
+MOST = 10**12  # a number that no step, count or seed goes beyond
+A_DAY_SECONDS, A_YEAR_HOURS = 86_400.0, 8_784.0
+
 Name = Annotated[str, typer.Argument(metavar="JOB", help="Name of the job.")]
 Names = Annotated[list[str], typer.Argument(metavar="JOB...", help="Names of jobs, as `status` shows them.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]

@@ -7,19 +7,33 @@ from typing import Annotated
 
 import typer
 
-from runner.cli_options import Json, Name, Names, settings_of
+from runner.cli_options import A_DAY_SECONDS, A_YEAR_HOURS, MOST, Json, Name, Names, settings_of
 
 
 def enqueue(
     context: typer.Context,
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Job files (TOML); all are queued, or none.")],
     again: Annotated[bool, typer.Option("--again", help="Train it once more, as NAME-2.")] = False,
+    if_new: Annotated[bool, typer.Option("--if-new", help="Pass over jobs that are here or in the store.")] = False,
     as_json: Json = False,
 ) -> None:
     """Check job files, freeze them with their texts, and queue them."""
     from runner.commands.enqueue import run
 
-    run(settings_of(context), files, again=again, as_json=as_json)
+    run(settings_of(context), files, again=again, if_new=if_new, as_json=as_json)
+
+
+def new(
+    wanted: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME...]", help="For example qwen_p1 qwen_p2; none: list them.")
+    ] = None,
+    as_list: Annotated[bool, typer.Option("--list", help="Show all, their size and the card they need.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write job files that come with the program into this folder."""
+    from runner.commands.new import run
+
+    run(wanted or [], as_list=as_list, as_json=as_json)
 
 
 def import_(
@@ -42,13 +56,23 @@ def start(
     context: typer.Context,
     until_empty: Annotated[bool, typer.Option("--until-empty", help="End when nothing is left to do.")] = False,
     max_hours: Annotated[
-        float | None, typer.Option(metavar="HOURS", min=0.0, help="The session ends then: be safe before.")
+        float | None,
+        typer.Option(metavar="HOURS", min=0.0, max=A_YEAR_HOURS, help="The session ends then: be safe before."),
     ] = None,
     stop_at: Annotated[str | None, typer.Option(metavar="HH:MM", help="The same as a time of day.")] = None,
     take_over: Annotated[bool, typer.Option("--take-over", help="Fence a runner elsewhere that seems alive.")] = False,
     allow_network_home: Annotated[
         bool, typer.Option("--allow-network-home", help="Insist on a home where locks may not be safe.")
     ] = False,
+    store_patience: Annotated[
+        float,
+        typer.Option(
+            metavar="MINUTES",
+            min=0.0,
+            envvar="WAKE2VEC_STORE_PATIENCE",
+            help="With --until-empty: how long to wait for the store when all is trained.",
+        ),
+    ] = 10.0,
 ) -> None:
     """Train what is queued until stopped; go on wherever it was."""
     from runner.commands.start import run
@@ -60,6 +84,7 @@ def start(
         stop_at=stop_at,
         take_over=take_over,
         allow_network_home=allow_network_home,
+        patience_minutes=store_patience,
     )
     run(settings_of(context), wanted)
 
@@ -68,7 +93,9 @@ def status(
     context: typer.Context,
     once: Annotated[bool, typer.Option("--once", help="Show it once, also on a terminal.")] = False,
     as_json: Json = False,
-    every_seconds: Annotated[float, typer.Option("--every", metavar="SECONDS", min=0.2, help="Refresh.")] = 1.0,
+    every_seconds: Annotated[
+        float, typer.Option("--every", metavar="SECONDS", min=0.2, max=A_DAY_SECONDS, help="Refresh.")
+    ] = 1.0,
 ) -> None:
     """Show what runs and what waits; Ctrl-C leaves it."""
     from runner.commands.status import run
@@ -80,8 +107,8 @@ def log(
     context: typer.Context,
     name: Name,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it happens, until the job ends.")] = False,
-    attempt: Annotated[int | None, typer.Option(metavar="N", help="Only this attempt.")] = None,
-    lines: Annotated[int, typer.Option("--lines", "-n", metavar="N", min=0, help="The last N; 0: all.")] = 40,
+    attempt: Annotated[int | None, typer.Option(metavar="N", min=1, max=MOST, help="Only this attempt.")] = None,
+    lines: Annotated[int, typer.Option("--lines", "-n", metavar="N", min=0, max=MOST, help="The last N; 0: all.")] = 40,
     as_json: Json = False,
 ) -> None:
     """Show what a job did, attempt by attempt."""
@@ -130,7 +157,7 @@ def set_(
 def extend(
     context: typer.Context,
     name: Name,
-    steps: Annotated[int, typer.Argument(metavar="STEPS", min=1, help="How many in all.")],
+    steps: Annotated[int, typer.Argument(metavar="STEPS", min=1, max=MOST, help="How many in all.")],
     as_json: Json = False,
 ) -> None:
     """Give a job more steps."""
@@ -145,4 +172,4 @@ def _control(context: typer.Context, verb: str, names: list[str], as_json: bool)
     run(settings_of(context), verb, names, as_json=as_json)
 
 
-COMMANDS = (enqueue, import_, start, status, log, hold, release, cancel, retry, kill, set_, extend)
+COMMANDS = (new, enqueue, import_, start, status, log, hold, release, cancel, retry, kill, set_, extend)

@@ -7,14 +7,16 @@ from typing import Annotated
 
 import typer
 
-from runner.cli_options import Json, Name, Names, settings_of
+from runner.cli_options import MOST, Json, Name, Names, settings_of
 
 
 def plan(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Job files.")],
-    gpu: Annotated[str, typer.Option(help="t4, p100, v100, l4, a100, a100-80g or h100.")] = "t4",
+    gpu: Annotated[
+        str, typer.Option(help="t4, p100, v100, l4, a10g, rtx3090, rtx4090, l40s, a100, a100-80g or h100.")
+    ] = "t4",
     new_words: Annotated[
-        int | None, typer.Option("--new-words", metavar="N", min=0, help="Instead of counting the word list.")
+        int | None, typer.Option("--new-words", metavar="N", min=0, max=MOST, help="Instead of counting the word list.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -54,12 +56,12 @@ def generate(
     name: Name,
     prompt: Annotated[str | None, typer.Option(help="Start of the text; default: the job's.")] = None,
     step: Annotated[str | None, typer.Option(help="A checkpoint's step, best or newest.")] = None,
-    count: Annotated[int | None, typer.Option(min=1, help="So many texts, each with the next seed.")] = None,
-    seed: Annotated[int | None, typer.Option(help="The same seed gives the same text.")] = None,
-    tokens: Annotated[int | None, typer.Option(min=1, help="At most so many new tokens.")] = None,
+    count: Annotated[int | None, typer.Option(min=1, max=MOST, help="So many texts, each with the next seed.")] = None,
+    seed: Annotated[int | None, typer.Option(min=-MOST, max=MOST, help="The same seed gives the same text.")] = None,
+    tokens: Annotated[int | None, typer.Option(min=1, max=MOST, help="At most so many new tokens.")] = None,
     temperature: Annotated[float | None, typer.Option(min=0.0, help="0: always the likeliest token.")] = None,
     top_p: Annotated[float | None, typer.Option("--top-p", help="Share of probability to draw from.")] = None,
-    top_k: Annotated[int | None, typer.Option("--top-k", min=0, help="Tokens to draw from; 0: all.")] = None,
+    top_k: Annotated[int | None, typer.Option("--top-k", min=0, max=MOST, help="Tokens to draw from; 0: all.")] = None,
     repetition_penalty: Annotated[float | None, typer.Option("--repetition-penalty", help="Above 1: less.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
     as_json: Json = False,
@@ -85,7 +87,7 @@ def generate(
 def geometry(
     context: typer.Context,
     name: Name,
-    step: Annotated[int | None, typer.Option(help="A checkpoint; default: the newest.")] = None,
+    step: Annotated[int | None, typer.Option(min=0, max=MOST, help="A checkpoint; default: the newest.")] = None,
     side: Annotated[str, typer.Option(help="Rows of an untied model: input or output.")] = "input",
 ) -> None:
     """Measure how new rows lie among published ones."""
@@ -127,6 +129,13 @@ def doctor(context: typer.Context, as_json: Json = False) -> None:
     run(settings_of(context), as_json=as_json)
 
 
+def demo() -> None:
+    """Train a tiny job on the CPU, pull the plug, and compare the bits."""
+    from runner.commands.demo import run
+
+    run()
+
+
 def rebuild(context: typer.Context) -> None:
     """Make the database anew from the store's logs; the old one is kept."""
     from runner.commands.rebuild import run
@@ -144,4 +153,4 @@ def schema(
     run(out, as_reference=reference)
 
 
-COMMANDS = (plan, lexicon, report, generate, geometry, export, login, doctor, rebuild, schema)
+COMMANDS = (plan, lexicon, report, generate, geometry, export, login, doctor, demo, rebuild, schema)

@@ -6,13 +6,13 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
 from runner import vram
-from runner.errors import RunnerError, StoreUnavailable
+from runner.errors import RunnerError, StoreUnavailable, Unsent
 from runner.home import Say, check_home, holder_of, only_daemon, open_or_set_aside
 from runner.launcher import Launcher
 from runner.loops import MOST_TROUBLES_IN_A_ROW, Loops, start_loops
@@ -28,7 +28,10 @@ from runner.sync.generations import mirror
 from runner.sync.keeper import Care
 from runner.sync.loop import release_all
 from runner.sync.rebuild import restore
+from runner.sync.upload import is_settled
+from runner.trouble import OF_THE_STORE, conclude, still_moving
 from runner.workplace import Workplace
+from wake2vec.errors import NoGpu
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 INTERRUPTED, BUG = 130, 3
@@ -43,37 +46,49 @@ class Wanted:
     stop_at: str | None = None
     take_over: bool = False
     allow_network_home: bool = False
+    patience_minutes: float = 10.0  # for the store, when nothing is left to train
 
 
-def run_daemon(settings: Settings, wanted: Wanted, say: Say = print) -> int:
+Attend = Callable[[Care], None]  # told of the daemon's memory before it begins to work
+
+
+def run_daemon(settings: Settings, wanted: Wanted, say: Say = print, attend: Attend = lambda care: None) -> int:
     """Work until stopped; returns the exit code. Raises DaemonRunning, HomeUnusable, StoreUnavailable at the start."""
     check_home(settings.home, allow_network=wanted.allow_network_home)
     with only_daemon(settings.home):
         queue = open_or_set_aside(settings, say)
         try:
-            return _work(settings, wanted, queue, say)
+            return _work(settings, wanted, queue, say, attend)
         finally:
             queue.close()
 
 
-def _work(settings: Settings, wanted: Wanted, queue: Queue, say: Say) -> int:
+def _work(settings: Settings, wanted: Wanted, queue: Queue, say: Say, attend: Attend) -> int:
     work = furnish(settings, wanted, queue)
     care = Care(work=work)
+    attend(care)
     loops = Loops()
     with listening(loops, say):
         _restore(care, wanted, say)
+        _require_card(work)
         scheduler = start_loops(work, care, loops)
         try:
-            code = wait(work, care, loops, wanted, say)
-            bring_to_safety(work, care, say)
+            end = wait(work, care, loops, wanted, say)
+            # a store that is away was waited for long enough
+            is_away = isinstance(end, Unsent)
+            bring_to_safety(work, care, say, lambda: show_events(queue, loops, say), for_the_store=not is_away)
         finally:
             scheduler.shutdown(wait=False)
         is_free = care.busy.acquire(timeout=settings.numbers.grace_seconds)
-        if is_free:
+        if is_free and not is_away:
             release_all(care, time.time())
             mirror(care, time.time(), time.monotonic(), leaving=True)
+        show_events(queue, loops, say)
         for line in safe_report(queue, settings):
             say(line)
+        for line in str(end).splitlines() if isinstance(end, RunnerError) else ():
+            say(f"error: {line}")
+        code = end.exit_code if isinstance(end, RunnerError) else end
         if not is_free:  # a call to the store hangs; the interpreter would wait for its thread
             sys.stdout.flush()
             os._exit(code)
@@ -119,6 +134,14 @@ def _restore(care: Care, wanted: Wanted, say: Say) -> None:
         say(f"restored {len(new)} job{'s' * (len(new) != 1)} from {care.work.store.properties.place}")
 
 
+def _require_card(work: Workplace) -> None:
+    """Raises NoGpu where a notebook was opened without the card that its jobs need."""
+    moving = waiting.unfinished(jobs.list_jobs(work.queue))
+    loads = {job.name: job.spec.model.load for job in moving if job.spec.model is not None}
+    if reason := vram.no_card(work.session.platform, work.cards, loads):
+        raise NoGpu(reason)
+
+
 def _can_go_on_without_store(care: Care) -> bool:
     """Whether something runs, or may run because the store had it before; a new job waits for a store."""
     queue = care.work.queue
@@ -148,11 +171,10 @@ def listening(loops: Loops, say: Say) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def wait(work: Workplace, care: Care, loops: Loops, wanted: Wanted, say: Say) -> int:
-    """Sleep until there is a reason to stop; returns the exit code."""
-    shown = 0
+def wait(work: Workplace, care: Care, loops: Loops, wanted: Wanted, say: Say) -> int | RunnerError:
+    """Sleep until there is a reason to stop; returns the exit code, or the error to end with."""
     while not loops.stop.wait(min(0.2, work.settings.numbers.tick_seconds)):
-        shown = show_events(work.queue, shown, say)
+        show_events(work.queue, loops, say)
         if max(loops.bugs.values(), default=0) >= MOST_TROUBLES_IN_A_ROW:
             return _give_up(work, loops, say)
         if loops.last_error is not None and str(loops.last_error) != loops.last_text:
@@ -161,9 +183,8 @@ def wait(work: Workplace, care: Care, loops: Loops, wanted: Wanted, say: Say) ->
         if work.stop_by is not None and time.time() > work.stop_by:
             say("the session's time is over")
             return 0
-        if wanted.until_empty and is_empty(work, care):
-            show_events(work.queue, shown, say)
-            return exit_code(work.queue)
+        if wanted.until_empty and (end := conclusion(work, care, loops, wanted, say)) is not None:
+            return end
     return INTERRUPTED
 
 
@@ -173,21 +194,36 @@ def _give_up(work: Workplace, loops: Loops, say: Say) -> int:
     return error.exit_code if isinstance(error, RunnerError) else BUG
 
 
-def show_events(queue: Queue, since: int, say: Say) -> int:
+def show_events(queue: Queue, loops: Loops, say: Say) -> None:
     from runner.queue.ledger import list_events
 
-    events = list_events(queue, since=since, limit=50)
-    for event in events if since else []:
+    events = list_events(queue, since=loops.shown, limit=50)
+    for event in events if loops.shown else []:
         say(f"{time.strftime('%H:%M:%S', time.localtime(event.at))} {event.text}")
-    return events[-1].id if events else since or 1
+    loops.shown = events[-1].id if events else loops.shown or 1
 
 
-def is_empty(work: Workplace, care: Care) -> bool:
-    """Whether nothing can move by itself any more, and nothing is left to bring to the store."""
+def conclusion(work: Workplace, care: Care, loops: Loops, wanted: Wanted, say: Say) -> int | RunnerError | None:
+    """How `--until-empty` ends, once nothing can move by itself any more; None while something can."""
     every = jobs.list_jobs(work.queue)
-    if waiting.unfinished(every) or attempts.open_attempts(work.queue):
-        return False
-    return not any(keeper.lease is not None for keeper in care.keepers.values())
+    working = {attempt.job for attempt in attempts.open_attempts(work.queue)}
+    held = {name for name, keeper in care.keepers.items() if keeper.lease is not None}
+    moving = {job.name for job in waiting.unfinished(every)} | held | working
+    left = [job for job in every if job.name in moving]
+    if not left:
+        return exit_code(work.queue)
+    found = {job.name: trouble for job in left if (trouble := care.trouble_of(job.name)) is not None}
+    if working or still_moving(every, working, care.trouble_of) or held - found.keys():
+        loops.idle_since = None
+        return None
+    if loops.idle_since is None:
+        loops.idle_since = time.monotonic()
+        if any(one.cause in OF_THE_STORE for one in found.values()):
+            until = time.strftime("%H:%M:%S", time.localtime(time.time() + 60 * wanted.patience_minutes))
+            say(f"nothing is left to train; the store is waited for until {until} (--store-patience)")
+    unsent = [job.name for job in left if job.finishing or not is_settled(care, job)]
+    waited = time.monotonic() - loops.idle_since
+    return conclude(list(found.values()), unsent, waited, 60 * wanted.patience_minutes)
 
 
 def exit_code(queue: Queue) -> int:

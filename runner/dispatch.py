@@ -63,6 +63,9 @@ def obstacle(work: Workplace, job: Job, free: list[int], now: float) -> str:
 
 
 def explain(work: Workplace, job: Job, reason: str) -> str:
+    work.obstacles.pop(job.name, None)
+    if reason:
+        work.obstacles[job.name] = reason
     if reason and reason != job.reason:
         jobs.update_job(work.queue, job.name, reason=reason)
     return reason

@@ -15,7 +15,9 @@ RunnerError                    1  a request that cannot be carried out
 ├── HomeUnusable              18  the home cannot be read, written or locked
 │   └── DatabaseCorrupt        18  the queue's database is not sound
 ├── LeaseHeld                 20  another runner is at work on the job
-└── Fenced                    19  another runner has taken the job over
+├── Fenced                    19  another runner has taken the job over
+├── NeedsYou                  22  only jobs that need a person are left
+└── Unsent                    23  what was trained is not in the store
 From wake2vec.errors come SpecError and InputError (1), CheckpointCorrupt (12), NoGpu (13), GpuBusy (14),
 OutOfMemory (15) and Diverged (16).
 0 is done, 2 usage, 3 a bug, 130 interrupted.
@@ -30,6 +32,10 @@ class RunnerError(Exception):
     """Base of every runner error that is told to a person without a traceback."""
 
     exit_code = 1
+
+    def __init__(self, message: str = "", *, command: str = "") -> None:
+        self.command = command  # what a person can type to mend it, where that is one thing
+        super().__init__(message)
 
 
 class UnknownJob(RunnerError):
@@ -121,3 +127,15 @@ class Fenced(RunnerError):
     """Another runner has taken this job over; nothing more is uploaded from here."""
 
     exit_code = 19
+
+
+class NeedsYou(RunnerError):
+    """`start --until-empty` has only jobs left that a person must mend."""
+
+    exit_code = 22
+
+
+class Unsent(RunnerError):
+    """The store did not take what was trained, as long as it was waited for."""
+
+    exit_code = 23

@@ -16,6 +16,24 @@ from pydantic import BaseModel, ValidationError
 from runner.wording import Path, Schema, allowed, got, node_at, remedy, sample, table_node, tables
 from wake2vec.errors import Fault
 
+HUGGING_FACE = {  # the names that its Trainer, PEFT and datasets use
+    "learning_rate": "train.lr", "max_steps": "train.steps", "num_train_epochs": "train.epochs",
+    "per_device_train_batch_size": "train.micro_batch (the plan), and train.batch for the blocks of a whole step",
+    "gradient_accumulation_steps": "no key: train.batch says how many blocks a step has, however they are taken",
+    "train_batch_size": "train.batch", "batch_size": "train.batch", "lr_scheduler_type": "train.schedule",
+    "optim": "train.optimizer", "max_grad_norm": "train.clip_norm", "save_steps": "checkpoint.every_steps",
+    "eval_steps": "evaluate.every_steps", "logging_steps": "no key: every step is logged",
+    "save_total_limit": "checkpoint.keep_milestones", "gradient_checkpointing": "train.layers",
+    "early_stopping_patience": "evaluate.patience", "early_stopping_threshold": "evaluate.min_delta",
+    "fp16": 'model.compute = "fp16"', "bf16": 'model.compute = "bf16"', "torch_dtype": "model.compute",
+    "load_in_4bit": 'model.load = "nf4"', "load_in_8bit": 'model.load = "int8"',
+    "model_name_or_path": "model.base", "model_name": "model.base", "model_id": "model.base",
+    "max_seq_length": "data.seq_len", "max_length": "data.seq_len", "block_size": "data.seq_len",
+    "train_file": "data.corpus", "dataset": "data.corpus", "validation_split_percentage": "data.held_out",
+    "lora_alpha": "lora.alpha", "lora_dropout": "lora.dropout", "lora_r": "lora.r", "rank": "lora.r",
+    "target_modules": "lora.targets", "output_dir": "no key: every job has its own folder, see `export --to`",
+    "max_new_tokens": "no key: see `generate --tokens`", "resume_from_checkpoint": "no key: a job always goes on",
+}  # fmt: skip
 LARGEST_INTEGER = 10**12  # a checkpoint folder's name takes 12 digits
 
 
@@ -59,7 +77,7 @@ def _unknown_keys(table: dict[str, Any], node: Schema, schema: Schema, place: Pa
                 yield from _unknown_keys(table[key], inner, schema, (*place, key))
             continue
         value = table.pop(key)
-        nearest = difflib.get_close_matches(key.lower(), properties, n=1, cutoff=0.6)
+        nearest = [] if key in HUGGING_FACE else difflib.get_close_matches(key.lower(), properties, n=1, cutoff=0.6)
         yield Fault(key=dotted((*place, key)), problem="unknown key" + _advice(key, nearest, properties, schema, place))
         if nearest and nearest[0] not in table:
             table[nearest[0]] = value
@@ -69,6 +87,8 @@ def _unknown_keys(table: dict[str, Any], node: Schema, schema: Schema, place: Pa
 
 
 def _advice(key: str, nearest: list[str], properties: Schema, schema: Schema, place: Path) -> str:
+    if (ours := HUGGING_FACE.get(key)) is not None:
+        return f"; here it is {ours}"
     if nearest:
         return f"; did you mean {nearest[0]}?"
     homes = [name for name, node in tables(schema) if key in node.get("properties", {}) and (name,) != place]
@@ -80,8 +100,12 @@ def _advice(key: str, nearest: list[str], properties: Schema, schema: Schema, pl
 
 
 def _unusable_numbers(value: Any, place: Path) -> Iterator[Fault]:
-    """inf, nan and whole numbers beyond any use, each replaced by 1."""
+    """inf, nan and whole numbers beyond any use, each replaced by 1; and a NUL, which no file or program takes."""
     for key, item in list(value.items()) if isinstance(value, dict) else ():
+        if any("\0" in part for part in (item if isinstance(item, list) else [item]) if isinstance(part, str)):
+            yield Fault(key=dotted((*place, key)), problem="holds a NUL character; remove it")
+            value[key] = "x" if isinstance(item, str) else ["x"]
+            continue
         if isinstance(item, dict):
             yield from _unusable_numbers(item, (*place, key))
         elif isinstance(item, float) and not math.isfinite(item):

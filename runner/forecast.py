@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from wake2vec.budget import GIB, Budget, Card, budget, work
 from wake2vec.budget import Job as Load
-from wake2vec.plan import Plan, micro_batches
+from wake2vec.plan import LIBRARY, WRITTEN_OUT, WRITTEN_OUT_FAMILIES, Plan, micro_batches
 from wake2vec.shapes import ModelShape
 from wake2vec.spec import JobSpec
 
@@ -96,7 +96,8 @@ def _candidates(spec: JobSpec, load: Load) -> Iterator[Plan]:
     assert spec.train is not None
     asked, path = spec.train.micro_batch, spec.train.layers
     sizes = micro_batches(load.batch) if asked == "auto" else [asked]
-    layers = ("lean", "checkpoint", "offload") if path == "auto" else (path,)
+    auto = WRITTEN_OUT if load.shape.family in WRITTEN_OUT_FAMILIES else LIBRARY
+    layers = auto if path == "auto" else (path,)
     splits = CONTEXT_SPLITS if spec.train.allow_shorter_context else (1,)
     for size, layer, place, split in itertools.product(sizes, layers, ("device", "host"), splits):
         yield Plan(micro_batch=size, layers=layer, embedding=place, block_splits=split)  # type: ignore[arg-type]

@@ -13,11 +13,15 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from runner.faults import Checked, check
+from runner.hub import hub_config
+from runner.modelcheck import config_faults, fit_targets, look, model_faults, notes
 from runner.modelfolder import digest_model
+from runner.reach import words_not_met
 from wake2vec.errors import Fault, InputError, SpecError
+from wake2vec.files import open_regular
 from wake2vec.order import InputFile
-from wake2vec.spec import NAME_PATTERN, JobSpec
-from wake2vec.vocab.lexicon import read_lexicon
+from wake2vec.spec import NAME_PATTERN, JobSpec, TrainTable
+from wake2vec.vocab.lexicon import Lexicon, read_lexicon
 
 MAX_JOB_BYTES = 1 << 20
 MAX_INPUT_BYTES = 2 << 30  # inputs are copied and go to the store
@@ -28,8 +32,11 @@ Role = Literal["corpus", "lexicon", "morphemes"]
 
 def read_job(path: Path) -> JobSpec:
     """The checked job in a TOML file; its name defaults to the file's. Raises SpecError with every fault."""
-    table = _read_table(path)
-    checked = check(JobSpec, table)
+    try:
+        table = _read_table(path)
+        checked = check(JobSpec, table)
+    except RecursionError:
+        raise SpecError(str(path), [Fault(key="", problem="nested too deeply; is this a job file?")]) from None
     faults = checked.faults
     if "name" not in table:
         table["name"] = path.stem
@@ -38,6 +45,14 @@ def read_job(path: Path) -> JobSpec:
     if faults:
         raise SpecError(str(path), faults + _faults_of_inputs(checked, path))
     return JobSpec.model_validate(table)
+
+
+def name_of(path: Path) -> str:
+    """What the job in a file is called, whatever else stands there; the file's own name where it cannot be read."""
+    try:
+        return str(_read_table(path).get("name", path.stem))
+    except SpecError:
+        return path.stem
 
 
 def _faults_of_inputs(checked: Checked, path: Path) -> list[Fault]:
@@ -69,7 +84,8 @@ def _read_body(path: Path, limit: int) -> bytes:
         if path.is_file() and path.stat().st_size > limit:
             problem = f"{path.stat().st_size} bytes; a job file has at most {limit}, is this one?"
             raise SpecError(str(path), [Fault(key="", problem=problem)])
-        return path.read_bytes()
+        with open_regular(path) as file:
+            return file.read()
     except OSError as error:
         raise SpecError(str(path), [Fault(key="", problem=_os_problem(path, error))]) from error
 
@@ -93,11 +109,14 @@ def resolve_inputs(job: JobSpec, base_dir: Path, place: str) -> Resolved:
     inputs: list[InputFile] = []
     files: dict[str, Path] = {}
     remarks: list[str] = []
+    lexicon: Lexicon | None = None
     for key, role, name in _named_texts(job):
         try:
             path = (base_dir / Path(name).expanduser()).absolute()
             item = _text_input(path, role)
-            remarks += read_lexicon(path).remarks() if role == "lexicon" else []
+            if role == "lexicon":
+                lexicon = read_lexicon(path)
+                remarks += lexicon.remarks()
         except InputError as error:
             faults.append(Fault(key=key, problem=str(error)))
             continue
@@ -107,10 +126,18 @@ def resolve_inputs(job: JobSpec, base_dir: Path, place: str) -> Resolved:
         files[item.sha256] = path
     if job.data is not None and not faults and (fault := _too_short(job, inputs)):
         faults.append(fault)
+    if job.train is not None and (fault := _only_warm_up(job.train)):
+        faults.append(fault)
+    if lexicon is not None and job.data is not None and not faults:
+        corpora = [files[item.sha256] for item in inputs if item.role == "corpus"]
+        faults += [fault for fault in [words_not_met(job, lexicon.words, corpora)] if fault]
     job = _resolve_command(job, base_dir)
     try:
         job, folder = _resolve_model(job, base_dir)
         inputs += [folder] if folder else []
+        job, found, said = _check_model(job, is_folder=folder is not None)
+        faults += found
+        remarks += said
     except InputError as error:
         faults.append(Fault(key="model.base", problem=str(error)))
     if faults:
@@ -134,7 +161,7 @@ def _text_input(path: Path, role: Role) -> InputFile:
     digest, size, blank = hashlib.sha256(), 0, True
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             while chunk := file.read(1 << 20):
                 size += len(chunk)
                 if size > MAX_INPUT_BYTES:
@@ -169,10 +196,22 @@ def _too_short(job: JobSpec, inputs: list[InputFile]) -> Fault | None:
     # A tokenizer gives at most a token per byte, so this text cannot fill a block whatever the model is.
     assert job.data is not None
     size = sum(item.size for item in inputs if item.role == "corpus")
-    if size * (1 - job.data.held_out) >= job.data.seq_len:
+    if size * (1 - job.data.held_out) < job.data.seq_len:
+        problem = f"{size} bytes cannot fill one training block of {job.data.seq_len} tokens beside the held-out text"
+        return Fault(key="data.corpus", problem=f"{problem}; use a longer text or a smaller data.seq_len")
+    least = job.data.seq_len if job.data.split == "blocks" else 2
+    if size * job.data.held_out < least:
+        problem = f"{job.data.held_out:g} of {size} bytes holds no {least} tokens, so nothing could be measured"
+        return Fault(key="data.held_out", problem=f"{problem}; hold out more, or use a longer text")
+    return None
+
+
+def _only_warm_up(train: TrainTable) -> Fault | None:
+    warmup = train.warmup_steps or 0
+    if train.steps is None or warmup < train.steps:
         return None
-    problem = f"{size} bytes cannot fill one training block of {job.data.seq_len} tokens beside the held-out text"
-    return Fault(key="data.corpus", problem=f"{problem}; use a longer text or a smaller data.seq_len")
+    problem = f"{warmup} steps of warm-up in a job of {train.steps}: the learning rate would never arrive"
+    return Fault(key="train.warmup_steps", problem=f"{problem}; give fewer")
 
 
 def _resolve_model(job: JobSpec, base_dir: Path) -> tuple[JobSpec, InputFile | None]:
@@ -190,6 +229,20 @@ def _resolve_model(job: JobSpec, base_dir: Path) -> tuple[JobSpec, InputFile | N
     path = path.resolve()
     model = job.model.model_copy(update={"base": str(path)})
     return job.model_copy(update={"model": model}), digest_model(path, with_code=model.trust_remote_code)
+
+
+def _check_model(job: JobSpec, *, is_folder: bool) -> tuple[JobSpec, list[Fault], list[str]]:
+    """What can be told of the model unloaded: the job fitted to it, faults and remarks. Raises ModelError."""
+    if job.model is None:
+        return job, [], []
+    if not is_folder:
+        config = hub_config(job.model.base, job.model.revision)
+        return job, [] if config is None else config_faults(job, config, job.model.base), []
+    folder = Path(job.model.base)
+    seen = look(folder)
+    faults = model_faults(job, folder, seen)
+    job, unfit = fit_targets(job, seen)
+    return job, faults + unfit, notes(seen)
 
 
 def _resolve_command(job: JobSpec, base_dir: Path) -> JobSpec:

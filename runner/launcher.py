@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from runner.children import importing_safely, python, without_secrets
 from runner.joblog import open_log
 from wake2vec.failpoints import failpoint
 from wake2vec.lock import read_lock
 from wake2vec.rundir import RunDir
 
-FOREIGN = [sys.executable, "-m", "runner.foreign"]  # any other training command, in the same clothes
+FOREIGN = python("runner.foreign")  # any other training command, in the same clothes
 GPU_BUSY_EXIT = 14  # the trainer found its card taken; see wake2vec.errors.GpuBusy
 
 
@@ -34,7 +34,7 @@ class Launcher:
     """The trainers of this daemon. Those of an earlier daemon are known by the lock that they hold."""
 
     def __init__(self, command: Sequence[str] | None, locks: Path) -> None:
-        self._command = list(command) if command else [sys.executable, "-m", "wake2vec"]
+        self._command = list(command) if command else python("wake2vec")
         self._locks = locks
         self._children: dict[int, subprocess.Popen[bytes]] = {}
 
@@ -44,6 +44,8 @@ class Launcher:
     def start(self, run: RunDir, attempt: int, environment: Mapping[str, str], phase: str = "") -> int:
         """Start a trainer in its own session, out of reach of a Ctrl-C at the daemon; returns its pid."""
         command = FOREIGN if phase == "command" else self._command
+        # A person's own command may rely on its PYTHONPATH.
+        inherited = environment if phase == "command" else importing_safely(environment)
         failpoint("launcher.start")
         with open_log(run.log, attempt, time.time()) as log:
             child = subprocess.Popen(
@@ -52,7 +54,7 @@ class Launcher:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env=dict(environment),
+                env=dict(inherited),
             )
         self._children[attempt] = child
         failpoint("launcher.started")
@@ -105,8 +107,8 @@ def end_group(pid: int, number: signal.Signals) -> None:
 
 
 def trainer_environment(base: Mapping[str, str], gpu: int, cards: int) -> dict[str, str]:
-    """The trainer's environment: one card in sight, output unbuffered so that its log is true at any moment."""
-    environment = dict(base) | {"PYTHONUNBUFFERED": "1"}
+    """The trainer's: no secret of the runner, one card in sight, output unbuffered so that its log is true at once."""
+    environment = without_secrets(base) | {"PYTHONUNBUFFERED": "1"}
     if cards > 1:
         environment["CUDA_VISIBLE_DEVICES"] = str(gpu)
     return environment

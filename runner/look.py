@@ -45,7 +45,7 @@ def look(settings: Settings, jobs: Sequence[Job]) -> Surroundings:
     orders = {name: read_json(run.order) for name, run in runs.items()}
     return Surroundings(
         home=settings.home,
-        store_url=settings.store_url,
+        store_url=settings.store_shown,
         daemon=daemon,
         trainers=_trainers(settings.locks),
         heartbeats={name: beat for name, run in runs.items() if (beat := read_heartbeat(run)) is not None},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import logging
 import threading
 import time
@@ -32,6 +33,8 @@ class Loops:
     bugs: dict[str, int] = field(default_factory=dict)
     last_error: BaseException | None = None
     last_text: str = ""
+    shown: int = 0  # the last event that was said
+    idle_since: float | None = None  # monotonic: since when nothing can move by itself
 
 
 def start_loops(work: Workplace, care: Care, loops: Loops) -> BackgroundScheduler:
@@ -40,6 +43,7 @@ def start_loops(work: Workplace, care: Care, loops: Loops) -> BackgroundSchedule
     # a round that outlasts its interval is left out on purpose: no news for the screen
     logging.getLogger("apscheduler").setLevel(logging.ERROR)
     scheduler = BackgroundScheduler(
+        timezone=datetime.UTC,  # its own look at TZ ends the program where that names no zone
         executors={"tick": ThreadPoolExecutor(1), "sync": ThreadPoolExecutor(1)},
         job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
     )

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import struct
 from collections.abc import Iterable
 from pathlib import Path
 
+from runner.modelcheck import header_bytes, read_object
 from wake2vec.errors import ModelError
 from wake2vec.order import InputFile
 
@@ -42,10 +41,7 @@ def _require(folder: Path, names: list[str], weights: list[str]) -> None:
     remedy = "give the folder that save_pretrained wrote"
     if "config.json" not in names:
         raise ModelError(folder, "no config.json in it", remedy)
-    try:
-        json.loads((folder / "config.json").read_bytes())
-    except ValueError as error:
-        raise ModelError(folder / "config.json", f"not JSON: {error}", remedy) from error
+    read_object(folder / "config.json")
     if not weights:
         raise ModelError(folder, f"no weights in it ({', '.join('*' + ending for ending in WEIGHTS)})", remedy)
     if not any(name in names for name in TOKENIZER[:3]):
@@ -70,12 +66,7 @@ def _sample(path: Path) -> bytes:
 
 def _outline(path: Path) -> bytes:
     """The header of a safetensors file (names, types, shapes, offsets), or the first bytes of another."""
+    if path.suffix == ".safetensors":
+        return header_bytes(path)
     with open(path, "rb") as file:
-        if path.suffix != ".safetensors":
-            return file.read(OUTLINE_BYTES)
-        head = file.read(8)
-        (length,) = struct.unpack("<Q", head) if len(head) == 8 else (0,)
-        header = file.read(length) if 2 <= length <= 100 << 20 else b""
-    if length == 0 or len(header) != length:
-        raise ModelError(path, "torn: its header is not whole", "copy the model again")
-    return header
+        return file.read(OUTLINE_BYTES)

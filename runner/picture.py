@@ -8,10 +8,10 @@ from typing import Any
 from runner import progress
 from runner.look import Surroundings
 from runner.peek import Moment
-from runner.queue.rows import Checkpoint, Evaluation, Job, Metric
+from runner.queue.rows import Checkpoint, Evaluation, Job, Metric, Segment
 from runner.queue.waiting import claimable
 from runner.reasons import explain, needs_of
-from runner.session import mean_session_minutes
+from runner.session import past_session_minutes
 from runner.snapshot import (
     FORMAT,
     DetailPart,
@@ -23,7 +23,8 @@ from runner.snapshot import (
     Snapshot,
     StorePart,
 )
-from runner.states import State
+from runner.states import PLANNED_AHEAD, State, count_segments
+from runner.trouble import OF_THE_STORE, Cause, Trouble
 from runner.worknote import WorkNote
 from wake2vec.rundir import Heartbeat
 
@@ -54,8 +55,20 @@ def take_picture(moment: Moment, around: Surroundings, now: float) -> Snapshot:
         jobs=jobs,
         store=store,
         needs=tuple(needs_of(jobs, store, around, now)),
+        troubles=(*note.troubles, *_backing_off(moment.jobs, now)) if around.daemon is not None else (),
         events=tuple(moment.events),
     )
+
+
+def _backing_off(jobs: Sequence[Job], now: float) -> list[Trouble]:
+    waiting = [job for job in claimable(jobs) if job.not_before > now]
+    return [
+        Trouble(
+            job=job.name, cause=Cause.BACKOFF, said=f"{job.name}: {job.reason}", since_at=job.changed_at,
+            again_at=job.not_before,
+        )
+        for job in waiting
+    ]  # fmt: skip
 
 
 def _in_focus(jobs: Sequence[Job]) -> list[Job]:
@@ -76,8 +89,15 @@ def _session(moment: Moment, around: Surroundings, note: WorkNote) -> SessionPar
         gpu=last.gpu,
         started_at=last.started_at,
         stop_by=min(ends, default=None),
-        usual_minutes=mean_session_minutes(moment.sessions),
+        usual_minutes=past_session_minutes(moment.sessions),
     )
+
+
+def _segments(job: Job, rows: Sequence[Segment]) -> int:
+    """How many in all; a long job has rows for the next ones alone, and one that stopped early has no more."""
+    if job.steps is None or len(rows) < PLANNED_AHEAD or job.finishing or job.is_final:
+        return len(rows)
+    return len(rows) + count_segments(job.steps - rows[-1].last_step, job.spec.checkpoint.every_steps)
 
 
 def _job(job: Job, every: dict[str, Job], moment: Moment, around: Surroundings, now: float) -> JobPart:
@@ -98,7 +118,7 @@ def _job(job: Job, every: dict[str, Job], moment: Moment, around: Surroundings, 
         trained=_trained(job, moment, around, saved),
         saved=saved,
         durable=durable,
-        segments=len(segments),
+        segments=_segments(job, segments),
         segments_done=sum(segment.done_at is not None for segment in segments),
         attempts=len(moment.attempts.get(job.name, [])),
         best=_evaluation(best),
@@ -206,7 +226,10 @@ def _store(moment: Moment, around: Surroundings, note: WorkNote) -> StorePart:
     newest = {name: max(one.step for one in ones) for name, ones in moment.checkpoints.items()}
     # An older one that was overtaken will never be sent.
     waiting = [one for one in every if one.durable_at is None and one.step == newest[one.job]]
-    problems = [log for log in moment.logs.values() if log.problem]
+    problems = [(log.problem, log.remedy) for log in moment.logs.values() if log.problem]
+    if around.note is not None:
+        problems = [(one.said, one.command) for one in note.troubles if one.cause in OF_THE_STORE]
+    problem, remedy = next(iter(problems), ("", ""))
     sent = [one for one in note.uploads if one.done_bytes and not one.is_coming]
     rate = [one.done_bytes / max(note.written_at - one.started_at, 1e-3) for one in sent]
     size = max((one.size for one in every), default=0)
@@ -221,6 +244,6 @@ def _store(moment: Moment, around: Surroundings, note: WorkNote) -> StorePart:
         total_bytes=note.total_bytes,
         full_at=note.full_at,
         room_for_checkpoints=note.free_bytes // size if note.free_bytes is not None and size else None,
-        problem=note.problem or (problems[0].problem if problems else ""),
-        remedy=note.remedy or (problems[0].remedy if problems else ""),
+        problem=problem,
+        remedy=remedy,
     )

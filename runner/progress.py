@@ -41,8 +41,11 @@ def remaining_seconds(
     return max(0, steps - trained) * seconds_per_step + (still * statistics.median(times) if times else 0.0)
 
 
-def remaining_sessions(seconds: float | None, session_minutes: float) -> int | None:
-    return None if seconds is None else max(1, math.ceil(seconds / 60 / session_minutes)) if seconds > 0 else 0
+def remaining_sessions(seconds: float | None, session_minutes: float | None) -> int | None:
+    """None where nobody knows how long sessions last here."""
+    if seconds is None or not session_minutes:
+        return None
+    return max(1, math.ceil(seconds / 60 / session_minutes)) if seconds > 0 else 0
 
 
 def finite(values: Sequence[float | None]) -> list[float]:

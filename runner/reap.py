@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 from pathlib import Path
 
@@ -9,7 +11,7 @@ from runner.launcher import GPU_BUSY_EXIT, describe_exit, end_group
 from runner.queue import attempts, checkpoints, jobs
 from runner.queue.ledger import add_event, add_regime
 from runner.queue.rows import Attempt, Job
-from runner.states import Budget, Ending, Outcome, Verdict, judge
+from runner.states import Budget, Ending, Outcome, Verdict, Where, judge, same_failure
 from runner.watch import HUNG, import_new_lines, note_saved
 from runner.workplace import Workplace
 from wake2vec.manifest import manifest_sha256, saved_steps, set_aside
@@ -49,16 +51,16 @@ def close(work: Workplace, attempt: Attempt, now: float) -> None:
     result = read_result(run)
     result = result if result is not None and result.attempt == attempt.id else None
     newest = max(saved_steps(run), default=0)
-    ending = _ending(work, job, attempt, result, newest)
+    heartbeat = read_heartbeat(run)
+    reached = heartbeat.step if heartbeat is not None and heartbeat.attempt == attempt.id else newest
+    step = max(result.step, attempt.first_step) if result else max(reached, newest)
+    ending = _ending(work, job, attempt, result, newest, step)
     verdict = judge(ending, _budget(work, job))
     if ending.outcome is Outcome.FAILED and OUT_OF_SPACE in ending.cause:
         verdict = _wait_for_space(work, job, ending)
     _remember(work, job, attempt, result, now)
     if verdict.roll_back:
         roll_back(work, job, newest, now)
-    heartbeat = read_heartbeat(run)
-    reached = heartbeat.step if heartbeat is not None and heartbeat.attempt == attempt.id else newest
-    step = max(result.step, attempt.first_step) if result else max(reached, newest)
     attempts.close_attempt(
         work.queue, attempt, verdict, now,
         outcome=ending.outcome, last_step=step, place=ending.where, cause=ending.cause, remedy=ending.remedy,
@@ -70,8 +72,9 @@ def close(work: Workplace, attempt: Attempt, now: float) -> None:
         work.asked_at.pop(attempt.pid, None)
 
 
-def _ending(work: Workplace, job: Job, attempt: Attempt, result: Result | None, newest: int) -> Ending:
+def _ending(work: Workplace, job: Job, attempt: Attempt, result: Result | None, newest: int, step: int) -> Ending:
     outcome, where, cause, remedy = _outcome(work, job, attempt, result)
+    last = next((one for one in reversed(attempts.list_attempts(work.queue, job.name)) if one.id < attempt.id), None)
     return Ending(
         outcome=outcome,
         where=where,
@@ -83,6 +86,8 @@ def _ending(work: Workplace, job: Job, attempt: Attempt, result: Result | None, 
         wish=job.wish,
         stalls=job.stalls,
         rolled_back=job.rolled_back,
+        again=last is not None
+        and same_failure((last.outcome, last.place, last.cause, last.last_step), (outcome, where, cause, step)),
     )
 
 
@@ -96,10 +101,12 @@ def _outcome(work: Workplace, job: Job, attempt: Attempt, result: Result | None)
         return Outcome.HUNG, "training", attempt.cause, ""
     code = work.launcher.exit_code(attempt.id)
     if code == GPU_BUSY_EXIT:
-        return Outcome.FAILED, "setup", f"GPU {attempt.gpu} is taken by another trainer", ""
+        return Outcome.FAILED, Where.CARD, f"GPU {attempt.gpu} is taken by another trainer", ""
     if code is not None and code >= 0:
         cause = f"{describe_exit(code)}: {last_line(work.run(attempt.job).log)}"
-        return Outcome.FAILED, "setup", cause, ""
+        # a trainer that left no result has only its last words
+        where = Where.DISK if os.strerror(errno.EIO) in cause or OUT_OF_SPACE in cause else Where.SETUP
+        return Outcome.FAILED, where, cause, ""
     return Outcome.LOST, "", describe_exit(code), ""
 
 

@@ -10,9 +10,11 @@ from runner.queue.rows import Job
 from runner.queue.waiting import blocked, waiting_for
 from runner.snapshot import JobPart, Need, StorePart
 from runner.states import State
+from runner.trouble import OF_THE_STORE, Trouble
 
 FEW = 3  # checkpoints that a store should always have room for
 SILENT_SECONDS = 60.0
+LONG_SECONDS = 600.0  # a store that is away for longer may need a person
 START = "wake2vec-runner start"
 
 
@@ -56,12 +58,21 @@ def _explain_queued(
     if source is not None:
         return f"waits for {source.name}", ""
     if problem:
-        return problem, remedy
+        return problem, "" if _is_of_the_store(job, around) else remedy
     if job.not_before > now:
         return f"tries again in {max(1, round((job.not_before - now) / 60))} min: {job.reason}", ""
     if around.daemon is None:
         return "waits for a runner", ""
     return job.reason or "waits for its turn", ""
+
+
+def _is_of_the_store(job: Job, around: Surroundings) -> bool:
+    """Then it is told once, not for every job."""
+    return any(one.job == job.name for one in _of_the_store(around))
+
+
+def _of_the_store(around: Surroundings) -> list[Trouble]:
+    return [one for one in (around.note.troubles if around.note is not None else ()) if one.cause in OF_THE_STORE]
 
 
 def needs_of(jobs: Sequence[JobPart], store: StorePart, around: Surroundings, now: float) -> list[Need]:
@@ -71,7 +82,10 @@ def needs_of(jobs: Sequence[JobPart], store: StorePart, around: Surroundings, no
         for job in jobs
         if job.command and (job.state != "held" or job.waits_for_a_person)
     ]
-    if store.problem and not any(store.problem in need.cause for need in needs):
+    since = min((one.since_at for one in _of_the_store(around)), default=now)
+    if (store.remedy or (store.problem and now - since > LONG_SECONDS)) and not any(
+        store.problem in need.cause for need in needs
+    ):
         needs.insert(0, Need(job=None, cause=store.problem, command=store.remedy))
     room = store.room_for_checkpoints
     if room is not None and room < FEW:

@@ -75,9 +75,31 @@ def _next_time_of_day(text: str, now: datetime.datetime) -> float:
 
 
 def mean_session_minutes(sessions: Sequence[Session]) -> float:
-    """How long sessions that are over lasted, with the prior as one of them: a single short one must not decide."""
-    lives = [max(0.0, one.ended_at - one.started_at) / 60 for one in sessions if one.ended_at is not None]
+    """How long sessions last as far as the cadence must guess, with the prior as one: a single short one must not
+    decide."""
+    lives = _lives(sessions)
     return max(1.0, (PRIOR_MINUTES + sum(lives)) / (1 + len(lives)))
+
+
+def mounted_drive(store_url: str) -> str:
+    """Why a folder of Colab's mounted Drive is no safe store; empty for any other."""
+    scheme, _, rest = store_url.partition(":")
+    if scheme != "dir" or not str(Path(rest).expanduser().absolute()).startswith("/content/drive/"):
+        return ""
+    return (
+        f"{rest} lies on the mounted Drive, which takes files long before they are in Drive: what is called durable "
+        "can be lost with this runtime; use --store drive:FOLDER"
+    )
+
+
+def past_session_minutes(sessions: Sequence[Session]) -> float | None:
+    """How long sessions that are over lasted, for people; None where there is none."""
+    lives = _lives(sessions)
+    return sum(lives) / len(lives) if lives else None
+
+
+def _lives(sessions: Sequence[Session]) -> list[float]:
+    return [max(0.0, one.ended_at - one.started_at) / 60 for one in sessions if one.ended_at is not None]
 
 
 def network_file_system(path: Path, mounts: str | None = None) -> str | None:

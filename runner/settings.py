@@ -10,6 +10,8 @@ from pathlib import Path
 from platformdirs import user_data_dir
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from runner.children import STORE_VARIABLE
+from runner.discretion import hide
 from runner.errors import RunnerError
 
 
@@ -35,6 +37,11 @@ class Settings(BaseModel):
     home: Path
     store_url: str
     numbers: Numbers = Numbers()
+
+    @property
+    def store_shown(self) -> str:
+        """The store's address as it may be seen."""
+        return hide(self.store_url)
 
     @property
     def database(self) -> Path:
@@ -71,5 +78,5 @@ def read_settings(home: Path | None, store: str | None, environment: Mapping[str
     except ValidationError as error:
         first = error.errors()[0]
         raise RunnerError(f"{file}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-    url = store or environment.get("WAKE2VEC_STORE") or saved_store or f"dir:{place / 'store'}"
+    url = store or environment.get(STORE_VARIABLE) or saved_store or f"dir:{place / 'store'}"
     return Settings(home=place, store_url=str(url), numbers=numbers)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from runner.queue.rows import Event
+from runner.trouble import Trouble
 from runner.worknote import CardNote, UploadNote
 
 FORMAT = 1
@@ -32,7 +33,7 @@ class SessionPart:
     gpu: str
     started_at: float
     stop_by: float | None
-    usual_minutes: float  # how long sessions last here, on average
+    usual_minutes: float | None  # how long sessions that are over lasted here, on average
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +157,7 @@ class Snapshot:
     jobs: tuple[JobPart, ...]
     store: StorePart
     needs: tuple[Need, ...]
+    troubles: tuple[Trouble, ...]  # what is in the way now, and until when
     events: tuple[Event, ...]
 
     @property

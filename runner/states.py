@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -31,6 +32,22 @@ class Outcome(StrEnum):
     HUNG = "hung"
 
 
+class Where(StrEnum):
+    """In what an attempt failed."""
+
+    SETUP = "setup"
+    TRAINING = "training"
+    EVALUATION = "evaluation"
+    CAPACITY = "capacity"
+    NETWORK = "network"
+    CARD = "card"
+    DISK = "disk"
+    NOTHING = "nothing"  # no step had a gradient, or none moved anything
+
+
+PASSING = frozenset({Where.NETWORK, Where.CARD, Where.DISK})  # a lost connection, a card that is taken, a bad mount
+
+
 class Wish(StrEnum):
     """What a person asked of a job; carried out by the daemon when its trainer has ended."""
 
@@ -51,7 +68,11 @@ class Change(StrEnum):
     RETRY = "retry"
 
 
+NETWORK_PATIENCE = 3  # waits as after so many attempts in vain, each time
+
 FINAL = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
+
+ASKED = frozenset({Change.HOLD, Change.RELEASE, Change.CANCEL, Change.RETRY})  # by a person; the rest is the daemon's
 
 # SUCCEED also leaves queued and held: the log may say that another session finished the job.
 TRANSITIONS: dict[tuple[State, Change], State] = {
@@ -78,14 +99,27 @@ def next_state(state: State, change: Change) -> State:
     try:
         return TRANSITIONS[state, change]
     except KeyError:
-        allowed = sorted(str(possible) for origin, possible in TRANSITIONS if origin == state)
-        can = ", ".join(allowed) or "nothing more"
-        raise IllegalTransition(f"a {state} job cannot {change}; it can: {can}") from None
+        allowed = sorted(str(possible) for origin, possible in TRANSITIONS if origin == state and possible in ASKED)
+        said = f"cannot {change}" if change in ASKED else "does not go on like this"
+        raise IllegalTransition(
+            f"a {state} job {said}; what may be asked of it: {', '.join(allowed) or 'nothing'}"
+        ) from None
 
 
-def plan_segments(steps: int, every_steps: int) -> list[tuple[int, int]]:
-    """(steps completed before it, steps completed at its end) of each segment; the last one may be shorter."""
-    return [(first, min(first + every_steps, steps)) for first in range(0, steps, every_steps)]
+PLANNED_AHEAD = 1000  # segments that are rows of the queue before a durable checkpoint comes near them
+
+
+def plan_segments(steps: int, every_steps: int, *, start: int = 0, most: int | None = None) -> list[tuple[int, int]]:
+    """(steps completed before it, steps completed at its end) of each segment from `start` on, the first `most`.
+
+    Every one ends at a multiple of `every_steps`, or with the job.
+    """
+    begin = range(start // every_steps * every_steps, steps, every_steps)[:most]
+    return [(max(first, start), min(first + every_steps, steps)) for first in begin]
+
+
+def count_segments(steps: int, every_steps: int) -> int:
+    return -(-steps // every_steps)
 
 
 def backoff_seconds(stalls: int, first_seconds: float, last_seconds: float) -> float:
@@ -112,6 +146,15 @@ class Ending:
     wish: Wish | None = None
     stalls: int = 0
     rolled_back: bool = False
+    again: bool = False  # the attempt before it failed at the same step in the same way
+
+
+def same_failure(one: tuple[Outcome | None, str, str, int | None], other: tuple[Outcome, str, str, int]) -> bool:
+    """Whether two attempts ended alike: outcome, place, cause but for its numbers, and step."""
+    numbers = re.compile(r"0x[0-9a-f]+|\d+")
+    return (one[0], one[1], numbers.sub("#", one[2]), one[3]) == (
+        other[0], other[1], numbers.sub("#", other[2]), other[3],
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,22 +208,36 @@ def judge(ending: Ending, budget: Budget) -> Verdict:
 def _permanent_reason(ending: Ending) -> str:
     if ending.outcome is Outcome.DIVERGED and ending.rolled_back:
         return f"diverged again after going back to an older checkpoint: {ending.cause}"
-    if ending.outcome is Outcome.FAILED and ending.where == "capacity":
+    if ending.outcome is Outcome.FAILED and ending.where == Where.NOTHING:
+        return f"trains nothing: {ending.cause}"
+    if ending.outcome is Outcome.FAILED and ending.where == Where.CAPACITY:
         return f"does not fit the card: {ending.cause}"
     # A set-up fault that the trainer can name a remedy for will not mend itself.
-    if ending.outcome is Outcome.FAILED and ending.where == "setup" and ending.remedy:
+    if ending.outcome is Outcome.FAILED and ending.where == Where.SETUP and ending.remedy:
         return f"cannot start: {ending.cause}"
+    if _failed_alike(ending):
+        return f"failed twice in the same way at the same step: {ending.cause}"
     return ""
+
+
+def _failed_alike(ending: Ending) -> bool:
+    """A third attempt would only cost the time of the second, unless what failed may pass by itself."""
+    fresh = ending.kept_new_step or ending.asked_to_stop or ending.where in PASSING or ending.stalls < 1
+    return ending.outcome is Outcome.FAILED and ending.again and not fresh
 
 
 def _counts(ending: Ending) -> int:
     """1 when the attempt goes against the budget. A vanished machine never does, nor does a stop that was asked for."""
     if ending.outcome is Outcome.LOST:
         return int(ending.same_session)
+    if ending.where == Where.NETWORK:  # one that is down says nothing about the job
+        return 0
     return int(not ending.asked_to_stop)
 
 
 def _wait_seconds(ending: Ending, stalls: int, budget: Budget) -> float:
+    if ending.where == Where.NETWORK:
+        return backoff_seconds(NETWORK_PATIENCE, budget.first_seconds, budget.last_seconds)
     # One crash or out-of-memory is retried at once: a fresh process is the cure. Only a series has to wait.
     patient = stalls - 1 if ending.outcome in (Outcome.LOST, Outcome.OOM, Outcome.DIVERGED) else stalls
     return backoff_seconds(patient, budget.first_seconds, budget.last_seconds)

@@ -10,6 +10,7 @@ from pathlib import Path
 from runner.errors import RunnerError
 from runner.store.base import Quota, Store
 from runner.store.space import full_at
+from runner.trouble import Trouble
 from runner.vram import Card
 from runner.worknote import CardNote, WorkNote, forget_upload, write_note
 
@@ -32,6 +33,7 @@ class Teller:
         quota_seconds: float = QUOTA_SECONDS,
     ) -> None:
         self._home, self._store, self._read_cards, self._clock = home, store, read_cards, clock
+        self.troubles: Callable[[], tuple[Trouble, ...]] = tuple
         self._quota = Quota(free=None)
         self._free: deque[tuple[float, int]] = deque(maxlen=RATE_SAMPLES)
         self._full_at: float | None = None
@@ -50,6 +52,13 @@ class Teller:
     def close(self) -> None:
         """Does not wait for a store that hangs."""
         self._end.set()
+
+    def __enter__(self) -> Teller:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def _repeat(self, action: Callable[[], None], seconds: float) -> None:
         while not self._end.is_set():
@@ -77,6 +86,7 @@ class Teller:
             total_bytes=self._quota.total,
             full_at=self._full_at,
             cards=cards,
+            troubles=self.troubles(),
         )
         try:
             write_note(self._home, note)

@@ -73,7 +73,7 @@ def _around(snapshot: Snapshot, page: Page) -> list[Text]:
     if session is not None and snapshot.runner.is_alive:
         where = " ".join(part for part in (session.platform, session.gpu) if part and part != "plain")
         so_far = f"{figures.duration(snapshot.at - session.started_at)} so far"
-        usual = f", usually {figures.duration(session.usual_minutes * 60)}"
+        usual = f", usually {figures.duration(session.usual_minutes * 60)}" if session.usual_minutes else ""
         ends = f", ends in {figures.duration(session.stop_by - snapshot.at)}" if session.stop_by else usual
         lines += flow("session", [f"{session.number}" + (f" on {where}" if where else ""), so_far + ends], page)
     if not any(detail.memory.peak_mib is not None for detail in snapshot.details):
@@ -86,10 +86,12 @@ def _around(snapshot: Snapshot, page: Page) -> list[Text]:
 def _store(snapshot: Snapshot, page: Page) -> list[Item]:
     store = snapshot.store
     items: list[Item] = [store.place]
+    if store.problem and not store.remedy:
+        items.append(page.text(store.problem, "red"))
     if store.waiting:
         rate = f" at {figures.size(store.bytes_per_second)}/s" if store.bytes_per_second else ""
         items.append(page.text(f"{store.waiting} to send, {figures.size(store.waiting_bytes)}{rate}", "yellow"))
-    elif store.last_durable_at is not None:
+    elif store.last_durable_at is not None and all_sent(snapshot):
         items.append(page.text("all sent", "green"))
     for upload in store.uploads:
         share = upload.done_bytes / max(upload.size, 1)
@@ -107,6 +109,12 @@ def _store(snapshot: Snapshot, page: Page) -> list[Item]:
         style = "yellow" if store.full_at - snapshot.at < SOON else ""
         items.append(page.text(f"at this rate full on {figures.day(store.full_at)}", style))
     return items
+
+
+def all_sent(snapshot: Snapshot) -> bool:
+    """Whether nothing that was saved or made here is still on its way to the store, or cannot get there."""
+    at_rest = all(job.saved <= job.durable and not job.is_finishing for job in snapshot.jobs)
+    return at_rest and not snapshot.store.waiting and not snapshot.store.problem
 
 
 def _queue(snapshot: Snapshot, page: Page) -> list[Text]:

@@ -31,7 +31,7 @@ def job_lines(snapshot: Snapshot, detail: DetailPart, page: Page) -> list[Text]:
         lines.append(page.text(figures.bar(detail.activity_progress, bar_width, ascii_only=page.ascii_only), "green"))
     lines += flow("steps", _steps(job, detail, page), page)
     if detail.is_alive:
-        lines += flow("cut now", _risk(detail, page), page)
+        lines += flow("cut now", _risk(snapshot, job, detail, page), page)
     lines += flow("loss", _losses(job, detail, page), page)
     lines += flow("held-out", _held_out(job, detail, page), page)
     if detail.is_alive or job.state == "running":
@@ -91,9 +91,11 @@ def _steps(job: JobPart, detail: DetailPart, page: Page) -> list[Item]:
     ]
 
 
-def _risk(detail: DetailPart, page: Page) -> list[Item]:
+def _risk(snapshot: Snapshot, job: JobPart, detail: DetailPart, page: Page) -> list[Item]:
     machine, trainer = detail.lost_if_machine_goes_seconds, detail.lost_if_trainer_goes_seconds
-    if machine < 1:
+    if job.durable == job.trained and snapshot.store.problem:
+        return [page.text("nothing, if the store still has what it had: it cannot be asked now", "yellow")]
+    if job.durable == job.trained:
         return [page.text("safe to close: nothing would be lost", "green")]
     style = "red" if machine > 900 else "yellow" if machine > 300 else ""
     return [

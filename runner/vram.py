@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,9 @@ MOST_USED_BY_OTHERS = 0.5
 CONTEXT_MIB = 800  # CUDA's context and the libraries' code, beside what PyTorch reserves (520 MiB on an H100)
 FOREIGN_MIB = 1024
 LEFT_SHARE = 0.02
+OLDEST_CAPABILITY = (7, 0)  # the platforms' builds of PyTorch hold no kernels for older cards, such as the P100
+ON_A_CPU = ("fp32", "auto")  # bodies so held are small: what is made for a card says nf4
+SWITCH = {"colab": "Runtime → Change runtime type → T4 GPU", "kaggle": "Settings → Accelerator → GPU T4 x2"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +23,7 @@ class Card:
     name: str
     total_mib: int
     used_mib: int
+    capability: tuple[int, int] = OLDEST_CAPABILITY
 
 
 def read_cards() -> list[Card]:
@@ -47,6 +52,7 @@ def _read_card(nvml: Any, index: int) -> Card:
         name=name if isinstance(name, str) else name.decode(),
         total_mib=int(memory.total) // MIB,
         used_mib=int(memory.used) // MIB,
+        capability=tuple(nvml.nvmlDeviceGetCudaComputeCapability(handle)),
     )
 
 
@@ -57,6 +63,20 @@ def reason_not_to_start(card: Card | None) -> str:
     return (
         f"GPU {card.index} ({card.name}) is in use by another program: {card.used_mib:,} of {card.total_mib:,} MiB; "
         "end that program, for example by restarting the notebook's other kernels"
+    )
+
+
+def no_card(platform: str, cards: Sequence[Card], loads: Mapping[str, str]) -> str:
+    """Why nothing should begin in a notebook's runtime that has no card, or one too old; empty when it may.
+
+    `loads` says how each job holds its body.
+    """
+    needing = [name for name, load in loads.items() if load not in ON_A_CPU]
+    if platform not in SWITCH or not needing or any(card.capability >= OLDEST_CAPABILITY for card in cards):
+        return ""
+    has = f"has a {cards[0].name}, for which its PyTorch has no kernels" if cards else "has no GPU"
+    return (
+        f"this runtime {has}, and {', '.join(needing)} needs one: choose {SWITCH[platform]}, then run the cells again"
     )
 
 

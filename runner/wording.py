@@ -96,7 +96,10 @@ def remedy(node: Schema, value: Any, schema: Schema) -> str:
         if "boolean" in kinds and value.lower() in ("true", "false"):
             return "; remove the quotes"
         choices = [
-            choice for part in members(node, schema) for choice in (*part.get("enum", ()), part.get("const", ""))
+            choice
+            for part in members(node, schema)
+            for choice in (*part.get("enum", ()), part.get("const"))
+            if isinstance(choice, str) and choice
         ]
         if nearest := difflib.get_close_matches(value.lower(), choices, n=1, cutoff=0.6):
             return f"; did you mean {json.dumps(nearest[0])}?"

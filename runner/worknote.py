@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from runner.trouble import Cause, Trouble
 from wake2vec.files import read_json, write_json
 
 NOTE_SECONDS = 0.5
@@ -46,8 +47,7 @@ class WorkNote:
     stop_by: float | None = None
     cards: tuple[CardNote, ...] = ()
     uploads: tuple[UploadNote, ...] = ()
-    problem: str = ""  # of the store, as it stands now
-    remedy: str = ""
+    troubles: tuple[Trouble, ...] = ()  # as they stand now
 
 
 class Sending:
@@ -104,6 +104,7 @@ def read_note(home: Path) -> WorkNote | None:
     try:
         cards = tuple(CardNote(**item) for item in table.pop("cards", ()))
         uploads = tuple(UploadNote(**item) for item in table.pop("uploads", ()))
-        return WorkNote(cards=cards, uploads=uploads, **table)
-    except TypeError:
+        troubles = tuple(Trouble(**item | {"cause": Cause(item["cause"])}) for item in table.pop("troubles", ()))
+        return WorkNote(cards=cards, uploads=uploads, troubles=troubles, **table)
+    except (TypeError, KeyError, ValueError):
         return None

@@ -57,6 +57,7 @@ class Workplace:
     is_stopping: bool = False  # nothing new starts, every trainer is asked to end
     wanted: list[str] = field(default_factory=list)  # tick: these could start now, first one first
     ready: dict[str, Ready] = field(default_factory=dict)  # sync: these may start
+    obstacles: dict[str, str] = field(default_factory=dict)  # job → what on this machine keeps it from starting
     signs: dict[int, Sign] = field(default_factory=dict)
     warned: dict[int, set[str]] = field(default_factory=dict)  # attempt → kinds of threats that were told
     positions: dict[str, Position] = field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -99,7 +100,8 @@ def attempt(run: RunDir, order: Order) -> Result:
 
 def failure(error: Exception, order: Order, pulse: object) -> Result:
     from wake2vec.device import brief, is_out_of_memory
-    from wake2vec.errors import Diverged, InputError, ModelChanged, OutOfMemory, StackChanged
+    from wake2vec.errors import Diverged, InputError, ModelChanged, NothingTrains, OutOfMemory, StackChanged
+    from wake2vec.hub import unreachable
     from wake2vec.pulse import Pulse
 
     assert isinstance(pulse, Pulse)
@@ -107,11 +109,17 @@ def failure(error: Exception, order: Order, pulse: object) -> Result:
     loading = now.state in ("loading", "fitting")
     where, outcome, remedy = ("setup" if loading else "training"), "failed", getattr(error, "remedy", "")
     said = str(error) if isinstance(error, Wake2vecError | InputError) else f"{type(error).__name__}: {error}"
-    if isinstance(error, OutOfMemory) or is_out_of_memory(error):
+    if loading and (trouble := unreachable(error)):
+        where, said, remedy = "network", f"{trouble}: {said}", "it is tried again by itself; look at the network"
+    elif isinstance(error, OSError) and error.errno in (errno.EIO, errno.ENOSPC, errno.ENOTCONN, errno.ESTALE):
+        where = "disk"
+    elif isinstance(error, OutOfMemory) or is_out_of_memory(error):
         where, outcome, remedy = "capacity", "oom", "a smaller seq_len, or allow_shorter_context = true"
         said = said if isinstance(error, OutOfMemory) else brief(error)
     elif isinstance(error, ModelChanged | StackChanged):
         where = "identity"
+    elif isinstance(error, NothingTrains):
+        where = "nothing"
     elif isinstance(error, Diverged):
         outcome, remedy = "diverged", "a lower train.lr"
     elif isinstance(error, Wake2vecError) and not remedy:
@@ -122,11 +130,18 @@ def failure(error: Exception, order: Order, pulse: object) -> Result:
         step=now.step,
         steps=now.steps,
         where=where,
-        cause=said,
+        cause=as_named(said, order),
         remedy=remedy,
         saved_step=now.saved_step,
         plan=now.plan,
     )
+
+
+def as_named(said: str, order: Order) -> str:
+    """With the names that a person gave to the inputs, which lie here under their hashes."""
+    for item in order.inputs:
+        said = said.replace(str(Path(order.inputs_folder) / item.sha256), item.name)
+    return said
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from wake2vec.load import load_base
 from wake2vec.manifest import step_of
 from wake2vec.merged import Trained
 from wake2vec.order import Order
+from wake2vec.phases.p2 import inject_lora
 from wake2vec.rows import install_rows
 from wake2vec.rundir import RunDir
 from wake2vec.spec import LoraTable
@@ -65,12 +66,7 @@ def put_adapters(model: Any, trained: Trained, table: LoraTable) -> None:
     """Inject PEFT's layers and fill them; every half must find its place, and every place its half."""
     if not trained.lora:
         return
-    from peft import LoraConfig, inject_adapter_in_model
-
-    config = LoraConfig(
-        r=table.r, lora_alpha=table.alpha, lora_dropout=0.0, target_modules=list(table.targets), task_type="CAUSAL_LM"
-    )
-    inject_adapter_in_model(config, model)
+    inject_lora(model, table)
     places = {name: parameter for name, parameter in model.named_parameters() if ".lora_" in name}
     halves: dict[str, Tensor] = {}
     for module, (a, b) in trained.lora.items():

@@ -22,6 +22,16 @@ def register_attention() -> str:
     return NAME
 
 
+def attention_of(model_class: Any) -> str:
+    """Ours where a model hands its whole attention to such a function, else the library's eager one.
+
+    A model that says no to SDPA caps its scores or adds sinks; one without the interface has code of its own, which
+    takes no mask from us.
+    """
+    whole = ("_supports_sdpa", "_supports_attention_backend")
+    return register_attention() if all(getattr(model_class, flag, False) for flag in whole) else "eager"
+
+
 def attention(
     module: torch.nn.Module,
     query: Tensor,

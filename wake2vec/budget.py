@@ -42,6 +42,10 @@ CARDS: dict[str, Card] = {
         _card("p100", 15.89, 12.5, 550, 6, 0),
         _card("v100", 15.77, 75, 675, 7, 0),
         _card("l4", 22.03, 60, 225, 8, 9),
+        _card("a10g", 22.06, 47, 450, 8, 6),
+        _card("rtx3090", 23.69, 47, 700, 8, 6),
+        _card("rtx4090", 23.64, 110, 756, 8, 9),
+        _card("l40s", 44.39, 240, 648, 8, 9),
         _card("a100", 39.39, 210, 1170, 8, 0),
         _card("a100-80g", 79.15, 210, 1500, 8, 0),
         _card("h100", 79.10, 640, 2600, 9, 0),
@@ -94,6 +98,9 @@ class Job:
             "down_proj": s.width + s.feed,
             "qkv_proj": s.width + query + 2 * group,
             "gate_up_proj": s.width + 2 * s.feed,
+            "c_attn": s.width + query + 2 * group,
+            "c_fc": s.width + s.feed,
+            "mlp.c_proj": s.width + s.feed,
         }
         return s.layers * self.rank * sum(sides.get(target, 0) for target in self.targets)
 
@@ -191,6 +198,7 @@ def _activations(job: Job, plan: Plan, tokens: int) -> tuple[int, int]:
         "lean": shape.layers * one_layer,
         "checkpoint": shape.layers * one_input,
         "offload": 2 * one_input,
+        "recompute": shape.layers * one_input,
         "autograd": 2 * shape.layers * one_layer,  # measured: 1.8 to 2.3 times the lean path
     }[plan.layers]
     return kept, max(_loss_work(job, tokens), _layer_work(job, plan, tokens))
@@ -208,7 +216,8 @@ def _loss_work(job: Job, tokens: int) -> int:
 def _layer_work(job: Job, plan: Plan, tokens: int) -> int:
     """One layer's backward pass: what it recomputed, the gradients in flight and a dequantised weight."""
     shape, b = job.shape, job.number_bytes
-    recomputed = 0 if plan.layers in ("lean", "autograd") else tokens * kept_width(shape) * b
+    again = {"lean": 0, "autograd": 0, "recompute": 2}.get(plan.layers, 1)  # the library's layer keeps twice as much
+    recomputed = again * tokens * kept_width(shape) * b
     gradients = tokens * (2 * shape.width + 3 * shape.feed) * b
     weight = shape.largest_linear * b if job.load in ("nf4", "int8") else 0
     return recomputed + gradients + weight
@@ -231,7 +240,9 @@ def work(job: Job, plan: Plan) -> Work:
     shape = job.shape
     tokens = job.batch * job.seq_len
     micro_batches = job.batch // plan.micro_batch * plan.block_splits
-    recomputed = {"lean": 0, "autograd": 0}.get(plan.layers, shape.body_weights - shape.down_weights)
+    recomputed = {"lean": 0, "autograd": 0, "recompute": shape.body_weights}.get(
+        plan.layers, shape.body_weights - shape.down_weights
+    )
     passes = 2 * shape.body_weights + recomputed
     context = job.seq_len // plan.block_splits
     attention = shape.layers * 2 * context * shape.heads * shape.head_dim  # causal: half of 4 * s * h * e

@@ -1,8 +1,9 @@
-"""A Llama-, Qwen2-, Mistral- or Phi3-shaped decoder layer, forward and backward written out.
+"""A decoder layer of Llama's kind, forward and backward written out.
 
-All its linear layers are frozen, so the backward pass needs only what the non-linearities saw: the inputs of the two
-norms, queries, keys, values, gate and up. Attention is run again from queries, keys and values (0.5 % of the work at
-256 tokens), which saves its output. The output of the down projection is never needed.
+What a module is called only says where to look; whether the layer computes this function, its twin decides. All linear
+layers are frozen, so the backward pass needs only what the non-linearities saw: the inputs of the two norms, queries,
+keys, values, gate and up. Attention is run again from queries, keys and values (0.5 % of the work at 256 tokens), which
+saves its output. The output of the down projection is never needed.
 """
 
 from __future__ import annotations
@@ -34,11 +35,15 @@ class Kept(NamedTuple):
     up: Tensor  # [t, f]
 
 
-class Rotation(NamedTuple):
-    """Cosines and sines of the positions. [1 or b, s, 1, e]"""
+class Positions(NamedTuple):
+    """Cosines and sines of the positions [1 or b, s, 1, e], and what each may look at where that is not all before it.
+
+    The mask is the library's own for this layer: true, or 0 when it is a number to add, where a key may be seen.
+    """
 
     cos: Tensor
     sin: Tensor
+    mask: Tensor | None = None  # [1 or b, 1 or heads, s, s]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,35 +77,38 @@ class Decoder:
     groups: int
     head_dim: int
     scaling: float
+    rotates: bool  # False in a layer without positions of its own (NoPE)
 
     def parameters(self) -> list[nn.Parameter]:
         """The adapters' parameters, in a fixed order."""
         linears = (*self.attend, self.out, *self.feed, self.down)
         return [weight for linear in linears if linear.adapter for weight in (linear.adapter.down, linear.adapter.up)]
 
-    def forward(self, x: Tensor, rotation: Rotation, shape: tuple[int, int]) -> tuple[Tensor, Kept]:
+    def forward(self, x: Tensor, positions: Positions, shape: tuple[int, int]) -> tuple[Tensor, Kept]:
         """Output of the layer [t, d] and what its backward pass needs."""
-        kept = self.recompute(x, rotation, shape)
+        kept = self.recompute(x, positions, shape)
         return self.down.forward(swiglu(kept.gate, kept.up), shape, add=kept.middle), kept
 
-    def recompute(self, x: Tensor, rotation: Rotation, shape: tuple[int, int]) -> Kept:
+    def recompute(self, x: Tensor, positions: Positions, shape: tuple[int, int]) -> Kept:
         """Everything up to the down projection."""
         normed = self.first_norm.forward(x)
-        query, key, value = self._attention_inputs(normed, rotation, shape)
+        query, key, value = self._attention_inputs(normed, positions, shape)
         del normed
-        middle = self.out.forward(self._sdpa(query, key, value), shape, add=x)
+        middle = self.out.forward(self._sdpa(query, key, value, positions.mask), shape, add=x)
         normed = self.second_norm.forward(middle)
         gate, up = self._split(self.feed, normed, shape)
         return Kept(x, query, key, value, middle, gate, up)
 
-    def backward(self, grad: Tensor, kept: Kept, rotation: Rotation, shape: tuple[int, int], into: Gradients) -> Tensor:
+    def backward(
+        self, grad: Tensor, kept: Kept, positions: Positions, shape: tuple[int, int], into: Gradients
+    ) -> Tensor:
         """Gradient of the layer's input [t, d]; the adapters' go to `into`."""
         grad = self._feed_backward(grad, kept, shape, into)
-        attended, gradients_of = self._attention_again(kept)
+        attended, gradients_of = self._attention_again(kept, positions.mask)
         through = self.out.backward(grad, lambda: attended, shape, into)
         query, key, value = gradients_of(through)
         del through
-        query, key = (_rotate(part.transpose(1, 2), rotation, back=True) for part in (query, key))
+        query, key = (self._turn(part.transpose(1, 2), positions, back=True) for part in (query, key))
         parts = [part.reshape(grad.shape[0], -1) for part in (query, key, value.transpose(1, 2))]
         del query, key, value
         normed = _once(lambda: self.first_norm.forward(kept.x))
@@ -134,7 +142,7 @@ class Decoder:
         return total
 
     def _attention_inputs(
-        self, normed: Tensor, rotation: Rotation, shape: tuple[int, int]
+        self, normed: Tensor, positions: Positions, shape: tuple[int, int]
     ) -> tuple[Tensor, Tensor, Tensor]:
         widths = [self.heads * self.head_dim, self.groups * self.head_dim, self.groups * self.head_dim]
         if len(self.attend) == 1:
@@ -142,8 +150,11 @@ class Decoder:
         else:
             parts = tuple(linear.forward(normed, shape) for linear in self.attend)
         query, key, value = (part.view(*shape, -1, self.head_dim) for part in parts)  # [b, s, heads, e]
-        query, key = _rotate(query, rotation), _rotate(key, rotation)
+        query, key = self._turn(query, positions), self._turn(key, positions)
         return query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
+
+    def _turn(self, x: Tensor, positions: Positions, *, back: bool = False) -> Tensor:
+        return _rotate(x, positions, back=back) if self.rotates else x
 
     def _split(self, linears: tuple[FrozenLinear, ...], x: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
         if len(linears) == 1:
@@ -151,19 +162,24 @@ class Decoder:
             return gate, up
         return linears[0].forward(x, shape), linears[1].forward(x, shape)
 
-    def _sdpa(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Causal attention. [b, heads, s, e] with [b, groups, s, e] -> [t, heads * e]"""
+    def _sdpa(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        """Attention, causal where no mask says otherwise. [b, heads, s, e] with [b, groups, s, e] -> [t, heads * e]"""
         grouped = self.groups != self.heads and reads_groups(query)
         if not grouped:
             key, value = expand_groups(key, self.heads), expand_groups(value, self.heads)
-        out = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=self.scaling, enable_gqa=grouped)
+        mask = mask.to(query.dtype) if mask is not None and mask.is_floating_point() else mask
+        out = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, is_causal=mask is None, scale=self.scaling, enable_gqa=grouped
+        )
         return out.transpose(1, 2).reshape(out.shape[0] * out.shape[2], -1)
 
-    def _attention_again(self, kept: Kept) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, ...]]]:
+    def _attention_again(
+        self, kept: Kept, mask: Tensor | None
+    ) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, ...]]]:
         """Attention's output [t, heads * e], and the way from its gradient to those of query, key and value."""
         leaves = [part.detach().requires_grad_() for part in (kept.query, kept.key, kept.value)]
         with torch.enable_grad():
-            out = self._sdpa(*leaves)
+            out = self._sdpa(leaves[0], leaves[1], leaves[2], mask)
 
         def gradients_of(grad: Tensor) -> tuple[Tensor, ...]:
             with deterministic() if grad.is_cuda else nullcontext():
@@ -191,6 +207,7 @@ def read_decoder(layer: Any) -> Decoder:
             groups=config.num_key_value_heads,
             head_dim=attention.head_dim,
             scaling=attention.scaling,
+            rotates=bool(getattr(attention, "use_rope", True)),
         )
     except AttributeError as exc:
         raise UnknownLayer(f"{type(layer).__name__} ({exc})") from exc
@@ -234,13 +251,13 @@ def _refuse_extras(layer: Any, attention: Any, mlp: Any) -> None:
         raise UnknownLayer(f"{type(layer).__name__} with attention dropout")
 
 
-def _rotate(x: Tensor, rotation: Rotation, *, back: bool = False) -> Tensor:
+def _rotate(x: Tensor, positions: Positions, *, back: bool = False) -> Tensor:
     """Rotary positions on the first features of each head, or the transpose of it. [b, s, heads, e]"""
-    width, half = rotation.cos.shape[-1], rotation.cos.shape[-1] // 2
+    width, half = positions.cos.shape[-1], positions.cos.shape[-1] // 2
     rotated = x[..., :width]
     # the two halves of the sines are equal, so the transpose of a rotation is the rotation by minus the angle
-    sign, sin = (-1 if back else 1), rotation.sin[..., :half]
-    out = rotated * rotation.cos
+    sign, sin = (-1 if back else 1), positions.sin[..., :half]
+    out = rotated * positions.cos
     out[..., :half].addcmul_(rotated[..., half:], sin, value=-sign)
     out[..., half:].addcmul_(rotated[..., :half], sin, value=sign)
     return out if width == x.shape[-1] else torch.cat((out, x[..., width:]), dim=-1)

@@ -127,6 +127,14 @@ def key_dropouts(model: nn.Module, context: StepKey, seed: int) -> int:
     return len(found)
 
 
+def drop_only_keyed(model: nn.Module) -> None:
+    """Adapters drop from now on, and nothing else: what a published body drops by itself, no resume could repeat."""
+    model.eval()
+    for module in model.modules():
+        if isinstance(module, KeyedDropout):
+            module.train()
+
+
 def _low(x: Tensor) -> Tensor:
     """The low 32 bits of int64, as int32."""
     return ((x & 0xFFFFFFFF) - ((x & 0x80000000) << 1)).to(torch.int32)

@@ -8,6 +8,7 @@ Wake2vecError                 exit code 1
 ├── CheckpointCorrupt     12  a checkpoint does not verify, or is not of this job
 ├── StackChanged          25  a checkpoint that verifies computes something else here
 ├── NoGpu                 13  the card is missing, too old for this build, or cannot do what was asked
+├── NothingTrains             no step had a gradient, or none moved anything
 ├── GpuBusy               14  another trainer holds the GPU lock
 ├── OutOfMemory           15  no plan is left that fits
 └── Diverged              16  the loss is not finite, or left the range that the job allows
@@ -65,6 +66,12 @@ class ModelChanged(ModelError):
     """The published model is not the one that the job began with."""
 
     exit_code = 24
+
+
+class NothingTrains(Wake2vecError):
+    """Every step so far had a gradient of exactly 0, or left everything where it was."""
+
+    remedy = "look at the word list, the text, train.lr and the schedule; then enqueue it with --again"
 
 
 class CheckpointCorrupt(Wake2vecError):

@@ -22,12 +22,18 @@ from wake2vec.artefacts.card import Kind, model_card
 from wake2vec.errors import InputError, Wake2vecError
 from wake2vec.files import sync_directory, write_json
 from wake2vec.geometry.sources import read_order
-from wake2vec.load import Origin
+from wake2vec.load import bare_model, read_config, read_outline
 from wake2vec.merged import Layout, Trained, lay_out
+from wake2vec.modelfiles import Origin, PublishedFiles
 from wake2vec.order import Order
+from wake2vec.outline import Outline, is_transposed
+from wake2vec.phases.p2 import lora_options
+from wake2vec.precision import Precision
 from wake2vec.rundir import RunDir
 from wake2vec.shards import write_model
-from wake2vec.trained import PublishedFiles, read_trained, require_published
+from wake2vec.stored import Dequantised, parts_of, without_parts
+from wake2vec.targets import named_targets
+from wake2vec.trained import read_trained, require_published
 
 ID_MAP = "wake2vec_ids.json"
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -96,7 +102,7 @@ def _write(
         assert order.job.model, "checked before"
         write_adapter(order, trained, folder, base=order.job.model.base if adapter_only else str(out_dir / "base"))
     if adapter_only:
-        write_rows(trained, folder)
+        write_rows(order, trained, folder)
     copy_tokenizer(run, folder)
     kind: Kind = "adapter_only" if adapter_only else "adapter" if is_adapter else "plain"
     (folder / "README.md").write_text(model_card(run, order, place=place, kind=kind, dtype=dtype), "utf-8")
@@ -114,8 +120,12 @@ def write_plain(
     config = _json(origin, "config.json")
     if config is None:
         raise InputError(table.base, "has no config.json", "download the model again")
-    tied = bool(config.get("tie_word_embeddings", not any("lm_head" in name for name in published.names())))
-    layout = lay_out(published, trained, tied=tied, merge=merge, dtype=DTYPES[dtype] if dtype else None)
+    outline = read_outline(published, read_config(origin))
+    whole = whole_weights(published, outline, asked=merge or dtype is not None)
+    layout = lay_out(whole or published, trained, outline=outline, merge=merge, dtype=DTYPES[dtype] if dtype else None)
+    if whole is not None and config.pop("quantization_config", None):
+        said = "its weights are published in 4 bits and are written as whole ones; quantise the result to have it small"
+        print(f"{table.base}: {said}", file=sys.stderr, flush=True)
     _check_space(folder, layout)
     write_model(folder, layout.pieces, progress=progress)
     write_json(folder / "config.json", changed_config(config, trained, layout, dtype))
@@ -123,6 +133,14 @@ def write_plain(
     if generation is not None:
         write_json(folder / "generation_config.json", generation)
     copy_tokenizer(run, folder)
+
+
+def whole_weights(files: PublishedFiles, outline: Outline, *, asked: bool) -> Dequantised | None:
+    """Weights that are stored in 4 bits as whole ones, where that is asked for or a matrix is among them."""
+    packed = set(files.files) - set(without_parts(files.files))
+    matrices = (outline.file_name(outline.inputs), outline.file_name(outline.outputs))
+    needed = asked or any(parts_of(name, packed) for name in matrices)
+    return Dequantised(files) if packed and needed else None
 
 
 def changed_config(config: dict[str, Any], trained: Trained, layout: Layout, dtype: str | None) -> dict[str, Any]:
@@ -149,27 +167,44 @@ def write_adapter(order: Order, trained: Trained, folder: Path, *, base: str) ->
         halves[f"base_model.model.{module}.lora_A.weight"] = a.contiguous()
         halves[f"base_model.model.{module}.lora_B.weight"] = b.contiguous()
     save_file(halves, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    table = order.job.lora_or_default
+    targets = named_targets(order.job.lora_or_default.targets, list(trained.lora))
+    options = lora_options(order.job.lora_or_default, targets)
     config = LoraConfig(
-        r=table.r,
-        lora_alpha=table.alpha,
-        lora_dropout=table.dropout,
-        target_modules=list(table.targets),
-        task_type="CAUSAL_LM",
+        **options,
         inference_mode=True,
         base_model_name_or_path=base,
+        fan_in_fan_out=is_published_transposed(order, trained),
     )
-    config.target_modules = sorted(table.targets)  # PEFT's set is written in any order
+    config.target_modules = sorted(targets)  # PEFT's set is written in any order
     config.save_pretrained(str(folder))
 
 
-def write_rows(trained: Trained, folder: Path) -> None:
+def is_published_transposed(order: Order, trained: Trained) -> bool:
+    """Whether the layers under the adapters keep their weights as [in, out]. PEFT sees it too."""
+    assert order.job.model, "checked before"
+    table = order.job.model
+    try:
+        config = read_config(
+            Origin(path=table.base, revision=table.revision, trust_remote_code=table.trust_remote_code)
+        )
+        model = bare_model(config, Precision(load="fp32", compute="fp32"), trust_remote_code=table.trust_remote_code)
+    except InputError:
+        return False
+    return any(is_transposed(model.get_submodule(module)) for module in trained.lora)
+
+
+def write_rows(order: Order, trained: Trained, folder: Path) -> None:
+    """The rows, and the name of the model whose matrices they follow."""
     from safetensors.torch import save_file
+
+    assert order.job.model, "checked before"
+    named = {"format": "pt", "base_model": order.job.model.base}
 
     rows = {"rows": trained.input_rows}
     if trained.output_rows is not None:
         rows = {"rows.input": trained.input_rows, "rows.output": trained.output_rows}
-    save_file({name: tensor.contiguous() for name, tensor in rows.items()}, folder / "embed_tokens.safetensors")
+    whole = {name: tensor.contiguous() for name, tensor in rows.items()}
+    save_file(whole, folder / "embed_tokens.safetensors", metadata=named)
 
 
 def copy_tokenizer(run: RunDir, folder: Path) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import shutil
+import stat
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from wake2vec.failpoints import failpoint
 
@@ -52,6 +54,17 @@ def read_json(path: Path) -> Any | None:
         return json.loads(path.read_bytes())
     except (FileNotFoundError, ValueError, NotADirectoryError):
         return None
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file to read; a pipe or a device, which may never end or never begin, is refused as an OSError."""
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    mode = os.fstat(handle).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(handle)
+        code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+        raise OSError(code, "is a pipe or a device, not a file: copy its content into a file", str(path))
+    return os.fdopen(handle, "rb")
 
 
 def make_directory(path: Path) -> None:

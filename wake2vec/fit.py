@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 
 from wake2vec.budget import Card, Job, budget, work
 from wake2vec.device import is_out_of_memory
-from wake2vec.plan import LayerPath, Plan, largest_divisor, micro_batches
+from wake2vec.plan import LIBRARY, WRITTEN_OUT, LayerPath, Plan, first_that_holds, largest_divisor, micro_batches
 
 SLACK = 1.05  # the budget is good to 5 %: what it calls slightly too large is still tried
 TRIALS = 4
-PATHS: tuple[LayerPath, ...] = ("lean", "checkpoint", "offload")
 CPU_TOKENS = 512  # of a micro-batch on a CPU: its caches are small, and memory is no limit
 
 
@@ -54,13 +53,17 @@ def fit(
     card: Card,
     remembered: Mapping[str, Any],
     run: Callable[[Plan], Trial | None],
+    holds: Callable[[LayerPath], bool] = lambda _path: True,
 ) -> Fitted:
     """Choose a plan. `run` makes a real pass and returns None when memory ran out; `limit_bytes` is None on a CPU.
 
     A remembered plan is taken at once. Nothing measured as fitting leaves the leanest plan, for the ladder to work on.
+    No plan has layers of which `holds` says that they compute something else.
     """
+    if wishes.layers != "auto":
+        wishes = replace(wishes, layers=first_that_holds(wishes.layers, holds))
     known = Plan.from_dict(remembered)
-    if known is not None and job.batch % known.micro_batch == 0 and _meets(known, wishes):
+    if known and job.batch % known.micro_batch == 0 and _meets(known, wishes) and holds(known.layers):
         return Fitted(plan=known, reason="remembered")
     if limit_bytes is None:
         return Fitted(plan=_on_cpu(job, wishes), reason="cpu")
@@ -68,20 +71,27 @@ def fit(
         size = largest_divisor(job.batch, wishes.micro_batch)
         fixed = [Plan(micro_batch=size, layers=wishes.layers, embedding=place) for place in places(wishes)]
         return Fitted(plan=next((plan for plan in fixed if _fits(job, plan, limit_bytes)), fixed[-1]), reason="fixed")
-    found = candidates(job, wishes, limit_bytes=limit_bytes, card=card)
+    found = candidates(job, wishes, limit_bytes=limit_bytes, card=card, holds=holds)
     trials = _try(found, run, limit_bytes)
     if not trials:
-        return Fitted(plan=_leanest(job, wishes), reason="leanest")
+        return Fitted(plan=_leanest(job, wishes, holds), reason="leanest")
     best = max(trials, key=lambda trial: trial.tokens_per_second)
     return Fitted(plan=best.plan, reason="measured", trials=tuple(trials))
 
 
-def candidates(job: Job, wishes: Wishes, *, limit_bytes: int, card: Card) -> list[Plan]:
-    """Plans that the budget lets fit, the fastest by its reckoning first."""
+def candidates(
+    job: Job,
+    wishes: Wishes,
+    *,
+    limit_bytes: int,
+    card: Card,
+    holds: Callable[[LayerPath], bool] = lambda _path: True,
+) -> list[Plan]:
+    """Plans that the budget lets fit, the fastest by its reckoning first; the library's layers where no others hold."""
     sizes = (
         micro_batches(job.batch) if wishes.micro_batch == "auto" else [largest_divisor(job.batch, wishes.micro_batch)]
     )
-    paths = PATHS if wishes.layers == "auto" else (wishes.layers,)
+    paths = (wishes.layers,) if wishes.layers != "auto" else tuple(filter(holds, WRITTEN_OUT)) or LIBRARY
     plans = [
         Plan(micro_batch=size, layers=path, embedding=place)
         for size in sizes
@@ -148,9 +158,9 @@ def _on_cpu(job: Job, wishes: Wishes) -> Plan:
     return Plan(micro_batch=largest_divisor(job.batch, min(size, job.batch)), layers=layers)
 
 
-def _leanest(job: Job, wishes: Wishes) -> Plan:
+def _leanest(job: Job, wishes: Wishes, holds: Callable[[LayerPath], bool]) -> Plan:
     size = 1 if wishes.micro_batch == "auto" else largest_divisor(job.batch, wishes.micro_batch)
-    layers: LayerPath = "offload" if wishes.layers == "auto" else wishes.layers
+    layers = first_that_holds("offload", holds) if wishes.layers == "auto" else wishes.layers
     return Plan(micro_batch=size, layers=layers, embedding="host" if wishes.host_embedding else "device")
 
 

@@ -9,6 +9,7 @@ import torch
 
 from wake2vec import budget
 from wake2vec.device import card_name, memory_limit
+from wake2vec.dropout import drop_only_keyed
 from wake2vec.fit import Trial, Wishes, fit, try_plan
 from wake2vec.ladder import base_rows_rest
 from wake2vec.loss import blocked_cross_entropy
@@ -16,13 +17,16 @@ from wake2vec.material import Material
 from wake2vec.phases.base import Prepared
 from wake2vec.placement import apply_plan
 from wake2vec.plan import Plan
+from wake2vec.proven import Proven
 from wake2vec.range import guard_range
 from wake2vec.shapes import shape_of_config
 
 GUARDED_BLOCKS = 4
 
 
-def choose_plan(material: Material, prepared: Prepared, kept: Plan | None, beat: Callable[[], None]) -> Plan:
+def choose_plan(
+    material: Material, prepared: Prepared, kept: Plan | None, proven: Proven, beat: Callable[[], None]
+) -> Plan:
     """`kept` is the plan of the checkpoint; what the runner remembers of this card (a limit it met) outranks it."""
     train = material.job.train
     assert train, "checked by the spec"
@@ -34,6 +38,7 @@ def choose_plan(material: Material, prepared: Prepared, kept: Plan | None, beat:
         card=nearest_card(prepared.device),
         remembered=remembered,
         run=lambda plan: trial(material, prepared, plan, beat),
+        holds=proven.holds,
     )
     return fitted.plan
 
@@ -92,7 +97,7 @@ def forward_backward(material: Material, prepared: Prepared, micro_batch: int) -
     """One micro-batch as a step would run it. Blocks are all of one length, so the first are as long as any."""
     indices = [index % len(material.blocks) for index in range(micro_batch)]
     inputs, targets = (torch.from_numpy(part).to(prepared.device) for part in material.blocks.batch(indices))
-    prepared.model.train()
+    drop_only_keyed(prepared.model)
     prepared.context.set(step=0, sample_ids=torch.arange(micro_batch, device=prepared.device))
     hidden = prepared.hidden(inputs).flatten(0, 1)
     loss = blocked_cross_entropy(hidden, prepared.rows.head, targets.flatten(), scale=1.0 / targets.numel())

@@ -105,7 +105,7 @@ def describe(
     first_new_id: int,
     corpus: str | None,
 ) -> SampleRow:
-    """A text with what is to be known of it: Wake words, memorised stretches, surprisal."""
+    """A text with what is to be known of it: new words, memorised stretches, surprisal."""
     overlap = longest_overlap(text.text, corpus) if corpus is not None else None
     return SampleRow(
         step=step,
@@ -217,6 +217,6 @@ def _step(text: str) -> int | str:
 
 
 if __name__ == "__main__":
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a Wake word that the locale lacks must not end the text
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a word that the locale lacks must not end the text
         sys.stdout.reconfigure(errors="replace")
     sys.exit(main())

@@ -16,8 +16,8 @@ from typing import Any
 from wake2vec.checkpoint import STATE
 from wake2vec.errors import CheckpointCorrupt, ModelChanged, ModelError
 from wake2vec.files import digest_file, read_json, write_json
-from wake2vec.load import INDEX, SINGLE, Origin
 from wake2vec.manifest import read_manifest, saved_steps
+from wake2vec.modelfiles import INDEX, SINGLE, Origin
 from wake2vec.order import Order
 from wake2vec.rundir import RunDir
 from wake2vec.vocab.idmap import fingerprint as cut_and_vocabulary

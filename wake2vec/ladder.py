@@ -10,15 +10,22 @@ from wake2vec.phases.base import Prepared
 from wake2vec.placement import apply_plan
 from wake2vec.plan import Allowed, Failure, Plan, grow, next_rung
 from wake2vec.progress import Progress
+from wake2vec.proven import Proven
 
 
 class Ladder:
     """Starts at the plan of the attempt, which it never grows beyond."""
 
     def __init__(
-        self, prepared: Prepared, progress: Progress, allowed: Allowed, note: Callable[[str, str], None]
+        self,
+        prepared: Prepared,
+        progress: Progress,
+        allowed: Allowed,
+        proven: Proven,
+        note: Callable[[str, str], None],
     ) -> None:
         self._prepared, self._progress, self._allowed, self._note = prepared, progress, allowed, note
+        self._proven = proven
         self._clean_steps = 0
         self._put_into_effect(progress.plan)
         self._ceiling = progress.plan
@@ -67,7 +74,8 @@ class Ladder:
     def _put_into_effect(self, plan: Plan) -> None:
         placed = apply_plan(self._prepared.model, self._prepared.rows, plan, self._prepared.device)
         self._progress.plan = placed.plan
-        for note in placed.notes:
+        self._proven.rest()
+        for note in (*self._proven.news(), *placed.notes):
             self._note("plan", note)
 
 

@@ -1,23 +1,25 @@
-"""Which way each decoder layer takes in training: all kept, recomputed, or recomputed from the host.
+"""Which way each decoder layer takes in training: written out here or the library's own, kept or recomputed.
 
-The ways compute the same numbers. They differ in what they keep: `lean` what the backward pass needs, `checkpoint` the
-layer's input, `offload` the same on the host. `autograd` leaves the model as the library wrote it.
+The ways compute the same numbers. They differ in what they keep: of the written-out layers `lean` what the backward
+pass needs, `checkpoint` the layer's input, `offload` the same on the host. Of the library's layers `recompute` keeps
+the input, and `autograd` leaves the model as the library wrote it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from wake2vec.decoder import Decoder, Kept, Rotation, read_decoder
+from wake2vec.decoder import Decoder, Kept, Positions, read_decoder
 from wake2vec.frozen import Gradients, UnknownLayer
 from wake2vec.offload import HostCheckpoints
-from wake2vec.plan import LayerPath
+from wake2vec.plan import WRITTEN_OUT, LayerPath
+from wake2vec.twin import check_twins
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,13 +41,13 @@ class _Way:
 
 
 class _Layer(torch.autograd.Function):
-    """One decoder layer. Inputs: hidden states, the way, the rotation, and the adapters' parameters."""
+    """One decoder layer. Inputs: hidden states, the way, the positions, and the adapters' parameters."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, way: _Way, rotation: Rotation, *_parameters: nn.Parameter) -> Tensor:
+    def forward(ctx: Any, x: Tensor, way: _Way, positions: Positions, *_parameters: nn.Parameter) -> Tensor:
         shape = (x.shape[0], x.shape[1])
-        out, kept = way.decoder.forward(x.reshape(-1, x.shape[-1]), rotation, shape)
-        ctx.way, ctx.rotation, ctx.shape = way, rotation, shape
+        out, kept = way.decoder.forward(x.reshape(-1, x.shape[-1]), positions, shape)
+        ctx.way, ctx.positions, ctx.shape = way, positions, shape
         if way.keep:
             ctx.save_for_backward(*kept)
         elif way.host is None:
@@ -61,89 +63,84 @@ class _Layer(torch.autograd.Function):
             kept = Kept(*ctx.saved_tensors)
         else:
             x = ctx.saved_tensors[0] if way.host is None else way.host.fetch(way.index)
-            kept = way.decoder.recompute(x.reshape(-1, x.shape[-1]), ctx.rotation, ctx.shape)
+            kept = way.decoder.recompute(x.reshape(-1, x.shape[-1]), ctx.positions, ctx.shape)
         into = Gradients(way.decoder.parameters())
-        found = way.decoder.backward(grad.reshape(-1, grad.shape[-1]), kept, ctx.rotation, ctx.shape, into)
+        found = way.decoder.backward(grad.reshape(-1, grad.shape[-1]), kept, ctx.positions, ctx.shape, into)
         return found.view(grad.shape), None, None, *into.found
 
 
 class _Planned:
     """Stands in for a decoder layer's forward; calls the library's own for whatever is not training on whole blocks."""
 
-    def __init__(self, original: Callable[..., Tensor], way: _Way, window: int | None) -> None:
-        self.original, self.way, self.window = original, way, window
+    def __init__(self, original: Callable[..., Tensor], way: _Way) -> None:
+        self.original, self.way = original, way
 
-    def __call__(
-        self,
-        hidden_states: Tensor,
-        attention_mask: Tensor | None = None,
-        position_embeddings: tuple[Tensor, Tensor] | None = None,
-        past_key_values: Any = None,
-        **more: Any,
-    ) -> Tensor:
-        inside = self.window is None or hidden_states.shape[1] <= self.window
-        if (
-            torch.is_grad_enabled()
-            and attention_mask is None
-            and past_key_values is None
-            and position_embeddings is not None
-            and inside
-        ):
-            cos, sin = (part.unsqueeze(2).to(hidden_states.dtype) for part in position_embeddings)
-            parameters = self.way.decoder.parameters()
-            found: Tensor = _Layer.apply(hidden_states, self.way, Rotation(cos, sin), *parameters)  # type: ignore[no-untyped-call]
-            return found
-        return self.original(
-            hidden_states,
-            attention_mask=attention_mask,
-            position_embeddings=position_embeddings,
-            past_key_values=past_key_values,
-            **more,
-        )
+    def __call__(self, hidden_states: Tensor, **more: Any) -> Tensor:
+        embedded, mask = more.get("position_embeddings"), more.get("attention_mask")
+        if not _trains(more) or embedded is None:
+            return self.original(hidden_states, **more)
+        cos, sin = (part.unsqueeze(2).to(hidden_states.dtype) for part in embedded)
+        parameters = self.way.decoder.parameters()
+        found: Tensor = _Layer.apply(hidden_states, self.way, Positions(cos, sin, mask), *parameters)  # type: ignore[no-untyped-call]
+        return found
 
 
 class _Recomputed:
-    """Stands in for the forward of a layer of unknown shape: PyTorch runs it again in the backward pass."""
+    """Stands in for a decoder layer's forward: PyTorch runs the library's own again in the backward pass."""
 
-    def __init__(self, original: Callable[..., Tensor]) -> None:
+    def __init__(self, original: Callable[..., Any]) -> None:
         self.original = original
 
-    def __call__(self, hidden_states: Tensor, **more: Any) -> Tensor:
-        if not torch.is_grad_enabled() or more.get("past_key_values") is not None:
-            return self.original(hidden_states, **more)
-        found: Tensor = checkpoint(self.original, hidden_states, use_reentrant=False, **more)
-        return found
+    def __call__(self, *inputs: Any, **more: Any) -> Any:
+        if not _trains(more):
+            return self.original(*inputs, **more)
+        return checkpoint(self.original, *inputs, use_reentrant=False, **more)
+
+
+def _trains(more: Mapping[str, Any]) -> bool:
+    """Whether a call is part of training, not of generation or evaluation."""
+    return torch.is_grad_enabled() and more.get("past_key_values") is None
 
 
 def use_layers(model: Any, path: LayerPath) -> LayersInUse:
     """Set the way of every decoder layer of a causal LM (plain or PEFT); may be called again with another way.
 
-    A model whose layers are not known, or whose weights train, is recomputed by PyTorch instead, and the note says so.
+    Layers that are not of the written-out kind, or whose weights train, are recomputed by PyTorch instead, and the note
+    says so.
     """
     layers = decoder_layers(model)
     _restore(layers)
-    if path == "autograd":
-        return LayersInUse(path="autograd")
-    try:
-        decoders = [read_decoder(layer) for layer in layers]
-    except UnknownLayer as exc:
-        for layer in layers:
-            layer.forward = _Recomputed(layer.forward)
-        note = "" if path == "checkpoint" else f"{path} is not possible here ({exc}): layers are recomputed"
-        return LayersInUse(path="checkpoint", note=note)
-    host = HostCheckpoints(len(layers)) if path == "offload" else None
-    window = getattr(model.config, "sliding_window", None)
-    window = window if getattr(model.config, "use_sliding_window", True) else None
-    for index, (layer, decoder) in enumerate(zip(layers, decoders, strict=True)):
-        way = _Way(index=index, decoder=decoder, keep=path == "lean", host=host)
-        layer.forward = _Planned(layer.forward, way, window)
+    if path in WRITTEN_OUT:
+        try:
+            _write_out(model, layers, path)
+            return LayersInUse(path=path)
+        except UnknownLayer as exc:
+            note = f"{path} is not possible here ({exc}): the library's layers are recomputed"
+            return replace(use_layers(model, "recompute"), note=note)
+    for layer in layers if path == "recompute" else ():
+        layer.forward = _Recomputed(layer.forward)
     return LayersInUse(path=path)
+
+
+def _write_out(model: Any, layers: list[Any], path: LayerPath) -> None:
+    decoders = [read_decoder(layer) for layer in layers]
+    check_twins(plain(model), layers)
+    host = HostCheckpoints(len(layers)) if path == "offload" else None
+    for index, (layer, decoder) in enumerate(zip(layers, decoders, strict=True)):
+        layer.forward = _Planned(layer.forward, _Way(index=index, decoder=decoder, keep=path == "lean", host=host))
+
+
+def plain(model: Any) -> Any:
+    """The causal LM itself, out of PEFT's wrapper if it is in one."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def decoder_layers(model: Any) -> list[Any]:
     """The decoder layers of a causal LM, in order."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return list(base.get_decoder().layers)
+    decoder = plain(model).get_decoder()
+    number = decoder.config.num_hidden_layers
+    lists = [part for part in decoder.children() if isinstance(part, nn.ModuleList) and len(part) == number]
+    return list(lists[0]) if lists else []
 
 
 def _restore(layers: list[Any]) -> None:

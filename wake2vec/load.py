@@ -5,25 +5,24 @@ Host memory holds one tensor at a time and the device never holds the unquantise
 
 from __future__ import annotations
 
-import json
 import math
 import resource
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from wake2vec.attention import register_attention
+from wake2vec.attention import attention_of
 from wake2vec.errors import ModelError
+from wake2vec.modelfiles import Origin, PublishedFiles
+from wake2vec.outline import Outline, outline_of
+from wake2vec.placed import check_placed
 from wake2vec.precision import QUANTISED, Precision, capability_of, choose_precision, make_repeatable, preflight
 from wake2vec.quantise import fill_linear, is_quantised, swap_linears
-
-INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
+from wake2vec.stored import Packed, gathered, packed_linears, parts_of, without_parts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,25 +37,6 @@ class LoadReport:
     device_peak_bytes: int
     host_peak_bytes: int  # of the whole process so far
     note: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Origin:
-    """Where a model is published: a folder, or an id on the hub at a revision."""
-
-    path: str
-    revision: str = "main"
-    trust_remote_code: bool = False
-
-    def file(self, name: str) -> Path | None:
-        """One file of the model on the local disk, fetched when needed; None when the model has no such file."""
-        folder = Path(self.path)
-        if folder.is_dir():
-            return folder / name if (folder / name).is_file() else None
-        from transformers.utils.hub import cached_file
-
-        found = cached_file(self.path, name, revision=self.revision, _raise_exceptions_for_missing_entries=False)
-        return None if found is None else Path(found)
 
 
 def load_base(
@@ -102,33 +82,71 @@ def load_base(
 
 def empty_model(config: Any, precision: Precision, *, trust_remote_code: bool = False) -> Any:
     """The model of a config without weights: parameters on `meta`, buffers real, linears already of their kind."""
+    model = bare_model(config, precision, trust_remote_code=trust_remote_code)
+    if precision.load in QUANTISED:
+        swap_linears(model, precision, keep=[model.get_output_embeddings()])
+    return model
+
+
+def bare_model(config: Any, precision: Precision, *, trust_remote_code: bool = False) -> Any:
+    """The same, its linears as transformers builds them."""
     from accelerate import init_empty_weights
     from transformers import AutoModelForCausalLM
 
     with init_empty_weights(include_buffers=False):
-        model = AutoModelForCausalLM.from_config(
+        return AutoModelForCausalLM.from_config(
             config,
             dtype=precision.dtype,
-            attn_implementation=register_attention(),
+            attn_implementation=_attention(config),
             trust_remote_code=trust_remote_code,
         )
-    if precision.load in QUANTISED:
-        swap_linears(model, precision, keep=model.get_output_embeddings())
-    return model
+
+
+def _attention(config: Any) -> str:
+    from transformers import AutoModelForCausalLM
+
+    classes = AutoModelForCausalLM._model_mapping
+    return attention_of(classes.get(type(config), None))
+
+
+def read_outline(files: PublishedFiles, config: Any) -> Outline:
+    """What the files of a model fill in it, without loading it."""
+    trust = files.origin.trust_remote_code
+    model = bare_model(config, Precision(load="fp32", compute="fp32"), trust_remote_code=trust)
+    return outline_of(model, without_parts(files.names()), files.same)
 
 
 def _load(
     origin: Origin, precision: Precision, device: torch.device, progress: Callable[[int, int], None]
 ) -> tuple[Any, str]:
     config = read_config(origin)
-    files = _files(origin)
-    if getattr(config, "quantization_config", None) is None and files:
-        model = empty_model(config, precision, trust_remote_code=origin.trust_remote_code)
-        if _names_fit(model, files.keys()):
-            _fill(model, origin, files, precision, device, progress)
-            return model, ""
-    # converted names or a quantised checkpoint: transformers knows how, at the price of its own memory peak
-    return _from_pretrained(origin, config, precision, device), "loaded by transformers: its tensors have other names"
+    files = PublishedFiles(origin)
+    stored = config.__dict__.pop("quantization_config", None)  # what is stored in 4 bits is placed by us
+    model = bare_model(config, precision, trust_remote_code=origin.trust_remote_code)
+    outline = outline_of(model, without_parts(files.names()), files.same)
+    if not outline.file_name(outline.inputs) or not outline.file_name(outline.outputs):
+        lost = outline.outputs if outline.file_name(outline.inputs) else outline.inputs
+        problem = f"its files have no {lost}, and its config does not say that the two matrices are one"
+        raise ModelError(origin.path, problem, "download it again, or set tie_word_embeddings in its config.json")
+    if outline.missing:
+        config.__dict__ |= {} if stored is None else {"quantization_config": stored}
+        # parts that transformers puts together from others: it knows how, at the price of its own memory peak
+        return _from_pretrained(
+            origin, config, precision, device
+        ), "loaded by transformers: its tensors have other names"
+    if precision.load in QUANTISED:
+        packed = packed_linears(model, outline.places, files.files)
+        plain = {module for module in model.modules() if packed and module not in packed}
+        swap_linears(model, precision, keep=[model.get_output_embeddings(), *plain])
+    _fill(model, outline, files, precision, device, progress)
+    return model, _note(outline)
+
+
+def _note(outline: Outline) -> str:
+    if not outline.unknown:
+        return ""
+    few = ", ".join(outline.unknown[:3]) + (" ..." if len(outline.unknown) > 3 else "")
+    return f"{len(outline.unknown)} tensors of its files belong to no part of the model: {few}"
 
 
 def read_config(origin: Origin) -> Any:
@@ -139,61 +157,32 @@ def read_config(origin: Origin) -> Any:
         return AutoConfig.from_pretrained(
             origin.path, revision=origin.revision, trust_remote_code=origin.trust_remote_code
         )
-    except (OSError, ValueError, KeyError) as exc:
+    except Exception as exc:  # the library raises plain ones for values of a wrong kind
         remedy = "check model.base and model.revision, and your Hugging Face login for gated models"
-        raise ModelError(origin.path, f"its config cannot be read ({str(exc).splitlines()[0]})", remedy) from exc
-
-
-def _files(origin: Origin) -> dict[str, str]:
-    """Tensor name to safetensors file; empty when the model has none (a pickle is never read)."""
-    index = origin.file(INDEX)
-    if index is not None:
-        table: dict[str, str] = json.loads(index.read_text())["weight_map"]
-        return table
-    single = origin.file(SINGLE)
-    if single is None:
-        return {}
-    with _opened(single) as tensors:
-        return dict.fromkeys(tensors.keys(), SINGLE)
-
-
-def _names_fit(model: Any, names: Any) -> bool:
-    """Whether the checkpoint fills every parameter of the model by its own name."""
-    tied = _tied_names(model)
-    wanted = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    return wanted - tied <= set(names)
-
-
-def _tied_names(model: Any) -> set[str]:
-    if not getattr(model.config, "tie_word_embeddings", False):
-        return set()
-    keys = getattr(model, "_tied_weights_keys", None) or {}
-    return set(keys)
+        reason = str(exc).splitlines()[0] if str(exc) else type(exc).__name__
+        raise ModelError(origin.path, f"its config cannot be read ({reason})", remedy) from exc
 
 
 def _fill(
     model: Any,
-    origin: Origin,
-    files: dict[str, str],
+    outline: Outline,
+    files: PublishedFiles,
     precision: Precision,
     device: torch.device,
     progress: Callable[[int, int], None],
 ) -> None:
-    from accelerate.utils import set_module_tensor_to_device
-
-    wanted = {name for name, _ in model.named_parameters(remove_duplicate=False)} - _tied_names(model)
-    order = sorted(wanted, key=lambda name: (files[name], name))
-    for done, (name, tensor) in enumerate(_stream(origin, files, order), start=1):
-        owner, leaf = _owner(model, name)
-        if leaf == "weight" and is_quantised(owner):
-            require_finite(name, tensor, origin)
-            fill_linear(owner, tensor, precision, device)
-        else:
-            value = in_own_memory(tensor, precision.dtype if tensor.is_floating_point() else tensor.dtype)
-            require_finite(name, value, origin)
-            set_module_tensor_to_device(model, name, device, value=value, dtype=precision.dtype)
+    places = outline.places
+    order = sorted(places, key=lambda name: (files.files[places[name]], name))
+    wanted = [piece for name in order for piece in (places[name], *parts_of(places[name], files.files))]
+    stream = _stream(files, wanted)
+    for done, name in enumerate(order, start=1):
+        tensor = gathered(stream, places[name], files.files)
+        _put(model, name, tensor, name in outline.transposed, precision, device)
         progress(done, len(order))
-    model.tie_weights()
+    for name, kept in outline.ties.items():
+        owner, leaf = _owner(model, name)
+        setattr(owner, leaf, model.get_parameter(kept))
+    model.config.tie_word_embeddings = outline.tied  # what the files say; nothing may tie them again by the config
     for module in model.modules():
         for name, buffer in module.named_buffers(recurse=False):
             setattr(
@@ -206,36 +195,44 @@ def in_own_memory(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return tensor.to(dtype, copy=True)
 
 
-def require_finite(name: str, tensor: Tensor, origin: Origin) -> None:
-    """Raises ModelError for NaN and infinity, in the numbers that are computed with. Needs no memory of its own."""
-    if tensor.is_floating_point() and tensor.numel():
-        least, most = (float(end) for end in tensor.aminmax())
-        if not (math.isfinite(least) and math.isfinite(most)):
-            held = (
-                "NaN" if math.isnan(least) or math.isnan(most) else f"infinity in {tensor.dtype}".replace("torch.", "")
-            )
-            raise ModelError(origin.path, f"its tensor {name} holds {held}", "download or convert the model again")
+def require_finite(name: str, tensor: Tensor) -> None:
+    """Raises ModelError for NaN and infinity. Needs no memory of its own."""
+    if not tensor.is_floating_point() or not tensor.numel() or tensor.itemsize < 2:  # 8-bit floats have no order
+        return
+    ends = [float(end) for end in tensor.aminmax()]
+    if not all(map(math.isfinite, ends)):
+        held = "NaN" if any(map(math.isnan, ends)) else f"infinity in {str(tensor.dtype).removeprefix('torch.')}"
+        raise ModelError(f"the model's tensor {name}", f"holds {held}", "download or convert the model again")
 
 
-def _stream(origin: Origin, files: dict[str, str], names: list[str]) -> Iterator[tuple[str, Tensor]]:
+def _put(
+    model: Any, name: str, tensor: Tensor | Packed, transposed: bool, precision: Precision, device: torch.device
+) -> None:
+    """One published tensor into its place, and a look at what then lies there."""
+    from accelerate.utils import set_module_tensor_to_device
+
+    owner, leaf = _owner(model, name)
+    inside = leaf == "weight" and is_quantised(owner)
+    if isinstance(tensor, Packed) and inside and precision.load == "nf4":
+        tensor.place(owner, precision.dtype, device)
+        return
+    tensor = tensor.dequantised() if isinstance(tensor, Packed) else tensor
+    if inside:
+        tensor = tensor.t() if transposed else tensor
+        fill_linear(owner, tensor, precision, device)
+    else:
+        value = in_own_memory(tensor, precision.dtype if tensor.is_floating_point() else tensor.dtype)
+        require_finite(name, value)
+        set_module_tensor_to_device(model, name, device, value=value, dtype=value.dtype)
+    check_placed(name, tensor, owner, leaf)
+
+
+def _stream(files: PublishedFiles, names: list[str]) -> Iterator[tuple[str, Tensor]]:
     """Tensors one after the other. Each opens its file anew, so that no more than its own pages stay mapped."""
     for name in names:
-        path = origin.file(files[name])
-        if path is None:
-            raise ModelError(origin.path, f"{files[name]} is missing", "download the model again")
-        with _opened(path) as tensors:
-            yield name, tensors.get_tensor(name)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as tensors:
-            yield tensors
-    except SafetensorError as exc:
-        raise ModelError(path, f"cannot be read ({exc})", "download the model again") from exc
+        tensor = files.whole(name)
+        require_finite(name, tensor)
+        yield name, tensor
 
 
 def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
@@ -247,7 +244,7 @@ def _from_pretrained(origin: Origin, config: Any, precision: Precision, device: 
     from transformers import AutoModelForCausalLM
 
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model, found = AutoModelForCausalLM.from_pretrained(
             origin.path,
             config=config,
             revision=origin.revision,
@@ -255,13 +252,17 @@ def _from_pretrained(origin: Origin, config: Any, precision: Precision, device: 
             use_safetensors=True,
             dtype=precision.dtype,
             device_map={"": device},
-            attn_implementation=register_attention(),
+            attn_implementation=_attention(config),
             quantization_config=_library_settings(precision),
+            output_loading_info=True,
         )
     except (OSError, ValueError) as exc:
         raise ModelError(origin.path, f"cannot be loaded ({str(exc).splitlines()[0]})", "check model.base") from exc
+    if found["missing_keys"]:
+        problem = f"its files have no {min(found['missing_keys'])}, which transformers would make up"
+        raise ModelError(origin.path, problem, "download the model again")
     for name, parameter in model.named_parameters():
-        require_finite(name, parameter, origin)
+        require_finite(name, parameter)
         if parameter.device.type == "cpu":
             parameter.data = in_own_memory(parameter.data, parameter.dtype)
     for module in model.modules():

@@ -14,7 +14,7 @@ from wake2vec.beside import Beside
 from wake2vec.cadence import must_stop
 from wake2vec.checkpoint import Loaded, point_to_best
 from wake2vec.device import brief, is_out_of_memory, vram
-from wake2vec.errors import OutOfMemory
+from wake2vec.errors import NothingTrains, OutOfMemory
 from wake2vec.evaluate import Verdict, as_row, evaluate, judge
 from wake2vec.failpoints import failpoint
 from wake2vec.ladder import Ladder, base_rows_rest
@@ -24,6 +24,7 @@ from wake2vec.optim import Optimizer, make_optimizer
 from wake2vec.phases.base import Prepared
 from wake2vec.plan import Allowed, Failure, Plan
 from wake2vec.progress import LossScale, Progress
+from wake2vec.proven import Proven
 from wake2vec.pulse import Pulse
 from wake2vec.rundir import Result
 from wake2vec.saving import Saver
@@ -32,15 +33,20 @@ from wake2vec.step import Stepper, StepResult
 from wake2vec.stopping import Stop
 from wake2vec.taken import taken_over
 
+IDLE_STEPS = 50  # so many without any gradient are no accident
+
 
 class Loop:
     """One attempt at a job."""
 
-    def __init__(self, material: Material, prepared: Prepared, plan: Plan, stop: Stop, pulse: Pulse) -> None:
+    def __init__(
+        self, material: Material, prepared: Prepared, plan: Plan, proven: Proven, stop: Stop, pulse: Pulse
+    ) -> None:
         job = material.job
         assert job.train, "checked by the spec"
         assert job.data, "checked by the spec"
         self.material, self.prepared, self.stop, self.pulse = material, prepared, stop, pulse
+        self.proven = proven
         self.job, self.train, self.run = job, job.train, material.run
         self.optimizer: Optimizer = make_optimizer(
             self.train.optimizer, prepared.trainable, weight_decay=self.train.weight_decay
@@ -82,8 +88,9 @@ class Loop:
             seq_len=self.job.data.seq_len,
             shorter_context=self.train.allow_shorter_context,
             host_embedding=base_rows_rest(self.prepared),
+            holds=self.proven.holds,
         )
-        self.ladder = Ladder(self.prepared, self.progress, allowed, self.note)
+        self.ladder = Ladder(self.prepared, self.progress, allowed, self.proven, self.note)
         self.pulse.beat(step=self.progress.step, steps=self.material.steps, saved_step=self.saver.saved_step)
 
     # ---- the loop -------------------------------------------------------------------------------------------
@@ -114,6 +121,8 @@ class Loop:
             if result is None:
                 continue
             self.log(result)
+            if self.progress.step == IDLE_STEPS and self.stepper.can_have_moved(IDLE_STEPS):
+                self.require_movement("grad_norm")
             self.ladder.count_clean_step()
 
             # once in a while: save. Only the copy to the host keeps training waiting.
@@ -263,8 +272,17 @@ class Loop:
         return self.result("yielded", cause=self.stop.reason)
 
     def finish(self, verdict: Verdict) -> Result:
+        self.require_movement("grad_norm", "entries_changed")
         self.save_whole()
         return self.result("completed", cause=verdict.stop_reason)
+
+    def require_movement(self, *signs: str) -> None:
+        """Raises NothingTrains where one of these figures was 0 in every step."""
+        steps = [row for row in self.progress.rows if row["kind"] == "step"]
+        for sign in signs:
+            if steps and all(row.get(sign) == 0 for row in steps):
+                said = "the gradient was exactly 0" if sign == "grad_norm" else "nothing moved"
+                raise NothingTrains(f"{said} in each of {len(steps):,} steps")
 
     def result(self, outcome: Any, *, cause: str) -> Result:
         return Result(

@@ -108,6 +108,8 @@ def _form_gradients(
         delta = _exp_to(logits, hidden.dtype).scatter_(1, local.unsqueeze(1), at_target.to(hidden.dtype))
         if slope is not None:
             delta.mul_(slope)
+        if head.factor != 1.0:
+            delta.mul_(head.factor)
         add_product(total, delta, block.weight)
         if (gradient := block.gradient()) is not None:
             add_product(gradient, delta.t(), detached)
@@ -125,6 +127,8 @@ def _logit_blocks(hidden: Tensor, head: SplitHead, size: int) -> Iterator[tuple[
         logits = product(hidden.detach(), block.weight.t())
         if block.bias is not None:
             logits += block.bias
+        if head.factor != 1.0:
+            logits *= head.factor
         if head.softcap is not None:
             logits = torch.tanh(logits / head.softcap) * head.softcap
         yield block, logits

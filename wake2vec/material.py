@@ -13,10 +13,11 @@ from wake2vec.data.blocks import Blocks, Windows
 from wake2vec.data.control import english
 from wake2vec.data.corpus import open_corpus
 from wake2vec.data.dataset import prepare
+from wake2vec.data.met import Met
 from wake2vec.errors import InputError, ModelChanged, ModelError
 from wake2vec.files import digest_file, put_in_place
 from wake2vec.identity import PUT_BACK, Identity, digests_of, identify_beside
-from wake2vec.load import Origin
+from wake2vec.modelfiles import Origin
 from wake2vec.order import Order
 from wake2vec.rundir import RunDir
 from wake2vec.spec import JobSpec, ModelTable
@@ -68,6 +69,7 @@ def gather(run: RunDir, order: Order, say: Callable[[str], None], getting_on: Ge
     job = order.job
     assert job.model, "checked by the spec"
     assert job.data, "checked by the spec"
+    assert job.train, "checked by the spec"
     say("reading the tokenizer")
     base_tokenizer = load_tokenizer(job.model.base, job.model)
     tokenizer, id_map = vocabulary(run, order, base_tokenizer, say)
@@ -87,6 +89,16 @@ def gather(run: RunDir, order: Order, say: Callable[[str], None], getting_on: Ge
     )
     table = job.model
     origin = Origin(path=table.base, revision=table.revision, trust_remote_code=table.trust_remote_code)
+    steps = total_steps(job, len(data.blocks))
+    if job.phase == "p1":
+        met = Met(
+            data.blocks,
+            batch=job.train.batch,
+            seed=job.data.seed,
+            first_new_id=id_map.first_new_id,
+            n_new=id_map.n_new,
+        )
+        require_met(met, steps, lexicon[0], id_map)
     return Material(
         run=run,
         order=order,
@@ -99,7 +111,7 @@ def gather(run: RunDir, order: Order, say: Callable[[str], None], getting_on: Ge
         windows=data.held_out,
         english=english(tokenizer, job.data.seq_len),
         english_base=english(base_tokenizer, job.data.seq_len),
-        steps=total_steps(job, len(data.blocks)),
+        steps=steps,
         first_total=first_total(job, len(data.blocks)),
         getting_on=getting_on,
     )
@@ -111,6 +123,13 @@ def require_same_tokenizer(base: str, tokenizer: Any, id_map: IdMap) -> None:
         was = id_map.base_fingerprint
         problem = f"its tokenizer is not the one that this job's vocabulary was made from: {was[:12]}, now {now[:12]}"
         raise ModelChanged(f"model.base = {base}", problem, PUT_BACK)
+
+
+def require_met(met: Met, steps: int, lexicon: Path, id_map: IdMap) -> None:
+    """Raises InputError where no step of the job meets a new word: nothing that trains would ever have a reason to."""
+    if met.first(steps) is None:
+        problem = f"none of its {id_map.n_new:,} new words stands in what the {steps:,} steps read"
+        raise InputError(lexicon, problem, "use this text's word list, or more steps; then enqueue it --again")
 
 
 def total_steps(job: JobSpec, n_blocks: int) -> int:

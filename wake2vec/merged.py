@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from wake2vec.errors import InputError
-from wake2vec.matrices import INPUT, OUTPUT, OUTPUT_BIAS, is_called
+from wake2vec.outline import Outline
 from wake2vec.shards import Piece
 
 VALUES_AT_ONCE = 1 << 24  # 64 MiB in fp32
@@ -53,73 +53,99 @@ class Layout:
     tied: bool  # whether the two matrices are one
 
 
-def lay_out(base: Published, trained: Trained, *, tied: bool, merge: bool, dtype: torch.dtype | None) -> Layout:
+def lay_out(base: Published, trained: Trained, *, outline: Outline, merge: bool, dtype: torch.dtype | None) -> Layout:
     """All tensors of the model in the order of the published files. Raises InputError where an adapter has no place.
 
-    `tied`: whether the published model shares its matrices. `dtype` None keeps each tensor's own.
+    `dtype` None keeps each tensor's own.
     """
-    names = base.names()
-    places = {name.removesuffix(".weight") for name in names}
-    if merge and (lost := sorted(set(trained.lora) - places)):
+    if merge and (lost := sorted(module for module in trained.lora if f"{module}.weight" not in outline.places)):
         problem = f"the published model has no tensor for the adapter of {lost[0]}"
         raise InputError("export", problem, "export without merging")
-    stays_tied = tied and trained.output_rows is None
+    own = {outline.file_name(name): tensor for name, tensor in trained.own.items()}
+    weights = _Weights(base=base, own=own)
+    tied = outline.tied and trained.output_rows is None
     pieces = []
-    for name in names:
-        if is_called(name, OUTPUT) and stays_tied:
-            continue
-        pieces.append(_piece(base, trained, name, merge, dtype))
-    if not stays_tied and not any(is_called(name, OUTPUT) for name in names):
-        source = next(name for name in names if is_called(name, INPUT))
-        pieces.append(_matrix(base, trained, source, _output_rows(trained), dtype, name="lm_head.weight"))
-    return Layout(pieces=pieces, tied=stays_tied)
+    for name in base.names():
+        if name not in outline.copies:
+            pieces.append(_piece(weights, trained, outline, name, merge, dtype))
+    for matrix, rows in ((outline.inputs, trained.input_rows), (outline.outputs, _output_rows(trained))):
+        if matrix in outline.ties and not tied:  # one matrix was both
+            pieces.append(_matrix(weights, trained, outline.file_name(matrix), rows, dtype, name=matrix))
+    return Layout(pieces=pieces, tied=tied)
 
 
-def _piece(base: Published, trained: Trained, name: str, merge: bool, dtype: torch.dtype | None) -> Piece:
-    if is_called(name, INPUT):
-        return _matrix(base, trained, name, trained.input_rows, dtype)
-    if is_called(name, OUTPUT):
-        return _matrix(base, trained, name, _output_rows(trained), dtype)
-    if is_called(name, OUTPUT_BIAS):  # new tokens have none
-        return _matrix(base, trained, name, torch.zeros(trained.input_rows.shape[0]), dtype)
-    shape = base.shape(name)
-    adapter = trained.lora.get(name.removesuffix(".weight")) if merge else None
-    if adapter is not None and (adapter[1].shape[0], adapter[0].shape[1]) != shape:
-        problem = f"the adapter is [{adapter[1].shape[0]}, {adapter[0].shape[1]}], the published tensor {list(shape)}"
+@dataclass(frozen=True, kw_only=True)
+class _Weights:
+    """Published tensors, and those that were trained as wholes in their places."""
+
+    base: Published
+    own: Mapping[str, Tensor]  # by the names of the files
+
+    def read(self, name: str, start: int, stop: int) -> Tensor:
+        own = self.own.get(name)
+        return self.base.read(name, start, stop) if own is None else own[start:stop] if own.ndim else own
+
+
+def _piece(
+    weights: _Weights, trained: Trained, outline: Outline, name: str, merge: bool, dtype: torch.dtype | None
+) -> Piece:
+    if name == outline.places.get(outline.inputs):
+        return _matrix(weights, trained, name, trained.input_rows, dtype)
+    if name == outline.places.get(outline.outputs):
+        return _matrix(weights, trained, name, _output_rows(trained), dtype)
+    if name == outline.places.get(outline.outputs.removesuffix("weight") + "bias"):  # new tokens have none
+        return _matrix(weights, trained, name, torch.zeros(trained.input_rows.shape[0]), dtype)
+    shape, kept = weights.base.shape(name), weights.base.dtype(name)
+    inside = next((own for own, place in outline.places.items() if place == name), "")
+    adapter = trained.lora.get(inside.removesuffix(".weight")) if merge and inside.endswith(".weight") else None
+    delta = None if adapter is None else _delta(*adapter, trained.scaling, transposed=inside in outline.transposed)
+    if delta is not None and delta.shape != shape:
+        problem = f"the adapter is {list(delta.shape)}, the published tensor {list(shape)}"
         raise InputError(name, problem, "export without merging")
 
     def values() -> Iterator[Tensor]:
         for start, stop in _stretches(shape):
-            part = _published(base, trained, name, start, stop)
-            yield part if adapter is None else _merge(part, *adapter, trained.scaling, start, stop)
+            part = weights.read(name, start, stop)
+            yield part if delta is None else part.float() + delta.rows(start, stop)
 
-    kept = base.dtype(name)
     return Piece(name=name, shape=shape, dtype=_target(kept, dtype), values=values)
 
 
 def _matrix(
-    base: Published, trained: Trained, source: str, rows: Tensor, dtype: torch.dtype | None, *, name: str = ""
+    weights: _Weights, trained: Trained, source: str, rows: Tensor, dtype: torch.dtype | None, *, name: str = ""
 ) -> Piece:
     """Base rows below the first new id, then the new rows; padding rows of the published matrix end with it."""
-    shape = (trained.vocabulary, *base.shape(source)[1:])
+    shape = (trained.vocabulary, *weights.base.shape(source)[1:])
 
     def values() -> Iterator[Tensor]:
         for start, stop in _stretches((trained.first_new_id, *shape[1:])):
-            yield _published(base, trained, source, start, stop)
+            yield weights.read(source, start, stop)
         for start, stop in _stretches(tuple(rows.shape)):
             yield rows[start:stop]
 
-    return Piece(name=name or source, shape=shape, dtype=_target(base.dtype(source), dtype), values=values)
+    return Piece(name=name or source, shape=shape, dtype=_target(weights.base.dtype(source), dtype), values=values)
 
 
-def _published(base: Published, trained: Trained, name: str, start: int, stop: int) -> Tensor:
-    own = trained.own.get(name)
-    return base.read(name, start, stop) if own is None else own[start:stop] if own.ndim else own
+@dataclass(frozen=True, kw_only=True)
+class _Delta:
+    """What an adapter adds to its weight: alpha / r · B A, in fp32. Hu et al. 2021, arXiv 2106.09685."""
+
+    left: Tensor
+    right: Tensor
+    scaling: float
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.left.shape[0], self.right.shape[1]
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        return self.scaling * (self.left[start:stop].float() @ self.right.float())
 
 
-def _merge(part: Tensor, a: Tensor, b: Tensor, scaling: float, start: int, stop: int) -> Tensor:
-    """W + alpha / r · B A, in fp32. Hu et al. 2021, arXiv 2106.09685. [stop - start, in]"""
-    return part.float() + scaling * (b[start:stop].float() @ a.float())
+def _delta(a: Tensor, b: Tensor, scaling: float, *, transposed: bool) -> _Delta:
+    """As the weight is published: [out, in], or [in, out]."""
+    left, right = (a.t(), b.t()) if transposed else (b, a)
+    return _Delta(left=left, right=right, scaling=scaling)
 
 
 def _output_rows(trained: Trained) -> Tensor:

@@ -10,14 +10,17 @@ from torch import Tensor
 
 from wake2vec.device import this_device
 from wake2vec.errors import ModelError
-from wake2vec.load import load_base
+from wake2vec.families import longest, refusal
+from wake2vec.load import load_base, read_config
 from wake2vec.loss import blocked_cross_entropy
 from wake2vec.material import Material
+from wake2vec.modelfiles import Origin
 from wake2vec.precision import Precision
 from wake2vec.rows import published_head
 from wake2vec.split import SplitHead
 
 PARITY_TOKENS = 32
+HEAD_OFF = {torch.float32: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.05}  # of the logits' norm, for rounding
 PARITY_AT_ONCE = 512  # tokens: this comes before memory is measured, so it asks for little
 
 
@@ -33,6 +36,7 @@ def load(material: Material) -> tuple[Any, torch.device, Precision]:
     """The model of the job on this machine's device, and in what numbers it is held and computed."""
     table = material.job.model
     assert table, "checked by the spec"
+    check_config(material)
     device = this_device()
     model, report = load_base(
         table.base,
@@ -43,7 +47,28 @@ def load(material: Material) -> tuple[Any, torch.device, Precision]:
         trust_remote_code=table.trust_remote_code,
         progress=lambda done, whole: material.getting_on("loading the model", done / whole),
     )
+    if report.note:
+        print(report.note, flush=True)
+    for side, matrix in zip(("input", "output"), matrices(model), strict=True):
+        if matrix.shape[0] < material.id_map.first_new_id:
+            problem = (
+                f"its tokenizer has {material.id_map.first_new_id} tokens, its {side} matrix {matrix.shape[0]} rows"
+            )
+            raise ModelError(table.base, problem, "use the tokenizer that belongs to the model")
     return model, device, report.precision
+
+
+def check_config(material: Material) -> None:
+    """What `enqueue` could not see, where the hub was out of its reach. Raises ModelError before minutes of loading."""
+    table, data = material.job.model, material.job.data
+    assert table, "checked by the spec"
+    assert data, "checked by the spec"
+    origin = Origin(path=table.base, revision=table.revision, trust_remote_code=table.trust_remote_code)
+    config = read_config(origin).to_dict()
+    if no := refusal(config, trust_remote_code=table.trust_remote_code):
+        raise ModelError(table.base, no.problem, no.remedy)
+    if (limit := longest(config)) is not None and data.seq_len > limit:
+        raise ModelError("data.seq_len", f"{data.seq_len}, but the model has {limit} positions", "give at most that")
 
 
 def freeze(model: Any) -> None:
@@ -66,7 +91,23 @@ def parity_inputs(material: Material) -> Tensor:
 def as_published(model: Any, material: Material) -> Published:
     """What is compared later, computed before anything is built on the model."""
     head = published_head(model, material.id_map.first_new_id)
+    check_head(model, head, material)
     return Published(logits=base_logits(model, material), english=english_nats(model, head, material))
+
+
+@torch.no_grad()
+def check_head(model: Any, head: SplitHead, material: Material) -> None:
+    """Raise ModelError unless hidden states and matrix alone, as the loss reads them, give the model's logits."""
+    model.eval()
+    inputs = parity_inputs(material).to(next(model.parameters()).device)
+    hidden = model.get_decoder()(input_ids=inputs, use_cache=False).last_hidden_state[0]
+    found = head.factor * head(hidden).float()
+    found = found if head.softcap is None else head.softcap * torch.tanh(found / head.softcap)
+    wanted = base_logits(model, material).float()
+    off = float((found.cpu() - wanted).norm() / wanted.norm())
+    if not off < HEAD_OFF[hidden.dtype]:
+        problem = f"does something to its logits that training cannot follow (they are {off:.0%} off)"
+        raise ModelError(material.job.model.base if material.job.model else "model", problem, "choose another base")
 
 
 @torch.no_grad()

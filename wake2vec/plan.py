@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
-LayerPath = Literal["lean", "checkpoint", "offload", "autograd"]
+LayerPath = Literal["lean", "checkpoint", "offload", "recompute", "autograd"]
+WRITTEN_OUT: tuple[LayerPath, ...] = ("lean", "checkpoint", "offload")
+LIBRARY: tuple[LayerPath, ...] = ("autograd", "recompute")
+# Families whose layers are written out here, for estimates alone: of what runs, the twin and the proof decide.
+WRITTEN_OUT_FAMILIES = frozenset(
+    {"llama", "qwen2", "mistral", "phi3", "ministral", "cwm", "smollm3", "internlm3", "iquestcoder"}
+)
+LEANER: dict[LayerPath, tuple[LayerPath, ...]] = {  # what keeps less than a path does, the first to be tried first
+    "lean": ("checkpoint", "offload", "recompute"),
+    "autograd": ("checkpoint", "offload", "recompute"),
+    "checkpoint": ("offload",),
+}
+LEANER_ACTIONS: dict[LayerPath, str] = {
+    "checkpoint": "layers recomputed instead of kept",
+    "offload": "checkpoints kept on the host",
+    "recompute": "the library's layers recomputed instead of kept",
+}
 Failure = Literal["oom", "oom_after_defragmenting", "oom_in_optimizer"]
 
 
@@ -14,8 +30,9 @@ Failure = Literal["oom", "oom_after_defragmenting", "oom_in_optimizer"]
 class Plan:
     """One way to execute a step of a job.
 
-    `layers`: what is kept for the backward pass. lean: what non-linearities need (no layer is run again); checkpoint:
-    a layer's input; offload: the same, on the host; autograd: whatever PyTorch keeps.
+    `layers`: what is kept for the backward pass. Written out here, lean: what non-linearities need (no layer is run
+    again); checkpoint: a layer's input; offload: the same, on the host. The library's own, autograd: whatever PyTorch
+    keeps; recompute: a layer's input.
     """
 
     micro_batch: int  # blocks in one forward pass; a divisor of the batch
@@ -51,6 +68,7 @@ class Allowed:
     host_embedding: bool = True  # False when the base rows train
     quantised_head: bool = False  # changes the logits: only where a job says so
     smallest_context: int = 32
+    holds: Callable[[LayerPath], bool] = lambda _path: True  # whether a path computes what the library does
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,10 +99,9 @@ def _leaner(plan: Plan, allowed: Allowed) -> Rung | None:
     if plan.micro_batch > 1:
         half = largest_divisor(allowed.batch, plan.micro_batch // 2)
         return Rung(plan=replace(plan, micro_batch=half), action=f"micro-batch {plan.micro_batch} to {half}")
-    if plan.layers in ("lean", "autograd"):
-        return Rung(plan=replace(plan, layers="checkpoint"), action="layers recomputed instead of kept")
-    if plan.layers == "checkpoint":
-        return Rung(plan=replace(plan, layers="offload"), action="checkpoints kept on the host")
+    path = next(filter(allowed.holds, LEANER.get(plan.layers, ())), None)
+    if path is not None:
+        return Rung(plan=replace(plan, layers=path), action=LEANER_ACTIONS[path])
     if plan.embedding == "device" and allowed.host_embedding:
         return Rung(plan=replace(plan, embedding="host"), action="base embedding moved to the host")
     if allowed.quantised_head and plan.head != "nf4":
@@ -112,6 +129,14 @@ def grow(plan: Plan, ceiling: Plan, *, clean_steps: int, free_share: float, batc
     if plan.micro_batch < ceiling.micro_batch:
         return replace(plan, micro_batch=min(smallest_divisor(batch, plan.micro_batch * 2), ceiling.micro_batch))
     return None
+
+
+def first_that_holds(path: LayerPath, holds: Callable[[LayerPath], bool]) -> LayerPath:
+    """The path itself, or the next that may stand in for it, at last the library's own layers recomputed."""
+    if path not in WRITTEN_OUT:
+        return path
+    later = WRITTEN_OUT[WRITTEN_OUT.index(path) :]
+    return next(filter(holds, later), "recompute")
 
 
 def largest_divisor(batch: int, at_most: int) -> int:

@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from wake2vec.outline import is_transposed
 from wake2vec.precision import Precision
 
 HEAD_CHUNK = 4096  # rows that are quantised, and dequantised, at a time
 
 
-def swap_linears(model: nn.Module, precision: Precision, keep: nn.Module | None) -> int:
-    """Replace each nn.Linear but `keep` by its quantised kind, still empty; return how many."""
+def swap_linears(model: nn.Module, precision: Precision, keep: Collection[nn.Module | None]) -> int:
+    """Replace each linear layer but those of `keep` by its quantised kind, still empty; return how many."""
     found = [
         (parent, name, child)
         for parent in model.modules()
         for name, child in parent.named_children()
-        if type(child) is nn.Linear and child is not keep
+        if (type(child) is nn.Linear or is_transposed(child)) and child not in keep
     ]
     for parent, name, child in found:
         setattr(parent, name, _empty(child, precision))
     return len(found)
 
 
-def _empty(linear: nn.Linear, precision: Precision) -> nn.Module:
+def _empty(linear: Any, precision: Precision) -> nn.Module:
     import bitsandbytes as bnb
 
-    size = (linear.in_features, linear.out_features)
+    size = tuple(linear.weight.shape) if is_transposed(linear) else (linear.in_features, linear.out_features)
     bias = linear.bias is not None
     if precision.load == "int8":
         return bnb.nn.Linear8bitLt(*size, bias=bias, has_fp16_weights=False, device="meta")
@@ -37,6 +39,7 @@ def _empty(linear: nn.Linear, precision: Precision) -> nn.Module:
     )
     # where the CPU has AVX512-BF16, one pass in eval mode would repack the weight, after which no gradient flows
     module.support_avx512bf16_for_cpu = False
+    module.was_transposed = is_transposed(linear)  # its published weight is [in, out]
     return module
 
 
@@ -45,11 +48,11 @@ def fill_linear(module: nn.Module, weight: Tensor, precision: Precision, device:
     import bitsandbytes as bnb
 
     if precision.load == "int8":
-        module.weight = bnb.nn.Int8Params(weight.to(torch.float16), requires_grad=False, has_fp16_weights=False).to(
-            device
-        )
+        module.weight = bnb.nn.Int8Params(
+            weight.to(torch.float16).contiguous(), requires_grad=False, has_fp16_weights=False
+        ).to(device)
         return
-    full = weight.to(device=device, dtype=precision.dtype)
+    full = weight.to(device=device, dtype=precision.dtype).contiguous()
     module.weight = bnb.nn.Params4bit(
         full, requires_grad=False, compress_statistics=True, quant_type="nf4", module=module
     ).to(device)

@@ -13,6 +13,10 @@ from wake2vec.errors import ModelError
 from wake2vec.split import SplitEmbedding, SplitHead
 
 RowMode = Literal["shared", "separate", "input"]
+# what a model does to its logits, by the names that configs have for it; `model.check_head` proves that it is all
+SOFTCAPS = ("final_logit_softcapping", "logits_soft_cap")
+FACTORS = ("logit_scale", "lm_head_multiplier")
+DIVISORS = ("logits_scaling",)
 
 
 @dataclass(kw_only=True)
@@ -116,16 +120,16 @@ def _split_embedding(model: Any, weight: Tensor, first_new_id: int, rows: nn.Par
 
 
 def _split_head(model: Any, weight: Tensor, first_new_id: int, rows: nn.Parameter) -> SplitHead:
-    for key in ("logit_scale", "logits_scaling", "logits_scale"):
-        if (value := getattr(model.config, key, None)) not in (None, 1, 1.0):
-            raise ModelError(
-                _name(model),
-                f"scales its logits ({key} = {value}), which the blocked loss does not do",
-                "choose another base",
-            )
-    bias = getattr(model.get_output_embeddings(), "bias", None)
-    softcap = getattr(model.config, "final_logit_softcapping", None)
-    return SplitHead(weight, first_new_id, rows, bias=bias, softcap=softcap)
+    config = model.config
+    return SplitHead(
+        weight,
+        first_new_id,
+        rows,
+        bias=getattr(model.get_output_embeddings(), "bias", None),
+        softcap=next((cap for key in SOFTCAPS if (cap := getattr(config, key, None))), None),
+        factor=math.prod(getattr(config, key, None) or 1.0 for key in FACTORS)
+        / math.prod(getattr(config, key, None) or 1.0 for key in DIVISORS),
+    )
 
 
 def _row_parameter(rows: Tensor, beside: Tensor, *, trainable: bool = True) -> nn.Parameter:

@@ -46,6 +46,10 @@ class RunDir:
         return self.root / "logs" / "metrics.jsonl"
 
     @property
+    def proofs(self) -> Path:
+        return self.root / "proofs.json"
+
+    @property
     def training_log(self) -> Path:
         return self.root / "logs" / "training_log.json"
 
@@ -105,7 +109,7 @@ class Result:
     outcome: Outcome
     step: int
     steps: int | None
-    where: str  # setup, identity (no longer what the job began with), training, evaluation, capacity
+    where: str  # setup, identity, training, evaluation, capacity, network, disk, nothing
     cause: str = ""
     remedy: str = ""
     saved_step: int | None = None

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wake2vec.families import longest
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
@@ -47,13 +49,16 @@ def continue_text(
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Text:
     """As `sample`, with what each token cost. No global random state is read or changed."""
-    start = _prompt_ids(tokenizer, prompt)
+    limit = longest(model.config.to_dict())
+    start = _prompt_ids(tokenizer, prompt)[-(limit or 0) :]
     ids, nats, ended, cache = list(start), [], "length", None
     generator = torch.Generator().manual_seed(seed)
     ends = _end_ids(model, tokenizer)
     inputs = start
     with _inference(model):
         for _ in range(sampling.max_new_tokens):
+            if limit is not None and len(ids) > limit:
+                break  # a table of positions has no more
             if should_stop():
                 ended = "asked"
                 break

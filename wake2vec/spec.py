@@ -113,7 +113,7 @@ class TrainTable(Table):
     micro_batch: PositiveInt | Literal["auto"] = Field(
         "auto", description="Plan: blocks per forward pass. Never changes the result."
     )
-    layers: Literal["auto", "autograd", "checkpoint", "offload", "lean"] = Field(
+    layers: Literal["auto", "autograd", "recompute", "checkpoint", "offload", "lean"] = Field(
         "auto", description="Plan: what is kept for the backward pass. Never changes the result."
     )
     allow_shorter_context: bool = Field(

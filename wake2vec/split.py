@@ -170,6 +170,7 @@ class SplitHead(nn.Module):
         *,
         bias: Tensor | None = None,
         softcap: float | None = None,
+        factor: float = 1.0,
     ) -> None:
         super().__init__()
         self.base = PlainRows(base) if isinstance(base, Tensor) else base
@@ -178,6 +179,7 @@ class SplitHead(nn.Module):
         self.resting: BaseRows | None = None  # the new rows in fewer bits, once they train no more
         self.bias = bias  # [V]: the new tokens have none
         self.softcap = softcap
+        self.factor = factor  # of the logits, before the cap
 
     @property
     def out_features(self) -> int:
@@ -186,10 +188,12 @@ class SplitHead(nn.Module):
     def without_new(self) -> SplitHead:
         """The same base rows and no others: the output side of the published model."""
         nothing = nn.Parameter(self.rows.detach()[:0], requires_grad=False)
-        return SplitHead(self.base, self.first_new_id, nothing, bias=self.bias, softcap=self.softcap)
+        return SplitHead(
+            self.base, self.first_new_id, nothing, bias=self.bias, softcap=self.softcap, factor=self.factor
+        )
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Logits of every token. [..., d] -> [..., first_new_id + n_new]; the caller applies the soft cap."""
+        """Logits of every token. [..., d] -> [..., first_new_id + n_new]; the caller applies factor and cap."""
         base = self.base.logits(hidden)
         if self.bias is not None:
             base = base + self.bias

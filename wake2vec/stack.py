@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Mapping
-from importlib.metadata import version
 
 import torch
 
 from wake2vec.device import card_name
 from wake2vec.errors import StackChanged
+from wake2vec.versions import versions
 
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "safetensors", "tokenizers")
 # Relative differences of the probe loss. On the same stack its bits are the same; where they are not, something that
 # is not written down has changed (a driver, the number of threads), which moves the last bits and no more.
 SAME_STACK, OTHER_STACK = 1e-3, 1e-2
-
-
-def versions() -> dict[str, str]:
-    return {"python": sys.version.split()[0], **{name: version(name) for name in LIBRARIES}}
 
 
 def stack_of(device: torch.device) -> dict[str, str]:

@@ -12,6 +12,7 @@ from wake2vec.data.blocks import Blocks
 from wake2vec.data.met import Met
 from wake2vec.data.order import blocks_of_step
 from wake2vec.device import brief, is_out_of_memory
+from wake2vec.dropout import drop_only_keyed
 from wake2vec.errors import Diverged, OutOfMemory
 from wake2vec.failpoints import failpoint
 from wake2vec.loss import IGNORE, blocked_cross_entropy
@@ -88,6 +89,10 @@ class Stepper:
             lora_b_norm=lora,
         )
 
+    def can_have_moved(self, steps: int) -> bool:
+        """Whether so many steps have given anything a reason to move: rows rest until their words are met."""
+        return self._met is None or bool(self._met.up_to(steps - 1).any())
+
     def _update(self, lr: float, factor: float) -> None:
         try:
             failpoint("step.update")
@@ -102,7 +107,7 @@ class Stepper:
     def _accumulate(self, step: int, plan: Plan, scale: LossScale, stop: Stop) -> tuple[float | None, int]:
         """Sum of nats over the step's targets, gradients left in place; None when a stop was asked for."""
         self._optimizer.zero_grad()
-        self._prepared.model.train()
+        drop_only_keyed(self._prepared.model)
         samples = range(step * self._train.batch, (step + 1) * self._train.batch)
         indices = blocks_of_step(step, self._train.batch, len(self._blocks), self._data.seed)
         inputs, targets = (torch.from_numpy(part).to(self._prepared.device) for part in self._blocks.batch(indices))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,60 +11,17 @@ from torch import Tensor
 from wake2vec.errors import InputError
 from wake2vec.files import read_json
 from wake2vec.identity import began_with, digests_of, identify, require_same
-from wake2vec.load import Origin
 from wake2vec.manifest import saved_steps, step_of, verify_checkpoint
 from wake2vec.material import load_tokenizer
 from wake2vec.matrices import INPUT, OUTPUT, is_called
 from wake2vec.merged import Trained
+from wake2vec.modelfiles import Origin, PublishedFiles
 from wake2vec.order import Order
 from wake2vec.rundir import RunDir
-from wake2vec.shards import INDEX
 from wake2vec.start import starting_rows
 from wake2vec.vocab.idmap import load as load_id_map
 
-SINGLE = "model.safetensors"
 FINAL_FILES = ("embed_tokens.safetensors", "adapter_model.safetensors", "weights.safetensors")
-
-
-class PublishedFiles:
-    """The safetensors files of a published model; each read opens its file anew and maps no more than it needs."""
-
-    def __init__(self, origin: Origin) -> None:
-        index = origin.file(INDEX)
-        self._origin = origin
-        if index is not None:
-            self._files: dict[str, str] = json.loads(index.read_text())["weight_map"]
-        elif origin.file(SINGLE) is not None:
-            with self._open(SINGLE) as tensors:
-                self._files = dict.fromkeys(tensors.keys(), SINGLE)
-        else:
-            raise InputError(origin.path, "has no safetensors files", "use a model that is published as safetensors")
-
-    def names(self) -> list[str]:
-        return sorted(self._files, key=lambda name: self._files[name])
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        with self._open(self._files[name]) as tensors:
-            return tuple(tensors.get_slice(name).get_shape())
-
-    def dtype(self, name: str) -> torch.dtype:
-        with self._open(self._files[name]) as tensors:
-            part = tensors.get_slice(name)
-            return part[:0].dtype if part.get_shape() else tensors.get_tensor(name).dtype
-
-    def read(self, name: str, start: int, stop: int) -> Tensor:
-        with self._open(self._files[name]) as tensors:
-            part = tensors.get_slice(name)
-            found: Tensor = part[start:stop].clone() if part.get_shape() else tensors.get_tensor(name)
-            return found
-
-    def _open(self, file: str) -> Any:
-        from safetensors import safe_open
-
-        path = self._origin.file(file)
-        if path is None:
-            raise InputError(self._origin.path, f"{file} is missing", "download the model again")
-        return safe_open(path, framework="pt")
 
 
 def read_trained(run: RunDir, order: Order, step: int | str) -> tuple[Trained, str]:

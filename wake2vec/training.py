@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import wait
@@ -12,6 +13,7 @@ from pathlib import Path
 from wake2vec.artefacts.facts import RunFacts, SessionFact
 from wake2vec.artefacts.write import write_artefacts
 from wake2vec.checkpoint import Loaded, read_checkpoint
+from wake2vec.data.met import Met
 from wake2vec.device import card_name
 from wake2vec.errors import CheckpointCorrupt, StackChanged
 from wake2vec.failpoints import failpoint
@@ -25,11 +27,13 @@ from wake2vec.order import Order
 from wake2vec.phases.base import Prepared
 from wake2vec.phases.table import PHASES
 from wake2vec.plan import Plan
+from wake2vec.proven import Proven
 from wake2vec.pulse import Pulse
 from wake2vec.quiet import quiet_libraries
 from wake2vec.rundir import Result, RunDir
-from wake2vec.stack import remedy_for, stack_of, versions
+from wake2vec.stack import remedy_for, stack_of
 from wake2vec.stopping import Stop
+from wake2vec.versions import versions
 
 HASHING_SECONDS = 1.0  # between two signs of life
 
@@ -76,8 +80,9 @@ def start_loop(material: Material, prepared: Prepared, stop: Stop, pulse: Pulse,
     guard(material, prepared, say)
     with known_as_sound(prepared):
         loaded = read_checkpoint(*found) if found else None
-    plan = choose_plan(material, prepared, kept_plan(loaded, prepared), lambda: pulse.beat(state="fitting"))
-    loop = Loop(material, prepared, plan, stop, pulse)
+    proven = Proven(material, prepared, lambda text: fitting(text, pulse))
+    plan = choose_plan(material, prepared, kept_plan(loaded, prepared), proven, lambda: pulse.beat(state="fitting"))
+    loop = Loop(material, prepared, plan, proven, stop, pulse)
     if loaded is None:
         return loop
     with known_as_sound(prepared, loaded):
@@ -103,6 +108,11 @@ def known_as_sound(prepared: Prepared, loaded: Loaded | None = None) -> Iterator
         was = loaded.state.get("stack") if loaded else None
         remedy = remedy_for(was or {}, stack_of(prepared.device))
         raise StackChanged(error.place, f"is whole by its hashes, but {error.problem}", remedy) from error
+
+
+def fitting(text: str, pulse: Pulse) -> None:
+    print(text, flush=True)
+    pulse.beat(state="fitting", detail=text)
 
 
 def kept_plan(loaded: Loaded | None, prepared: Prepared) -> Plan | None:
@@ -132,17 +142,33 @@ def show(loop: Loop, material: Material, prepared: Prepared) -> None:
 def facts(loop: Loop, material: Material) -> RunFacts:
     job = material.job
     assert job.model, "checked by the spec"
+    present, met = words_met(loop, material)
     return RunFacts(
         model=job.model.base,
         base_tokens=material.id_map.first_new_id,
         first_new_id=material.id_map.first_new_id,
         n_new=material.id_map.n_new,
+        words_present=present,
+        words_met=met,
         train_blocks=len(material.blocks),
         held_out_windows=len(material.windows.inputs),
         held_out_bytes=material.windows.n_bytes,
         versions=versions(),
         sessions=sessions(loop),
     )
+
+
+def words_met(loop: Loop, material: Material) -> tuple[int, int]:
+    """New words that stand in the training blocks, and how many of them training has met."""
+    job, blocks = material.job, material.blocks
+    assert job.train, "checked by the spec"
+    assert job.data, "checked by the spec"
+    known = Met(
+        blocks, batch=job.train.batch, seed=job.data.seed, first_new_id=material.id_map.first_new_id,
+        n_new=material.id_map.n_new,
+    )  # fmt: skip
+    met = int(known.up_to(loop.progress.step - 1).sum()) if loop.progress.step else 0
+    return int(known.up_to(max(loop.progress.step, math.ceil(len(blocks) / job.train.batch)) - 1).sum()), met
 
 
 def sessions(loop: Loop) -> tuple[SessionFact, ...]:

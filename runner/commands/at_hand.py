@@ -15,6 +15,7 @@ from runner.settings import Settings
 from runner.sync.fetch import fetch_result, is_here
 from runner.sync.keeper import Care
 from runner.sync.rebuild import restore
+from wake2vec.lock import read_lock
 from wake2vec.rundir import RunDir
 
 
@@ -32,6 +33,14 @@ def at_hand(settings: Settings, name: str, step: str) -> RunDir:
     finally:
         queue.close()
     return run_folder(settings, name)
+
+
+def bring_jobs(settings: Settings, queue: Queue) -> None:
+    """Have the jobs of the store in the queue, as `start` does first of all; where a runner works, they are."""
+    check_home(settings.home, allow_network=False)
+    if read_lock(settings.home / "daemon.lock") is None:
+        with only_daemon(settings.home):
+            restore(Care(work=furnish(settings, Wanted(), queue)), time.time(), _say)
 
 
 def _is_here(queue: Queue, settings: Settings, name: str, step: str) -> bool:

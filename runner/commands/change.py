@@ -53,6 +53,8 @@ def _pair(text: str) -> tuple[str, Any]:
         raise RunnerError(f"{text!r}: expected KEY=VALUE, for example checkpoint.max_loss_minutes=2.0")
     try:
         return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except RecursionError:
+        raise RunnerError(f"{key.strip()}: nested too deeply") from None
     except tomllib.TOMLDecodeError:
         return key.strip(), value.strip()  # the shell took the quotes of a text
 

@@ -1,4 +1,4 @@
-"""doctor: is everything here that a run needs? Home, disk, libraries, card, store, each tried and not assumed."""
+"""doctor: is everything here that a run needs? Home, disk, card, a training of two steps, store: tried, not assumed."""
 
 from __future__ import annotations
 
@@ -6,25 +6,38 @@ import json
 import os
 import platform
 import shutil
+import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from runner import figures
+from runner.bundled import JOBS
+from runner.children import importing_safely, without_secrets
 from runner.errors import DatabaseCorrupt, RunnerError
 from runner.home import check_home
+from runner.inputs import keep_input
+from runner.jobfile import resolve_inputs
 from runner.queue.database import check_integrity
-from runner.session import this_machine
+from runner.session import mounted_drive, this_machine
 from runner.settings import Settings
 from runner.store.open import open_store
 from runner.store.probes import PROBES, Finding, Probe, Scratch, examine
-from runner.vram import read_cards
+from runner.vram import no_card, read_cards
+from wake2vec.files import write_json
 from wake2vec.lock import read_lock
+from wake2vec.order import Order, fingerprint
+from wake2vec.rundir import RunDir, read_result
+from wake2vec.spec import JobSpec
 
-NEEDED = ("torch", "transformers", "peft", "bitsandbytes", "safetensors")
+SHOWN = ("torch", "transformers", "peft", "bitsandbytes", "datasets")
+TRIAL_STEPS, TRIAL_WORDS = 2, 10
+# The second attempt loads what the first one saved.
+TWICE = "import sys; from wake2vec.__main__ import main; sys.exit(main(sys.argv[1:]) or main(sys.argv[1:]))"
 LEAST_FREE_BYTES = 20 << 30  # a 14B model in 4 bits, its download and two checkpoints
 
 
@@ -49,10 +62,14 @@ def _examine(settings: Settings) -> Iterator[Finding]:
     yield _home(settings)
     yield _disk(settings.home)
     yield _database(settings)
-    for name in NEEDED:
-        yield _library(name)
-    cards = [f"{card.name}, {card.used_mib:,} of {card.total_mib:,} MiB used" for card in read_cards()]
-    yield _found("card", "; ".join(cards) or "none: jobs train on the CPU, slowly")
+    yield _found("libraries", ", ".join(f"{name} {_version(name)}" for name in SHOWN))
+    cards = read_cards()
+    names = [f"{card.name}, {card.used_mib:,} of {card.total_mib:,} MiB used" for card in cards]
+    missing = no_card(machine.platform, cards, {"a large job": "nf4"})
+    yield _found("card", "; ".join(names) or "none: jobs train on the CPU, slowly", passed=not missing, meaning=missing)
+    yield _trial()
+    if warning := mounted_drive(settings.store_url):
+        yield _found("store", settings.store_url, passed=False, meaning=warning)
     yield from _store(settings)
 
 
@@ -86,11 +103,51 @@ def _database(settings: Settings) -> Finding:
     return _found("queue", f"{settings.database} is sound")
 
 
-def _library(name: str) -> Finding:
+def _version(name: str) -> str:
     try:
-        return _found(name, version(name))
+        return version(name)
     except PackageNotFoundError:
-        return _found(name, "not installed", passed=False, meaning=f"training needs it: pip install {name}")
+        return "is not installed"
+
+
+def _trial() -> Finding:
+    """Train for real, in a process of its own: add words, read a text, step on a 4-bit body, save, load that again."""
+    with tempfile.TemporaryDirectory(prefix="wake2vec-doctor-") as folder:
+        run = RunDir(root=Path(folder) / "run")
+        write_json(run.order, trial_order(Path(folder)).model_dump(mode="json"))
+        began = time.monotonic()
+        environment = importing_safely(without_secrets(os.environ))
+        command = [sys.executable, "-P", "-c", TWICE, str(run.root)]
+        child = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+        result = read_result(run)
+    if child.returncode == 0 and result is not None:
+        done = f"{TRIAL_WORDS} words added, {TRIAL_STEPS} steps on an NF4 body, saved and loaded again"
+        return _found("training", f"{done} in {time.monotonic() - began:.0f} s")
+    lines = child.stderr.strip().splitlines() or child.stdout.strip().splitlines() or ["no word"]
+    cause = result.cause if result is not None and result.cause else lines[-1]
+    return _found("training", cause, passed=False, meaning="no job can train here before that is mended")
+
+
+def trial_order(folder: Path) -> Order:
+    """The smallest real job, with a body in NF4 whatever the machine."""
+    words = (JOBS / "tiny" / "lexicon.txt").read_text("utf-8").split()[:TRIAL_WORDS]
+    (folder / "words.txt").write_text("\n".join(words), "utf-8")
+    table = {
+        "name": "trial",
+        "phase": "p1",
+        "model": {"base": str(JOBS / "tiny" / "model"), "load": "nf4"},
+        "vocab": {"lexicon": "words.txt"},
+        "data": {"corpus": str(JOBS / "tiny" / "corpus.txt"), "seq_len": 64},
+        "train": {"steps": TRIAL_STEPS, "batch": 2, "lr": 1e-3},
+        "evaluate": {"max_windows": 2, "samples": 0},
+    }
+    found = resolve_inputs(JobSpec.model_validate(table), folder, "doctor")
+    for sha256, path in found.files.items():
+        keep_input(path, sha256, folder)
+    return Order(
+        job=found.job, fingerprint=fingerprint(found.job, found.inputs), attempt=1, inputs=found.inputs,
+        inputs_folder=str(folder), gpu_lock=str(folder / "gpu.lock"),
+    )  # fmt: skip
 
 
 def _store(settings: Settings) -> Iterator[Finding]:

@@ -5,21 +5,24 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from runner import figures
+from runner.commands.at_hand import bring_jobs
 from runner.commands.room import foretell
+from runner.commands.taken import Stored, stored_jobs
 from runner.errors import JobExists
 from runner.inputs import keep_input
-from runner.jobfile import Resolved, read_job, resolve_inputs
+from runner.jobfile import Resolved, name_of, read_job, resolve_inputs
 from runner.queue import jobs
 from runner.queue.database import open_queue
 from runner.queue.rows import Job
 from runner.settings import Settings
 from runner.sources import Known, source_faults, source_notes
-from runner.states import State, plan_segments
+from runner.states import State, count_segments
 from wake2vec.errors import Fault, SpecError
 from wake2vec.lock import read_lock
 from wake2vec.order import fingerprint
@@ -41,11 +44,17 @@ class Entry:
         return self.resolved.job
 
 
-def run(settings: Settings, files: Sequence[Path], *, again: bool, as_json: bool) -> None:
-    """Raises SpecError with every fault of every file, JobExists, HomeUnusable; then nothing is queued."""
+def run(settings: Settings, files: Sequence[Path], *, again: bool, as_json: bool, if_new: bool = False) -> None:
+    """Raises SpecError with every fault of every file, JobExists, HomeUnusable; then nothing is queued.
+
+    With `if_new` jobs of the store are fetched first, and files of jobs that are known are passed over.
+    """
     queue = open_queue(settings.database)
     try:
-        entries = check_files(files, jobs.list_jobs(queue), again=again)
+        if if_new:
+            bring_jobs(settings, queue)
+            files = new_ones(files, {job.name: job.state for job in jobs.list_jobs(queue)}, quiet=as_json)
+        entries = check_files(files, jobs.list_jobs(queue), settings, again=again)
         _require_rows(entries)
         for entry in entries:
             for sha256, path in entry.resolved.files.items():
@@ -55,6 +64,18 @@ def run(settings: Settings, files: Sequence[Path], *, again: bool, as_json: bool
     finally:
         queue.close()
     show(settings, entries, added, as_json=as_json)
+
+
+def new_ones(files: Sequence[Path], states: Mapping[str, State], *, quiet: bool) -> list[Path]:
+    """The files whose job is not known yet; the others need not even be there."""
+    found = []
+    for file in files:
+        name = name_of(file)
+        if name not in states:
+            found.append(file)
+        elif not quiet:
+            print(f"{name}: is {states[name]} already, and goes on as it was queued; {file.name} is passed over")
+    return found
 
 
 def show(settings: Settings, entries: Sequence[Entry], added: Sequence[Job], *, as_json: bool) -> None:
@@ -77,8 +98,13 @@ def _require_rows(entries: Sequence[Entry]) -> None:
             raise SpecError(str(entry.file), [Fault(key="vocab", problem=f"a P2 takes its words from a P1; {remedy}")])
 
 
-def check_files(files: Sequence[Path], queued: Sequence[Job], *, again: bool) -> list[Entry]:
-    """Read every file, then look at all of them together. Raises SpecError with every fault of every file."""
+def check_files(files: Sequence[Path], queued: Sequence[Job], settings: Settings, *, again: bool) -> list[Entry]:
+    """Read every file, then look at all of them together, and at the store.
+
+    Raises SpecError with every fault of every file, JobExists, RunnerError for an address that can be no store.
+    """
+    stored = stored_jobs(settings)
+    taken = {*stored.jobs, *(job.name for job in queued)}
     states = {job.name: job.state for job in queued}
     known = {job.name: _known(job) for job in queued}
     renamed: dict[str, str] = {}
@@ -86,7 +112,7 @@ def check_files(files: Sequence[Path], queued: Sequence[Job], *, again: bool) ->
     entries: list[Entry] = []
     for file in files:
         try:
-            job = _rename(read_job(file), known, renamed) if again else read_job(file)
+            job = _rename(read_job(file), taken, renamed) if again else read_job(file)
             if any(entry.job.name == job.name for entry in entries):
                 raise SpecError(str(file), [Fault(key="name", problem=f"{job.name} comes twice in this call")])
             entry = _check(file, job, known, faulty)
@@ -94,15 +120,32 @@ def check_files(files: Sequence[Path], queued: Sequence[Job], *, again: bool) ->
             faulty[file.stem] = error
             continue
         entries.append(entry)
+        taken.add(job.name)
         steps = job.train.steps if job.train else job.steps
         known[job.name] = Known(spec=entry.job, inputs=entry.resolved.inputs, steps=steps, state=State.QUEUED)
     if faulty:
         raise _joined(list(faulty.values()))
     for name in (entry.job.name for entry in entries if entry.job.name in states):
         raise JobExists(
-            f"{name}: a job of that name is {states[name]}; `status` shows it, --again trains it once more as {name}-2"
+            f"{name}: a job of that name is {states[name]}; `status` shows it, --again trains it once more as "
+            f"{free_name(name, taken)}"
         )
-    return entries
+    return [_compared(entry, stored, taken) for entry in entries]
+
+
+def _compared(entry: Entry, stored: Stored, taken: Container[str]) -> Entry:
+    """With a note of what the store knows of the job. Raises JobExists where that is another one."""
+    job = entry.job
+    refusal = stored.refusal(job, fingerprint(job, entry.resolved.inputs), free_name(job.name, taken))
+    if refusal:
+        raise JobExists(refusal)
+    if stored.problem:
+        note = f"the store could not be asked whether the name {job.name} is free there: {stored.problem}"
+    elif job.name in stored.jobs:
+        note = f"{stored.place} holds this very job: `start` goes on from what is there"
+    else:
+        return entry
+    return replace(entry, notes=[*entry.notes, note])
 
 
 def _check(file: Path, job: JobSpec, known: Mapping[str, Known], faulty: Mapping[str, SpecError]) -> Entry:
@@ -119,13 +162,17 @@ def _known(job: Job) -> Known:
     return Known(spec=job.spec, inputs=job.inputs, steps=job.steps, state=job.state)
 
 
-def _rename(job: JobSpec, known: Mapping[str, Known], renamed: dict[str, str]) -> JobSpec:
-    """NAME-2, NAME-3 … where NAME is taken; a P2 follows a P1 that was renamed in the same call."""
-    name, number = job.name, 2
-    stem = re.sub(r"-\d+$", "", job.name) if job.name in known else job.name
-    while name in known:
+def free_name(name: str, taken: Container[str]) -> str:
+    """NAME-2, NAME-3 … where NAME is taken."""
+    stem, number = re.sub(r"-\d+$", "", name) if name in taken else name, 2
+    while name in taken:
         name, number = f"{stem}-{number}", number + 1
-    renamed[job.name] = name
+    return name
+
+
+def _rename(job: JobSpec, taken: Container[str], renamed: dict[str, str]) -> JobSpec:
+    """A free name; a P2 follows a P1 that was renamed in the same call."""
+    renamed[job.name] = name = free_name(job.name, taken)
     return job.model_copy(update={"name": name, "after": renamed.get(job.after or "", job.after)})
 
 
@@ -146,7 +193,7 @@ def _as_json(entries: Sequence[Entry], added: Sequence[Job]) -> dict[str, Any]:
                 "file": str(entry.file),
                 "phase": job.phase,
                 "steps": job.steps,
-                "segments": len(_segments(entry.job, job.steps)),
+                "segments": _segments(entry.job, job.steps),
                 "after": job.after,
                 "fingerprint": job.fingerprint,
                 "inputs": [item.model_dump() for item in entry.resolved.inputs],
@@ -157,8 +204,8 @@ def _as_json(entries: Sequence[Entry], added: Sequence[Job]) -> dict[str, Any]:
     }
 
 
-def _segments(spec: JobSpec, steps: int | None) -> list[tuple[int, int]]:
-    return plan_segments(steps, spec.checkpoint.every_steps) if steps else []
+def _segments(spec: JobSpec, steps: int | None) -> int:
+    return count_segments(steps, spec.checkpoint.every_steps) if steps else 0
 
 
 def _as_text(entries: Sequence[Entry], added: Sequence[Job]) -> list[str]:
@@ -166,7 +213,8 @@ def _as_text(entries: Sequence[Entry], added: Sequence[Job]) -> list[str]:
     for entry, job in zip(entries, added, strict=True):
         lines.append(f"queued {job.name}: {_what(entry.job, job.steps)}")
         lines += [
-            f"  {item.role:<9} {item.name}  {_size(item.size)}  {item.sha256[:12]}" for item in entry.resolved.inputs
+            f"  {item.role:<9} {item.name}  {figures.size(item.size)}  {item.sha256[:12]}"
+            for item in entry.resolved.inputs
         ]
         if entry.job.phase == "p2" and job.after:
             lines.append(f"  starts after {job.after}, on its {_rows(entry.job)}")
@@ -181,8 +229,8 @@ def _what(spec: JobSpec, steps: int | None) -> str:
     if spec.model is not None:
         parts.append(f"of {spec.model.base}")
     if steps is not None:
-        count = len(_segments(spec, steps))
-        parts.append(f"to step {steps:,} in {count} segment{'s' if count != 1 else ''}")
+        count = _segments(spec, steps)
+        parts.append(f"to step {steps:,} in {count:,} segment{'s' if count != 1 else ''}")
     elif spec.train is not None:
         parts.append(f"over {spec.train.epochs:g} epochs; the steps follow from the text")
     return " ".join(parts)
@@ -190,9 +238,3 @@ def _what(spec: JobSpec, steps: int | None) -> str:
 
 def _rows(spec: JobSpec) -> str:
     return f"rows at step {spec.rows}" if isinstance(spec.rows, int) else f"{spec.rows} rows"
-
-
-def _size(size: int) -> str:
-    if size >= 2**20:
-        return f"{size / 2**20:.1f} MiB"
-    return f"{size / 2**10:.1f} KiB" if size >= 2**10 else f"{size} bytes"

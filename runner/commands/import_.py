@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import struct
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -13,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from runner.backend import run_module
 from runner.commands.enqueue import Entry, check_files, show
 from runner.inputs import keep_input
 from runner.queue import jobs
@@ -32,7 +31,7 @@ def run(settings: Settings, old: Sequence[Path], into: Path, *, again: bool, as_
     """Raises what `enqueue` raises; exits with the engine's own code for an old file that does not fit."""
     queue = open_queue(settings.database)
     try:
-        (entry,) = check_files([into], jobs.list_jobs(queue), again=again)
+        (entry,) = check_files([into], jobs.list_jobs(queue), settings, again=again)
         if entry.job.phase == "command":
             raise SpecError(str(into), [Fault(key="phase", problem="a command job has no rows to begin with")])
         for sha256, path in entry.resolved.files.items():
@@ -61,10 +60,7 @@ def convert(settings: Settings, entry: Entry, old: Sequence[Path], scratch: Path
         gpu_lock="",
     )
     (scratch / "order.json").write_text(order.model_dump_json(), encoding="utf-8")
-    words = [scratch / "order.json", scratch / START, *(path.absolute() for path in old)]
-    code = subprocess.call([sys.executable, "-m", "wake2vec.takeover", *map(str, words)])
-    if code != 0:
-        sys.exit(code if code > 0 else 130 if code == -2 else 3)
+    run_module("wake2vec.takeover", [scratch / "order.json", scratch / START, *(path.absolute() for path in old)])
     return scratch / START
 
 

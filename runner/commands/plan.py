@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -36,9 +37,16 @@ PARTS = {
 }
 
 
+def card_name(text: str) -> str:
+    """`2 x T4`, `RTX 3090` and `geforce-rtx-4090` as the table has them; of several cards a job trains on one."""
+    bare = re.sub(r"[\s_]|nvidia|geforce|tesla|-(?=rtx|\d{4}$)", "", text.lower()).strip("-")
+    bare = re.sub(r"^\d+x(?=[a-z])|(?<=[a-z]\d)x\d+$", "", bare)
+    return f"rtx{bare}" if re.fullmatch(r"[34]090", bare) else bare
+
+
 def run(files: Sequence[Path], *, gpu: str, new_words: int | None, as_json: bool) -> None:
     """Raises SpecError, RunnerError for an unknown card or shape, OutOfMemory when a job fits no way."""
-    card = CARDS.get(gpu.lower())
+    card = CARDS.get(card_name(gpu))
     if card is None:
         raise RunnerError(f"--gpu {gpu}: not known; known are {', '.join(CARDS)}")
     found: list[tuple[JobSpec, Forecast, int]] = []

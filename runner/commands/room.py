@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from runner.commands.plan import count_words, shape_of
 from runner.errors import RunnerError
@@ -19,6 +20,7 @@ from wake2vec.errors import Wake2vecError
 from wake2vec.spec import JobSpec
 
 PATIENCE_SECONDS = 8.0
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,19 +56,24 @@ def need_of(spec: JobSpec, file: Path) -> Need | None:
 
 
 def ask(store: Store, patience_seconds: float = PATIENCE_SECONDS) -> Answer:
-    """In a thread that nobody waits for when it hangs."""
-    answers: list[Answer] = []
+    quota, problem = asked(store.quota, patience_seconds)
+    return Answer(quota=quota, problem=problem)
+
+
+def asked(question: Callable[[], T], patience_seconds: float = PATIENCE_SECONDS) -> tuple[T | None, str]:
+    """The answer, or why there is none; in a thread that nobody waits for when it hangs."""
+    answers: list[tuple[T | None, str]] = []
 
     def run() -> None:
         try:
-            answers.append(Answer(quota=store.quota()))
+            answers.append((question(), ""))
         except (RunnerError, OSError) as error:
-            answers.append(Answer(quota=None, problem=str(error)))
+            answers.append((None, str(error)))
 
-    thread = threading.Thread(target=run, name="room", daemon=True)
+    thread = threading.Thread(target=run, name="question to the store", daemon=True)
     thread.start()
     thread.join(patience_seconds)
-    return answers[0] if answers else Answer(quota=None, problem=f"no answer in {patience_seconds:.0f} s")
+    return answers[0] if answers else (None, f"no answer in {patience_seconds:.0f} s")
 
 
 def lines_of(needs: Sequence[Need], answer: Answer, place: str) -> list[str]:
@@ -94,5 +101,5 @@ def foretell(settings: Settings, jobs: Sequence[tuple[JobSpec, Path]]) -> list[s
     try:
         store = open_store(settings.store_url, settings.home)
     except RunnerError as error:
-        return lines_of(needs, Answer(quota=None, problem=str(error)), settings.store_url)
+        return lines_of(needs, Answer(quota=None, problem=str(error)), settings.store_shown)
     return lines_of(needs, ask(store), store.properties.place)

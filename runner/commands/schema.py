@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from runner.errors import RunnerError
 from wake2vec.files import write_atomic
 from wake2vec.spec import JobSpec
 
@@ -26,5 +27,7 @@ def run(out: Path | None, *, as_reference: bool = False) -> None:
     if out is None:
         print(text, end="")
         return
+    if not out.absolute().parent.is_dir():
+        raise RunnerError(f"{out.parent}: there is no such folder; make it, or give another --out")
     write_atomic(out, text.encode())
     print(f"{out}: written")

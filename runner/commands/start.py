@@ -1,4 +1,4 @@
-"""start: be the daemon of this home until stopped, one line for every event."""
+"""start: be the daemon of this home until stopped, and say what happens."""
 
 from __future__ import annotations
 
@@ -11,37 +11,38 @@ from contextlib import contextmanager
 from runner.daemon import Wanted, run_daemon
 from runner.home import check_home
 from runner.logfile import append, line_of
+from runner.narrator import Narrator, Screen, manner_of
+from runner.session import mounted_drive
 from runner.settings import Settings
 from runner.store.open import open_store
+from runner.sync.keeper import Care
 from runner.teller import Teller
 from runner.vram import read_cards
 
 
 def run(settings: Settings, wanted: Wanted) -> None:
     """Exits with the daemon's code."""
+    screen = Screen(sys.stdout, manner_of(sys.stdout, os.environ))
 
     def say(text: str) -> None:
-        print(text, flush=True)  # a notebook cell shows it at once
+        screen.say(text)
         for line in text.splitlines():
             append(settings.daemon_log, line_of(line, time.time()))
 
+    def attend(care: Care) -> None:
+        teller.troubles = lambda: care.troubles_now
+        narrator.care = care
+
     check_home(settings.home, allow_network=wanted.allow_network_home)
-    say(f"home {settings.home}, store {settings.store_url}; Ctrl-C saves and stops")
-    with telling(settings), ringing(settings, os.environ.get("WAKE2VEC_NOTIFY", ""), say):
-        code = run_daemon(settings, wanted, say)
-    sys.exit(code)
-
-
-@contextmanager
-def telling(settings: Settings) -> Iterator[None]:
-    """Keep the note for the screen fresh while the daemon works."""
+    say(f"home {settings.home}, store {settings.store_shown}; Ctrl-C saves and stops")
+    if warning := mounted_drive(settings.store_url):
+        say(f"warning: {warning}")
     store = open_store(settings.store_url, settings.home)
     teller = Teller(settings.home, store, read_cards=read_cards, clock=time.time)
-    teller.start()
-    try:
-        yield
-    finally:
-        teller.close()
+    bell = ringing(settings, os.environ.get("WAKE2VEC_NOTIFY", ""), say)
+    with teller, Narrator(settings, screen, say) as narrator, bell:
+        code = run_daemon(settings, wanted, say, attend)
+    sys.exit(code)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from runner.queue.database import Queue
 from runner.queue.ledger import note
 from runner.queue.rows import Job, Segment
 from runner.queue.tables import attempts, events, jobs, logs, segments
-from runner.states import Change, State, Wish, next_state, plan_segments
+from runner.states import PLANNED_AHEAD, Change, State, Wish, next_state, plan_segments
 from wake2vec.order import InputFile
 from wake2vec.spec import JobSpec
 
@@ -79,7 +79,7 @@ def _add(
         )
     )
     if steps is not None:
-        _insert_segments(connection, spec.name, plan_segments(steps, spec.checkpoint.every_steps))
+        _plan_ahead(connection, spec.name, steps, spec.checkpoint.every_steps)
     note(connection, now, "added", f"{spec.name}: added to the queue", job=spec.name)
     return fetch_job(connection, spec.name)
 
@@ -133,14 +133,20 @@ def set_steps(queue: Queue, name: str, steps: int) -> None:
         job = fetch_job(connection, name)
         if job.steps is None:
             connection.execute(update(jobs).where(jobs.c.name == name).values(steps=steps))
-            _insert_segments(connection, name, plan_segments(steps, job.spec.checkpoint.every_steps))
+            _plan_ahead(connection, name, steps, job.spec.checkpoint.every_steps)
 
 
 def close_segments(queue: Queue, name: str, durable_step: int, now: float) -> int:
     """Mark the segments that a durable checkpoint at `durable_step` covers; returns how many that newly are."""
     with queue.write() as connection:
         covered = and_(segments.c.job == name, segments.c.last_step <= durable_step, segments.c.done_at.is_(None))
-        return connection.execute(update(segments).where(covered).values(done_at=now)).rowcount
+        closed = connection.execute(update(segments).where(covered).values(done_at=now)).rowcount
+        if closed:
+            job = fetch_job(connection, name)
+            rows = connection.execute(select(func.count()).where(segments.c.job == name)).scalar_one()
+            if job.steps is not None and rows >= PLANNED_AHEAD and not (job.finishing or job.is_final):
+                _plan_ahead(connection, name, job.steps, job.spec.checkpoint.every_steps)
+        return closed
 
 
 def end_at(queue: Queue, name: str, step: int) -> None:
@@ -246,10 +252,6 @@ def update_job(queue: Queue, name: str, **values: Any) -> None:
 
 def replace_spec(connection: Connection, job: Job, spec: JobSpec, steps: int | None) -> None:
     """Freeze a changed spec and plan the segments that are not done anew."""
-    done = select(segments.c.last_step, segments.c.number).where(
-        segments.c.job == job.name, segments.c.done_at.is_not(None)
-    )
-    first, number = connection.execute(done.order_by(segments.c.number.desc())).first() or (0, 0)
     connection.execute(segments.delete().where(segments.c.job == job.name, segments.c.done_at.is_(None)))
     connection.execute(
         update(jobs)
@@ -257,13 +259,16 @@ def replace_spec(connection: Connection, job: Job, spec: JobSpec, steps: int | N
         .values(spec=spec.model_dump_json(), steps=steps, priority=spec.runner.priority)
     )
     if steps is not None:
-        every = spec.checkpoint.every_steps
-        planned = [(start, end) for start, end in plan_segments(steps, every) if end > first]
-        planned = [(max(start, first), end) for start, end in planned]
-        _insert_segments(connection, job.name, planned, after=number)
+        _plan_ahead(connection, job.name, steps, spec.checkpoint.every_steps)
 
 
-def _insert_segments(connection: Connection, name: str, planned: Sequence[tuple[int, int]], after: int = 0) -> None:
+def _plan_ahead(connection: Connection, name: str, steps: int, every_steps: int) -> None:
+    """Have rows for the next segments of a job, and no more of them, however long it is."""
+    own = segments.c.job == name
+    last = select(segments.c.last_step, segments.c.number).where(own).order_by(segments.c.number.desc())
+    start, after = connection.execute(last).first() or (0, 0)
+    open_rows = connection.execute(select(func.count()).where(own, segments.c.done_at.is_(None))).scalar_one()
+    planned = plan_segments(steps, every_steps, start=start, most=max(0, PLANNED_AHEAD - open_rows))
     rows = [
         {"job": name, "number": after + number, "first_step": first, "last_step": last}
         for number, (first, last) in enumerate(planned, start=1)

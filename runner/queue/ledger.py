@@ -90,7 +90,20 @@ def add_regime(connection: Connection, job: str, from_step: int, change: Mapping
     """Record that from this step on the job runs otherwise; the sync loop carries it into the log."""
     body = json.dumps(change, sort_keys=True)
     connection.execute(insert(regimes).values(job=job, from_step=from_step, change=body, at=now))
-    note(connection, now, "regime", f"{job}: from step {from_step}: {body}", job=job)
+    note(connection, now, "regime", f"{job}: from step {from_step:,} on: {in_words(change)}", job=job)
+
+
+def in_words(change: Mapping[str, Any]) -> str:
+    """What a REGIME says, for people: `set: key checkpoint.every_steps, value 50`."""
+    rest = {key: value for key, value in change.items() if key != "what"}
+    parts = [f"{key.replace('_', ' ')} {_said(value)}" for key, value in rest.items()]
+    return f"{change.get('what', 'a change')}: {', '.join(parts)}" if parts else str(change.get("what", "a change"))
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return in_words(value)
+    return "; ".join(map(_said, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def list_regimes(queue: Queue, job: str) -> list[Regime]:

@@ -175,7 +175,7 @@ def _stat(found: Mapping[str, Any]) -> Stat:
 
 def open_drive(folder: str, home: Path, environ: Mapping[str, str], throttle: Throttle) -> DriveStore:
     """The store of a folder. Nothing is asked of Google, and no token is needed, before the first call."""
-    api = DriveApi(lambda: load_token(home, environ), root_url=environ.get(ROOT_VARIABLE, ROOT_URL))
+    api = DriveApi(lambda refused: load_token(home, environ, refused), root_url=environ.get(ROOT_VARIABLE, ROOT_URL))
     memory = home / "drive"
     folders = Folders(
         api,

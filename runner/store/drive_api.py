@@ -9,7 +9,7 @@ import re
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +37,7 @@ class DriveApi:
 
     def __init__(
         self,
-        token: Callable[[], Token | None],
+        token: Callable[[Container[str]], Token | None],  # given the refresh tokens that Google has refused
         *,
         root_url: str = ROOT_URL,
         timeout_seconds: float = TIMEOUT_SECONDS,
@@ -49,6 +49,7 @@ class DriveApi:
         self._now = now
         self._lock = threading.Lock()
         self._auth: Any = None
+        self._refused: set[str] = set()
         self._drive: Any = None
 
     def call(self, place: str, request: Callable[[Any], Any], *, headers: Mapping[str, str] | None = None) -> Any:
@@ -75,7 +76,7 @@ class DriveApi:
             headers={**headers, "accept-encoding": "identity"},
         )
         if answer[0] not in (200, 206) or answer[1].get("content-type", "").startswith("text/html"):
-            raise verdict(place, *answer, now=self._now())
+            raise self.fail(place, answer)
         return answer
 
     def _execute(self, place: str, request: Callable[[Any], Any], headers: Mapping[str, str]) -> Any:
@@ -85,31 +86,41 @@ class DriveApi:
         prepared = request(self._drive)
         prepared.headers.update(headers)
         prepared.http = connection
-        with _Translated(place):
+        with _Translated(place, self._sign_in_anew):
             try:
                 return prepared.execute()
             except HttpError as error:
-                raise verdict(place, int(error.resp.status), error.resp, error.content, now=self._now()) from error
+                raise self.fail(place, (int(error.resp.status), error.resp, error.content)) from error
 
     def send(self, place: str, method: str, url: str, *, body: bytes = b"", headers: Mapping[str, str]) -> Answer:
         """One bare request; the caller judges the status. Bodies are bytes: a stream cannot be sent a second time."""
         connection = self._http()
-        with _Translated(place):
+        with _Translated(place, self._sign_in_anew):
             answer, content = connection.request(url, method=method, body=body, headers=dict(headers))
             return int(answer.status), answer, content
 
     def fail(self, place: str, answer: Answer) -> Exception:
-        return verdict(place, *answer, now=self._now())
+        error = verdict(place, *answer, now=self._now())
+        if isinstance(error, SignInNeeded):
+            self._sign_in_anew()
+        return error
+
+    def _sign_in_anew(self) -> None:
+        """The token was refused: read it again for the next call, since a person may have brought another."""
+        with self._lock:
+            if self._auth is not None and getattr(self._auth.credentials, "refresh_token", None):
+                self._refused.add(self._auth.credentials.refresh_token)
+            self._auth = None
 
     def _signed_in(self) -> Any:
         """PyDrive2's GoogleAuth with its service set, made at the first call."""
         with self._lock:
             if self._auth is None:
-                auth = authorise(self._token(), self._timeout_seconds)
+                auth = authorise(self._token(self._refused), self._timeout_seconds)
                 auth.service = _build(self.root_url, auth.Get_Http_Object())
                 self._drive = _Resources(files=auth.service.files(), about=auth.service.about())
                 self._auth = auth
-        return self._auth
+            return self._auth
 
     def _http(self) -> Any:
         """A connection of this thread's own: httplib2 has none that can be shared."""
@@ -140,8 +151,8 @@ def _hang_up(connections: dict[str, Any]) -> None:
 class _Translated:
     """Whatever the libraries raise below a call becomes StoreBusy or SignInNeeded."""
 
-    def __init__(self, place: str) -> None:
-        self._place = place
+    def __init__(self, place: str, refused: Callable[[], None]) -> None:
+        self._place, self._refused = place, refused
 
     def __enter__(self) -> None:
         pass
@@ -154,6 +165,7 @@ class _Translated:
             status = getattr(error, "status", None)
             if status is None or int(status) == 429 or int(status) >= 500:
                 raise StoreBusy(f"Google's token server: {error}") from error
+            self._refused()
             raise SignInNeeded(f"Google no longer accepts the token ({error}); {SIGN_IN}") from error
         if isinstance(error, OSError | http.client.HTTPException | httplib2.HttpLib2Error):
             raise StoreBusy(f"Google Drive: {self._place}: {type(error).__name__} {error}".rstrip()) from error

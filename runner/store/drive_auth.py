@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from runner.children import TOKEN_VARIABLE
 from runner.errors import SignInNeeded
 from runner.store.drive_errors import SIGN_IN
+from runner.store.not_a_token import what_it_is
 
 SCOPE = "https://www.googleapis.com/auth/drive.file"  # sees only what this OAuth client made; needs no review by Google
-TOKEN_VARIABLE = "WAKE2VEC_DRIVE_TOKEN"
 TIMEOUT_SECONDS = 60.0
+MAX_PATH = 1024
 COLAB = "colab"  # as the value of TOKEN_VARIABLE: use what `google.colab.auth.authenticate_user()` left behind
 
 
@@ -34,38 +36,63 @@ class Token:
     @classmethod
     def from_json(cls, text: str, place: str) -> Token:
         """Also reads what PyDrive2's SaveCredentials wrote. Raises SignInNeeded, without quoting what it read."""
-        try:
-            table = json.loads(text)
-            known = {key: table[key] for key in cls.__dataclass_fields__ if key in table}
-            token = cls(**known)
-        except (ValueError, TypeError):
-            raise SignInNeeded(f"{place}: holds no Drive token; {SIGN_IN}") from None
+        token = cls._read(text)
+        if token is None:  # said out here: a traceback would show the error below, and what it was about
+            raise SignInNeeded(f"{place}: {what_it_is(text)}. Or {SIGN_IN}")
         if not token.refresh_token:
             raise SignInNeeded(f"{place}: the token cannot be renewed; {SIGN_IN}")
         return token
+
+    @classmethod
+    def _read(cls, text: str) -> Token | None:
+        try:
+            table = json.loads(text)
+            known = {key: table[key] for key in cls.__dataclass_fields__ if key in table}
+            folders = known.get("folders", {})
+            texts = [value for key, value in known.items() if key != "folders"] + [*folders, *folders.values()]
+            return cls(**known) if all(isinstance(value, str) for value in texts) else None
+        except (ValueError, TypeError, AttributeError, RecursionError):
+            return None
 
 
 def token_path(home: Path) -> Path:
     return home / "drive-token.json"
 
 
-def load_token(home: Path, environ: Mapping[str, str]) -> Token | None:
+def load_token(home: Path, environ: Mapping[str, str], refused: Container[str] = ()) -> Token | None:
     """The token of the environment (its text, or a path to it) or of the home; None means Colab's own credentials.
 
-    Raises SignInNeeded when there is none.
+    Where Google has refused the one of the environment, `refused` holds its refresh token: the home's is newer.
+    Raises SignInNeeded when there is none, or when what is there is none.
     """
     value = environ.get(TOKEN_VARIABLE, "").strip()
     if value == COLAB:
         return None
-    if value.startswith("{"):
-        return Token.from_json(value, TOKEN_VARIABLE)
-    path = Path(value) if value else token_path(home)
+    if value:
+        token = _given(value)
+        if token.refresh_token not in refused or not token_path(home).is_file():
+            return token
+    path = token_path(home)
+    if path.is_file():
+        return Token.from_json(_text(path), str(path))
+    if "COLAB_RELEASE_TAG" in environ:
+        return None
+    raise SignInNeeded(f"{path}: there is no Drive token; {SIGN_IN}")
+
+
+def _given(value: str) -> Token:
+    """What the environment says. Only the name of a file that is there is ever shown: all else may be a secret."""
+    path = Path(value).expanduser() if "\0" not in value and len(value) < MAX_PATH and value[0] not in "{~'\"" else None
+    if path is not None and path.is_file():
+        return Token.from_json(_text(path), str(path))
+    return Token.from_json(value, TOKEN_VARIABLE)
+
+
+def _text(path: Path) -> str:
     try:
-        return Token.from_json(path.read_text(), str(path))
+        return path.read_bytes().decode("utf-8-sig", errors="replace")
     except OSError as error:
-        if not value and "COLAB_RELEASE_TAG" in environ:
-            return None
-        raise SignInNeeded(f"{path}: there is no Drive token; {SIGN_IN}") from error
+        raise SignInNeeded(f"{path}: cannot be read: {error.strerror}; {SIGN_IN}") from None
 
 
 def save_token(home: Path, token: Token) -> Path:

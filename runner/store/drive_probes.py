@@ -11,9 +11,10 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+from runner.children import TOKEN_VARIABLE
 from runner.errors import RunnerError
 from runner.store.drive import open_drive
-from runner.store.drive_auth import COLAB, TOKEN_VARIABLE, load_token
+from runner.store.drive_auth import COLAB, load_token
 from runner.store.drive_transfer import UNIT_BYTES, Throttle
 from runner.store.probes import NAME, PROBES, Broken, Probe, Scratch
 from runner.store.retry import RetryingStore

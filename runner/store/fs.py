@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import datetime
+import difflib
+import errno
 import hashlib
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from runner.errors import Damaged, NotStored, SignInNeeded, StoreBusy, StoreFull
+from runner.discretion import hide
+from runner.errors import Damaged, NotStored, RunnerError, SignInNeeded, StoreBusy, StoreFull
 from runner.store.base import Progress, Properties, Quota, Stat
 from runner.store.download import download
 from runner.store.names import checked, fresh_id
@@ -21,20 +24,27 @@ CHUNK_BYTES = 8 << 20
 # Their pipe_file(mode="create") is one conditional request (If-None-Match, ifGenerationMatch); elsewhere it looks first
 # and writes then, which lets two writers both believe that they were alone.
 CONDITIONAL = {"s3", "s3a", "gs", "gcs"}
+PACKAGES = {
+    "s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "hf": "huggingface_hub", "sftp": "paramiko",
+    "ssh": "paramiko", "abfs": "adlfs", "az": "adlfs", "abfss": "adlfs", "webdav": "webdav4", "oss": "ossfs",
+    "dropbox": "dropboxdrivefs", "box": "boxfs", "smb": "smbprotocol", "oci": "ocifs",
+}  # fmt: skip
+OUR_OWN = {"builtins", "runner", "wake2vec"}  # errors of a mistake of ours, not of the file system
 
 
 class FsStore:
     """Ids are paths below a root. Without conditional create it is for one writer only, and says so."""
 
-    def __init__(self, fs: Any, root: str, *, conditional: bool) -> None:
+    def __init__(self, fs: Any, root: str, *, conditional: bool, url: str = "") -> None:
         self._fs = fs
         self._root = root.rstrip("/")
         self._conditional = conditional
+        self._url = url  # its passwords are kept out of every message
 
     @property
     def properties(self) -> Properties:
         note = "" if self._conditional else " (for one runner at a time: it cannot refuse a second writer)"
-        place = f"{self._fs.unstrip_protocol(self._root)}{note}"
+        place = f"{hide(self._fs.unstrip_protocol(self._root), self._url)}{note}"
         return Properties(place=place, single_writer=not self._conditional, firm_head=False, remote=True)
 
     def root_id(self) -> str:
@@ -56,14 +66,14 @@ class FsStore:
                 self._fs.put_file(str(path), self._path(id), callback=_callback(progress))
                 found = self._info(id)
             if found is None or not self._is(found, id, digest):
-                raise Damaged(f"{self._path(id)}: holds other bytes than {path}")
+                raise Damaged(f"{self._shown(id)}: holds other bytes than {path}")
         if progress:
             progress(digest.size)
 
     def get(self, id: str, path: Path, *, digest: FileDigest, progress: Progress | None = None) -> None:
         if self.stat(id) is None:
-            raise NotStored(f"{self._path(id)}: is not in the store")
-        download(lambda start: self._chunks(id, start), path, place=self._path(id), digest=digest, progress=progress)
+            raise NotStored(f"{self._shown(id)}: is not in the store")
+        download(lambda start: self._chunks(id, start), path, place=self._shown(id), digest=digest, progress=progress)
 
     def stat(self, id: str) -> Stat | None:
         with self._told(id):
@@ -117,6 +127,9 @@ class FsStore:
     def _path(self, id: str) -> str:
         return f"{self._root}/{checked(id)}"
 
+    def _shown(self, id: str) -> str:
+        return hide(self._path(id), self._url)
+
     def _make_parent(self, id: str) -> None:
         self._fs.makedirs(self._path(id).rpartition("/")[0], exist_ok=True)
 
@@ -152,22 +165,44 @@ class FsStore:
     def _told(self, id: str) -> Iterator[None]:
         try:
             yield
-        except PermissionError as error:
-            raise SignInNeeded(f"{self._root}: {error}; give this machine credentials that may write there") from error
-        except FileNotFoundError as error:
-            raise NotStored(f"{self._path(id)}: {error}") from error
-        except OSError as error:
-            kind = StoreFull if error.errno == 28 else StoreBusy  # ENOSPC
-            raise kind(f"{self._path(id)}: {type(error).__name__} {error}") from error
+        except Exception as error:
+            if type(error).__module__.partition(".")[0] in OUR_OWN and not isinstance(error, OSError):
+                raise
+            raise self._error(id, error) from error
+
+    def _error(self, id: str, error: Exception) -> RunnerError:
+        """What a file system's own error means; each package has errors of its own for a line that is down."""
+        said = hide(f"{self._root}/{id}: {type(error).__name__} {error}", self._url)
+        if isinstance(error, PermissionError):
+            return SignInNeeded(f"{said}; give this machine credentials that may write there")
+        if isinstance(error, FileNotFoundError):
+            return NotStored(said)
+        return (StoreFull if getattr(error, "errno", None) == errno.ENOSPC else StoreBusy)(said)
 
 
 def open_fs(url: str) -> FsStore:
     """A store at an fsspec URL; its package (s3fs, gcsfs, huggingface_hub …) brings its own credentials."""
     from fsspec.core import url_to_fs
 
-    fs, root = url_to_fs(url, use_listings_cache=False)
+    try:
+        fs, root = url_to_fs(url, use_listings_cache=False)
+    except Exception as error:
+        raise _no_store(url, error) from None  # the error of a library may show the whole address
     protocols = {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
-    return FsStore(fs, str(root), conditional=bool(protocols & CONDITIONAL))
+    return FsStore(fs, str(root), conditional=bool(protocols & CONDITIONAL), url=url)
+
+
+def _no_store(url: str, error: Exception) -> RunnerError:
+    protocol = url.partition("://")[0].rpartition("::")[2]
+    said = f"--store fs:{hide(url)}"
+    if isinstance(error, ImportError):
+        package = PACKAGES.get(protocol, getattr(error, "name", None) or f"the package for {protocol}")
+        return RunnerError(f"{said}: {protocol} needs a package that is not installed; pip install {package}")
+    if isinstance(error, ValueError):
+        nearest = difflib.get_close_matches(protocol, PACKAGES, n=1, cutoff=0.5)
+        meant = f"did you mean fs:{nearest[0]}://?" if nearest else "fsspec knows s3, gs, hf, sftp, abfs and more"
+        return RunnerError(f"{said}: there is no file system {protocol!r}; {meant}")
+    return StoreBusy(f"{said}: {hide(f'{type(error).__name__} {error}', url)}")
 
 
 def server_hashes(info: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner.errors import RunnerError
+from runner.discretion import hide
+from runner.errors import RunnerError, StoreUnavailable
 from runner.store.base import Store
 from runner.store.directory import DirectoryStore
 from runner.store.retry import RetryingStore
@@ -31,14 +34,31 @@ def open_store(
 ) -> Store:
     """`dir:PATH`, `drive:FOLDER` or `fs:URL`. Nothing is read, written or asked before the store is first used."""
     scheme, _, rest = url.partition(":")
-    if scheme not in KINDS or not rest:
-        raise RunnerError(f"--store {url!r}: not a store; use dir:PATH, drive:FOLDER or fs:URL")
+    if scheme not in KINDS or not rest.strip():
+        meant = f"did you mean {hide(nearest)}?" if (nearest := meant_by(url)) else FORMS
+        raise RunnerError(f"--store {hide(url)!r}: not a store; {meant}")
+    if "\0" in rest:
+        raise RunnerError(f"--store {hide(url)!r}: holds a NUL character, which no address can")
     setting = Setting(home=home, environ=environ, bandwidth_mib_per_second=bandwidth_mib_per_second)
     return RetryingStore(KINDS[scheme](rest, setting))
 
 
+def meant_by(url: str) -> str:
+    """The store that a text nearly names, empty where it names none."""
+    scheme, _, rest = url.strip().partition(":")
+    if re.match(r"[\w+.-]+(::[\w+.-]+)*://", url) and scheme.lower() not in KINDS:
+        return f"fs:{url}"
+    if url.startswith(("/", "./", "../", "~")) or re.match(r"[A-Za-z]:[\\/]", url):
+        return f"dir:{url}"
+    kind = ALIASES.get(scheme.lower()) or next(iter(difflib.get_close_matches(scheme.lower(), KINDS, n=1)), "")
+    return f"{kind}:{rest.lstrip('/') if kind == 'drive' else rest}" if kind and rest.strip() else ""
+
+
 def _directory(rest: str, setting: Setting) -> Store:
-    return DirectoryStore(Path(rest).expanduser().absolute())
+    path = Path(rest).expanduser().absolute()
+    if path.exists() and not path.is_dir():
+        raise StoreUnavailable(f"--store dir:{rest}: is a file; name a folder")
+    return DirectoryStore(path)
 
 
 def _drive(rest: str, setting: Setting) -> Store:
@@ -47,13 +67,23 @@ def _drive(rest: str, setting: Setting) -> Store:
 
     mib = setting.bandwidth_mib_per_second
     throttle = Throttle(bytes_per_second=None if mib is None else mib * (1 << 20))
-    return open_drive(rest, setting.home, setting.environ, throttle)
+    try:
+        return open_drive(rest, setting.home, setting.environ, throttle)
+    except ValueError:
+        raise RunnerError(
+            f"--store drive:{rest}: cannot be the name of a folder; use plain letters and digits"
+        ) from None
 
 
 def _fs(rest: str, setting: Setting) -> Store:
     from runner.store.fs import open_fs
 
+    if rest.partition("://")[0].rpartition("::")[2].lower() in NO_STORE:
+        raise RunnerError(f"--store fs:{hide(rest)}: nothing can be kept there; {FORMS}")
     return open_fs(rest)
 
 
+NO_STORE = {"memory", "http", "https", "data"}  # gone with the process, or only for reading
+FORMS = "use dir:PATH, drive:FOLDER or fs:URL"
+ALIASES = {"gdrive": "drive", "google": "drive", "googledrive": "drive", "file": "dir", "folder": "dir", "local": "dir"}
 KINDS = {"dir": _directory, "drive": _drive, "fs": _fs}  # a new store is a function and a line here

@@ -30,6 +30,15 @@ class Backoff:
         return max(jitter, asked or 0.0)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Busy:
+    """A call that is being repeated now, for whoever tells a person; seconds since 1970."""
+
+    said: str
+    since_at: float
+    again_at: float
+
+
 class _Moving:
     """Passes progress on and remembers whether an object got further than ever before."""
 
@@ -66,22 +75,27 @@ class RetryingStore:
         self._monotonic = monotonic
         self._sleep = sleep
         self._draw = draw
+        self.busy: Busy | None = None  # written by whichever thread repeats a call, read by any
 
     def _repeat(self, call: Callable[[], T], progress: _Moving | None = None) -> T:
         """Patience counts from the last byte that moved, not from the start: a long upload may meet many failures."""
-        since, attempt = self._monotonic(), 0
-        while True:
-            try:
-                return call()
-            except StoreBusy as error:
-                now = self._monotonic()
-                if progress and progress.moved():
-                    since, attempt = now, 0
-                wait = self._backoff.wait(attempt, error.retry_after_seconds, self._draw())
-                if now + wait - since > self._backoff.give_up_seconds:
-                    raise
-                self._sleep(wait)
-                attempt += 1
+        since, attempt, began_at = self._monotonic(), 0, time.time()
+        try:
+            while True:
+                try:
+                    return call()
+                except StoreBusy as error:
+                    now = self._monotonic()
+                    if progress and progress.moved():
+                        since, attempt = now, 0
+                    wait = self._backoff.wait(attempt, error.retry_after_seconds, self._draw())
+                    if now + wait - since > self._backoff.give_up_seconds:
+                        raise
+                    self.busy = Busy(said=str(error), since_at=began_at, again_at=time.time() + wait)
+                    self._sleep(wait)
+                    attempt += 1
+        finally:
+            self.busy = None
 
     @property
     def properties(self) -> Properties:

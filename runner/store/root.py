@@ -35,7 +35,11 @@ def add_job(root: Log, job: str, *, fingerprint: str, genesis: dict[str, Any]) -
         payload = {"job": job, "fingerprint": fingerprint, "genesis_id": log.first_id, "head_id": log.head_id}
         entry = root.append_shared("JOB", payload, unless=lambda records: jobs(records).get(job))
     if entry.payload["fingerprint"] != fingerprint:
-        raise JobExists(f"{job}: {root.store.properties.place} holds another job of that name; rename yours")
+        raise JobExists(
+            f"{job}: {root.store.properties.place} holds another job of that name, with other settings or texts; to "
+            f"train yours beside it, `wake2vec-runner cancel {job}` and enqueue its file with --again",
+            command=f"wake2vec-runner cancel {job}",
+        )
     return open_job(root, entry)
 
 

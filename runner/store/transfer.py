@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import runner.errors
+from runner.children import NOTIFY_VARIABLE, STORE_VARIABLE, importing_safely, python
 from runner.errors import RunnerError, StoreBusy, StoreUnavailable
 from runner.store.base import Progress
 from runner.store.lease import Watch
@@ -60,10 +61,18 @@ class Transfer:
         place.mkdir(parents=True, exist_ok=True)
         for name in ("progress.json", "result.json"):
             (place / name).unlink(missing_ok=True)
-        write_json(place / "order.json", asdict(shipment))
+        told = asdict(shipment)
+        environment = importing_safely(os.environ) | {STORE_VARIABLE: told.pop("store_url")}  # not into a file
+        environment.pop(NOTIFY_VARIABLE, None)
+        write_json(place / "order.json", told)
         with open(place / "output.log", "wb") as output:
-            command = [sys.executable, "-m", "runner.store.transfer", str(place)]
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+            process = subprocess.Popen(
+                python("runner.store.transfer", place),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=environment,
+            )
         return cls(shipment, process, place)
 
     @property
@@ -156,7 +165,7 @@ def ship(shipment: Shipment, place: Path) -> Record:
 def main(place: Path) -> int:
     """Do what `order.json` in `place` says, and leave `result.json` however it ends short of a kill."""
     os.nice(NICE)
-    shipment = Shipment(**json.loads((place / "order.json").read_bytes()))
+    shipment = Shipment(store_url=os.environ[STORE_VARIABLE], **json.loads((place / "order.json").read_bytes()))
     try:
         record = ship(shipment, place)
     except CheckpointCorrupt as error:

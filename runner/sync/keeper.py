@@ -18,10 +18,14 @@ from runner.store.lease import BEAT_SECONDS, Lease, Watch, acquire
 from runner.store.log import Log
 from runner.store.publish import Stored, forget, publish_files, sweep
 from runner.store.records import genesis, is_done, regimes
+from runner.store.retry import Busy
 from runner.store.root import add_job, open_root
 from runner.store.space import ORPHAN_SECONDS
+from runner.trouble import Cause, Trouble
 from runner.workplace import Workplace
 from wake2vec.files import digest_file
+
+HICCUP_SECONDS = 5.0  # a store that is busy for less is no news
 
 
 @dataclass(kw_only=True)
@@ -59,7 +63,7 @@ class Care:
     root: Log | None = None
     keepers: dict[str, Keeper] = field(default_factory=dict)
     retry_at: dict[str, float] = field(default_factory=dict)  # monotonic
-    failures: dict[str, int] = field(default_factory=dict)
+    troubles: dict[str, Trouble] = field(default_factory=dict)  # what keeps a job from the store now
     taken: set[str] = field(default_factory=set)  # held once: a person's word to take over does not last for ever
     mirrored: Mark | None = None  # how far the newest copy of the queue in the store goes
     mirrored_at: float = -1e9  # monotonic
@@ -69,6 +73,23 @@ class Care:
     @property
     def journal(self) -> Path:
         return self.work.settings.home / "transfers"
+
+    def trouble_of(self, job: str) -> Trouble | None:
+        """What keeps the job from the store: its own trouble, or a store that is being asked again and again."""
+        return self.troubles.get(job) or self.store_trouble()
+
+    def store_trouble(self) -> Trouble | None:
+        busy: Busy | None = getattr(self.work.store, "busy", None)
+        if busy is None or busy.again_at - busy.since_at < HICCUP_SECONDS:
+            return None
+        return Trouble(job=None, cause=Cause.STORE, said=busy.said, since_at=busy.since_at, again_at=busy.again_at)
+
+    @property
+    def troubles_now(self) -> tuple[Trouble, ...]:
+        """All that is in the way at this moment, of the store and of this machine."""
+        obstacles = list(self.work.obstacles.items())
+        here = [Trouble(job=job, cause=Cause.MACHINE, said=f"{job}: {said}", since_at=0.0) for job, said in obstacles]
+        return (*list(self.troubles.values()), *here, *filter(None, [self.store_trouble()]))
 
     def root_log(self) -> Log:
         if self.root is None:

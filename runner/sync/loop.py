@@ -8,7 +8,6 @@ from runner.errors import (
     LeaseHeld,
     NeedsHelp,
     RunnerError,
-    SignInNeeded,
     StoreFull,
     StoreUnavailable,
 )
@@ -22,6 +21,7 @@ from runner.sync.keeper import Care, Keeper, beat, give_back, hold, keeper_of, l
 from runner.sync.prepare import prepare
 from runner.sync.prune import prune
 from runner.sync.upload import finish, publish_regimes, publish_saved, publish_vocabulary
+from runner.trouble import Trouble, cause_of, command_of
 from runner.workplace import Ready
 from wake2vec.errors import CheckpointCorrupt
 from wake2vec.manifest import newest_verified
@@ -54,29 +54,19 @@ def _guarded(care: Care, job: Job, now: float, monotonic: float) -> None:
     try:
         _look_after(care, job, now, monotonic)
     except Fenced as error:
+        care.troubles.pop(job.name, None)
         lose(care, job.name, now, str(error))
-    except LeaseHeld as error:
-        _wait(care, job, now, monotonic, str(error), "", most=5.0)
     except StoreUnavailable as error:
         care.trouble_at = monotonic
-        if _may_train_without_store(care, job, error):
+        if _may_train_without_store(care, job):
             care.work.ready[job.name] = Ready()
-        _wait(care, job, now, monotonic, str(error), "", most=LAST_RETRY_SECONDS)
+        _wait(care, job, now, monotonic, error, most=LAST_RETRY_SECONDS)
     except (RunnerError, CheckpointCorrupt) as error:
-        _wait(care, job, now, monotonic, str(error), "", most=LAST_RETRY_SECONDS)
+        _wait(care, job, now, monotonic, error, most=5.0 if isinstance(error, LeaseHeld) else LAST_RETRY_SECONDS)
     except OSError as error:
-        remedy = f"make room on the disk of {care.work.settings.home}, or see whether it can be written"
-        _wait(
-            care,
-            job,
-            now,
-            monotonic,
-            f"{error.filename or care.work.settings.home}: {error.strerror}",
-            remedy,
-            most=30.0,
-        )
+        _wait(care, job, now, monotonic, error, most=30.0)
     else:
-        care.failures.pop(job.name, None)
+        care.troubles.pop(job.name, None)
         care.retry_at.pop(job.name, None)
         if not checkpoints.log_state(care.work.queue, job.name).fenced:
             checkpoints.set_log_state(care.work.queue, job.name, now, problem="", remedy="")
@@ -92,17 +82,31 @@ def _stay_alive(care: Care, job: Job, now: float, monotonic: float) -> None:
             lose(care, job.name, now, str(error))
 
 
-def _wait(care: Care, job: Job, now: float, monotonic: float, problem: str, remedy: str, *, most: float) -> None:
-    failures = care.failures.get(job.name, 0)
-    care.failures[job.name] = failures + 1
-    care.retry_at[job.name] = monotonic + min(FIRST_RETRY_SECONDS * 2.0 ** min(failures, 16), most)
-    checkpoints.set_log_state(care.work.queue, job.name, now, problem=problem, remedy=remedy)
+def _wait(care: Care, job: Job, now: float, monotonic: float, error: Exception, *, most: float) -> None:
+    cause, before = cause_of(error), care.troubles.get(job.name)
+    times = before.times if before is not None else 0
+    pause = min(FIRST_RETRY_SECONDS * 2.0 ** min(times, 16), most)
+    care.retry_at[job.name] = monotonic + pause
+    said, command = str(error), command_of(error, cause, job.name)
+    if isinstance(error, OSError):
+        said = f"{error.filename or care.work.settings.home}: {error.strerror}"
+        command = f"make room on the disk of {care.work.settings.home}, or see whether it can be written"
+    care.troubles[job.name] = Trouble(
+        job=job.name,
+        cause=cause,
+        said=said,
+        command=command,
+        since_at=before.since_at if before is not None and before.cause is cause else now,
+        again_at=now + (error.seconds_left if isinstance(error, LeaseHeld) else pause),
+        times=times + 1,
+    )
+    checkpoints.set_log_state(care.work.queue, job.name, now, problem=said, remedy=command)
 
 
-def _may_train_without_store(care: Care, job: Job, error: StoreUnavailable) -> bool:
+def _may_train_without_store(care: Care, job: Job) -> bool:
     """A job that this home has worked on goes on locally while the store is away; the lease decides later whether that
     counts. A new one waits: nothing of it could be kept. So does one whose newest checkpoint only the store has."""
-    if job.name not in care.work.wanted or isinstance(error, SignInNeeded) or job.after is not None:
+    if job.name not in care.work.wanted or job.after is not None:
         return False
     run, durable = care.work.run(job.name), checkpoints.durable_step(care.work.queue, job.name)
     if durable is None:

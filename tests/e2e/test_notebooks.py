@@ -1,134 +1,199 @@
-"""The notebooks as a user runs them: every code cell in order, with a tiny job and a folder as the store."""
+"""The notebooks as a user runs them: every cell in a real kernel, from an empty folder, on a first and a later day."""
 
 from __future__ import annotations
 
-import builtins
+import copy
 import json
-import os
 import re
-import subprocess
-import sys
-import types
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 
-from tests.machine import IMPATIENT, job_file
+from bench.notebooks import PLATFORMS, notebook
+from bench.wheel import build_wheel
+from runner.notebook import NOT_YET, SECRET
+from tests.drive_server.server import DriveServer
+from tests.machine import IMPATIENT
+from tests.standalone import bare_python, surroundings
 
-NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
-JOB = "tiny_notebook"
-
-
-def cells_of(path: Path, kind: str = "code") -> list[str]:
-    return [
-        "".join(cell["source"]) for cell in json.loads(path.read_text("utf-8"))["cells"] if cell["cell_type"] == kind
-    ]
-
-
-class Session:
-    """What a notebook's machine offers: its modules, a shell for the lines that begin with "!", and a screen."""
-
-    def __init__(self, folder: Path, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.said: list[str] = []
-        self.shown: list[str] = []
-        self.names: dict[str, Any] = {"display": self.shown.append}
-        tools = folder / "bin"
-        tools.mkdir(parents=True)
-        for name, script in (
-            ("git", f'mkdir -p "$4/jobs" && cp "{job_of(folder)}" "$4/jobs" && echo git "$@"'),
-            ("pip", 'echo pip "$@"'),
-        ):
-            (tools / name).write_text(f"#!/bin/sh\n{script}\n")
-            (tools / name).chmod(0o755)
-        (folder / "home").mkdir()
-        (folder / "home" / "settings.toml").write_text(IMPATIENT)
-        monkeypatch.chdir(folder)
-        monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-        monkeypatch.setenv("WAKE2VEC_HOME", str(folder / "home"))
-        monkeypatch.setenv("JPY_PARENT_PID", "1")
-        for name in ("WAKE2VEC_STORE", "WAKE2VEC_DRIVE_TOKEN"):
-            monkeypatch.setenv(name, "")  # what a cell sets is taken back afterwards
-        for name, content in self.modules().items():
-            module = types.ModuleType(name)
-            vars(module).update(content)
-            monkeypatch.setitem(sys.modules, name, module)
-        self.changes = {'"drive:wake2vec"': repr(f"dir:{store}"), '["qwen_p1", "qwen_p2"]': repr([JOB])}
-
-    def modules(self) -> dict[str, dict[str, Any]]:
-        secret = types.SimpleNamespace(
-            get=lambda name: f"the secret {name}", get_secret=lambda name: f"the secret {name}"
-        )
-        display = {"HTML": str, "display": self.shown.append}
-        return {
-            "google": {}, "google.colab": {"userdata": secret}, "kaggle_secrets": {"UserSecretsClient": lambda: secret},
-            "IPython": {}, "IPython.display": display,
-        }  # fmt: skip
-
-    def run(self, cell: str) -> None:
-        for here, there in self.changes.items():
-            cell = cell.replace(here, there)
-        shell = re.sub(r"^!(.*)$", lambda line: f"_shell({line[1]!r})", cell, flags=re.MULTILINE)
-        exec(
-            compile(shell, "cell", "exec"), self.names | {"_shell": self.shell} | {"__builtins__": builtins}, self.names
-        )
-
-    def shell(self, line: str) -> None:
-        command = re.sub(r"\{(.+?)\}", lambda name: str(eval(name[1], self.names)), line)
-        done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=300, check=False)
-        self.said.append(done.stdout + done.stderr)
-        assert done.returncode == 0, f"{command}: {self.said[-1]}"
+MARKS = {"colab": {"COLAB_RELEASE_TAG": "release-colab"}, "kaggle": {"KAGGLE_KERNEL_RUN_TYPE": "Interactive"}}
+# What the platforms have and we have not: their own modules, as far as the cells use them.
+STANDINS = {
+    "google/colab/__init__.py": "",
+    "google/colab/userdata.py": """
+        from pathlib import Path
+        class SecretNotFoundError(Exception): pass
+        class NotebookAccessError(Exception): pass
+        def get(name):
+            text = Path(__file__).with_name(name).read_text()
+            if text in ("missing", "denied"):
+                raise {"missing": SecretNotFoundError, "denied": NotebookAccessError}[text](name)
+            return text
+        """,
+    "google/colab/auth.py": """
+        from pathlib import Path
+        def authenticate_user():
+            if Path(__file__).with_name("WAKE2VEC_DRIVE_TOKEN").read_text() == "denied":
+                raise RuntimeError("the person closed the window")
+        """,
+    "kaggle_secrets.py": """
+        from pathlib import Path
+        class UserSecretsClient:
+            def get_secret(self, name):
+                text = (Path(__file__).parent / "google" / "colab" / name).read_text()
+                if text in ("missing", "denied"):
+                    raise ConnectionError(text)
+                return text
+        """,
+}
+BY_SECRET = {'SIGN_IN = "with a click"': f'SIGN_IN = "with the secret {SECRET}"'}
 
 
-def job_of(folder: Path) -> Path:
-    return job_file(
-        folder, JOB, of="tiny_p1", train__steps=4, checkpoint__every_steps=2, evaluate__every_steps=2,
-        evaluate__max_windows=4,
-    )  # fmt: skip
+class Day:
+    """One session: a machine with nothing on it, and a kernel in which cells are run by their names."""
+
+    def __init__(self, folder: Path, table: dict[str, Any], platform: str, environment: dict[str, str]) -> None:
+        self.here, self.home = folder / "here", folder / "home"
+        self.here.mkdir(parents=True)
+        self.home.mkdir()
+        (self.home / "settings.toml").write_text(IMPATIENT)
+        self.modules = folder / "modules"
+        for name, text in STANDINS.items():
+            place = self.modules / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text("\n".join(line[8:] for line in text.splitlines()))
+        kernel = folder / "jupyter" / "kernels" / "bare"
+        kernel.mkdir(parents=True)
+        python = bare_python(folder / "env")
+        about = {
+            "argv": [str(python), "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+            "display_name": "bare",
+            "language": "python",
+            "env": {"WAKE2VEC_HOME": str(self.home), "PYTHONPATH": str(self.modules), **MARKS[platform], **environment},
+        }
+        (kernel / "kernel.json").write_text(json.dumps(about))
+        book = nbformat.reads(json.dumps(table), as_version=4)
+        self.cells = {cell["id"]: cell for cell in book.cells}
+        place = {"metadata": {"path": str(self.here)}}
+        self.client = NotebookClient(book, kernel_name="bare", timeout=600, resources=place)
+
+    def secret(self, text: str) -> None:
+        (self.modules / "google" / "colab" / SECRET).write_text(text)
+
+    def run(self, id: str, **changes: str) -> str:
+        """What the cell showed; one that raises fails the test."""
+        cell = copy.deepcopy(self.cells[id])
+        for here, there in {'JOB = "qwen"': 'JOB = "tiny"', **changes}.items():
+            cell.source = cell.source.replace(here, there)
+        done = self.client.execute_cell(cell, 0, store_history=False)
+        return "".join(out.get("text", "") + out.get("data", {}).get("text/html", "") for out in done.outputs)
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_every_cell_runs_in_order_and_again_in_the_next_session(
-    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_wheel(tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture
+def days(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Makes days; the kernel of the last one is ended afterwards."""
+    begun: list[Any] = []
+
+    def begin(number: int, table: dict[str, Any], platform: str, **environment: str) -> Day:
+        folder = tmp_path / str(number)
+        for name, value in surroundings(JUPYTER_PATH=str(folder / "jupyter")).items():
+            monkeypatch.setenv(name, value)
+        for one in begun:
+            one.__exit__(None, None, None)
+        begun.clear()
+        day = Day(folder, table, platform, environment)
+        setup = day.client.setup_kernel()
+        setup.__enter__()
+        begun.append(setup)
+        return day
+
+    yield begin
+    for one in begun:
+        one.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_every_cell_runs_from_an_empty_folder_on_the_first_day_and_on_a_later_one(
+    platform: Any, tmp_path: Path, wheel: Path, days: Any
 ) -> None:
-    for number in (1, 2) if path.stem == "colab" else (1,):
-        session = Session(tmp_path / str(number), tmp_path / "store", monkeypatch)
-        for cell in cells_of(path):
-            if number == 1 or "enqueue" not in cell:  # its text says: in the first session only
-                session.run(cell)
+    table = notebook(platform, wheel)
+    with DriveServer(tmp_path / "google") as server:
+        google = server.url.removeprefix("http://").rstrip("/")  # Colab's own credentials come from there too
+        root = {"WAKE2VEC_DRIVE_ROOT": server.url, "GCE_METADATA_ROOT": google, "GCE_METADATA_IP": google}
+        first = days(1, table, platform, **root)
+        first.secret(server.token_json())
+        assert first.run("install") == "installed\n"
+        way = "with a click" if platform == "colab" else f"by the secret {SECRET}"
+        assert first.run("sign-in") == f"store: drive:wake2vec, signed in {way}\n"
+        assert NOT_YET in first.run("see")  # too early, and it says so
+        assert "queued tiny_p2" in first.run("enqueue")
+        again = first.run("enqueue")
+        assert "tiny_p1.toml: is there already" in again
+        assert "tiny_p2: is queued already" in again
+        assert "tiny_p2: succeeded" in first.run("start")
+        assert re.search(r"<iframe srcdoc=.*tiny_p1", first.run("see"), re.DOTALL)
+        assert "installed" in first.run("install")  # twice does no harm
 
-        told = "\n".join(session.said)
-        assert "git clone -q REPOSITORY_URL wake2vec-runner" in told
-        assert "pip install -q ./wake2vec-runner" in told
-        assert os.environ["WAKE2VEC_DRIVE_TOKEN"] == "the secret WAKE2VEC_DRIVE_TOKEN"
-        here = (
-            f"in {tmp_path / '1' / 'home' / 'runs' / JOB} and " if number == 1 else ""
-        )  # final/ stays where it was made
-        assert f"{JOB}: succeeded; results {here}in the store" in told
-        assert re.search(rf"{JOB} +succeeded +4/4", told)
-        assert "\x1b" not in told
-        assert [page.count("<iframe srcdoc=") for page in session.shown] == [1]
-        assert JOB in session.shown[0]
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_it_is_a_clean_notebook_of_format_4_5(path: Path) -> None:
-    table = json.loads(path.read_text("utf-8"))
-
-    assert (table["nbformat"], table["nbformat_minor"]) == (4, 5)
-    assert set(table) == {"cells", "metadata", "nbformat", "nbformat_minor"}
-    ids = [cell["id"] for cell in table["cells"]]
-    assert len(set(ids)) == len(ids)
-    for cell in table["cells"]:
-        assert re.fullmatch(r"[a-zA-Z0-9-_]{1,64}", cell["id"])
-        assert all(line.endswith("\n") for line in cell["source"][:-1])
-        if cell["cell_type"] == "code":
-            assert (cell["execution_count"], cell["outputs"]) == (None, [])
-            assert set(cell) == {"cell_type", "execution_count", "id", "metadata", "outputs", "source"}
-        else:
-            assert set(cell) == {"cell_type", "id", "metadata", "source"}
-    assert len(cells_of(path)) == 5
+        shutil.rmtree(tmp_path / "1")
+        later = days(2, table, platform, **root)
+        later.secret(server.token_json())
+        later.run("install")
+        later.run("sign-in")
+        assert "tiny_p2: is succeeded already" in later.run("enqueue")
+        assert "started" not in later.run("start")
+        assert re.search(r"<iframe srcdoc=.*tiny_p1", later.run("see"), re.DOTALL)
 
 
-def test_both_notebooks_are_there() -> None:
-    assert [path.stem for path in NOTEBOOKS] == ["colab", "kaggle"]
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_what_is_missing_is_told_in_a_sentence_and_the_next_cell_works(
+    platform: Any, tmp_path: Path, wheel: Path, days: Any
+) -> None:
+    nowhere = {"WAKE2VEC_DRIVE_ROOT": "http://127.0.0.1:9/", "GCE_METADATA_ROOT": "127.0.0.1:9"}
+    day = days(1, notebook(platform, wheel), platform, **nowhere)
+    assert "3.11 is the oldest that will do" in day.run("install", **{"sys.version_info < (3, 11)": "True"})
+    assert day.run("install") == "installed\n"
+
+    for state in ("missing", "denied"):
+        day.secret(state)
+        said = day.run("sign-in", **BY_SECRET)
+        assert said.startswith("not signed in: ")
+        assert said.endswith("then run this cell again\n")
+        assert said.count("\n") == 1
+    if platform == "colab":
+        said = day.run("sign-in")
+        assert said == "not signed in: allow it in the window that Colab opens; then run this cell again\n"
+    if platform == "kaggle":  # Colab would ask its own machine for credentials, again and again
+        assert "error: " in day.run("start")
+    day.run("sign-in", **{"drive:wake2vec": f"dir:{tmp_path}/store"})
+    large = {'JOB = "qwen"': 'JOB = "tinyllama"'}
+    assert "FW_TEXT.txt: no such file" in day.run("enqueue", **large)
+    (day.here / "texts" / "FW_TEXT.txt").write_text("riverrun past Eve and Adam " * 999)
+    (day.here / "texts" / "wake_lexicon.txt").write_text("riverrun\n")
+    assert "queued tinyllama_p2" in day.run("enqueue", **large)
+    assert "this runtime has no GPU" in day.run("start")
+    assert "tinyllama_p1" in day.run("see")
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_it_is_one_clean_file_of_format_4_5_without_any_address(platform: Any, wheel: Path) -> None:
+    table = notebook(platform, wheel)
+    text = json.dumps(table, ensure_ascii=False)
+
+    nbformat.validate(nbformat.from_dict(table))
+    assert len(text.encode()) < 1 << 20
+    assert "REPOSITORY" not in text
+    assert "git clone" not in text
+    code = [cell for cell in table["cells"] if cell["cell_type"] == "code"]
+    assert len(code) == 5
+    assert all((cell["execution_count"], cell["outputs"]) == (None, []) for cell in code)
+    assert sum("#@param" in "".join(cell["source"]) for cell in code) == 2

@@ -13,7 +13,10 @@ from runner.states import State
 
 JOBS = Path(__file__).parents[2] / "jobs"
 FILES = sorted(JOBS.glob("*.toml"))
-MODELS = ["demo", "llama1b", "llama3b", "llama8b", "mistral", "phi", "qwen", "tiny", "tinyllama"]
+MODELS = [
+    "demo", "distilgpt2", "gemma2_9b", "llama1b", "llama3b", "llama8b", "mistral", "phi", "qwen", "qwen3_8b", "tiny",
+    "tinyllama",
+]  # fmt: skip
 
 
 def test_there_is_a_p1_and_a_p2_for_every_model():

@@ -14,6 +14,7 @@ from wake2vec.artefacts.series import running_mean, thin
 
 INK, TRAIN, VAL, BEST, FLOOR, BAD, REGIME = "#1f2430", "#9db7d5", "#c2410c", "#15803d", "#6b7280", "#b91c1c", "#7c3aed"
 MARKS = {"oom": (BAD, "x", "out of memory"), "regime": (REGIME, "D", "recorded change (REGIME)")}
+NEAR = 0.25  # of the curves' height
 MOST_POINTS = 4000  # more than the picture has columns: drawing stays under a second for any run
 
 
@@ -69,7 +70,7 @@ def _losses(axes: Any, facts: RunFacts, ledger: Ledger) -> None:
         )
         axes.axhline(best.loss, color=BEST, linewidth=0.7, alpha=0.5)
     if (floor := ln_v(facts, ledger)) is not None:
-        axes.axhline(floor, color=FLOOR, linewidth=1.1, linestyle="--", label=f"ln V = {floor:.2f} (guessing)")
+        _floor(axes, floor, [loss for _, loss in (*raw, *measured)])
     every = [(row.step, row.loss) for row in ledger.steps] + [(row.step, row.loss) for row in ledger.evaluations]
     lost = [step for step, loss in every if not math.isfinite(loss)]
     if lost:
@@ -87,6 +88,17 @@ def _losses(axes: Any, facts: RunFacts, ledger: Ledger) -> None:
         axes.text(0.5, 0.5, "no loss yet", transform=axes.transAxes, ha="center", color=FLOOR, fontsize=14)
     axes.set_ylabel("nats per token", color=INK)
     _tidy(axes)
+
+
+def _floor(axes: Any, floor: float, losses: Sequence[float]) -> None:
+    """`ln V` as a line where it is near the curves, else in the legend alone: it must not press them flat."""
+    low, high = min(losses, default=floor), max(losses, default=floor)
+    near, style = (high - low) * NEAR, {"color": FLOOR, "linewidth": 1.1, "linestyle": "--"}
+    if low - near <= floor <= high + near:
+        axes.axhline(floor, label=f"ln V = {floor:.2f} (guessing)", **style)
+    else:
+        side = "above" if floor > high else "below"
+        axes.plot([], [], label=f"ln V = {floor:.2f} (guessing), {side} the picture", **style)
 
 
 def _events(axes: Any, ledger: Ledger) -> None:

@@ -87,14 +87,15 @@ def samples_text(rows: Iterable[SampleRow]) -> str:
 def sample_text(row: SampleRow) -> str:
     """One text with its settings and figures."""
     settings = ", ".join(f"{key} {value}" for key, value in row.sampling.items())
-    figures = [f"{row.tokens} tokens", f"{row.new_tokens} of them Wake words"]
+    figures = [f"{row.tokens} tokens", f"{row.new_tokens} of them new words"]
     if row.wake_share is not None:
-        figures.append(f"Wake-word share {100 * row.wake_share:.1f} % of {row.words} words")
+        figures.append(f"new-word share {100 * row.wake_share:.1f} % of {row.words} words")
     figures.append(f"mean surprisal {figure(row.mean_surprisal, 3)} nats per token")
     lines = [f"=== step {row.step}, sample {row.number + 1}: seed {row.seed}, {settings}", "; ".join(figures)]
     if row.overlap_words is not None:
         run_of_words = f': "{textwrap.shorten(row.overlap, 300)}"' if row.overlap else ""
-        lines.append(f"longest run shared with the corpus: {row.overlap_words} words{run_of_words}")
+        words = f"{row.overlap_words} word{'s' * (row.overlap_words != 1)}"
+        lines.append(f"longest run shared with the corpus: {words}{run_of_words}")
     if row.ended not in ("length", "end"):
         lines.append(f"ended early: {row.ended}")
     return "\n".join([*lines, "", row.prompt + row.text])

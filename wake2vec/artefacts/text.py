@@ -16,7 +16,7 @@ perplexity   exp(nats): among how many equally likely tokens the model hesitates
 bits/byte    information the model needs for a byte of the held-out text. Does not depend on the tokenizer: compare
              models, phases and sequence lengths by this figure and by no other
 all          every held-out target token
-new          targets that are added Wake words; base: targets that the published tokenizer had
+new          targets that are added words; base: targets that the published tokenizer had
 English      bits/byte of a text that nobody trains on (Austen, 1817), as the new tokenizer cuts it, over all tokens
 English base the same over published tokens alone. At step 0 the published model's figure, to the bit; what it rises by
              is what the body has forgotten. English also holds what new words take from the probability of others

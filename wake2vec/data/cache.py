@@ -98,13 +98,28 @@ def _write(key: str, spans: Iterable[tuple[bool, Tokens]], folder: Path) -> None
     integers = {"training": "int32", "held_out": "int32", "byte_ends": "int64"}
     features = datasets.Features({name: datasets.List(datasets.Value(kind)) for name, kind in integers.items()})
     table = datasets.Dataset.from_generator(
-        lambda: map(_as_row, spans),
+        _Rows(key, spans),
         features=features,
         cache_dir=str(folder / "build"),
-        fingerprint=key,
         writer_batch_size=_ROWS_AT_ONCE,
     )
     table.save_to_disk(str(folder / "table"))
+
+
+class _Rows:
+    """The rows for `from_generator`, which pickles what makes them to have a name for it: the key will do.
+
+    Only newer versions of `datasets` can be told the name.
+    """
+
+    def __init__(self, key: str, spans: Iterable[tuple[bool, Tokens]]) -> None:
+        self._key, self._spans = key, spans
+
+    def __call__(self) -> Iterator[dict[str, Any]]:
+        return map(_as_row, self._spans)
+
+    def __reduce__(self) -> tuple[type[str], tuple[str]]:
+        return str, (self._key,)
 
 
 def _sync(path: Path) -> None:

@@ -35,6 +35,15 @@ class Met:
         rows = np.concatenate([inputs[:1], targets]) - self._first_new_id
         self._met[rows[rows >= 0]] = True
 
+    def first(self, steps: int) -> int | None:
+        """The first of these steps that meets any new word; None where none does."""
+        for step in range(steps):
+            if self.up_to(step).any():
+                return step
+            if len(self._read) == len(self._blocks):
+                return None
+        return None
+
     def _forget(self) -> None:
         self._next = 0
         self._read.clear()

@@ -104,7 +104,7 @@ def _rows(path: Path, side: Side) -> Matrix:
 
 def published(order: Order, side: Side) -> InFile:
     """A matrix of the published model, in its file. A tied model has one matrix for both sides."""
-    from wake2vec.load import Origin
+    from wake2vec.modelfiles import Origin
 
     table = order.job.model
     assert table, "checked before"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,14 @@ from wake2vec.errors import CheckpointCorrupt, InputError, ModelError
 from wake2vec.manifest import manifest_sha256, verify_checkpoint
 from wake2vec.material import Material
 from wake2vec.model import as_published, check_parity, freeze, load, matrices
+from wake2vec.outline import is_transposed
 from wake2vec.phases.base import Prepared
 from wake2vec.phases.p1 import ROWS_FILE, copy_tokenizer, load_rows
 from wake2vec.rows import InstalledRows, install_rows
+from wake2vec.spec import LoraTable
 from wake2vec.start import starting_rows
 from wake2vec.taken import overwrite, taken_over
+from wake2vec.targets import DEFAULT, fitting_targets, has, has_experts, named_targets
 
 ADAPTER = "default"
 
@@ -44,7 +48,7 @@ def prepare(material: Material) -> Prepared:
     )
     check_parity(model, material, before)
     context = StepKey()
-    adapters = add_lora(model, lora_options(material), context, train.seed)
+    adapters = add_lora(model, lora, context, train.seed)
     taken = taken_over(material.order)
     if taken is not None and (adapter := taken.adapter()):
         overwrite(adapters, adapter, taken.path)
@@ -89,27 +93,45 @@ def taken_rows(material: Material, model: Any) -> Tensor:
     return starting_rows(material.order, material.id_map, base, material.base_tokenizer, "input")
 
 
-def lora_options(material: Material) -> dict[str, Any]:
-    lora = material.job.lora_or_default
+def lora_options(table: LoraTable, targets: Sequence[str]) -> dict[str, Any]:
     return {
-        "r": lora.r,
-        "lora_alpha": lora.alpha,
-        "lora_dropout": lora.dropout,
-        "target_modules": list(lora.targets),
+        "r": table.r,
+        "lora_alpha": table.alpha,
+        "lora_dropout": table.dropout,
+        "target_modules": list(targets),
         "bias": "none",
         "task_type": "CAUSAL_LM",
     }
 
 
-def add_lora(model: Any, options: dict[str, Any], context: StepKey, seed: int) -> dict[str, nn.Parameter]:
-    """Put PEFT's LoRA layers into the model in place; start and dropout depend on the seed and the names alone."""
-    import torch
+def inject_lora(model: Any, table: LoraTable) -> None:
+    """Put PEFT's LoRA layers into the model in place. Raises ModelError with the layers that there are."""
     from peft import LoraConfig, inject_adapter_in_model
 
+    linears = {name: module for name, module in model.named_modules() if is_linear(module)}
+    experts = has_experts([name for name, _ in model.named_modules()])
+    mapped = experts and tuple(table.targets) == DEFAULT
+    there = [] if mapped else [target for target in table.targets if has(linears, target)]
+    targets = there or fitting_targets(table.targets, linears, experts=experts)
+    transposed = any(
+        is_transposed(module) and has([name], target) for name, module in linears.items() for target in targets
+    )
+    config = LoraConfig(**lora_options(table, targets), fan_in_fan_out=transposed)
     try:
-        inject_adapter_in_model(LoraConfig(**options), model, adapter_name=ADAPTER)
+        inject_adapter_in_model(config, model, adapter_name=ADAPTER)
     except ValueError as error:
         raise ModelError("lora.targets", str(error).splitlines()[0], "name modules that the model has") from error
+
+
+def is_linear(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear) or is_transposed(module)
+
+
+def add_lora(model: Any, table: LoraTable, context: StepKey, seed: int) -> dict[str, nn.Parameter]:
+    """Put LoRA into the model; start and dropout depend on the seed and the names alone."""
+    import torch
+
+    inject_lora(model, table)
     key_dropouts(model, context, seed)
     adapters = {name: parameter for name, parameter in model.named_parameters() if "lora_" in name}
     generator = torch.Generator()
@@ -145,8 +167,14 @@ def export(prepared: Prepared, material: Material, folder: Path) -> None:
     model = prepared.model
     # Never the embedding: PEFT's default would store both full matrices again.
     state = get_peft_model_state_dict(model, adapter_name=ADAPTER, save_embedding_layers=False)
-    config = LoraConfig(**lora_options(material), inference_mode=True)
-    config.target_modules = sorted(material.job.lora_or_default.targets)  # PEFT's set is written in any order
+    lora = material.job.lora_or_default
+    adapted = [name for name, module in model.named_modules() if hasattr(module, "lora_A")]
+    targets = named_targets(lora.targets, adapted)
+    # a layer in 4 bits is [out, in] here, whatever its published weight is
+    transposed = any(getattr(model.get_submodule(name).base_layer, "was_transposed", False) for name in adapted)
+    transposed = transposed or any(is_transposed(model.get_submodule(name).base_layer) for name in adapted)
+    config = LoraConfig(**lora_options(lora, targets), inference_mode=True, fan_in_fan_out=transposed)
+    config.target_modules = sorted(targets)  # PEFT's set is written in any order
     config.base_model_name_or_path = material.job.model.base if material.job.model else ""
     # the adapter was put in place, without PEFT's wrapper; its loader looks for the names that the wrapper gives
     named = {f"base_model.model.{name}": tensor for name, tensor in sorted(state.items())}

@@ -16,8 +16,9 @@ from typing import Any
 from torch import nn
 
 from wake2vec.errors import InputError, Wake2vecError
-from wake2vec.load import Origin, empty_model, read_config
+from wake2vec.load import empty_model, read_config
 from wake2vec.material import input_paths, load_tokenizer
+from wake2vec.modelfiles import Origin
 from wake2vec.order import Order
 from wake2vec.precision import Precision
 from wake2vec.quiet import quiet_libraries

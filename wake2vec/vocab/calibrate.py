@@ -68,7 +68,7 @@ def calibrate_head(model: Any, head: Any, blocks: Blocks, *, first_new_id: int) 
         states = model.get_decoder()(input_ids=torch.from_numpy(inputs).to(rows.device), use_cache=False)
         found = calibrated(
             rows,
-            hidden=states.last_hidden_state.flatten(0, 1),
+            hidden=states.last_hidden_state.flatten(0, 1) * head.factor,
             base=head.base.block(0, first_new_id),
             counts=torch.from_numpy(counts),
             training_tokens=len(blocks) * blocks.length,

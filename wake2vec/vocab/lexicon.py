@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wake2vec.errors import InputError
+from wake2vec.files import open_regular
 
 MAX_BYTES = 64 << 20
+JOINERS = "\u200c\u200d"
 _SHOWN = 5
 
 
@@ -53,7 +55,8 @@ def _text(path: Path) -> str:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise InputError(path, f"larger than {MAX_BYTES >> 20} MiB", "name a list of words, not a text")
-        data = path.read_bytes()
+        with open_regular(path) as file:
+            data = file.read()
     except OSError as exc:
         raise InputError(path, exc.strerror or str(exc), "name a lexicon that can be read") from exc
     try:
@@ -65,14 +68,23 @@ def _text(path: Path) -> str:
 
 
 def _checked(word: str, path: Path, line: int) -> str:
-    for character in word:
+    for place, character in enumerate(word):
         kind = unicodedata.category(character)
         if kind.startswith("Z"):
             raise InputError(path, f"line {line}: {word!r} has a space in it", "write one word on each line")
         # Cf too: a soft hyphen or a zero-width joiner cannot be seen, and makes another word of the same letters
-        if kind in ("Cc", "Cf", "Cs"):
+        if kind in ("Cc", "Cf", "Cs") and not _joins(word, place):
             raise InputError(path, f"line {line}: {word!r} has the control character {character!r}", "remove it")
     return word
+
+
+def _joins(word: str, place: int) -> bool:
+    """Whether it is a joiner between letters of a script that spells with joiners, as Persian and Hindi do."""
+    around = word[place - 1 : place] + word[place + 1 : place + 2]
+    names = [
+        unicodedata.name(letter, "").partition(" ")[0] for letter in around if unicodedata.category(letter)[0] in "LM"
+    ]
+    return word[place] in JOINERS and len(names) == 2 and not {"LATIN", "GREEK", "CYRILLIC"} & set(names)
 
 
 def _counted(kind: str, lines: tuple[int, ...]) -> str:

@@ -65,3 +65,13 @@ def test_hours_follow_from_steps_and_are_unknown_for_epochs():
 
     assert one.hours == pytest.approx(1300 * one.step_seconds / 3600)
     assert _foretold("tinyllama_p2").hours is None
+
+
+@pytest.mark.parametrize(
+    ("family", "paths"), [("qwen2", {"lean", "checkpoint", "offload"}), ("gemma2", {"autograd", "recompute"})]
+)
+def test_a_family_that_is_not_written_out_is_foretold_on_the_librarys_layers(family, paths):
+    spec = read_job(JOBS / "llama1b_p1.toml")
+    shape = dataclasses.replace(known_shape("meta-llama/Llama-3.2-1B"), family=family)
+
+    assert forecast(spec, load_of(spec, shape, 44_000), T4).plan.layers in paths

@@ -7,7 +7,7 @@ import pytest
 
 from runner.errors import RunnerError
 from runner.queue.rows import Session
-from runner.session import Machine, mean_session_minutes, network_file_system, session_end, this_machine
+from runner.session import Machine, mean_session_minutes, mounted_drive, network_file_system, session_end, this_machine
 
 
 def proc(tmp_path, boot="b00710ad-1", start="500"):
@@ -99,3 +99,8 @@ server:/x /mnt/a\\040b nfs4 rw 0 0
 )
 def test_a_network_or_user_space_file_system_is_recognised(place, kind):
     assert network_file_system(Path(place), MOUNTS) == kind
+
+
+def test_a_folder_of_colab_s_mounted_drive_is_no_safe_store():
+    assert "use --store drive:FOLDER" in mounted_drive("dir:/content/drive/MyDrive/wake")
+    assert [mounted_drive(url) for url in ("dir:/content/store", "drive:wake", "fs:s3://a/content/drive/")] == [""] * 3

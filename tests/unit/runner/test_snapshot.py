@@ -81,7 +81,7 @@ def test_a_quarantined_checkpoint_counts_for_nothing():
 
 
 def test_the_time_to_go_counts_steps_and_evaluations_in_hours_and_sessions():
-    sessions = [session(1, started_at=0.0, ended_at=600.0), session(2)]  # with the prior of 100 min: 55 min a session
+    sessions = [session(1, started_at=0.0, ended_at=600.0), session(2)]  # one is over
 
     picture = _picture(running_moment(sessions=sessions))
 
@@ -89,9 +89,16 @@ def test_the_time_to_go_counts_steps_and_evaluations_in_hours_and_sessions():
     # 395 steps of 2 s; evaluations at 200, 300, 400 and the end, 10 s each.
     assert detail.eta_seconds == 395 * 2.0 + 4 * 10.0
     assert picture.session is not None
-    assert picture.session.usual_minutes == 55.0
-    assert detail.eta_sessions == 1
+    assert picture.session.usual_minutes == 10.0
+    assert detail.eta_sessions == 2
     assert (detail.next_evaluation, detail.next_milestone) == (200, 200)
+
+
+def test_how_long_sessions_last_is_not_said_before_one_is_over():
+    picture = _picture()
+
+    assert picture.session is not None
+    assert (picture.session.usual_minutes, picture.details[0].eta_sessions) == (None, None)
 
 
 def test_the_length_of_a_job_in_epochs_may_be_unknown():

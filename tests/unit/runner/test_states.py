@@ -1,5 +1,7 @@
 """The transition table and the decision after an attempt."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,12 +15,14 @@ from runner.states import (
     Ending,
     Outcome,
     State,
+    Where,
     Wish,
     backoff_seconds,
     is_due,
     judge,
     next_state,
     plan_segments,
+    same_failure,
 )
 
 BUDGET = Budget(attempts=10, first_seconds=60.0, last_seconds=1800.0)
@@ -29,7 +33,7 @@ def test_a_change_leads_where_the_table_says_or_is_refused(state, change):
     if (state, change) in TRANSITIONS:
         assert next_state(state, change) is TRANSITIONS[state, change]
     else:
-        with pytest.raises(IllegalTransition, match=f"a {state} job cannot {change}"):
+        with pytest.raises(IllegalTransition, match=f"a {state} job (cannot {change}|does not go on)"):
             next_state(state, change)
 
 
@@ -124,6 +128,37 @@ def test_a_setup_fault_with_a_remedy_fails_at_once_and_one_without_is_tried_agai
     assert judge(passing, BUDGET).change is Change.REQUEUE
 
 
+ALIKE = Ending(outcome=Outcome.FAILED, where="training", cause="KeyError: 'x'", remedy="mend it", stalls=1, again=True)
+
+
+def test_the_same_failure_twice_at_the_same_step_ends_the_job_at_once():
+    verdict = judge(ALIKE, BUDGET)
+
+    assert verdict.change is Change.FAIL
+    assert "KeyError: 'x'" in verdict.reason
+    assert verdict.remedy == "mend it"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"again": False}, {"stalls": 0}, {"kept_new_step": True}, {"asked_to_stop": True}, {"outcome": Outcome.LOST},
+        {"outcome": Outcome.OOM}, {"where": Where.NETWORK}, {"where": Where.CARD}, {"where": Where.DISK},
+    ],
+)  # fmt: skip
+def test_what_may_pass_or_is_not_the_same_is_tried_again(change):
+    assert judge(replace(ALIKE, **change), BUDGET).change is Change.REQUEUE
+
+
+def test_failures_are_the_same_but_for_the_numbers_in_them():
+    first = (Outcome.FAILED, "training", "CUDA error at 0x7f3a in block 12", 40)
+
+    assert same_failure(first, (Outcome.FAILED, "training", "CUDA error at 0x9bc1 in block 3", 40))
+    assert not same_failure(first, (Outcome.FAILED, "training", "CUDA error at 0x9bc1 in block 3", 41))
+    assert not same_failure(first, (Outcome.FAILED, "training", "no such file", 40))
+    assert not same_failure((None, "", "", None), (Outcome.FAILED, "", "", 0))
+
+
 def test_divergence_goes_back_once_and_then_fails():
     first = judge(Ending(outcome=Outcome.DIVERGED, where="training", cause="loss is nan"), BUDGET)
     second = judge(Ending(outcome=Outcome.DIVERGED, where="training", cause="loss is nan", rolled_back=True), BUDGET)
@@ -153,3 +188,19 @@ def test_a_clock_that_was_set_back_does_not_freeze_a_job():
     assert not is_due(1000.0, 999.0, 1800)
     assert is_due(1000.0, 1000.0, 1800)
     assert is_due(1000.0 + 86_400, 1000.0, 1800)
+
+
+def test_a_hub_that_is_away_never_counts_against_a_job_but_is_waited_for():
+    ending = Ending(outcome=Outcome.FAILED, where="network", cause="away", remedy="look", stalls=9)
+    verdict = judge(ending, Budget(attempts=10, first_seconds=60, last_seconds=1800))
+
+    assert (verdict.change, verdict.stalls) == (Change.REQUEUE, 9)
+    assert verdict.wait_seconds == 240
+
+
+def test_training_that_trains_nothing_has_failed_for_good():
+    ending = Ending(outcome=Outcome.FAILED, where="nothing", cause="the gradient was exactly 0")
+    verdict = judge(ending, Budget(attempts=10, first_seconds=60, last_seconds=1800))
+
+    assert verdict.change is Change.FAIL
+    assert verdict.reason == "trains nothing: the gradient was exactly 0"

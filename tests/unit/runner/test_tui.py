@@ -11,9 +11,20 @@ from runner.figures import bar, curve, day, duration, hours, loss, segment_bar, 
 from runner.peek import Moment
 from runner.picture import take_picture
 from runner.states import State
+from runner.trouble import Cause, Trouble
 from runner.tui import render
 from runner.worknote import UploadNote
-from tests.unit.runner.moments import NOW, evaluation, heartbeat, job, nothing, running_moment, running_surroundings
+from tests.unit.runner.moments import (
+    NOW,
+    checkpoint,
+    evaluation,
+    heartbeat,
+    job,
+    metrics,
+    nothing,
+    running_moment,
+    running_surroundings,
+)
 
 
 def _lines(moment=None, around=None, *, width=80, height=None, ascii_only=False, encoding="utf-8"):
@@ -36,7 +47,7 @@ def test_everything_that_matters_is_on_a_screen_of_80_by_24():
         "runner at work for 1 h 0 min", "training · heartbeat 3 s ago", "trained 105 of 500 (21%)", "saved 104",
         "durable 100", "costs 10 s of work", "2 s if only the trainer dies", "6.900", "learning: down 1.00 nats",
         "7.000 nats at 100, the best", "ln V 9.00", "2.0 s/step", "32 tokens/s", "lr 1.0e-3",
-        "14 min to go, 1 session", "evaluation at 200, milestone at 200", "peak 11.7 of 14.6 GiB, 10.7 held",
+        "14 min to go", "evaluation at 200, milestone at 200", "peak 11.7 of 14.6 GiB, 10.7 held",
         "no OOM", "micro-batch 2", "1 on colab Tesla T4", "Google Drive", "1 to send, 1.0 MiB",
         "last verified 30 s ago", "100 MiB free, room for 100 checkpoints", "waits for a",
     ):  # fmt: skip
@@ -145,6 +156,40 @@ def test_a_job_that_is_safe_to_close_says_so():
     lines = _lines(running_moment(), dataclasses.replace(around, heartbeats={"a": beat}))
 
     assert any("safe to close: nothing would be lost" in line for line in lines)
+
+
+def test_a_step_that_is_not_durable_is_never_safe_to_close_however_short_it_was():
+    fast = metrics(count=105, seconds=0.001)
+
+    lines = _lines(running_moment(metrics={"a": fast}))
+
+    assert not any("safe to close" in line for line in lines)
+    assert any("costs 0 s of work" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        running_moment(jobs=[job(state=State.RUNNING, finishing=True)], checkpoints={"a": [checkpoint(500)]}),
+        running_moment(checkpoints={"a": [checkpoint(100), checkpoint(104, durable=False)]}),
+    ],
+)
+def test_all_sent_is_not_said_while_something_is_on_its_way(moment):
+    around = running_surroundings(trainers={}, heartbeats={})
+
+    assert "all sent" not in "\n".join(_lines(moment, around))
+
+
+def test_a_store_that_is_away_is_told_on_its_line_and_never_beside_all_sent():
+    trouble = Trouble(job="a", cause=Cause.STORE, said="Google Drive: no answer", since_at=NOW - 9)
+    around = running_surroundings(heartbeats={"a": heartbeat(100, saved_step=100)})
+    around = dataclasses.replace(around, note=dataclasses.replace(around.note, troubles=(trouble,)))
+
+    text = "\n".join(_lines(running_moment(checkpoints={"a": [checkpoint(100)]}), around, width=200))
+
+    assert "Google Drive: no answer" in text
+    assert "all sent" not in text
+    assert "needs you" not in text  # it is tried again by itself
 
 
 @pytest.mark.parametrize(

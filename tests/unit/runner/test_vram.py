@@ -1,6 +1,6 @@
 """Whether a card is free for a trainer."""
 
-from runner.vram import Card, read_cards, reason_not_to_start, threats
+from runner.vram import Card, no_card, read_cards, reason_not_to_start, threats
 
 
 def card(used):
@@ -34,3 +34,22 @@ def test_another_program_beside_the_trainer_is_told_with_what_it_holds():
 def test_the_cliff_is_told_before_memory_runs_out():
     assert "160 of 15,360 MiB are left" in threats(card(15_200), 14_300, 0)["left"]
     assert "PyTorch gives cached pieces back" in threats(card(14_000), 13_300, 3)["retries"]
+
+
+def test_a_notebook_s_runtime_without_a_card_is_refused_for_what_needs_one_and_says_how_to_switch():
+    loads = {"tiny_p1": "fp32", "qwen_p1": "nf4"}
+
+    assert "has no GPU, and qwen_p1 needs one: choose Runtime → Change" in no_card("colab", [], loads)
+    assert "Settings → Accelerator → GPU T4 x2" in no_card("kaggle", [], loads)
+    assert no_card("colab", [card(500)], loads) == ""
+    assert no_card("plain", [], loads) == ""
+    assert no_card("colab", [], {"tiny_p1": "fp32", "distilgpt2_p1": "auto"}) == ""
+
+
+def test_a_card_that_the_platform_s_pytorch_no_longer_knows_is_refused_with_the_reason():
+    old = Card(index=0, name="Tesla P100-PCIE-16GB", total_mib=16_276, used_mib=0, capability=(6, 0))
+
+    said = no_card("kaggle", [old], {"qwen_p1": "nf4"})
+    assert said.startswith("this runtime has a Tesla P100-PCIE-16GB, for which its PyTorch has no kernels")
+    assert no_card("kaggle", [old, card(0)], {"qwen_p1": "nf4"}) == ""
+    assert no_card("plain", [old], {"qwen_p1": "nf4"}) == ""  # a build of one's own may know it

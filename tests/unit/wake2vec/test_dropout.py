@@ -10,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from wake2vec.dropout import KeyedDropout, StepKey, key_dropouts
+from wake2vec.dropout import KeyedDropout, StepKey, drop_only_keyed, key_dropouts
 
 
 def masks(
@@ -29,6 +29,14 @@ def masks(
     ids = torch.arange(first, first + samples)
     context.set(step=step, sample_ids=ids, position_offset=torch.full_like(ids, offset))
     return KeyedDropout(p, name=name, context=context, seed=seed)(torch.ones(samples, length, features))
+
+
+def test_a_body_that_drops_by_itself_trains_without() -> None:
+    body = nn.Sequential(nn.Dropout(0.5), KeyedDropout(0.5, name="q", context=StepKey(), seed=1))
+
+    drop_only_keyed(body.train())
+
+    assert [module.training for module in body] == [False, True]
 
 
 def test_the_mask_of_a_sample_is_the_same_in_any_micro_batch() -> None:

@@ -26,13 +26,13 @@ from wake2vec.generate import main as generate_main
 from wake2vec.manifest import manifest_sha256, read_manifest
 from wake2vec.material import gather
 from wake2vec.merged import Trained, lay_out
+from wake2vec.modelfiles import PublishedFiles
 from wake2vec.order import InputFile, Order, Source
 from wake2vec.phases.table import PHASES
 from wake2vec.rundir import RunDir
 from wake2vec.sampling import Sampling, continue_text
 from wake2vec.shards import Piece, plan_shards, write_model
 from wake2vec.spec import JobSpec
-from wake2vec.trained import PublishedFiles
 
 JOBS = Path(__file__).parents[3] / "jobs"
 # PEFT asks transformers by a name that is about to go
@@ -337,12 +337,13 @@ def test_a_run_that_is_none_is_told(tmp_path: Path) -> None:
 def test_several_files_and_their_index_load_as_one_model(runs: dict[str, RunDir], tmp_path: Path) -> None:
     order = Order.model_validate(read_json(runs["p1"].order))
     assert order.job.model
-    from wake2vec.load import Origin
+    from wake2vec.load import Origin, read_config, read_outline
 
     published = PublishedFiles(Origin(path=order.job.model.base))
     whole = load_file(Path(order.job.model.base) / "model.safetensors")
     trained = Trained(first_new_id=2048, input_rows=torch.empty(0, 64), output_rows=None)
-    layout = lay_out(published, trained, tied="lm_head.weight" not in whole, merge=False, dtype=None)
+    outline = read_outline(published, read_config(published.origin))
+    layout = lay_out(published, trained, outline=outline, merge=False, dtype=None)
 
     write_model(tmp_path, layout.pieces, most=100_000)
 

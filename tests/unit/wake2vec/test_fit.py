@@ -8,7 +8,7 @@ import pytest
 
 from wake2vec.budget import CARDS, GIB, Job, budget
 from wake2vec.fit import Fitted, Trial, Wishes, candidates, fit
-from wake2vec.plan import Plan
+from wake2vec.plan import LIBRARY, WRITTEN_OUT, LayerPath, Plan
 from wake2vec.shapes import SHAPES
 
 T4 = CARDS["t4"]
@@ -108,6 +108,58 @@ def test_fixed_values_leave_the_place_of_the_embedding_to_the_card() -> None:
     assert (
         fitted(PretendCard(card.job, 2 * LIMIT), Wishes(micro_batch=16, layers="checkpoint")).plan.embedding == "device"
     )
+
+
+def library_only(path: LayerPath) -> bool:
+    return path not in WRITTEN_OUT
+
+
+def test_where_nothing_that_is_written_out_holds_the_librarys_layers_are_measured() -> None:
+    card = PretendCard(QWEN, LIMIT, "recompute")
+
+    found = fit(QWEN, Wishes(), limit_bytes=LIMIT, card=T4, remembered={}, run=card.run, holds=library_only)
+
+    assert found.reason == "measured"
+    assert {plan.layers for plan in card.tried} <= set(LIBRARY)
+    assert found.plan.layers == "recompute"
+    assert budget(QWEN, found.plan).total <= LIMIT
+
+
+def test_a_path_that_does_not_hold_is_not_tried_beside_others_that_do() -> None:
+    card = PretendCard(QWEN, LIMIT, "checkpoint")
+
+    fit(QWEN, Wishes(), limit_bytes=LIMIT, card=T4, remembered={}, run=card.run, holds=lambda path: path == "offload")
+
+    assert {plan.layers for plan in card.tried} == {"offload"}
+
+
+@pytest.mark.parametrize(("asked", "holding", "taken"), [
+    ("lean", {"checkpoint", "offload"}, "checkpoint"), ("lean", set(), "recompute"), ("offload", {"lean"}, "recompute"),
+])  # fmt: skip
+def test_a_fixed_path_that_does_not_hold_gives_way_to_the_next(
+    asked: LayerPath, holding: set[LayerPath], taken: LayerPath
+) -> None:
+    for limit in (LIMIT, None):
+        wishes = Wishes(micro_batch=1, layers=asked)
+        found = fit(
+            QWEN, wishes, limit_bytes=limit, card=T4, remembered={}, run=lambda _: None, holds=holding.__contains__
+        )
+        assert found.plan.layers == taken
+
+        again = fit(
+            QWEN, wishes, limit_bytes=limit, card=T4, remembered=found.plan.to_dict(), run=lambda _: None,
+            holds=lambda path: path == taken,
+        )  # fmt: skip
+        assert again == Fitted(plan=found.plan, reason="remembered")
+
+
+def test_a_remembered_plan_whose_path_does_not_hold_is_forgotten() -> None:
+    plan, card = Plan(micro_batch=4, layers="lean"), PretendCard(QWEN, LIMIT)
+
+    found = fit(QWEN, Wishes(), limit_bytes=LIMIT, card=T4, remembered=plan.to_dict(), run=card.run, holds=library_only)
+
+    assert found.reason == "measured"
+    assert found.plan.layers in LIBRARY
 
 
 def test_a_card_on_which_nothing_fits_gets_the_leanest_plan() -> None:

@@ -163,7 +163,7 @@ def test_samples_are_written_with_their_figures(tmp_path: Path, model: Any, toke
         assert row.overlap in row.text
     text = path.read_text("utf-8")
     assert text.count("=== step 4") == 3
-    assert "Wake-word share" in text
+    assert "new-word share" in text
 
 
 def test_a_stop_keeps_what_is_done_and_the_next_call_goes_on(tmp_path: Path, model: Any, tokenizer: Any) -> None:

@@ -15,8 +15,8 @@ from tests.machine import JOBS
 from wake2vec import identity
 from wake2vec.errors import ModelChanged, ModelError
 from wake2vec.identity import Digests, Identity, commit_of, identify, require_same
-from wake2vec.load import Origin
 from wake2vec.material import load_tokenizer
+from wake2vec.modelfiles import Origin
 
 MODEL = JOBS / "tiny" / "model"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from wake2vec.plan import Allowed, Plan, grow, micro_batches, next_rung
+from wake2vec.plan import WRITTEN_OUT, Allowed, LayerPath, Plan, grow, micro_batches, next_rung
 
 ALLOWED = Allowed(batch=16, seq_len=256)
 
@@ -35,6 +35,22 @@ def test_the_ladder_halves_then_recomputes_then_moves_then_cuts_blocks() -> None
     assert plans[5].embedding == "host"
     assert [plan.head for plan in plans[5:8]] == ["as-is", "int8", "nf4"]
     assert [plan.block_splits for plan in plans[7:]] == [1, 2, 4]
+
+
+@pytest.mark.parametrize("start", ["lean", "autograd"])
+@pytest.mark.parametrize(("refused", "steps"), [
+    ((), ["checkpoint", "offload"]), (("checkpoint",), ["offload"]), (WRITTEN_OUT, ["recompute"]),
+])  # fmt: skip
+def test_the_ladder_has_no_rung_that_computes_something_else(
+    start: LayerPath, refused: tuple[LayerPath, ...], steps: list[LayerPath]
+) -> None:
+    allowed = replace(ALLOWED, holds=lambda path: path not in refused)
+
+    plans = descent(Plan(micro_batch=1, layers=start), allowed)
+
+    assert [plan.layers for plan in plans[: len(steps) + 1]] == [start, *steps]
+    assert {plan.layers for plan in plans[len(steps) :]} == {steps[-1]}
+    assert len(plans) == len({*map(str, plans)})  # it ends
 
 
 def test_a_job_can_forbid_a_shorter_context_and_a_quantised_head() -> None:

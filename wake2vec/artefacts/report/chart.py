@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from wake2vec.artefacts.report.html import Html, el
 from wake2vec.artefacts.series import thin
 
 Point = tuple[float, float]
 LEFT, RIGHT, TOP, BOTTOM = 58, 24, 14, 34  # margins that hold the labels, in pixels
+NEAR = 0.25  # of the curves' height: a level that is farther away would press them flat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +70,7 @@ def draw(chart: Chart) -> Html | None:
     """Title, legend and both sizes; None where there is not one finite point."""
     if not any(_finite(series.points) for series in chart.series):
         return None
+    chart = scaled_to_curves(chart)
     return el(
         "figure",
         el("figcaption", el("b", chart.title), _legend(chart)),
@@ -77,6 +79,20 @@ def draw(chart: Chart) -> Html | None:
         el("p", chart.note, class_="note") if chart.note else None,
         class_="small" if chart.small else None,
     )
+
+
+def scaled_to_curves(chart: Chart) -> Chart:
+    """The chart without the levels that would press its curves flat; they are told in its note."""
+    heights = [y for series in chart.series for _, y in _finite(series.points)]
+    low, high = min(heights), max(heights)
+    near = (high - low) * NEAR
+    inside = [level for level in chart.levels if low - near <= level[0] <= high + near]
+    told = [
+        f"{label} lies {'above' if y > high else 'below'} the picture."
+        for y, label, _ in chart.levels
+        if not low - near <= y <= high + near
+    ]
+    return replace(chart, levels=inside, note=" ".join([*told, *filter(None, [chart.note])]))
 
 
 def _legend(chart: Chart) -> Html:

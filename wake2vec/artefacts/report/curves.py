@@ -56,7 +56,7 @@ def new_and_base(view: RunView) -> Chart:
         title="Held-out loss by kind of target",
         y_label="nats per token",
         series=(
-            Series(name="Wake words", points=_evaluations(view, lambda row: row.new_loss), look="new", dots=True),
+            Series(name="new words", points=_evaluations(view, lambda row: row.new_loss), look="new", dots=True),
             Series(name="base tokens", points=_evaluations(view, lambda row: row.base_loss), look="base", dots=True),
         ),
         levels=[(floor, f"ln V = {floor:.2f}", "floor")] if floor is not None else [],

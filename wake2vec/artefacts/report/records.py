@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import zip_longest
 from typing import Any
 
 from wake2vec.artefacts.facts import session_of
@@ -22,7 +23,7 @@ def sessions(view: RunView) -> Html | None:
         head = ("session", "began", "GPU", "first step", "last step", "steps", "s/step", "time", "peak MiB")
         parts.append(table(head, _session_rows(view)))
     if view.runner.attempts:
-        parts += [el("h4", "Attempts"), rows_table(view.runner.attempts, _ATTEMPT)]
+        parts += [el("h4", "Attempts"), rows_table(_attempt_rows(view), _ATTEMPT)]
     return el("section", el("h3", "Sessions: memory and time"), parts) if parts else None
 
 
@@ -40,7 +41,7 @@ def _session_rows(view: RunView) -> list[Sequence[Child]]:
         cells = (
             str(number),
             when(session.started_at),
-            session.gpu or "–",
+            session.gpu or ("CPU" if view.runner.sessions else "–"),
             f"{session.first_step:,}",
             last,
             f"{len(steps):,}",
@@ -49,7 +50,26 @@ def _session_rows(view: RunView) -> list[Sequence[Child]]:
     return rows
 
 
-_ATTEMPT = ("id", "session", "started_at", "ended_at", "first_step", "last_step", "outcome", "place", "cause", "remedy")
+def _attempt_rows(view: RunView) -> list[Row]:
+    """As the runner has them, with the card by its name, and the steps that a later attempt had to train again."""
+    cards = {
+        row.get("id"): [name for name in str(row.get("gpu") or "").split(", ") if name] for row in view.runner.sessions
+    }
+    rows: list[Row] = []
+    for attempt, later in zip_longest(view.runner.attempts, view.runner.attempts[1:]):
+        names, gpu, last = cards.get(attempt.get("session")), attempt.get("gpu"), attempt.get("last_step")
+        shown = {**attempt, "gpu": gpu}
+        if names is not None and isinstance(gpu, int):
+            shown["gpu"] = "CPU" if not names else f"{gpu}: {names[gpu]}" if gpu < len(names) else gpu
+        first = later.get("first_step") if later is not None else None
+        if isinstance(last, int) and isinstance(first, int):
+            shown["trained_again"] = max(0, last - first) or None
+        rows.append(shown)
+    return rows
+
+
+_STEPS = ("first_step", "last_step", "trained_again")
+_ATTEMPT = ("id", "outcome", *_STEPS, "gpu", "started_at", "ended_at", "place", "cause", "remedy", "session")
 
 
 def environment(view: RunView) -> Html | None:
@@ -60,6 +80,8 @@ def environment(view: RunView) -> Html | None:
         "new tokens": facts.n_new or None,
         "known words": facts.words_known,
         "unreachable words": facts.words_unreachable,
+        "new words in the training text": facts.words_present,
+        "new words met in training": facts.words_met,
         "training blocks": facts.train_blocks,
         "training tokens": facts.train_tokens,
         "held-out windows": facts.held_out_windows,
@@ -84,13 +106,14 @@ def events(view: RunView) -> Html | None:
     rows: list[Sequence[Child]] = [(f"{row.step:,}", when(row.at), row.event, row.text) for row in view.ledger.events]
     parts: list[Child] = [table(("step", "at", "event", ""), rows)] if rows else []
     if view.ledger.unreadable_lines:
-        parts.append(el("p", f"{view.ledger.unreadable_lines} torn lines of the ledger were left out.", class_="note"))
+        torn = counted(view.ledger.unreadable_lines, "torn line")
+        parts.append(el("p", f"{torn} of the ledger left out.", class_="note"))
     if view.runner.events:
         parts += [el("h4", "The runner's"), rows_table(view.runner.events, ("at", "kind", "text"))]
     if not parts:
         return None
     count = len(rows) + len(view.runner.events)
-    fold = el("details", el("summary", f"{count} events"), parts, open="" if count <= 20 else None)
+    fold = el("details", el("summary", counted(count, "event")), parts, open="" if count <= 20 else None)
     return el("section", el("h3", "Events"), fold)
 
 
@@ -100,6 +123,11 @@ def rows_table(rows: Sequence[Row], first: Sequence[str]) -> Html:
     shown = [name for name in names if any(row.get(name) not in (None, "") for row in rows)]
     cells = [[when(row.get(name)) if _is_time(name) else value_text(row.get(name)) for name in shown] for row in rows]
     return table([name.removesuffix("_at").replace("_", " ") for name in shown], cells)
+
+
+def counted(number: int, thing: str) -> str:
+    """`1 text`, `2,000 texts`."""
+    return f"{number:,} {thing}{'s' * (number != 1)}"
 
 
 def _is_time(name: str) -> bool:

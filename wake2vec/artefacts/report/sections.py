@@ -12,9 +12,10 @@ from wake2vec.artefacts.facts import ln_v
 from wake2vec.artefacts.report.curves import charts
 from wake2vec.artefacts.report.html import Child, Html, el, table
 from wake2vec.artefacts.report.reading import RunView
-from wake2vec.artefacts.report.records import hours, value_text
+from wake2vec.artefacts.report.records import counted, hours, value_text
 from wake2vec.artefacts.series import mean_seconds, perplexity
 from wake2vec.artefacts.text import DEVLOG_HEAD, devlog_cells, figure
+from wake2vec.artefacts.worries import worries
 
 
 def summary(view: RunView) -> Html:
@@ -35,7 +36,7 @@ def summary(view: RunView) -> Html:
         (
             "sessions",
             len(view.facts.sessions) or "–",
-            f"{(n := len(view.runner.attempts))} attempt{'s' * (n > 1)}" if view.runner.attempts else "",
+            counted(len(view.runner.attempts), "attempt") if view.runner.attempts else "",
         ),
     ]
     if view.facts.coverage is not None:
@@ -48,17 +49,21 @@ def summary(view: RunView) -> Html:
 
 
 def verdict(view: RunView) -> Html | None:
-    """What the figures say, in sentences."""
-    ledger, floor = view.ledger, ln_v(view.facts, view.ledger)
-    if ledger.best is None:
+    """What the figures say, in sentences, the worst first."""
+    if view.ledger.best is None:
         return el("p", "No evaluation has landed yet: there is nothing to judge by.", class_="verdict")
-    said, last = [], view.lines[-1]
-    if floor is not None:
-        away = ledger.best.loss - floor
-        side = "below" if away < 0 else "above"
-        said.append(f"The best model is {abs(away):.2f} nats {side} guessing evenly (ln V = {floor:.2f}).")
-        if away >= 0:
-            said.append("It does worse than guessing: was a pretrained head overwritten?")
+    bad, said = worries(view.facts, view.ledger), progress(view)
+    warning = el("p", " ".join(bad), class_="verdict bad") if bad else None
+    return el("div", warning, el("p", " ".join(said), class_="verdict"))
+
+
+def progress(view: RunView) -> list[str]:
+    ledger, floor, last = view.ledger, ln_v(view.facts, view.ledger), view.lines[-1]
+    assert ledger.best is not None, "there is something to judge by"
+    said = []
+    if floor is not None and ledger.best.loss < floor:
+        away = floor - ledger.best.loss
+        said.append(f"The best model is {away:.2f} nats below guessing evenly (ln V = {floor:.2f}).")
     first = next((row for row in ledger.evaluations if math.isfinite(row.loss)), ledger.best)
     since = sum(row.step > ledger.best.step for row in ledger.evaluations)
     if first is not ledger.best:
@@ -69,7 +74,7 @@ def verdict(view: RunView) -> Html | None:
     if last.gap is not None and math.isfinite(last.gap):
         side = "above" if last.gap > 0 else "below"
         said.append(f"The last held-out loss is {abs(last.gap):.4f} nats {side} the train loss.")
-    return el("p", " ".join(said), class_="verdict")
+    return said
 
 
 def curves(view: RunView) -> Html | None:
@@ -90,7 +95,7 @@ _TRAIN = "train: mean over the tokens of the steps since the row above; Δ: agai
 
 
 def perplexities(view: RunView) -> Html:
-    """Before, best and last, for all targets, for Wake words and for base tokens."""
+    """Before, best and last, for all targets, for new words and for base tokens."""
     every = view.ledger.evaluations
     chosen = {"first": every[0], "best": view.ledger.best, "last": every[-1]}
     rows = [
@@ -99,7 +104,7 @@ def perplexities(view: RunView) -> Html:
         for name, row in chosen.items()
         if row is not None
     ]  # fmt: skip
-    return table(("", "step", "nats", "perplexity", "bits/byte", "Wake words, nats", "base tokens, nats"), rows)
+    return table(("", "step", "nats", "perplexity", "bits/byte", "new words, nats", "base tokens, nats"), rows)
 
 
 def samples(view: RunView) -> Html | None:
@@ -112,7 +117,7 @@ def samples(view: RunView) -> Html | None:
         blocks.append(
             el(
                 "details",
-                el("summary", f"Step {step:,}: {len(texts)} texts"),
+                el("summary", f"Step {step:,}: {counted(len(texts), 'text')}"),
                 texts,
                 open="" if step == steps[0] else None,
             )
@@ -130,15 +135,15 @@ def _samples_by_step(view: RunView, steps: list[int]) -> Html:
         runs = [row.overlap_words for row in texts if row.overlap_words is not None]
         share, surprisal = (fmean(found) if found else None for found in (shares, nats))
         rows.append((f"{step:,}", figure(share, 1), figure(surprisal, 2), str(max(runs, default="–"))))
-    return table(("step", "Wake words, %", "nats per token", "longest run shared, words"), rows)
+    return table(("step", "new words, %", "nats per token", "longest run shared, words"), rows)
 
 
 def _sample(row: Any) -> Html:
-    share = f"{100 * row.wake_share:.1f} % Wake words" if row.wake_share is not None else "no words"
+    share = f"{100 * row.wake_share:.1f} % new words" if row.wake_share is not None else "no words"
     figures = [f"temperature {row.sampling.get('temperature', '–')}", f"seed {row.seed}", share]
     figures.append(f"{figure(row.mean_surprisal, 2)} nats per token")
     if row.overlap_words is not None:
-        figures.append(f"longest run shared with the corpus: {row.overlap_words} words")
+        figures.append(f"longest run shared with the corpus: {counted(row.overlap_words, 'word')}")
     text = el("blockquote", el("b", row.prompt), row.text)
     return el(
         "article",

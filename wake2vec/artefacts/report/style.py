@@ -30,6 +30,7 @@ nav{display:flex;flex-wrap:wrap;gap:6px 16px}a{color:var(--link)}
 .cards dt{color:var(--soft);font-size:.8rem}.cards dd{margin:0;font-size:1.3rem;font-variant-numeric:tabular-nums}
 .cards p{margin:0;color:var(--soft);font-size:.78rem;overflow-wrap:anywhere}
 .verdict{border-left:3px solid var(--train);padding:.2em 0 .2em .9em;margin:1.2em 0}
+.verdict.bad{border-color:var(--bad);font-weight:600}
 
 .charts{display:grid;grid-template-columns:1fr 1fr;gap:12px}.charts figure:not(.small){grid-column:1/-1}
 figure{min-width:0;margin:0;background:var(--card);border:1px solid var(--rule);border-radius:8px;padding:10px 12px}
@@ -56,7 +57,8 @@ border:1px solid var(--rule);border-radius:8px;font-family:Georgia,"Times New Ro
 .plate{width:100%;height:auto;border-radius:8px;background:#fff}
 @media(max-width:640px){.charts{grid-template-columns:1fr}
 main{padding:12px 12px 40px}.for-wide{display:none}.for-narrow{display:block}
-.cards{grid-template-columns:repeat(2,1fr)}.cards dd{font-size:1.1rem}td{max-width:18em}}
+.cards{grid-template-columns:repeat(2,1fr)}.cards dd{font-size:1.1rem}td{max-width:18em}
+table{font-size:.76rem}th,td{padding:3px 8px 3px 0}td:not(.n):not(.s){min-width:7em}}
 @media print{body{background:#fff}figure,.cards div{break-inside:avoid}.wide{overflow:visible;max-height:none}}
 """
 STYLE = f":root{{{_LIGHT}}}\n@media(prefers-color-scheme:dark){{:root{{{_DARK}}}}}\n{_RULES.strip()}\n" + "\n".join(

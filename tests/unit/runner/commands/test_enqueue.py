@@ -9,6 +9,7 @@ from runner.errors import HomeUnusable, JobExists
 from runner.queue import jobs
 from runner.queue.database import open_queue
 from runner.settings import read_settings
+from tests.simulated import Clock, Home
 from tests.unit.runner.folders import P2, write_jobs
 from wake2vec.errors import SpecError
 
@@ -126,3 +127,27 @@ def test_a_home_that_is_a_file_is_refused(tmp_path, folder):
 
     with pytest.raises(HomeUnusable):
         run(read_settings(tmp_path / "home", None, {}), [folder / "a_p1.toml"], again=False, as_json=False)
+
+
+def test_if_new_passes_over_what_is_queued_even_where_its_file_is_gone(settings, folder, capsys):
+    files = [folder / "a_p1.toml", folder / "a_p2.toml"]
+    run(settings, files[:1], again=False, as_json=False, if_new=True)
+    files[0].unlink()
+    capsys.readouterr()
+
+    run(settings, files, again=False, as_json=False, if_new=True)
+
+    assert _queued(settings) == [("a_p1", None, 60), ("a_p2", "a_p1", 40)]
+    assert "a_p1: is queued already" in capsys.readouterr().out
+
+
+def test_if_new_knows_the_jobs_of_the_store_on_a_machine_with_nothing_on_it(tmp_path, folder, capsys):
+    first = read_settings(tmp_path / "one", f"dir:{tmp_path / 'store'}", {})
+    run(first, [folder / "a_p1.toml"], again=False, as_json=False)
+    Home.new(first.home, tmp_path / "store", Clock()).rounds(2)
+    empty = read_settings(tmp_path / "two", first.store_url, {})
+
+    run(empty, [folder / "a_p1.toml", folder / "a_p2.toml"], again=False, as_json=False, if_new=True)
+
+    assert _queued(empty) == [("a_p1", None, 60), ("a_p2", "a_p1", 40)]
+    assert "a_p1: is queued already" in capsys.readouterr().out

@@ -24,5 +24,5 @@ def test_the_schema_is_printed_or_written(tmp_path, capsys):
     run(None)
     assert capsys.readouterr().out == schema_text()
 
-    run(tmp_path / "new" / "job.json")
-    assert (tmp_path / "new" / "job.json").read_text() == schema_text()
+    run(tmp_path / "job.json")
+    assert (tmp_path / "job.json").read_text() == schema_text()

@@ -5,11 +5,13 @@ import sqlite3
 import threading
 
 import pytest
+from sqlalchemy import insert, update
 
 from runner.errors import DatabaseCorrupt, HomeUnusable, IllegalTransition, JobExists, UnknownJob
-from runner.queue import attempts, checkpoints, jobs, ledger, waiting
+from runner.queue import attempts, checkpoints, jobs, ledger, tables, waiting
 from runner.queue.database import check_integrity, copy_database, open_queue, set_aside
-from runner.states import Change, Outcome, State, Verdict, Wish
+from runner.queue.tables import segments
+from runner.states import PLANNED_AHEAD, Change, Outcome, State, Verdict, Wish
 from tests.unit.runner.conftest import CORPUS, job_spec
 from wake2vec.order import InputFile
 
@@ -99,7 +101,7 @@ def test_a_second_claim_of_a_job_is_refused(queue):
     add(queue)
     claim(queue)
 
-    with pytest.raises(IllegalTransition, match="a: a running job cannot claim"):
+    with pytest.raises(IllegalTransition, match="a: a running job does not go on like this"):
         claim(queue, gpu=1)
 
 
@@ -365,3 +367,39 @@ def test_a_spec_in_the_queue_is_complete(queue):
         stored = json.loads(connection.exec_driver_sql("SELECT spec FROM jobs").scalar())
 
     assert stored["checkpoint"]["every_steps"] == 200
+
+
+def test_a_job_of_a_hundred_million_steps_has_rows_for_its_next_segments_alone(queue):
+    jobs.add_job(queue, job_spec(steps=10**8), [], "f", 1.0)
+
+    assert len(jobs.list_segments(queue, "a")) == PLANNED_AHEAD
+    for durable in (200, 100_000, 150_050, 300_000):
+        jobs.close_segments(queue, "a", durable, 9.0)
+    rows = jobs.list_segments(queue, "a")
+
+    assert [row.number for row in rows] == list(range(1, len(rows) + 1))
+    assert [row.first_step for row in rows] == [200 * number for number in range(len(rows))]
+    assert sum(row.done_at is None for row in rows) == PLANNED_AHEAD
+
+
+def test_rows_of_every_segment_as_an_older_version_made_them_go_on(queue):
+    jobs.add_job(queue, job_spec(steps=1000), [], "f", 1.0)
+    with queue.write() as connection:
+        rows = [{"job": "a", "number": n, "first_step": 200 * n - 200, "last_step": 200 * n} for n in range(6, 3001)]
+        connection.execute(insert(segments), rows)
+        connection.execute(update(tables.jobs).values(steps=600_000))
+
+    jobs.close_segments(queue, "a", 400_000, 9.0)
+
+    assert [row.last_step for row in jobs.list_segments(queue, "a")] == list(range(200, 600_001, 200))
+
+
+def test_a_long_job_that_stopped_early_gets_no_more_segments(queue):
+    jobs.add_job(queue, job_spec(steps=10**7), [], "f", 1.0)
+    jobs.close_segments(queue, "a", 200_000, 2.0)
+    jobs.update_job(queue, "a", finishing=1)
+    jobs.end_at(queue, "a", 200_100)
+
+    jobs.close_segments(queue, "a", 200_100, 9.0)
+
+    assert jobs.list_segments(queue, "a")[-1].last_step == 200_100

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import stat
 import subprocess
 import sys
 import threading
+import traceback
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -15,9 +17,10 @@ from pathlib import Path
 
 import pytest
 
+from runner.children import TOKEN_VARIABLE
 from runner.errors import RunnerError, SignInNeeded, StoreBusy
 from runner.store.drive import open_drive
-from runner.store.drive_auth import TOKEN_VARIABLE, Token, load_token, pin_folder, save_token, token_path
+from runner.store.drive_auth import Token, load_token, pin_folder, save_token, token_path
 from runner.store.drive_login import PASTE_REDIRECT, sign_in
 from runner.store.drive_transfer import Throttle
 from tests.drive_server.faults import Fault, Rule
@@ -62,6 +65,73 @@ def test_a_token_never_shows_itself(tmp_path: Path) -> None:
 def test_what_is_no_token_says_how_to_get_one(tmp_path: Path, text: str) -> None:
     with pytest.raises(SignInNeeded, match="wake2vec-runner login"):
         load_token(tmp_path, {TOKEN_VARIABLE: text})
+
+
+SECRET = "REFRESHSECRETxyz"
+WHOLE = '{"client_id": "c", "client_secret": "CLIENTSECRETxyz", "refresh_token": "1//REFRESHSECRETxyz"}'
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (f"'{WHOLE}'", "quotes"),
+        (f'"{WHOLE}"', "quotes"),
+        (f"`{WHOLE}`", "quotes"),
+        (f"“{WHOLE}”", "quotes"),
+        (f"\ufeff{WHOLE}", "byte-order mark"),
+        (f"WAKE2VEC_DRIVE_TOKEN={WHOLE}", "name of the variable"),
+        (f"1//{SECRET}", "refresh token alone"),
+        (f"ya29.{SECRET}", "access token"),
+        (f"GOCSPX-{SECRET}", "secret of an OAuth client"),
+        (base64.b64encode(WHOLE.encode()).decode(), "base64"),
+        (f"client_id: c\nrefresh_token: {SECRET}", "YAML"),
+        (f"client_id = 'c'\nrefresh_token = '{SECRET}'", "INI or TOML"),
+        (WHOLE.replace('"', "'"), "single quotes"),
+        (WHOLE[:-3], "not whole JSON"),
+        (WHOLE.replace("SECRET", "\n", 1), "line break"),
+        (f"[{WHOLE}]", "list"),
+        (f'{{"installed": {WHOLE}}}', "OAuth client"),
+        ('{"type": "service_account", "private_key": "REFRESHSECRETxyz"}', "service account"),
+        (WHOLE.replace('"c"', "5"), "lacks client_id"),
+        ('{"refresh_token":' * 5000, "JSON"),
+        (f"/content/{SECRET}.json", "file that can be read"),
+        (f"{SECRET}\0", "file that can be read"),
+        (SECRET * 500, "file that can be read"),
+        ("\udce9" + SECRET, "file that can be read"),
+    ],
+)
+def test_what_is_no_token_is_named_without_a_byte_of_it(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(SignInNeeded, match=said) as told:
+        load_token(tmp_path, {TOKEN_VARIABLE: text})
+
+    told_whole = "".join(traceback.format_exception(told.value)) + repr(told.value.__context__)
+    assert "SECRET" not in told_whole
+    assert told.value.exit_code == 17
+
+
+def test_a_file_that_holds_no_token_is_named_without_a_byte_of_what_it_holds(tmp_path: Path) -> None:
+    path = tmp_path / "token.json"
+    for body in (WHOLE.encode("utf-16"), b"\xff" + WHOLE.encode(), f"'{WHOLE}'".encode()):
+        path.write_bytes(body)
+        with pytest.raises(SignInNeeded, match=r"token\.json") as told:
+            load_token(tmp_path, {TOKEN_VARIABLE: str(path)})
+        assert "SECRET" not in "".join(traceback.format_exception(told.value))
+    path.write_bytes(b"\xef\xbb\xbf" + WHOLE.encode())  # an editor's mark before a sound token is no harm in a file
+    assert load_token(tmp_path, {TOKEN_VARIABLE: str(path)}).client_id == "c"  # type: ignore[union-attr]
+
+
+def test_a_new_token_is_taken_by_a_store_that_is_open(server: DriveServer, tmp_path: Path) -> None:
+    old = {"client_id": "c", "client_secret": "s", "refresh_token": "old", "token_uri": f"{server.url}token"}
+    environ = {**server.environ(), TOKEN_VARIABLE: json.dumps(old)}
+    store = open_drive("w", tmp_path, environ, Throttle())
+    server.drive.revoked = True
+    with pytest.raises(SignInNeeded):
+        store.quota()
+    server.drive.revoked = False
+    save_token(tmp_path, Token(client_id="c", client_secret="s", refresh_token="new", token_uri=f"{server.url}token"))
+
+    assert store.quota().total == 15 << 30
+    assert load_token(tmp_path, environ, {"old"}).refresh_token == "new"  # type: ignore[union-attr]
 
 
 def test_no_token_at_all_says_how_to_get_one(tmp_path: Path) -> None:

@@ -300,3 +300,55 @@ def test_a_chart_of_nothing_finite_is_none() -> None:
     assert (
         draw(Chart(title="t", y_label="y", series=[Series(name="s", points=[(1, float("nan"))], look="ink")])) is None
     )
+
+
+@pytest.mark.parametrize(("level", "inside"), [(6.2, True), (12.19, False), (1.0, False)])
+def test_a_level_far_from_the_curves_is_a_note_and_presses_nothing_flat(level: float, inside: bool) -> None:
+    line = Series(name="held out", points=[(0, 6.0), (100, 5.0)], look="val", dots=True)
+
+    picture = draw(Chart(title="Loss", y_label="nats", series=[line], levels=[(level, "ln V", "floor")]))
+
+    assert picture is not None
+    assert ('class="level floor"' in picture) is inside
+    assert ("ln V lies above the picture." in picture) is (level == 12.19)
+    assert ("ln V lies below the picture." in picture) is (level == 1.0)
+    if not inside:  # the curve uses the height of its picture
+        heights = [float(point.split(",")[1]) for point in re.search(r'points="([^"]*)"', picture)[1].split()]  # type: ignore[index]
+        assert max(heights) - min(heights) > 200
+
+
+def test_an_attempt_names_its_card_and_what_was_trained_again(tmp_path: Path) -> None:
+    root = run_with(tmp_path / "a", evaluation(0, 3.0))
+    attempts = [
+        {"id": 1, "session": 1, "gpu": 0, "first_step": 0, "last_step": 160, "outcome": "lost"},
+        {"id": 2, "session": 2, "gpu": 1, "first_step": 100, "last_step": 200, "outcome": "completed"},
+    ]
+    sessions = [{"id": 1, "gpu": ""}, {"id": 2, "gpu": "Tesla T4, Tesla T4"}]
+    runner = {"a": {"attempts": attempts, "sessions": sessions}}
+
+    text = write_report(tmp_path / "r.html", [root], runner=runner, now=NOW).read_text("utf-8")
+
+    assert ">CPU<" in text
+    assert ">1: Tesla T4<" in text
+    assert re.search(r">trained again<.*<td[^>]*>60<", text, re.DOTALL)
+
+
+def test_one_of_a_thing_is_said_in_the_singular(tmp_path: Path) -> None:
+    root = run_with(tmp_path / "a", evaluation(0, 3.0), {"kind": "event", "step": 0, "event": "resume"})
+    write_sample_rows(
+        RunDir(root=root), [SampleRow(step=5, number=0, prompt="p", seed=1, text="one", tokens=1, new_tokens=1)]
+    )
+
+    text = write_report(tmp_path / "r.html", [root], runner=None, now=NOW).read_text("utf-8")
+
+    assert "Step 5: 1 text<" in text
+    assert ">1 event<" in text
+
+
+def test_the_words_of_another_book_are_not_called_wake_words(tmp_path: Path) -> None:
+    root = run_with(tmp_path / "a", evaluation(0, 3.0, new_loss=5.0), evaluation(9, 2.0, new_loss=4.0))
+
+    text = write_report(tmp_path / "r.html", [root], runner=None, now=NOW).read_text("utf-8")
+
+    assert "new words" in text
+    assert "Wake words" not in text

@@ -5,12 +5,15 @@ from __future__ import annotations
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import datasets
 import numpy as np
+import pytest
 
 from tests.machine import JOBS
 from wake2vec.data.blocks import Tokens, Windows, window_stacks, windows
-from wake2vec.data.cache import mapped
+from wake2vec.data.cache import mapped, token_table
 from wake2vec.data.corpus import open_corpus
 from wake2vec.data.dataset import prepare
 from wake2vec.vocab.inject import load_tokenizer
@@ -62,3 +65,19 @@ def test_writing_ten_times_the_windows_takes_no_more_memory(tmp_path: Path) -> N
     peak_bytes(1, tmp_path)  # what is imported and cached once
 
     assert peak_bytes(100, tmp_path) < 1.5 * peak_bytes(10, tmp_path)
+
+
+def test_datasets_is_asked_only_for_what_its_lowest_version_knows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: set[str] = set()
+    made = datasets.Dataset.from_generator
+
+    def from_generator(generator: Any, **named: Any) -> Any:
+        asked.update(named)
+        return made(generator, **named)
+
+    monkeypatch.setattr(datasets.Dataset, "from_generator", from_generator)
+    token_table("key", ((True, span) for span in spans(2)), tmp_path)
+
+    assert asked <= {"features", "cache_dir", "keep_in_memory", "gen_kwargs", "num_proc", "split", "writer_batch_size"}

@@ -1,0 +1,85 @@
+"""A handful of families, each of a kind, through the command line: P1, P2, three exports. The rest: bench/models.py."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
+
+from bench.exported import TINY, check
+
+BASE: dict[str, Any] = {
+    "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 2048, "max_position_embeddings": 256,
+    "pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0,
+}  # fmt: skip
+KINDS: dict[str, dict[str, Any]] = {
+    "gpt2": {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 256},
+    "gemma2": {"sliding_window": 16, "query_pre_attn_scalar": 16, "final_logit_softcapping": 3.0},
+    "smollm3": {"tie_word_embeddings": True, "no_rope_layers": [1, 0]},
+    "phi": {},  # a bias on its head
+    "granite": {"logits_scaling": 4.0, "embedding_multiplier": 3.0, "residual_multiplier": 0.3},
+}
+
+
+def publish(folder: Path, family: str, **settings: Any) -> Path:
+    config = type(AutoConfig.for_model(family))(**{**BASE, **settings})
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    model.save_pretrained(folder)
+    return with_tokenizer(folder)
+
+
+def with_tokenizer(folder: Path) -> Path:
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(TINY / "model" / file, folder / file)
+    return folder
+
+
+def tied_flag_own_head(folder: Path) -> Path:
+    publish(folder, "qwen2", tie_word_embeddings=False)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": True}))
+    return folder
+
+
+def four_bits(folder: Path) -> Path:
+    source = publish(folder.with_name("source"), "qwen2", tie_word_embeddings=False)
+    settings = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)
+    AutoModelForCausalLM.from_pretrained(source, quantization_config=settings, dtype=torch.float32).save_pretrained(
+        folder
+    )
+    return with_tokenizer(folder)
+
+
+# PEFT asks transformers for a property under its old name
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+
+
+@pytest.mark.parametrize("family", KINDS)
+def test_a_family_trains_and_its_exports_compute_what_was_trained(tmp_path: Path, family: str) -> None:
+    seen = check(publish(tmp_path / "model", family, **KINDS[family]), tmp_path / "work", layers="autograd")
+
+    assert seen.export_checked, seen.why
+
+
+@pytest.mark.parametrize("make", [tied_flag_own_head, four_bits], ids=lambda make: make.__name__)
+def test_a_model_as_people_have_it_trains_and_exports(tmp_path: Path, make: Any) -> None:
+    seen = check(make(tmp_path / "model"), tmp_path / "work", layers="autograd")
+
+    assert seen.export_checked, seen.why
+
+
+def test_a_smoke_test_on_a_cpu_may_hold_its_layers_in_four_bits(tmp_path: Path) -> None:
+    """GPT-2 keeps its weights on their side: in 4 bits they are turned, in an export they are as published."""
+    seen = check(publish(tmp_path / "model", "gpt2", **KINDS["gpt2"]), tmp_path / "work", load="nf4")
+
+    assert seen.export_checked, seen.why
