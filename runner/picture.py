@@ -125,6 +125,7 @@ def _job(job: Job, every: dict[str, Job], moment: Moment, around: Surroundings, 
         last=_evaluation(evaluations[-1] if evaluations else None),
         says=says,
         command=command,
+        waits_for_a_person=job.waits_for_a_person,
     )
 
 

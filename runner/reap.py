@@ -53,7 +53,7 @@ def close(work: Workplace, attempt: Attempt, now: float) -> None:
     newest = max(saved_steps(run), default=0)
     heartbeat = read_heartbeat(run)
     reached = heartbeat.step if heartbeat is not None and heartbeat.attempt == attempt.id else newest
-    step = result.step if result else max(reached, newest)
+    step = max(result.step, attempt.first_step) if result else max(reached, newest)
     ending = _ending(work, job, attempt, result, newest, step)
     verdict = judge(ending, _budget(work, job))
     if ending.outcome is Outcome.FAILED and OUT_OF_SPACE in ending.cause:

@@ -28,8 +28,8 @@ def explain(job: Job, every: dict[str, Job], moment: Moment, around: Surrounding
     if job.state is State.QUEUED:
         return _explain_queued(job, every, log.problem if log else "", log.remedy if log else "", around, now)
     if job.state is State.HELD:
-        said = "held by you" if "request" in job.reason or not job.reason else job.reason
-        return said, f"wake2vec-runner release {job.name}"
+        by_you = not job.waits_for_a_person and ("request" in job.reason or not job.reason)
+        return "held by you" if by_you else job.reason, f"wake2vec-runner release {job.name}"
     if job.state is State.FAILED:
         said = job.reason + (f"; {job.remedy}" if job.remedy else "")
         return said or "failed", f"wake2vec-runner retry {job.name}"
@@ -80,7 +80,7 @@ def needs_of(jobs: Sequence[JobPart], store: StorePart, around: Surroundings, no
     needs = [
         Need(job=job.name, cause=f"{job.name}: {job.says}", command=job.command)
         for job in jobs
-        if job.command and job.state != "held"
+        if job.command and (job.state != "held" or job.waits_for_a_person)
     ]
     since = min((one.since_at for one in _of_the_store(around)), default=now)
     if (store.remedy or (store.problem and now - since > LONG_SECONDS)) and not any(

@@ -67,6 +67,7 @@ class JobPart:
     last: EvaluationPart | None
     says: str  # why it is where it is
     command: str  # what a person can do about it, as typed or in words; empty when nothing is needed
+    waits_for_a_person: bool = False  # held by the runner: something that the job stands on has changed
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from runner.modelfolder import same_weights
 from runner.states import FINAL, State
 from wake2vec.errors import Fault
 from wake2vec.order import InputFile
@@ -49,7 +50,7 @@ def _other_model(job: JobSpec, inputs: Sequence[InputFile], source: Known) -> Fa
     assert job.model is not None
     assert source.spec.model is not None
     here, there = _digest(inputs), _digest(source.inputs)
-    if here != there:
+    if here != there or not same_weights(inputs, source.inputs):
         problem = f"{job.model.base} is another model or tokenizer than {job.after}'s ({source.spec.model.base})"
         return Fault(key="model.base", problem=f"{problem}; rows of one mean nothing to the other")
     if here is None and job.model.base != source.spec.model.base:

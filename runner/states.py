@@ -186,6 +186,8 @@ def judge(ending: Ending, budget: Budget) -> Verdict:
         return Verdict(change=None)
     if ending.wish is Wish.HOLD:
         return Verdict(change=Change.HOLD, stalls=ending.stalls, reason="held on request")
+    if ending.outcome is Outcome.FAILED and ending.where == "identity":
+        return Verdict(change=Change.HOLD, stalls=ending.stalls, reason=ending.cause, remedy=ending.remedy)
     if permanent := _permanent_reason(ending):
         return Verdict(change=Change.FAIL, reason=permanent, remedy=ending.remedy)
     stalls = 0 if ending.kept_new_step else ending.stalls + _counts(ending)

@@ -14,7 +14,17 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from wake2vec.errors import Diverged, Fault, GpuBusy, NothingTrains, OutOfMemory, SpecError, Wake2vecError
+from wake2vec.errors import (
+    Diverged,
+    Fault,
+    GpuBusy,
+    ModelChanged,
+    NothingTrains,
+    OutOfMemory,
+    SpecError,
+    StackChanged,
+    Wake2vecError,
+)
 from wake2vec.failpoints import failpoint
 from wake2vec.files import read_json, write_json
 from wake2vec.hub import unreachable
@@ -114,6 +124,8 @@ def failure(error: Exception, order: Order, pulse: Pulse) -> Result:
     elif (full := out_of_memory(error)) is not None:
         where, outcome, said = "capacity", "oom", full
         remedy = "a smaller seq_len, or allow_shorter_context = true"
+    elif isinstance(error, ModelChanged | StackChanged):
+        where = "identity"
     elif isinstance(error, NothingTrains):
         where = "nothing"
     elif isinstance(error, Diverged):

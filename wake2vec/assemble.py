@@ -17,7 +17,7 @@ from wake2vec.phases.p2 import inject_lora
 from wake2vec.rows import install_rows
 from wake2vec.rundir import RunDir
 from wake2vec.spec import LoraTable
-from wake2vec.trained import read_trained
+from wake2vec.trained import read_trained, require_published
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +35,7 @@ def assemble(run: RunDir, order: Order, step: int | str, device: torch.device) -
     table = order.job.model
     if table is None:
         raise InputError(run.root, "trains no model of its own", "this is for jobs of phase p1 and p2")
+    require_published(run, order)
     trained, place = read_trained(run, order, step)
     model, _ = load_base(
         table.base,

@@ -115,7 +115,7 @@ def read_checkpoint(folder: Path, manifest: Manifest) -> Loaded:
             state=json.loads((folder / STATE).read_text()),
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise CheckpointCorrupt(folder, f"verifies, but cannot be read: {error}") from error
+        raise CheckpointCorrupt(folder, f"cannot be read: {error}") from error
 
 
 def load_strictly(target: Mapping[str, Tensor], source: Mapping[str, Tensor], place: Path) -> None:

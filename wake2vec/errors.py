@@ -4,7 +4,9 @@ Wake2vecError                 exit code 1
 ├── SpecError                 a job file or an order is wrong; carries every fault at once
 ├── InputError                a text, lexicon, rows or adapter file cannot be used
 ├── ModelError                a base model or tokenizer cannot be used
+│   └── ModelChanged      24  it is not the one that the job began with
 ├── CheckpointCorrupt     12  a checkpoint does not verify, or is not of this job
+├── StackChanged          25  a checkpoint that verifies computes something else here
 ├── NoGpu                 13  the card is missing, too old for this build, or cannot do what was asked
 ├── NothingTrains             no step had a gradient, or none moved anything
 ├── GpuBusy               14  another trainer holds the GPU lock
@@ -60,6 +62,12 @@ class ModelError(InputError):
     """A base model or tokenizer cannot be used."""
 
 
+class ModelChanged(ModelError):
+    """The published model is not the one that the job began with."""
+
+    exit_code = 24
+
+
 class NothingTrains(Wake2vecError):
     """Every step so far had a gradient of exactly 0, or left everything where it was."""
 
@@ -75,6 +83,16 @@ class CheckpointCorrupt(Wake2vecError):
         self.place = str(place)
         self.problem = problem
         super().__init__(f"{place}: {problem}")
+
+
+class StackChanged(Wake2vecError):
+    """A checkpoint that verifies computes something else with the software or the card of here."""
+
+    exit_code = 25
+
+    def __init__(self, place: object, problem: str, remedy: str) -> None:
+        self.place, self.problem, self.remedy = str(place), problem, remedy
+        super().__init__(f"{place}: {problem}; {remedy}")
 
 
 class NoGpu(Wake2vecError):

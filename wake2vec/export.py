@@ -33,7 +33,7 @@ from wake2vec.rundir import RunDir
 from wake2vec.shards import write_model
 from wake2vec.stored import Dequantised, parts_of, without_parts
 from wake2vec.targets import named_targets
-from wake2vec.trained import read_trained
+from wake2vec.trained import read_trained, require_published
 
 ID_MAP = "wake2vec_ids.json"
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -115,6 +115,7 @@ def write_plain(
     assert order.job.model, "checked before"
     table = order.job.model
     origin = Origin(path=table.base, revision=table.revision, trust_remote_code=table.trust_remote_code)
+    require_published(run, order)
     published = PublishedFiles(origin)
     config = _json(origin, "config.json")
     if config is None:

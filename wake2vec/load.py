@@ -5,6 +5,7 @@ Host memory holds one tensor at a time and the device never holds the unquantise
 
 from __future__ import annotations
 
+import math
 import resource
 import time
 from collections.abc import Callable, Iterator
@@ -189,6 +190,21 @@ def _fill(
             )
 
 
+def in_own_memory(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """A copy: what was read is a map of its file, and whoever writes to that file would write to a living model."""
+    return tensor.to(dtype, copy=True)
+
+
+def require_finite(name: str, tensor: Tensor) -> None:
+    """Raises ModelError for NaN and infinity. Needs no memory of its own."""
+    if not tensor.is_floating_point() or not tensor.numel() or tensor.itemsize < 2:  # 8-bit floats have no order
+        return
+    ends = [float(end) for end in tensor.aminmax()]
+    if not all(map(math.isfinite, ends)):
+        held = "NaN" if any(map(math.isnan, ends)) else f"infinity in {str(tensor.dtype).removeprefix('torch.')}"
+        raise ModelError(f"the model's tensor {name}", f"holds {held}", "download or convert the model again")
+
+
 def _put(
     model: Any, name: str, tensor: Tensor | Packed, transposed: bool, precision: Precision, device: torch.device
 ) -> None:
@@ -205,15 +221,18 @@ def _put(
         tensor = tensor.t() if transposed else tensor
         fill_linear(owner, tensor, precision, device)
     else:
-        dtype = precision.dtype if tensor.is_floating_point() else None
-        set_module_tensor_to_device(model, name, device, value=tensor, dtype=dtype)
+        value = in_own_memory(tensor, precision.dtype if tensor.is_floating_point() else tensor.dtype)
+        require_finite(name, value)
+        set_module_tensor_to_device(model, name, device, value=value, dtype=value.dtype)
     check_placed(name, tensor, owner, leaf)
 
 
 def _stream(files: PublishedFiles, names: list[str]) -> Iterator[tuple[str, Tensor]]:
     """Tensors one after the other. Each opens its file anew, so that no more than its own pages stay mapped."""
     for name in names:
-        yield name, files.whole(name)
+        tensor = files.whole(name)
+        require_finite(name, tensor)
+        yield name, tensor
 
 
 def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
@@ -242,6 +261,10 @@ def _from_pretrained(origin: Origin, config: Any, precision: Precision, device: 
     if found["missing_keys"]:
         problem = f"its files have no {min(found['missing_keys'])}, which transformers would make up"
         raise ModelError(origin.path, problem, "download the model again")
+    for name, parameter in model.named_parameters():
+        require_finite(name, parameter)
+        if parameter.device.type == "cpu":
+            parameter.data = in_own_memory(parameter.data, parameter.dtype)
     for module in model.modules():
         if type(module).__name__ == "Linear4bit":
             module.support_avx512bf16_for_cpu = False

@@ -66,17 +66,20 @@ class Loop:
     # ---- start ----------------------------------------------------------------------------------------------
 
     def restore(self, loaded: Loaded) -> None:
-        """Take over a verified checkpoint. Raises CheckpointCorrupt where it computes something else."""
-        found = self.saver.restore(loaded)
+        """Take over a verified checkpoint. Raises StackChanged where it computes something else."""
+        told = self.saver.restore(loaded, self.progress.plan)
         self.progress = Progress.from_json(loaded.state)
         self.beside.restore(loaded.state, self.progress.step)
-        self.note("resume", found)
+        self.note("resume", f"from {loaded.folder.name}" + ("" if told else " with the same bits"))
+        if told:
+            self.note("regime", told, change={"what": "stack", "text": told})
 
     def begin(self) -> None:
         if self.progress.step == 0:
             self.beside.restore({}, 0)
             self.beside.add_frame(0)
         self.ledger.rewrite(self.progress.rows)
+        self.point_to_best()
         if not self.progress.rows and (taken := taken_over(self.material.order)) is not None:
             self.note("regime", "; ".join(taken.told))
         assert self.job.data, "checked by the spec"
@@ -227,7 +230,7 @@ class Loop:
             self.prepared,
             self.material,
             folder=self.run.evaluation,
-            key=f"{step}:{self.saver.saved_sha256 if step else self.material.order.fingerprint}",
+            key=f"{step}:{self.saver.saved_sha256 if step else self.material.identity.result().key}",
             stop=self.stop,
             progress=lambda share: self.pulse.beat(state="evaluating", progress=share),
         )
@@ -241,10 +244,16 @@ class Loop:
             seconds=round(time.monotonic() - started, 3),
         )
         self.add_row(row)
-        if (verdict := self.verdict()).best_step is not None:
-            point_to_best(self.run, verdict.best_step, verdict.best_loss or 0.0)
+        self.point_to_best()
         failpoint("evaluation.end")
         return True
+
+    def point_to_best(self) -> None:
+        """Of this past: what an attempt measured that the job has gone back from is no best."""
+        if (verdict := self.verdict()).best_step is not None:
+            point_to_best(self.run, verdict.best_step, verdict.best_loss or 0.0)
+        else:
+            self.run.best.unlink(missing_ok=True)
 
     def verdict(self) -> Verdict:
         return judge(self.progress.evaluations, self.job.evaluate)
@@ -290,8 +299,8 @@ class Loop:
 
     # ---- the ledger -----------------------------------------------------------------------------------------
 
-    def note(self, event: str, text: str) -> None:
-        self.add_row({"kind": "event", "step": self.progress.step, "event": event, "text": text})
+    def note(self, event: str, text: str, **more: Any) -> None:
+        self.add_row({"kind": "event", "step": self.progress.step, "event": event, "text": text, **more})
 
     def add_row(self, row: dict[str, Any]) -> None:
         self.progress.rows.append(row)

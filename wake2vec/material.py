@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ from wake2vec.data.control import english
 from wake2vec.data.corpus import open_corpus
 from wake2vec.data.dataset import prepare
 from wake2vec.data.met import Met
-from wake2vec.errors import InputError, ModelError
+from wake2vec.errors import InputError, ModelChanged, ModelError
 from wake2vec.files import digest_file, whole_folder
+from wake2vec.identity import PUT_BACK, Identity, digests_of, identify_beside
+from wake2vec.modelfiles import Origin
 from wake2vec.order import Order
 from wake2vec.rundir import RunDir
 from wake2vec.spec import JobSpec, ModelTable
@@ -38,6 +41,7 @@ class Material:
     base_tokenizer: Any
     id_map: IdMap
     vocab_sha256: str  # of the id map's file: a job never goes on under another one
+    identity: Future[Identity]  # of the published model, which is hashed while it is loaded
     blocks: Blocks
     windows: Windows
     english: Windows  # the control text as this job's tokenizer cuts it
@@ -69,6 +73,7 @@ def gather(run: RunDir, order: Order, say: Callable[[str], None], getting_on: Ge
     say("reading the tokenizer")
     base_tokenizer = load_tokenizer(job.model.base, job.model)
     tokenizer, id_map = vocabulary(run, order, base_tokenizer, say)
+    require_same_tokenizer(job.model.base, base_tokenizer, id_map)
     say("tokenising the text")
     lexicon = input_paths(order, "lexicon")
     words = read_lexicon(lexicon[0]).words if lexicon and job.data.lexicon_in_corpus else ()
@@ -82,6 +87,8 @@ def gather(run: RunDir, order: Order, say: Callable[[str], None], getting_on: Ge
         cache_dir=Path(order.inputs_folder).with_name("tokens"),
         progress=lambda share: getting_on("tokenising the text", share),
     )
+    table = job.model
+    origin = Origin(path=table.base, revision=table.revision, trust_remote_code=table.trust_remote_code)
     steps = total_steps(job, len(data.blocks))
     if job.phase == "p1":
         met = Met(
@@ -99,6 +106,7 @@ def gather(run: RunDir, order: Order, say: Callable[[str], None], getting_on: Ge
         base_tokenizer=base_tokenizer,
         id_map=id_map,
         vocab_sha256=digest_file(run.id_map).sha256,
+        identity=identify_beside(origin, base_tokenizer, digests_of(order)),
         blocks=data.blocks,
         windows=data.held_out,
         english=english(tokenizer, job.data.seq_len),
@@ -107,6 +115,14 @@ def gather(run: RunDir, order: Order, say: Callable[[str], None], getting_on: Ge
         first_total=first_total(job, len(data.blocks)),
         getting_on=getting_on,
     )
+
+
+def require_same_tokenizer(base: str, tokenizer: Any, id_map: IdMap) -> None:
+    """The vocabulary is older than the first checkpoint. Raises ModelChanged where another tokenizer lies there now."""
+    if (now := idmap.fingerprint(tokenizer)) != id_map.base_fingerprint:
+        was = id_map.base_fingerprint
+        problem = f"its tokenizer is not the one that this job's vocabulary was made from: {was[:12]}, now {now[:12]}"
+        raise ModelChanged(f"model.base = {base}", problem, PUT_BACK)
 
 
 def require_met(met: Met, steps: int, lexicon: Path, id_map: IdMap) -> None:

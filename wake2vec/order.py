@@ -21,6 +21,7 @@ class InputFile(Table):
     name: str
     sha256: str
     size: int
+    weights: str | None = Field(None, description="A model: sha256 over samples of its weights, no part of its digest.")
 
 
 class Source(Table):

@@ -109,7 +109,7 @@ class Result:
     outcome: Outcome
     step: int
     steps: int | None
-    where: str  # setup, training, evaluation, capacity, network, disk, nothing
+    where: str  # setup, identity, training, evaluation, capacity, network, disk, nothing
     cause: str = ""
     remedy: str = ""
     saved_step: int | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -10,12 +9,15 @@ from typing import Any
 from wake2vec import cadence
 from wake2vec.checkpoint import Loaded, Snapshot, Writer, copy_to_host, load_strictly
 from wake2vec.device import card_name
-from wake2vec.errors import CheckpointCorrupt, InputError
+from wake2vec.errors import InputError
 from wake2vec.evaluate import probe_loss
 from wake2vec.material import Material
 from wake2vec.optim import Optimizer
 from wake2vec.phases.base import Prepared
+from wake2vec.placement import apply_plan
+from wake2vec.plan import Plan
 from wake2vec.progress import Progress
+from wake2vec.stack import judge_probe, stack_of
 
 
 class Saver:
@@ -46,8 +48,11 @@ class Saver:
         """What the last checkpoint took, from the copy to the last byte."""
         return self._copy_seconds + self.writer.write_seconds
 
-    def restore(self, loaded: Loaded) -> str:
-        """Take over a verified checkpoint and prove by its probe loss that it is what it says; returns how it went."""
+    def restore(self, loaded: Loaded, plan: Plan) -> str:
+        """Take over a verified checkpoint and prove by its probe loss that it is what it says; returns what to tell.
+
+        The probe is computed under the plan that it was saved with, where it can be: another has other bits.
+        """
         if loaded.state.get("vocab_sha256") != self._material.vocab_sha256:
             problem = f"the id map is not the one that {loaded.folder.name} was trained with"
             raise InputError(self._material.run.id_map, problem, "restore the vocab folder from the store")
@@ -55,11 +60,16 @@ class Saver:
         self._optimizer.load_state_tensors(loaded.optimizer)
         self._parent = self.writer.saved_sha256 = loaded.sha256
         self.writer.saved_step = loaded.state["step"]
-        expected, found = loaded.manifest.probe_loss, probe_loss(self._prepared, self._material.windows)
-        if expected is not None and not math.isclose(expected, found, rel_tol=1e-2):
-            raise CheckpointCorrupt(loaded.folder, f"its probe loss is {found:.6f}, it was saved with {expected:.6f}")
-        bits = "the same bits" if expected == found else f"a probe loss off by {found - (expected or 0):.2e}"
-        return f"from {loaded.folder.name} with {bits}"
+        placed = apply_plan(self._prepared.model, self._prepared.rows, plan, self._prepared.device).plan
+        then = Plan.from_dict(loaded.state["plan"])
+        return judge_probe(
+            loaded.folder,
+            expected=loaded.manifest.probe_loss,
+            found=probe_loss(self._prepared, self._material.windows),
+            was=loaded.state.get("stack"),
+            now=stack_of(self._prepared.device),
+            same_plan=then is not None and (then.layers, then.head) == (placed.layers, placed.head),
+        )
 
     def is_milestone(self, step: int) -> bool:
         return cadence.is_milestone(step, self._cadence, self._material.steps)
@@ -94,6 +104,8 @@ class Saver:
                     "source": source.model_dump() if source else None,
                     "steps": self._material.steps,
                     "card": card_name(self._prepared.device),
+                    "stack": stack_of(self._prepared.device),
+                    "model": self._material.identity.result().to_json(),
                     **carried,
                 },
             )

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from wake2vec.errors import InputError
 from wake2vec.files import read_json
+from wake2vec.identity import began_with, digests_of, identify, require_same
 from wake2vec.manifest import saved_steps, step_of, verify_checkpoint
 from wake2vec.material import load_tokenizer
 from wake2vec.matrices import INPUT, OUTPUT, is_called
@@ -40,6 +41,15 @@ def read_trained(run: RunDir, order: Order, step: int | str) -> tuple[Trained, s
         scaling=table.alpha / table.r,
         own=own,
     ), place
+
+
+def require_published(run: RunDir, order: Order) -> None:
+    """Raises ModelChanged unless the published files are those that the job was trained on; hashes them once."""
+    was, table = began_with(run, order), order.job.model
+    if was is not None and table is not None:
+        origin = Origin(path=table.base, revision=table.revision, trust_remote_code=table.trust_remote_code)
+        now = identify(origin, load_tokenizer(table.base, table), digests_of(order))
+        require_same(was, now, "put that model back and try again")
 
 
 def _tensors(run: RunDir, step: int | str) -> tuple[dict[str, Tensor], str]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import wait
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,12 +15,13 @@ from wake2vec.artefacts.write import write_artefacts
 from wake2vec.checkpoint import Loaded, read_checkpoint
 from wake2vec.data.met import Met
 from wake2vec.device import card_name
-from wake2vec.errors import CheckpointCorrupt
+from wake2vec.errors import CheckpointCorrupt, StackChanged
 from wake2vec.failpoints import failpoint
 from wake2vec.files import put_in_place
 from wake2vec.fitting import choose_plan, guard
+from wake2vec.identity import began_with, pinned, require_same
 from wake2vec.loop import Loop
-from wake2vec.manifest import newest_verified, set_aside
+from wake2vec.manifest import newest_verified
 from wake2vec.material import Material, gather
 from wake2vec.order import Order
 from wake2vec.phases.base import Prepared
@@ -28,8 +31,11 @@ from wake2vec.proven import Proven
 from wake2vec.pulse import Pulse
 from wake2vec.quiet import quiet_libraries
 from wake2vec.rundir import Result, RunDir
+from wake2vec.stack import remedy_for, stack_of
 from wake2vec.stopping import Stop
 from wake2vec.versions import versions
+
+HASHING_SECONDS = 1.0  # between two signs of life
 
 
 def train(run: RunDir, order: Order, stop: Stop, pulse: Pulse) -> Result:
@@ -43,7 +49,7 @@ def train(run: RunDir, order: Order, stop: Stop, pulse: Pulse) -> Result:
     def getting_on(what: str, share: float) -> None:
         pulse.beat(state="loading", detail=what, progress=share)
 
-    material = gather(run, order, say, getting_on)
+    material = gather(run, pinned(run, order, at_once=True), say, getting_on)
     say("loading the model")
     failpoint("load.model")
     phase = PHASES[order.job.phase]
@@ -60,32 +66,48 @@ def train(run: RunDir, order: Order, stop: Stop, pulse: Pulse) -> Result:
 
 
 def start_loop(material: Material, prepared: Prepared, stop: Stop, pulse: Pulse, say: Callable[[str], None]) -> Loop:
-    """A loop at the newest checkpoint that verifies and loads, or at step 0 where there is none.
+    """A loop at the newest checkpoint that verifies, or at step 0 where there is none. Raises what require_same does.
 
-    One that verifies but does not load, or computes something else, is set aside like a torn one.
+    One that verifies but does not load, or computes something else, is sound: what it stands on has changed. It is
+    left where it is, since going back to the one before would train durable steps again, on something else.
     """
     order, run = material.order, material.run
-    while True:
-        guard(material, prepared, say)
-        report: list[str] = []
-        found = newest_verified(run, order.fingerprint, report)
-        for line in report:
-            say(line)
+    report: list[str] = []
+    found = newest_verified(run, order.fingerprint, report)
+    for line in report:
+        say(line)
+    require_same_model(material, pulse)
+    guard(material, prepared, say)
+    with known_as_sound(prepared):
         loaded = read_checkpoint(*found) if found else None
-        proven = Proven(material, prepared, lambda text: fitting(text, pulse))
-        plan = choose_plan(material, prepared, kept_plan(loaded, prepared), proven, lambda: pulse.beat(state="fitting"))
-        loop = Loop(material, prepared, plan, proven, stop, pulse)
-        if loaded is None:
-            return loop
-        try:
-            loop.restore(loaded)
-        except CheckpointCorrupt as error:
-            say(f"{error}; set aside as {set_aside(loaded.folder).name}")
-            prepared = PHASES[order.job.phase].prepare(material)
-            continue
-        loop.progress.plan = plan
-        say(f"went on from {loaded.folder.name}, {plan}")
+    proven = Proven(material, prepared, lambda text: fitting(text, pulse))
+    plan = choose_plan(material, prepared, kept_plan(loaded, prepared), proven, lambda: pulse.beat(state="fitting"))
+    loop = Loop(material, prepared, plan, proven, stop, pulse)
+    if loaded is None:
         return loop
+    with known_as_sound(prepared, loaded):
+        loop.restore(loaded)
+    loop.progress.plan = plan
+    say(f"went on from {loaded.folder.name}, {plan}")
+    return loop
+
+
+def require_same_model(material: Material, pulse: Pulse) -> None:
+    """Raises ModelChanged where it is not the one that the job began with. Hashing may take a minute."""
+    while not wait([material.identity], timeout=HASHING_SECONDS).done:
+        pulse.beat(state="loading", detail="hashing the model's weights", progress=None)
+    require_same(began_with(material.run, material.order), material.identity.result())
+
+
+@contextmanager
+def known_as_sound(prepared: Prepared, loaded: Loaded | None = None) -> Iterator[None]:
+    """Its hashes were compared a moment ago: what does not fit now is not the checkpoint's fault."""
+    try:
+        yield
+    except CheckpointCorrupt as error:
+        was = loaded.state.get("stack") if loaded else None
+        remedy = remedy_for(was or {}, stack_of(prepared.device))
+        raise StackChanged(error.place, f"is whole by its hashes, but {error.problem}", remedy) from error
 
 
 def fitting(text: str, pulse: Pulse) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from runner.errors import IllegalTransition, JobExists, UnknownJob
+from runner.modelfolder import same_weights
 from runner.queue.database import Queue
 from runner.queue.ledger import note
 from runner.queue.rows import Job, Segment, row_of
@@ -28,11 +29,14 @@ def add_job(
     *,
     state: State = State.QUEUED,
     reason: str = "",
+    remedy: str = "",
     again: bool = False,
 ) -> Job:
     """Raises JobExists when the name is taken, or when the same work is queued under another name and not `again`."""
     with queue.write() as connection:
-        return _add(connection, spec, inputs, fingerprint, now, state=state, reason=reason, again=again)
+        _add(connection, spec, inputs, fingerprint, now, state=state, again=again)
+        connection.execute(update(jobs).where(jobs.c.name == spec.name).values(reason=reason, remedy=remedy))
+        return fetch_job(connection, spec.name)
 
 
 def add_jobs(
@@ -41,7 +45,7 @@ def add_jobs(
     """Add every (spec, inputs, fingerprint) or, when one of them cannot be added, none; raises as add_job does."""
     with queue.write() as connection:
         return [
-            _add(connection, spec, inputs, fingerprint, now, state=State.QUEUED, reason="", again=again)
+            _add(connection, spec, inputs, fingerprint, now, state=State.QUEUED, again=again)
             for spec, inputs, fingerprint in entries
         ]
 
@@ -54,10 +58,9 @@ def _add(
     now: float,
     *,
     state: State,
-    reason: str,
     again: bool,
 ) -> Job:
-    _refuse_a_second(connection, spec, fingerprint, again=again)
+    _refuse_a_second(connection, spec, inputs, fingerprint, again=again)
     number = connection.execute(select(func.coalesce(func.max(jobs.c.number), 0) + 1)).scalar_one()
     steps = spec.steps if spec.phase == "command" else spec.train.steps if spec.train else None
     connection.execute(
@@ -74,7 +77,6 @@ def _add(
             steps=steps,
             created_at=now,
             changed_at=now,
-            reason=reason,
         )
     )
     if steps is not None:
@@ -83,17 +85,20 @@ def _add(
     return fetch_job(connection, spec.name)
 
 
-def _refuse_a_second(connection: Connection, spec: JobSpec, fingerprint: str, *, again: bool) -> None:
+def _refuse_a_second(
+    connection: Connection, spec: JobSpec, inputs: Sequence[InputFile], fingerprint: str, *, again: bool
+) -> None:
     taken = connection.execute(select(jobs.c.state).where(jobs.c.name == spec.name)).scalar()
     if taken is not None:
         raise JobExists(f"{spec.name}: a job of that name is {taken}; give the file another name =, or see `status`")
-    twin = connection.execute(
-        select(jobs.c.name).where(
+    twins = connection.execute(
+        select(jobs).where(
             jobs.c.fingerprint == fingerprint, jobs.c.after.is_not_distinct_from(spec.after), jobs.c.phase != "command"
         )
-    ).scalar()
+    )
+    twin = next((job for row in twins if same_weights((job := row_of(Job, row._mapping)).inputs, inputs)), None)
     if twin is not None and not again:
-        raise JobExists(f"{spec.name}: {twin} is the same work under another name; add --again to train it twice")
+        raise JobExists(f"{spec.name}: {twin.name} is the same work under another name; add --again to train it twice")
 
 
 def forget(queue: Queue, name: str) -> None:

@@ -30,13 +30,14 @@ def add_event(queue: Queue, now: float, kind: str, said: str, *, job: str | None
 
 
 def import_ledger(queue: Queue, job: str, lines: Sequence[Mapping[str, Any]], now: float, *, from_start: bool) -> None:
-    """Take over lines of a trainer's ledger. `from_start`: they are the whole ledger, and later rows are void.
+    """Take over lines of a trainer's ledger. `from_start`: they are the whole ledger, and other rows are void.
 
     A step counts once: a row that is trained again after a cut replaces the one that no checkpoint covered.
     """
     with queue.write(in_view=False) as connection:
         if from_start:
-            _drop_what_is_not_there(connection, job, lines)
+            for whole in _KINDS.values():
+                connection.execute(whole.delete().where(whole.c.job == job))
         for line in lines:
             if (table := _KINDS.get(str(line.get("kind")))) is not None:
                 _put(connection, table, job, line)
@@ -44,18 +45,22 @@ def import_ledger(queue: Queue, job: str, lines: Sequence[Mapping[str, Any]], no
                 origin = f"{job}:{line.get('step')}:{line.get('event')}:{line.get('text')}"
                 said = f"{job}: step {line.get('step')}: {line.get('text') or line.get('event')}"
                 note(connection, now, str(line.get("event")), said, job=job, origin=origin)
+                if isinstance(change := line.get("change"), dict):
+                    _carry(connection, job, int(line["step"]), change, now)
+
+
+def _carry(connection: Connection, job: str, from_step: int, change: Mapping[str, Any], now: float) -> None:
+    """A change that a trainer saw belongs in the job's log; once, however often its ledger is read."""
+    row = {"job": job, "from_step": from_step, "change": json.dumps(change, sort_keys=True)}
+    known = select(regimes.c.id).where(*(regimes.c[name] == value for name, value in row.items()))
+    if connection.execute(known).first() is None:
+        connection.execute(insert(regimes).values(at=now, **row))
 
 
 def _put(connection: Connection, table: Table, job: str, line: Mapping[str, Any]) -> None:
     row = {column.name: line.get(column.name) for column in table.columns} | {"job": job}
     rest = {name: value for name, value in row.items() if name not in ("job", "step")}
     connection.execute(upsert(table).values(row).on_conflict_do_update(set_=rest))
-
-
-def _drop_what_is_not_there(connection: Connection, job: str, lines: Sequence[Mapping[str, Any]]) -> None:
-    for kind, table in _KINDS.items():
-        last = max((int(line["step"]) for line in lines if line.get("kind") == kind), default=-1)
-        connection.execute(table.delete().where(table.c.job == job, table.c.step > last))
 
 
 def list_metrics(queue: Queue, job: str, *, since_step: int = -1) -> list[Metric]:

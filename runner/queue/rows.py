@@ -66,6 +66,11 @@ class Job:
     def is_final(self) -> bool:
         return self.state in FINAL
 
+    @property
+    def waits_for_a_person(self) -> bool:
+        """Held by the runner and not on request: something that the job stands on is not what it was."""
+        return self.state is State.HELD and bool(self.remedy)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:

@@ -20,7 +20,7 @@ from runner.workplace import Ready
 from wake2vec.errors import CheckpointCorrupt
 from wake2vec.failpoints import failpoint
 from wake2vec.files import digest_file, make_directory, put_in_place, read_json
-from wake2vec.manifest import MANIFEST, manifest_sha256, newest_verified, saved_steps
+from wake2vec.manifest import MANIFEST, manifest_sha256, newest_verified, saved_steps, verify_checkpoint
 from wake2vec.order import Source
 from wake2vec.rundir import RunDir
 
@@ -206,9 +206,9 @@ def _copy_source(care: Care, origin: Keeper, source: Source, run: RunDir) -> Non
     """`source/checkpoint-<step>` and `source/vocab`: linked from the other run directory, or fetched."""
     there = care.work.run(source.job)
     folder = run.source / f"checkpoint-{source.step}"
-    if manifest_sha256_or_none(folder) != source.manifest_sha256:
+    if not _is_that(folder, source.manifest_sha256):
         shutil.rmtree(folder, ignore_errors=True)
-        if manifest_sha256_or_none(there.checkpoint(source.step)) == source.manifest_sha256:
+        if _is_that(there.checkpoint(source.step), source.manifest_sha256):
             link_folder(there.checkpoint(source.step), folder)
         else:
             commit = next(
@@ -220,6 +220,15 @@ def _copy_source(care: Care, origin: Keeper, source: Source, run: RunDir) -> Non
     if not (run.source / "vocab" / run.id_map.name).is_file() or not is_whole(run.source, vocabulary_of(origin)):
         restore_vocabulary(care, origin, there)
         link_folder(there.vocab, run.source / "vocab")
+
+
+def _is_that(folder: Path, sha256: str) -> bool:
+    """Whether the checkpoint is the one that was chosen, in every byte: its rows are what a P2 stands on."""
+    try:
+        verify_checkpoint(folder)
+        return manifest_sha256(folder) == sha256
+    except (CheckpointCorrupt, OSError):
+        return False
 
 
 def link_folder(folder: Path, target: Path) -> None:

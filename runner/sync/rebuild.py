@@ -117,6 +117,7 @@ def _add(care: Care, name: str, log: Log, now: float) -> None:
         now,
         state=State.QUEUED if is_done(log.records) else state,
         reason=str(told.get("reason", "")),
+        remedy=str(told.get("remedy", "")),
         again=True,
     )
     care.keepers[name] = keeper

@@ -67,8 +67,10 @@ def open_sources(run: RunDir, *, step: int | None = None, side: Side = "input") 
 
 
 def read_order(run: RunDir) -> Order:
+    from wake2vec.identity import pinned
+
     try:
-        return Order.model_validate(read_json(run.order))
+        return pinned(run, Order.model_validate(read_json(run.order)))
     except ValidationError as error:
         raise InputError(
             run.order, "is missing or not an order", "restore the run directory, or retry the job"

@@ -9,6 +9,8 @@ from wake2vec.order import InputFile
 
 FOLDER = InputFile(role="model", name="model", sha256="a" * 64, size=1)
 
+WEIGHED, WITH_NAN = (FOLDER.model_copy(update={"weights": letter * 64}) for letter in "bc")
+
 
 def _source(*, inputs=(CORPUS,), state=State.QUEUED, steps=500, **extra):
     return {"p1": Known(spec=job_spec("p1", **extra), inputs=inputs, steps=steps, state=state)}
@@ -31,6 +33,7 @@ def test_p2_on_top_of_its_p1_has_no_faults():
         (_p2(model={"base": "org/other"}), [CORPUS], _source(), "model.base: org/other, but p1 trains tiny"),
         (_p2(model={"base": "tiny", "revision": "v2"}), [CORPUS], _source(), "model.revision: v2, but p1 uses main"),
         (_p2(), [CORPUS, FOLDER], _source(), "another model or tokenizer than p1's"),
+        (_p2(), [WITH_NAN], _source(inputs=(WEIGHED,)), "another model or tokenizer than p1's"),
         (_p2(rows=501), [CORPUS], _source(), "rows: step 501, but p1 has 500 steps"),
         (_p2(rows=300), [CORPUS], _source(), "rows: step 300 is no milestone of p1; give a multiple of 200, or 500"),
     ],

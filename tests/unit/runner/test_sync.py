@@ -179,6 +179,22 @@ def test_a_damaged_vocabulary_comes_from_the_store_again(home):
     assert home.run().id_map.read_bytes() == whole
 
 
+def test_damaged_rows_of_its_source_come_from_the_store_again(home):
+    running(home)
+    write_json(home.run().id_map, {"first_new_id": 7})
+    finish(home)
+    home.add(spec("b", phase="p2", after="a", rows="final"))
+    home.until(lambda: home.trainers.living)
+    linked = home.run("b").source / "checkpoint-100" / "trainable.safetensors"
+    whole = linked.read_bytes()
+    linked.write_bytes(whole[:-1] + b"x")  # and with it the file of the other run; the manifest is as it was
+    home.end_trainer(None)
+
+    home.until(lambda: home.trainers.living)
+
+    assert linked.read_bytes() == whole
+
+
 def test_the_source_of_p2_is_chosen_once(home):
     running(home)
     write_json(home.run().id_map, {"first_new_id": 7})

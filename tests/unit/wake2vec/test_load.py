@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM, Qwen2Config
 from transformers import Qwen2ForCausalLM as Qwen2
 
 from wake2vec.attention import NAME
 from wake2vec.errors import ModelError, NoGpu
-from wake2vec.load import load_base
+from wake2vec.load import load_base, require_finite
 from wake2vec.precision import Precision, choose_precision, preflight
 from wake2vec.quantise import Int8Rows, Nf4Rows
 
@@ -184,3 +186,36 @@ def test_rows_in_int8_and_nf4_stay_near_the_published_ones() -> None:
         assert (joined - weight).norm() / weight.norm() < limit
         assert (rows.logits(hidden) - exact).norm() / exact.norm() < limit
     assert torch.equal(Int8Rows(weight).lookup(torch.tensor([7])), Int8Rows(weight).block(7, 8))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("load", ["fp32", "nf4"])
+def test_weights_that_are_no_numbers_are_refused_with_the_tensors_name(tmp_path: Path, value: float, load: str) -> None:
+    folder = publish(tmp_path / "m")
+    name = "model.layers.1.mlp.up_proj.weight"
+    tensors = load_file(folder / "model.safetensors")
+    tensors[name][0, 0] = value
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+    with pytest.raises(ModelError, match=rf"the model's tensor {re.escape(name)}: holds (NaN|infinity)"):
+        load_base(str(folder), load=load, device="cpu")
+
+
+def test_what_does_not_fit_the_numbers_of_the_body_is_refused() -> None:
+    too_large = torch.tensor([1e6]).to(torch.float16)
+
+    with pytest.raises(ModelError, match=r"the model's tensor norm\.weight: holds infinity in float16"):
+        require_finite("norm.weight", too_large)
+
+
+def test_a_file_that_is_written_to_later_does_not_change_a_living_model(tmp_path: Path) -> None:
+    folder = publish(tmp_path / "m")
+    model, _ = load_base(str(folder), load="fp32", device="cpu")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    path = folder / "model.safetensors"
+    size = path.stat().st_size
+    with open(path, "r+b") as file:  # in place: the same file, other bytes
+        file.seek(size // 2)
+        file.write(bytes(size - size // 2))
+
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from tests.machine import JOBS
 from tests.tiny import adopt, loop_for, material_for, order_for, prepared_for, run_of
 from wake2vec.checkpoint import copy_to_host
-from wake2vec.errors import CheckpointCorrupt, InputError, ModelError
+from wake2vec.errors import CheckpointCorrupt, InputError, ModelChanged, ModelError, StackChanged
 from wake2vec.files import digest_file, read_json, write_json
 from wake2vec.loop import Loop, warmup_steps
 from wake2vec.manifest import MANIFEST, saved_steps
@@ -132,7 +133,9 @@ def test_a_flipped_bit_sends_the_attempt_back_to_the_checkpoint_before(tmp_path:
     assert saved_steps(run) == [2]
 
 
-def test_a_checkpoint_that_verifies_but_computes_something_else_is_set_aside(tmp_path: Path) -> None:
+def test_a_checkpoint_that_verifies_but_computes_something_else_is_left_alone_and_a_person_is_asked(
+    tmp_path: Path,
+) -> None:
     order, run = trained(tmp_path)
     folder = run.checkpoint(4)
     tensors = load_file(folder / "trainable.safetensors")
@@ -142,10 +145,132 @@ def test_a_checkpoint_that_verifies_but_computes_something_else_is_set_aside(tmp
     manifest["files"]["trainable.safetensors"] = vars(digest)
     write_json(folder / MANIFEST, manifest)
 
+    with pytest.raises(StackChanged, match=r"checkpoint-4: is whole by its hashes, but here its probe loss is"):
+        loop_for(material_for(tmp_path, order))
+
+    assert saved_steps(run) == [4, 2]
+
+
+def moved_model(folder: Path) -> Path:
+    shutil.copytree(JOBS / "tiny" / "model", folder)
+    return folder
+
+
+def change_weights(model: Path, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Same names, shapes and sizes."""
+    path = model / "model.safetensors"
+    tensors = load_file(path)
+    save_file({name: change(tensor) for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
+
+
+def test_a_job_waits_where_the_weights_are_others_and_goes_on_when_they_are_back(tmp_path: Path) -> None:
+    model = moved_model(tmp_path / "model")
+    order, run = trained(tmp_path, model__base=str(model))
+    change_weights(model, lambda tensor: tensor * 1.002)  # the probe lets that pass
+
+    with pytest.raises(ModelChanged, match=r"sha256 of model\.safetensors was"):
+        loop_for(material_for(tmp_path, order))
+
+    assert saved_steps(run) == [4, 2]
+    shutil.rmtree(model)
+    moved_model(model)
+    assert loop_for(material_for(tmp_path, order)).progress.step == 4
+
+
+def test_before_the_first_checkpoint_any_model_may_be_the_one_it_begins_with(tmp_path: Path) -> None:
+    model = moved_model(tmp_path / "model")
+    order = order_for(tmp_path, model__base=str(model))
+    loop_for(material_for(tmp_path, order))
+    change_weights(model, lambda tensor: tensor * 1.5)
+
+    assert loop_for(material_for(tmp_path, order)).progress.step == 0
+
+
+def test_a_tokenizer_is_known_from_the_vocabulary_before_the_first_checkpoint(tmp_path: Path) -> None:
+    model = moved_model(tmp_path / "model")
+    order = order_for(tmp_path, model__base=str(model))
+    material_for(tmp_path, order)
+    rules = json.loads((model / "tokenizer.json").read_text())
+    rules["model"]["merges"] = rules["model"]["merges"][:50]
+    (model / "tokenizer.json").write_text(json.dumps(rules))
+
+    with pytest.raises(ModelChanged, match="its tokenizer is not the one"):
+        material_for(tmp_path, order)
+
+
+def test_a_p2_waits_where_its_p1_was_trained_on_another_model(tmp_path: Path) -> None:
+    model = moved_model(tmp_path / "model")
+    _, p1 = trained(tmp_path, model__base=str(model))
+    p2 = order_for(tmp_path, of="tiny_p2", name="p2", source=p1, model__base=str(model))
+    change_weights(model, lambda tensor: tensor * 1.01)
+
+    with pytest.raises(ModelChanged, match="is not the model that this job began with"):
+        loop_for(material_for(tmp_path, p2, "p2"))
+
+
+def without(folder: Path, *keys: str) -> None:
+    """As an older version wrote it."""
+    state = read_json(folder / "state.json")
+    (folder / "state.json").write_text(json.dumps({key: state[key] for key in state if key not in keys}))
+    manifest = read_json(folder / MANIFEST)
+    manifest["files"]["state.json"] = vars(digest_file(folder / "state.json"))
+    write_json(folder / MANIFEST, manifest)
+
+
+def test_going_back_leaves_no_figure_of_the_attempt_that_was_left(tmp_path: Path) -> None:
+    order, run = trained(tmp_path)  # measured at 0 and 4
+    shutil.rmtree(run.checkpoint(4))
+
+    loop = loop_for(material_for(tmp_path, order))
+    loop.begin()
+
+    there = [json.loads(line) for line in run.metrics.read_text().splitlines()]
+    assert [row["step"] for row in there if row["kind"] == "step"] == [1, 2]
+    assert [row["step"] for row in there if row["kind"] == "evaluation"] == [0]
+    assert not run.best.exists()
+
+
+def test_a_checkpoint_of_an_older_version_goes_on_and_the_next_one_knows_the_model(tmp_path: Path) -> None:
+    order, run = trained(tmp_path)
+    shutil.rmtree(run.checkpoint(4))
+    without(run.checkpoint(2), "model", "stack")
+
+    loop = loop_for(material_for(tmp_path, order))
+    assert loop.progress.step == 2
+    loop.run_to_end(nothing)
+
+    state = read_json(run.checkpoint(4) / "state.json")
+    assert state["model"]["weights"]["model.safetensors"]
+    assert state["stack"]["torch"] == torch.__version__
+
+
+def test_another_version_that_moves_nothing_is_told_and_a_third_later_counts_from_it(tmp_path: Path) -> None:
+    order, run = trained(tmp_path)
+    folder = run.checkpoint(4)
+    state = read_json(folder / "state.json")
+    state["stack"]["torch"] = "1.0.0"
+    (folder / "state.json").write_text(json.dumps(state))
+    without(folder)
+
     loop = loop_for(material_for(tmp_path, order))
 
-    assert loop.progress.step == 2
-    assert (run.checkpoints / "checkpoint-4.corrupt-1").is_dir()
+    told = [row["text"] for row in loop.progress.rows if row["kind"] == "event" and row["event"] == "regime"]
+    assert told == [f"goes on with torch 1.0.0 → {torch.__version__}; its probe loss is off by 0.00e+00"]
+
+
+def test_a_checkpoint_that_this_program_cannot_take_up_is_left_alone(tmp_path: Path) -> None:
+    order, run = trained(tmp_path)
+    folder = run.checkpoint(4)
+    tensors = load_file(folder / "trainable.safetensors")
+    save_file({f"old.{name}": tensor for name, tensor in tensors.items()}, folder / "trainable.safetensors")
+    manifest = read_json(folder / MANIFEST)
+    manifest["files"]["trainable.safetensors"] = vars(digest_file(folder / "trainable.safetensors"))
+    write_json(folder / MANIFEST, manifest)
+
+    with pytest.raises(StackChanged, match="is whole by its hashes, but holds other tensors"):
+        loop_for(material_for(tmp_path, order))
+
+    assert saved_steps(run) == [4, 2]
 
 
 def test_a_job_never_goes_on_under_another_id_map(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from runner.queue.database import check_integrity, copy_database, open_queue, se
 from runner.queue.tables import segments
 from runner.states import PLANNED_AHEAD, Change, Outcome, State, Verdict, Wish
 from tests.unit.runner.conftest import CORPUS, job_spec
+from wake2vec.order import InputFile
 
 
 def add(queue, name="a", fingerprint=None, now=1.0, **spec):
@@ -73,6 +74,16 @@ def test_the_same_work_under_another_name_needs_a_word(queue):
     jobs.add_job(queue, job_spec("b"), [CORPUS], "same", 1.0, again=True)
 
     assert [job.name for job in jobs.list_jobs(queue)] == ["a", "b"]
+
+
+def test_the_same_outline_with_other_weights_is_other_work(queue):
+    model = InputFile(role="model", name="model", sha256="a" * 64, size=1, weights="b" * 64)
+    others = model.model_copy(update={"weights": "c" * 64})
+    jobs.add_job(queue, job_spec("a"), [model], "same", 1.0)
+    jobs.add_job(queue, job_spec("b"), [others], "same", 1.0)
+
+    with pytest.raises(JobExists, match="c: b is the same work under another name"):
+        jobs.add_job(queue, job_spec("c"), [others], "same", 1.0)
 
 
 def test_an_unknown_job_is_named_with_those_that_are_known(queue):
@@ -257,6 +268,18 @@ def test_a_step_that_is_trained_again_counts_once(queue):
 
     assert [(row.step, row.loss) for row in ledger.list_metrics(queue, "a")] == [(1, 1.0), (2, 5.0), (3, 6.0)]
     assert ledger.list_evaluations(queue, "a") == []
+
+
+def test_a_change_that_a_trainer_saw_goes_into_the_jobs_log_once(queue):
+    add(queue)
+    change = {"what": "stack", "text": "goes on with torch 2.8.0 → 2.9.1"}
+    line = {"kind": "event", "step": 4, "event": "regime", "text": change["text"], "change": change}
+
+    for _ in range(2):
+        ledger.import_ledger(queue, "a", [line], 1.0, from_start=True)
+
+    (regime,) = ledger.list_regimes(queue, "a")
+    assert (regime.from_step, regime.change) == (4, change)
 
 
 def test_an_event_of_a_ledger_that_is_read_again_is_noted_once(queue):
