@@ -9,7 +9,8 @@ RunnerError                    1  a request that cannot be carried out
 ├── StoreUnavailable          11  the store cannot be reached or written
 │   ├── StoreBusy             11  it may work in a moment; carries how long to wait
 │   ├── StoreFull             11  no room left
-│   └── SignInNeeded          17  the store wants a person to sign in
+│   ├── SignInNeeded          17  the store wants a person to sign in
+│   └── StoreLost             21  the store is not what this home knows: gone, in the bin, older, another, or torn
 ├── NotStored                 12  the store does not hold what a record names
 ├── Damaged                   12  bytes that do not match their hash
 ├── HomeUnusable              18  the home cannot be read, written or locked
@@ -26,6 +27,8 @@ A message says the cause, the place and the remedy.
 """
 
 from __future__ import annotations
+
+from enum import StrEnum
 
 
 class RunnerError(Exception):
@@ -82,6 +85,27 @@ class SignInNeeded(StoreUnavailable):
     """The store wants a person to sign in."""
 
     exit_code = 17
+
+
+class Loss(StrEnum):
+    """What became of a store, or of one job in it, that this home knew."""
+
+    GONE = "gone"  # its root record, or the log of the job, is not there any more
+    BIN = "in the bin"  # it can be had back there
+    OLDER = "older"  # its log ends before what this home knows to be in it
+    OTHER = "another"  # another store lies at this address
+    TORN = "torn"  # its logs are there, but not every object that they name
+
+
+class StoreLost(StoreUnavailable):
+    """The store was read, and is not what this home knows. A fact: a network that fails raises StoreBusy instead."""
+
+    exit_code = 21
+
+    def __init__(self, message: str, *, loss: Loss = Loss.GONE, remedy: str = "") -> None:
+        self.loss = loss
+        self.remedy = remedy
+        super().__init__(message)
 
 
 class NotStored(RunnerError):

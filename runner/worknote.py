@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -48,6 +48,30 @@ class WorkNote:
     cards: tuple[CardNote, ...] = ()
     uploads: tuple[UploadNote, ...] = ()
     troubles: tuple[Trouble, ...] = ()  # as they stand now
+
+
+@dataclass(frozen=True, kw_only=True)
+class LostNote:
+    """What the store has lost of what this home brought there; stands in the home until it is there again."""
+
+    job: str  # "" is the whole store
+    loss: str  # a Loss of runner.errors
+    problem: str
+    remedy: str
+    since_at: float
+
+
+def write_lost(home: Path, notes: Sequence[LostNote]) -> None:
+    write_json(home / "lost.json", [asdict(note) for note in notes])
+
+
+def read_lost(home: Path) -> list[LostNote]:
+    """Empty while everything is known to be there, or nobody has looked."""
+    tables = read_json(home / "lost.json")
+    try:
+        return [LostNote(**table) for table in tables] if isinstance(tables, list) else []
+    except TypeError:
+        return []
 
 
 class Sending:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from runner.errors import StoreLost
 from runner.launcher import Launcher
 from runner.queue.database import Queue
 from runner.queue.rows import Session
@@ -96,6 +97,7 @@ class Workplace:
     handover: Handover = field(default_factory=Handover)
     sight: Sight = field(init=False)  # tick's own, like all below
     obstacles: dict[str, str] = field(default_factory=dict)  # job → what on this machine keeps it from starting
+    lost: dict[str, StoreLost] = field(default_factory=dict)  # sync: what the store has lost by job; "" is all of it
     signs: dict[int, Sign] = field(default_factory=dict)
     warned: dict[int, set[str]] = field(default_factory=dict)  # attempt → kinds of threats that were told
     positions: dict[str, Position] = field(default_factory=dict)
