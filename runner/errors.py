@@ -102,10 +102,14 @@ class StoreLost(StoreUnavailable):
 
     exit_code = 21
 
-    def __init__(self, message: str, *, loss: Loss = Loss.GONE, remedy: str = "") -> None:
+    def __init__(self, problem: str, *, loss: Loss = Loss.GONE, remedy: str = "") -> None:
+        self.problem = problem
         self.loss = loss
-        self.remedy = remedy
-        super().__init__(message)
+        self.remedy = remedy or (
+            "if it can come back (a disk, a folder, the right --store or token), bring it back and all goes on by "
+            "itself; `wake2vec-runner repair` puts there anew what this home holds"
+        )
+        super().__init__(f"{problem}; {self.remedy}")
 
 
 class NotStored(RunnerError):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
-from runner.errors import RunnerError
+from runner.errors import RunnerError, SignInNeeded
 from runner.settings import Settings
-from runner.store.drive_auth import save_token
+from runner.store.drive_auth import Token, save_token, token_path
 from runner.store.drive_login import sign_in
 from runner.store.open import open_store
 
@@ -20,13 +21,21 @@ def run(settings: Settings, client: Path, *, paste: bool) -> None:
         raise RunnerError(f"{client}: cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise RunnerError(f"{client}: not JSON: {error}; download it again from the Google Cloud console") from error
-    token = sign_in(table, show=_show, receive=_ask if paste else None)
+    token = replace(sign_in(table, show=_show, receive=_ask if paste else None), folders=_pins(settings.home))
     print(f"signed in; the token is in {save_token(settings.home, token)}")
     if settings.store_url.startswith("drive:"):
         open_store(settings.store_url, settings.home).root_id()
         print(f"{settings.store_url} is ready")
     else:
         print("use it with --store drive:FOLDER, or WAKE2VEC_STORE=drive:FOLDER")
+
+
+def _pins(home: Path) -> dict[str, str]:
+    """The folders that the token before knew by id: a second sign-in is to the same store."""
+    try:
+        return Token.from_json(token_path(home).read_text(), str(token_path(home))).folders
+    except (OSError, ValueError, SignInNeeded):
+        return {}
 
 
 def _show(address: str) -> None:

@@ -19,6 +19,7 @@ class Properties:
     place: str  # for people: "Google Drive, folder wake2vec"
     single_writer: bool = False  # no exclusive create behind it: two runners must never share this store
     firm_head: bool = True  # False: two who swap a HEAD at once may both be told True; the log decides all the same
+    ids_once: bool = False  # an id whose record was deleted is spent: a log with a gap can never be added to
     remote: bool = False  # reached over a network, so worth a process of its own and a progress bar
 
 
@@ -31,6 +32,7 @@ class Stat:
     md5: str | None = None
     sha256: str | None = None
     created_at: float | None = None  # seconds since 1970 by the store's own clock
+    in_bin: bool = False  # it, or a folder that it lies in, was thrown away and can still be had back
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,9 @@ class Store(Protocol):
 
     def root_id(self) -> str:
         """The id of the first record of the root log: the same for everyone who opens this store, on any machine."""
+
+    def renew_root(self) -> None:
+        """Make room for a new root log where the old one is gone for good; only ever on a person's word."""
 
     def new_ids(self, names: Sequence[str]) -> list[str]:
         """Fresh ids for things that belong together, one per name. Nothing is stored yet, and nobody else gets them."""

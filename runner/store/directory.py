@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from runner.errors import Damaged, NotStored, StoreFull, StoreUnavailable
+from runner.errors import Damaged, NotStored, StoreFull, StoreLost, StoreUnavailable
 from runner.store.base import Progress, Properties, Quota, Stat
 from runner.store.download import download
 from runner.store.names import fresh_id, safe_path
@@ -29,6 +29,7 @@ class DirectoryStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._is_begun = False  # whether this process has seen the root record: from then on it is never made anew
 
     @property
     def properties(self) -> Properties:
@@ -36,6 +37,10 @@ class DirectoryStore:
 
     def root_id(self) -> str:
         return "log/000000.json"
+
+    def renew_root(self) -> None:
+        self.delete(self.root_id())  # what is there cannot be read
+        self._is_begun = False
 
     def new_ids(self, names: Sequence[str]) -> list[str]:
         fresh = secrets.token_hex(4)
@@ -84,9 +89,11 @@ class DirectoryStore:
                 yield found
 
     def quota(self) -> Quota:
-        with self._told(self.root):
-            _make_folder(self.root)
-            usage = shutil.disk_usage(self.root)
+        there = next(folder for folder in (self.root, *self.root.parents) if folder.exists())
+        with self._told(there):
+            if not there.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(there))
+            usage = shutil.disk_usage(there)
         return Quota(free=usage.free, total=usage.total)
 
     def create(self, id: str, body: bytes, *, name: str) -> bool:
@@ -104,7 +111,9 @@ class DirectoryStore:
     def read(self, id: str) -> bytes | None:
         target = safe_path(self.root, id)
         with self._told(target), suppress(FileNotFoundError):
-            return target.read_bytes()
+            body = target.read_bytes()
+            self._is_begun = self._is_begun or id == self.root_id()
+            return body
         return None
 
     def read_head(self, id: str) -> tuple[bytes, str] | None:
@@ -137,6 +146,8 @@ class DirectoryStore:
     @contextmanager
     def _temporary(self, target: Path) -> Iterator[Path]:
         """A name beside the target for bytes that do not count yet; gone afterwards whatever happens."""
+        if self._is_begun and not (self.root / self.root_id()).exists():
+            raise StoreLost(f"{self.root}: its root record is gone: the folder was deleted, emptied or unmounted")
         _make_folder(target.parent)
         temporary = target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
         try:

@@ -7,7 +7,7 @@ import hashlib
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ class DriveStore:
 
     @property
     def properties(self) -> Properties:
-        return Properties(place=f"Google Drive, folder {self._folders.name}", remote=True)
+        return Properties(place=f"Google Drive, folder {self._folders.name}", remote=True, ids_once=True)
 
     @property
     def folder_id(self) -> str:
@@ -47,6 +47,9 @@ class DriveStore:
 
     def root_id(self) -> str:
         return self._folders.root().first_id
+
+    def renew_root(self) -> None:
+        self._folders.renew()
 
     def new_ids(self, names: Sequence[str]) -> list[str]:
         for name in names:
@@ -57,14 +60,17 @@ class DriveStore:
                 found = self._api.call(
                     "make ids", lambda drive: drive.files.generateIds(maxResults=wanted, space="drive")
                 )
-                self._ids.extend(found["ids"])
+                self._ids.extend(found["ids"] or ())
+                if len(self._ids) < len(names):
+                    raise StoreBusy("Google Drive: make ids: the answer has too few")
             return [self._ids.popleft() for _ in names]
 
     def put(self, path: Path, *, id: str, name: str, digest: FileDigest, progress: Progress | None = None) -> None:
         body = {**self._describe(id, name, "object"), "mimeType": "application/octet-stream"}
-        Upload(
-            self._api, self._journal, path, body=body, digest=digest, throttle=self._throttle, progress=progress
-        ).run()
+        with self._placed():
+            Upload(
+                self._api, self._journal, path, body=body, digest=digest, throttle=self._throttle, progress=progress
+            ).run()
 
     def get(self, id: str, path: Path, *, digest: FileDigest, progress: Progress | None = None) -> None:
         chunks = ranged(self._api, id, digest.size, self._throttle)
@@ -78,7 +84,10 @@ class DriveStore:
 
     def stat(self, id: str) -> Stat | None:
         found = self._metadata(id)
-        return None if found is None else _stat(found)
+        stat = None if found is None else _stat(found)
+        if stat is not None and stat.in_bin:
+            self._folders.forget()  # nothing new shall go into a folder in the bin
+        return stat
 
     def delete(self, id: str) -> None:
         with suppress(NotStored):
@@ -99,19 +108,29 @@ class DriveStore:
         about = self._api.call("ask for the quota", lambda drive: drive.about.get(fields=fields))
         if about.get("quotaType") == "UNLIMITED":
             return Quota(free=None)
-        total = int(about["quotaBytesTotal"])
-        return Quota(free=max(0, total - int(about["quotaBytesUsedAggregate"])), total=total)
+        total, used = _number(about["quotaBytesTotal"]), _number(about["quotaBytesUsedAggregate"])
+        return Quota(free=max(0, total - used), total=total)
 
     def create(self, id: str, body: bytes, *, name: str) -> bool:
         metadata = self._describe(id, name, "record")
         try:
-            self._api.call(
-                f"create {name}",
-                lambda drive: drive.files.insert(body=metadata, media_body=_media(body), fields="id"),
-            )
+            with self._placed():
+                self._api.call(
+                    f"create {name}",
+                    lambda drive: drive.files.insert(body=metadata, media_body=_media(body), fields="id"),
+                )
         except IdTaken:
             return False
         return True
+
+    @contextmanager
+    def _placed(self) -> Iterator[None]:
+        """A folder may have been deleted since it was found: the next try finds or makes another."""
+        try:
+            yield
+        except NotStored:
+            self._folders.forget()
+            raise
 
     def read(self, id: str) -> bytes | None:
         try:
@@ -151,9 +170,12 @@ class DriveStore:
 
     def _metadata(self, id: str) -> Mapping[str, Any] | None:
         try:
-            return dict(self._api.call(f"look at {id}", lambda drive: drive.files.get(fileId=id, fields=FIELDS)))
+            found: Mapping[str, Any] = self._api.call(
+                f"look at {id}", lambda drive: drive.files.get(fileId=id, fields=FIELDS)
+            )
         except NotStored:
             return None
+        return found
 
 
 def _media(body: bytes) -> Any:
@@ -163,14 +185,26 @@ def _media(body: bytes) -> Any:
 
 
 def _stat(found: Mapping[str, Any]) -> Stat:
-    created = datetime.datetime.fromisoformat(found["createdDate"].replace("Z", "+00:00"))
+    try:
+        created = datetime.datetime.fromisoformat(found["createdDate"].replace("Z", "+00:00"))
+        in_bin = bool(found["labels"]["trashed"])
+    except (ValueError, AttributeError, TypeError) as error:
+        raise StoreBusy(f"Google Drive: the answer is not Google's ({error})") from error
     return Stat(
         id=found["id"],
-        size=int(found["fileSize"]),
+        size=_number(found["fileSize"]),
         md5=found.get("md5Checksum"),
         sha256=found.get("sha256Checksum"),
         created_at=created.timestamp(),
+        in_bin=in_bin,
     )
+
+
+def _number(said: Any) -> int:
+    try:
+        return int(said)
+    except (ValueError, TypeError) as error:
+        raise StoreBusy(f"Google Drive: the answer is not Google's ({error})") from error
 
 
 def open_drive(folder: str, home: Path, environ: Mapping[str, str], throttle: Throttle) -> DriveStore:

@@ -54,7 +54,7 @@ class DriveApi:
 
     def call(self, place: str, request: Callable[[Any], Any], *, headers: Mapping[str, str] | None = None) -> Any:
         """Execute what `request` makes of the service, such as `lambda drive: drive.about.get()`; a table."""
-        answer = self._execute(place, request, headers or {})
+        answer = _table(self._execute(place, request, headers or {}), place)
         if not isinstance(answer, dict):  # the library hands a front end's page on as text when its status is 200
             raise StoreBusy(f"Google Drive: {place}: the answer is not Google's")
         return answer
@@ -132,6 +132,25 @@ class DriveApi:
         return auth.thread_local.http
 
 
+class _Table(dict[str, Any]):
+    """A JSON object of an answer: what it lacks makes it an answer that is not Google's."""
+
+    place = ""
+
+    def __missing__(self, key: str) -> Any:
+        raise StoreBusy(f"Google Drive: {self.place}: the answer is not Google's (it has no {key})")
+
+
+def _table(value: Any, place: str) -> Any:
+    if isinstance(value, list):
+        return [_table(item, place) for item in value]
+    if not isinstance(value, dict):
+        return value
+    table = _Table({key: _table(item, place) for key, item in value.items()})
+    table.place = place
+    return table
+
+
 def _build(root_url: str, connection: Any) -> Any:
     """The packaged description of Drive v2 with another root: only this moves plain calls and uploads together."""
     from googleapiclient.discovery import build_from_document
@@ -169,5 +188,5 @@ class _Translated:
             raise SignInNeeded(f"Google no longer accepts the token ({error}); {SIGN_IN}") from error
         if isinstance(error, OSError | http.client.HTTPException | httplib2.HttpLib2Error):
             raise StoreBusy(f"Google Drive: {self._place}: {type(error).__name__} {error}".rstrip()) from error
-        if isinstance(error, ValueError):  # a page of HTML where JSON was promised
+        if isinstance(error, ValueError | KeyError | TypeError):  # a page of HTML, or other JSON, than was promised
             raise StoreBusy(f"Google Drive: {self._place}: the answer is not Google's ({error})") from error

@@ -5,16 +5,19 @@ from __future__ import annotations
 import functools
 import hashlib
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from runner.errors import StoreUnavailable
+from runner.errors import Loss, NotStored, StoreBusy, StoreLost, StoreUnavailable
 from runner.store.drive_api import FIELDS, FOLDER_TYPE, DriveApi
 from runner.store.names import shown
 from wake2vec.files import read_json, write_json
 
+BIN_REMEDY = "restore it in the bin of Google Drive (within 30 days), and everything goes on by itself"
+LAG_SECONDS = 60.0  # after so long a search shows what was made
 LISTED = f"nextPageToken,items({FIELDS})"
 VALUE_BYTES = 90  # of the 124 that Drive allows for key and value of a property together
 
@@ -45,12 +48,30 @@ class Folders:
     def root(self) -> Root:
         """By what this home remembers, by the id pinned in the token, by search, and only then a new one."""
         with self._lock:
-            self._root = self._root or self._remembered()
+            if self._root is None and (found := self._remembered()) is not None:
+                self._root = found
+                if self._pinned_id() is None:  # a second sign-in brought a token that does not know it yet
+                    self._pin(found.folder_id)
             if self._root is None:
-                self._root = self._pinned() or self._searched() or self._made()
-                write_json(self._memory, asdict(self._root))
-                self._pin(self._root.folder_id)
+                self._root = self._keep(self._pinned() or self._searched() or self._made())
             return self._root
+
+    def renew(self) -> None:
+        """Give the root folder a new root log, and make another folder where it is gone for good."""
+        with self._lock:
+            self._ids.clear()
+            before = self._root or self._remembered()
+            self._root = self._keep(self._renewed(before) or self._searched() or self._made())
+
+    def forget(self) -> None:
+        """Look for every folder again: one that was deleted by hand is made anew."""
+        with self._lock:
+            self._ids.clear()
+
+    def _keep(self, root: Root) -> Root:
+        write_json(self._memory, asdict(root))
+        self._pin(root.folder_id)
+        return root
 
     def folder(self, path: str) -> str:
         """The id of a folder to put things in, made when it is not found."""
@@ -80,25 +101,62 @@ class Folders:
 
     def _remembered(self) -> Root | None:
         found = read_json(self._memory)
-        return Root(**found) if isinstance(found, dict) else None
+        return Root(**found) if isinstance(found, dict) and "making" not in found else None
 
     def _pinned(self) -> Root | None:
         id = self._pinned_id()
         if id is None:
             return None
-        found = self._api.call("look at the root folder", lambda drive: drive.files.get(fileId=id, fields=FIELDS))
-        if found["labels"]["trashed"]:
-            raise StoreUnavailable(f"Google Drive: the folder {self.name} is in the bin; restore it in Drive")
-        return _root_of(found)
+        try:
+            found = self._get(id)
+        except NotStored as error:
+            raise StoreLost(f"Google Drive: the folder {self.name} that the token names is gone: {error}") from error
+        return _root_of(self._not_in_bin(found))
 
     def _searched(self) -> Root | None:
-        found = list(self.search(f"{_has('root', _value(self.name))} and trashed = false"))
-        return _root_of(min(found, key=_age)) if found else None
+        found = list(self.search(_has("root", _value(self.name))))
+        alive = [one for one in found if not one["labels"]["trashed"]] or found
+        return _root_of(self._not_in_bin(min(alive, key=_age))) if alive else None
+
+    def _not_in_bin(self, found: Mapping[str, Any]) -> Mapping[str, Any]:
+        if found["labels"]["trashed"]:
+            raise StoreLost(f"Google Drive: the folder {self.name} is in the bin", loss=Loss.BIN, remedy=BIN_REMEDY)
+        return found
+
+    def _renewed(self, before: Root | None) -> Root | None:
+        """Another home may have been here first: then its root log is the new one."""
+        try:
+            place = None if before is None else self._get(before.folder_id)
+        except NotStored:
+            return None
+        if before is None or place is None or place["labels"]["trashed"]:
+            return None
+        if (now := _root_of(place)).first_id != before.first_id:
+            return now
+        root = Root(folder_id=before.folder_id, first_id=self._fresh_id())
+        properties = private(kind="root", root=_value(self.name), first=root.first_id)
+        self._api.call(
+            "renew the root log",
+            lambda drive: drive.files.patch(fileId=root.folder_id, body={"properties": properties}, fields="id"),
+        )
+        return root
+
+    def _get(self, id: str) -> Any:
+        return self._api.call("look at the root folder", lambda drive: drive.files.get(fileId=id, fields=FIELDS))
+
+    def _fresh_id(self) -> str:
+        ids = self._api.call("make ids", lambda drive: drive.files.generateIds(maxResults=1, space="drive"))["ids"]
+        if not ids:
+            raise StoreBusy("Google Drive: make ids: the answer has none")
+        return str(ids[0])
 
     def _made(self) -> Root:
-        first_id = self._api.call("make ids", lambda drive: drive.files.generateIds(maxResults=1, space="drive"))[
-            "ids"
-        ][0]
+        """What is about to be made is written down first: after a kill a search may not show it for a while."""
+        before = read_json(self._memory)
+        if isinstance(before, dict) and abs(time.time() - before.get("making", 0.0)) < LAG_SECONDS:
+            raise StoreBusy(f"Google Drive: the folder {self.name} may have been made a moment ago; asking again")
+        write_json(self._memory, {"making": time.time()})
+        first_id = self._fresh_id()
         properties = private(kind="root", root=_value(self.name), first=first_id)
         return Root(folder_id=self._insert(self.name, "root", properties), first_id=first_id)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -105,7 +106,7 @@ class Upload:
             raise NotStored(
                 f"Google Drive: {place}: the id {self._body['id']} cannot be used; the next try takes another"
             )
-        if answer[0] != 200 or "location" not in answer[1]:
+        if answer[0] != 200 or not str(answer[1].get("location", "")).startswith("http"):
             raise self._api.fail(place, answer)
         session = str(answer[1]["location"])
         self._journal.parent.mkdir(parents=True, mode=0o700, exist_ok=True)  # a session's address is a key to write
@@ -138,7 +139,7 @@ class Upload:
         answer = self._api.send(place, "PUT", session, body=chunk, headers={"content-range": content_range})
         status, headers, body = answer
         if status == 308:
-            return int(headers["range"].rpartition("-")[2]) + 1 if "range" in headers else 0
+            return _received(place, headers)
         if status in (200, 201):
             return described(place, body)
         if status in (404, 410):
@@ -147,6 +148,16 @@ class Upload:
         if status in (400, 416):
             raise StoreBusy(f"Google Drive: {place}: {status}; asking again where to go on")
         raise self._api.fail(place, answer)
+
+
+def _received(place: str, headers: Mapping[str, str]) -> int:
+    """Bytes that Drive says it has; whatever stands in the way of Google answers 308 too."""
+    said = headers.get("range")
+    if said is None:
+        return 0
+    if (found := re.fullmatch(r"(?:bytes=)?0-(\d{1,18})", said.strip())) is None:
+        raise StoreBusy(f"Google Drive: {place}: the answer is not Google's (range {said[:80]!r})")
+    return int(found[1]) + 1
 
 
 def described(place: str, body: bytes) -> dict[str, Any]:

@@ -50,6 +50,9 @@ class FsStore:
     def root_id(self) -> str:
         return "log/000000.json"
 
+    def renew_root(self) -> None:
+        self.delete(self.root_id())  # what is there cannot be read
+
     def new_ids(self, names: Sequence[str]) -> list[str]:
         fresh = secrets.token_hex(4)
         return [fresh_id(name, fresh) for name in names]

@@ -24,6 +24,7 @@ class Log:
         self.name = name
         self.holder = holder
         self._now = now
+        self.tail_id = records[0].log  # where the newest record lies
         self.carrying_id: str | None = None  # the newest record known that a reader may start at
         self._tried: set[str] = set()  # nonces of appends whose answer was lost
 
@@ -71,7 +72,8 @@ class Log:
             raise NotStored(f"{first_id}: there is no log of that id in {store.properties.place}")
         records = [*(start.carried or ()), replace(start, carried=None)]
         log = cls(store, records, name=records[0].payload["name"], holder=holder, now=now)
-        log.carrying_id = hint if start.carried else None
+        if start.carried and hint:
+            log.carrying_id = log.tail_id = hint
         log.refresh()
         return log
 
@@ -89,8 +91,9 @@ class Log:
             self._add(found)
 
     def _add(self, record: Record) -> None:
+        self.tail_id = self.records[-1].next_id
         if record.carried is not None:
-            self.carrying_id = self.records[-1].next_id
+            self.carrying_id = self.tail_id
         self.records.append(replace(record, carried=None))
 
     def append(self, kind: Kind, payload: dict[str, Any], *, epoch: int) -> Record:

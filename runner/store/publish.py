@@ -60,7 +60,8 @@ def publish_checkpoint(
     manifest = verify_checkpoint(folder)
     proof = digest_file(folder / MANIFEST)
     log.refresh()
-    if (record := committed(log.records, proof.sha256)) is not None:
+    record = committed(log.records, proof.sha256)
+    if record is not None and all(is_there(store, file) for file in files_of(record).values()):
         return record
     log.check(epoch)  # a fenced runner uploads nothing
     place = f"{log.name}/checkpoints/{folder.name}"
@@ -75,7 +76,7 @@ def publish_checkpoint(
         progress=progress,
     )
     for name, file in stored.items():
-        if not _is_there(store, file):
+        if not is_there(store, file):
             forget(journal, place)
             raise NotStored(f"{folder / name}: was stored as {file.id} and is not there; the next try stores it anew")
     parts = {name: asdict(file) for name, file in stored.items() if name != MANIFEST}
@@ -91,7 +92,13 @@ def commit(log: Log, payload: dict[str, Any], *, epoch: int) -> Record:
     """Append the COMMIT of a manifest unless it is there: after lost answers and restarts a checkpoint counts once."""
     log.refresh()
     known = committed(log.records, payload["manifest"]["sha256"])
-    return known or log.append("COMMIT", payload, epoch=epoch)
+    if known is not None and _objects(known.payload) == _objects(payload):
+        return known
+    return log.append("COMMIT", payload, epoch=epoch)  # the first, or of objects that were stored anew
+
+
+def _objects(payload: Mapping[str, Any]) -> tuple[Any, Any]:
+    return payload["manifest"], payload["parts"]
 
 
 def publish_files(
@@ -110,7 +117,7 @@ def publish_files(
     recorded in a log. Raises StoreFull, with nothing sent, when there is not room for all of them.
     """
     found = {name: known[digests[name].sha256] for name in paths if digests[name].sha256 in known}
-    found = {name: file for name, file in found.items() if _is_there(store, file)}
+    found = {name: file for name, file in found.items() if is_there(store, file)}
     names = {name: f"{folder}.*/{name}" for name in paths if name not in found}
     place = journal_of(journal, folder)
     ids = journals.take_ids(store, place, {digests[name].sha256: pattern for name, pattern in names.items()})
@@ -175,8 +182,22 @@ def sweep(store: Store, log: Log, *, journal: Path, now: float) -> list[Stat]:
 
 
 def committed(records: Sequence[Record], manifest_sha256: str) -> Record | None:
-    """The COMMIT of that manifest, if there is one."""
-    return next((one for one in commits(records) if one.payload["manifest"]["sha256"] == manifest_sha256), None)
+    """The newest COMMIT of that manifest, if there is one."""
+    return next(
+        (one for one in reversed(commits(records)) if one.payload["manifest"]["sha256"] == manifest_sha256), None
+    )
+
+
+def files_of(record: Record) -> dict[str, Stored]:
+    """The objects that a record names, by file name."""
+    tables: Mapping[str, Any] = {
+        "GENESIS": lambda said: said.get("stored_inputs", {}),
+        "REGIME": lambda said: said.get("files", {}),
+        "COMMIT": lambda said: {**said["parts"], MANIFEST: said["manifest"]},
+        "DONE": lambda said: said["files"],
+    }
+    found = tables[record.kind](record.payload) if record.kind in tables else {}
+    return {name: Stored(**table) for name, table in found.items()}
 
 
 def stored_parts(records: Sequence[Record]) -> dict[str, Stored]:
@@ -206,6 +227,8 @@ def _make_sure_of_room(store: Store, size: int) -> None:
         raise StoreFull(room.text)
 
 
-def _is_there(store: Store, file: Stored) -> bool:
+def is_there(store: Store, file: Stored) -> bool:
     stat = store.stat(file.id)
-    return stat is not None and stat.size == file.size and (stat.md5 or file.md5) == file.md5
+    if stat is None or stat.in_bin:
+        return False
+    return stat.size == file.size and (stat.md5 or file.md5) == file.md5

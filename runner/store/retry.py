@@ -104,6 +104,9 @@ class RetryingStore:
     def root_id(self) -> str:
         return self._repeat(self.inner.root_id)
 
+    def renew_root(self) -> None:
+        self._repeat(self.inner.renew_root)
+
     def new_ids(self, names: Sequence[str]) -> list[str]:
         return self._repeat(lambda: self.inner.new_ids(names))
 

@@ -118,7 +118,17 @@ class Drive:
         self.ids.discard(id)
         self.counts["deleted"] += 1
 
+    def throw_away(self, id: str, *, back: bool = False) -> None:
+        """To the bin, with all that lies below, or back from it."""
+        self.get(id).metadata["labels"] = {"trashed": not back}
+
+    def in_bin(self, file: File) -> bool:
+        """Whether it, or a folder above it, was thrown away."""
+        above = [self.files[one["id"]] for one in file.metadata.get("parents", []) if one["id"] in self.files]
+        return bool(file.metadata.get("labels", {}).get("trashed")) or any(self.in_bin(one) for one in above)
+
     def insert(self, metadata: dict[str, Any], body: bytes) -> File:
+        self._has_parents(metadata)
         id = self._free_id(metadata)
         self._room_for(len(body))
         path = self.folder / id
@@ -146,11 +156,11 @@ class Drive:
         )
         plain = {
             "id": file.id,
-            "labels": {"trashed": False},
             "createdDate": created,
             "etag": self._etag(file),
             "mimeType": "application/octet-stream",
             **file.metadata,
+            "labels": {"trashed": self.in_bin(file)},
         }
         if file.metadata.get("mimeType") == FOLDER_TYPE:
             return plain
@@ -159,6 +169,7 @@ class Drive:
     # -- resumable uploads ------------------------------------------------------------------------------------------
 
     def begin(self, metadata: dict[str, Any], size: int) -> str:
+        self._has_parents(metadata)
         self._free_id(metadata)
         self._room_for(size)
         name = f"{self.random.getrandbits(64):016x}"
@@ -215,6 +226,11 @@ class Drive:
             raise Refused(400, "invalid", "The provided file ID is not usable.")
         return id
 
+    def _has_parents(self, metadata: dict[str, Any]) -> None:
+        for parent in metadata.get("parents", []):
+            if parent["id"] != "root":
+                self.get(parent["id"])
+
     def _room_for(self, size: int) -> None:
         if int(self.about()["quotaBytesUsedAggregate"]) + size > self.quota_bytes:
             raise Refused(403, "storageQuotaExceeded", "The user's Drive storage quota has been exceeded.")
@@ -235,6 +251,8 @@ class Drive:
         for parent in re.findall(r"'([^']*)' in parents", query):
             if parent not in [one["id"] for one in file.metadata.get("parents", [])]:
                 return False
+        if "trashed = false" in query and self.in_bin(file):
+            return False
         return all(file.metadata.get("mimeType") == kind for kind in re.findall(r"mimeType = '([^']*)'", query))
 
 

@@ -292,6 +292,8 @@ class _Handler(BaseHTTPRequestHandler):
                 return _json(
                     drive.list(query.get("q", ""), int(query.get("maxResults", 100)), query.get("pageToken", ""))
                 )
+            if self.command in ("PATCH", "PUT"):
+                return _json(drive.describe(drive.update(id, json.loads(body), None, None)))
             if self.command == "DELETE":
                 drive.delete(id)
                 return 204, {}, b""
