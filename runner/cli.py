@@ -27,9 +27,9 @@ Exit codes:
   10  a runner is at work here        18  the home cannot be used
   11  the store cannot be reached     19  another runner took the job over
   12  stored bytes are missing or     20  another runner is at work on it
-      damaged                         22  only jobs that need you are left
-  13  no usable GPU                   23  trained, but not in the store
- 130  interrupted
+      damaged                         21  the store has lost what it held
+  13  no usable GPU                   22  only jobs that need you are left
+ 130  interrupted                     23  trained, but not in the store
 """
 
 app = typer.Typer(

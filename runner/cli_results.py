@@ -127,6 +127,16 @@ def demo() -> None:
     run()
 
 
+def repair(
+    context: typer.Context,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without it, only say what would be done.")] = False,
+) -> None:
+    """Bring back to the store what it has lost and this home still holds."""
+    from runner.commands.repair import run
+
+    raise typer.Exit(run(settings_of(context), yes=yes))
+
+
 def rebuild(context: typer.Context) -> None:
     """Make the database anew from the store's logs; the old one is kept."""
     from runner.commands.rebuild import run
@@ -144,4 +154,4 @@ def schema(
     run(out, as_reference=reference)
 
 
-COMMANDS = (plan, lexicon, report, generate, geometry, export, login, doctor, demo, rebuild, schema)
+COMMANDS = (plan, lexicon, report, generate, geometry, export, login, doctor, demo, rebuild, repair, schema)

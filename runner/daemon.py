@@ -6,13 +6,13 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
 from runner import vram
-from runner.errors import RunnerError, StoreUnavailable, Unsent
+from runner.errors import RunnerError, StoreLost, StoreUnavailable, Unsent
 from runner.home import Say, check_home, holder_of, only_daemon, open_or_set_aside
 from runner.launcher import Launcher
 from runner.loops import MOST_TROUBLES_IN_A_ROW, Loops, start_loops
@@ -24,13 +24,15 @@ from runner.safety import bring_to_safety, safe_report
 from runner.session import session_end, this_machine
 from runner.settings import Settings
 from runner.states import State
+from runner.store.known import ROOT
 from runner.store.open import open_store
 from runner.sync.generations import mirror
 from runner.sync.keeper import Care
 from runner.sync.loop import release_all
 from runner.sync.rebuild import restore
+from runner.sync.trust import check, holdings, unconfirmed
 from runner.sync.upload import is_settled
-from runner.trouble import OF_THE_STORE, conclude, still_moving
+from runner.trouble import OF_THE_STORE, Cause, conclude, still_moving
 from runner.workplace import Workplace
 from wake2vec.errors import NoGpu
 
@@ -76,7 +78,7 @@ def _work(settings: Settings, wanted: Wanted, queue: Queue, say: Say, attend: At
         try:
             end = wait(work, care, loops, wanted, say)
             # a store that is away was waited for long enough
-            is_away = isinstance(end, Unsent)
+            is_away = isinstance(end, Unsent | StoreLost)
             bring_to_safety(work, care, say, lambda: show_events(queue, loops, say), for_the_store=not is_away)
         finally:
             scheduler.shutdown(wait=False)
@@ -85,11 +87,12 @@ def _work(settings: Settings, wanted: Wanted, queue: Queue, say: Say, attend: At
             release_all(care, time.time())
             mirror(care, time.time(), time.monotonic(), leaving=True)
         show_events(queue, loops, say)
-        for line in safe_report(queue, settings):
+        doubts = unconfirmed(care, time.time(), time.monotonic()) if is_free else {}
+        for line in safe_report(queue, settings, doubts):
             say(line)
         for line in str(end).splitlines() if isinstance(end, RunnerError) else ():
             say(f"error: {line}")
-        code = end.exit_code if isinstance(end, RunnerError) else end
+        code = last_code(end.exit_code if isinstance(end, RunnerError) else end, work, doubts)
         if not is_free:  # a call to the store hangs; the interpreter would wait for its thread
             sys.stdout.flush()
             os._exit(code)
@@ -125,8 +128,11 @@ def furnish(settings: Settings, wanted: Wanted, queue: Queue) -> Workplace:
 
 def _restore(care: Care, wanted: Wanted, say: Say) -> None:
     try:
+        check(care, time.time())
         new = restore(care, time.time(), say)
     except StoreUnavailable as error:
+        if isinstance(error, StoreLost):
+            say(holdings(care, ROOT))
         if not _can_go_on_without_store(care):
             raise
         say(f"{error}\ntraining goes on here; the store is tried again")
@@ -204,6 +210,13 @@ def show_events(queue: Queue, loops: Loops, say: Say) -> None:
     loops.shown = events[-1].id if events else loops.shown or 1
 
 
+def last_code(code: int, work: Workplace, doubts: Mapping[str, str]) -> int:
+    """What is lost is said by the exit code before all else; a claim that could not be seen is no success."""
+    if work.lost:
+        return StoreLost.exit_code
+    return StoreUnavailable.exit_code if doubts and code == 0 else code
+
+
 def conclusion(work: Workplace, care: Care, loops: Loops, wanted: Wanted, say: Say) -> int | RunnerError | None:
     """How `--until-empty` ends, once nothing can move by itself any more; None while something can."""
     view = see(work.queue)
@@ -219,7 +232,7 @@ def conclusion(work: Workplace, care: Care, loops: Loops, wanted: Wanted, say: S
         return None
     if loops.idle_since is None:
         loops.idle_since = time.monotonic()
-        if any(one.cause in OF_THE_STORE for one in found.values()):
+        if any(one.cause in OF_THE_STORE - {Cause.LOST} for one in found.values()):
             until = time.strftime("%H:%M:%S", time.localtime(time.time() + 60 * wanted.patience_minutes))
             say(f"nothing is left to train; the store is waited for until {until} (--store-patience)")
     unsent = [job.name for job in left if job.finishing or not is_settled(care, job)]

@@ -109,7 +109,8 @@ class StoreLost(StoreUnavailable):
             "if it can come back (a disk, a folder, the right --store or token), bring it back and all goes on by "
             "itself; `wake2vec-runner repair` puts there anew what this home holds"
         )
-        super().__init__(f"{problem}; {self.remedy}")
+        said = problem if self.remedy in problem else f"{problem}; {self.remedy}"
+        super().__init__(said, command="wake2vec-runner repair" if loss is not Loss.BIN else "")
 
 
 class NotStored(RunnerError):

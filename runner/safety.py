@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from runner.queue import attempts, checkpoints, jobs, waiting
 from runner.queue.database import Queue
@@ -40,9 +40,10 @@ def wait_for(condition: Callable[[], bool], seconds: float, meanwhile: Callable[
         time.sleep(0.05)
 
 
-def safe_report(queue: Queue, settings: Settings) -> list[str]:
+def safe_report(queue: Queue, settings: Settings, doubts: Mapping[str, str]) -> list[str]:
+    """`doubts` says by job why what the store is to hold of it could not be seen there just now."""
     every = {job.name: job for job in jobs.list_jobs(queue)}
-    return [_line(queue, settings, job) + _mend(job, every) for job in every.values()]
+    return [_line(queue, settings, job, doubts.get(job.name, "")) + _mend(job, every) for job in every.values()]
 
 
 def _mend(job: Job, every: dict[str, Job]) -> str:
@@ -55,7 +56,11 @@ def _mend(job: Job, every: dict[str, Job]) -> str:
     return f"; {reason}" if reason else ""
 
 
-def _line(queue: Queue, settings: Settings, job: Job) -> str:
+def _line(queue: Queue, settings: Settings, job: Job, doubt: str) -> str:
+    if doubt:
+        step = max(saved_steps(RunDir(root=settings.runs / job.name)), default=None)
+        here = "no checkpoint of it is on this machine" if step is None else f"step {step} is saved on this machine"
+        return f"{job.name}: {here}; what the store should hold could not be seen: {doubt}"
     if job.state is State.SUCCEEDED:
         run = RunDir(root=settings.runs / job.name)
         here = f"in {run.root} and " if run.final.is_dir() else ""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from runner.errors import LeaseHeld, NeedsYou, RunnerError, SignInNeeded, StoreFull, StoreUnavailable, Unsent
+from runner.errors import LeaseHeld, NeedsYou, RunnerError, SignInNeeded, StoreFull, StoreLost, StoreUnavailable, Unsent
 from runner.figures import duration
 from runner.queue.rows import Job
 from runner.queue.waiting import unfinished
@@ -17,6 +17,7 @@ class Cause(StrEnum):
 
     STORE = "store"  # away or busy
     FULL = "full"  # the store has no room
+    LOST = "lost"  # the store is not what this home knows
     SIGN_IN = "sign-in"  # the store wants a person
     RIVAL = "rival"  # another runner holds the job
     DISK = "disk"  # of this machine
@@ -25,10 +26,11 @@ class Cause(StrEnum):
     PERSON = "person"  # nothing moves it but a person
 
 
-OF_THE_STORE = frozenset({Cause.STORE, Cause.FULL, Cause.SIGN_IN})
+OF_THE_STORE = frozenset({Cause.STORE, Cause.FULL, Cause.LOST, Cause.SIGN_IN})
 ENDED = {
     Cause.STORE: "the store answers again",
     Cause.FULL: "the store has room again",
+    Cause.LOST: "the store is what it was again",
     Cause.SIGN_IN: "the store lets us in again",
     Cause.RIVAL: "no other runner is in the way any more",
     Cause.DISK: "the disk of this machine can be used again",
@@ -59,7 +61,13 @@ class Trouble:
 
 
 def cause_of(error: Exception) -> Cause:
-    kinds = {LeaseHeld: Cause.RIVAL, SignInNeeded: Cause.SIGN_IN, StoreFull: Cause.FULL, StoreUnavailable: Cause.STORE}
+    kinds = {
+        LeaseHeld: Cause.RIVAL,
+        SignInNeeded: Cause.SIGN_IN,
+        StoreFull: Cause.FULL,
+        StoreLost: Cause.LOST,
+        StoreUnavailable: Cause.STORE,
+    }
     if isinstance(error, OSError):
         return Cause.DISK
     return next((cause for kind, cause in kinds.items() if isinstance(error, kind)), Cause.PERSON)
@@ -71,6 +79,7 @@ def command_of(error: Exception, cause: Cause, job: str) -> str:
     usual = {
         Cause.SIGN_IN: "wake2vec-runner login",
         Cause.FULL: "make room there",
+        Cause.LOST: "wake2vec-runner repair",
         Cause.PERSON: f"wake2vec-runner cancel {job}",
     }
     return named or usual.get(cause, "")
@@ -96,6 +105,8 @@ def conclude(
     """With what error a run ends in which nothing moves any more; None while the store is given more time."""
     persons = [one for one in troubles if one.cause is Cause.PERSON]
     away = [one for one in troubles if one.cause in OF_THE_STORE]
+    if gone := [one.said for one in away if one.cause is Cause.LOST]:
+        return StoreLost(gone[0])  # a fact, which no patience mends
     if away and waited_seconds < patience_seconds:
         return None
     waited = duration(waited_seconds)

@@ -7,12 +7,14 @@ import shutil
 from runner.dispatch import order_of
 from runner.errors import NeedsHelp
 from runner.queue.rows import Job
+from runner.store.presence import missing
 from runner.store.publish import fetch_checkpoint, fetch_files
 from runner.store.records import Record, commits, is_done
 from runner.store.root import jobs as entries_of
 from runner.store.root import open_job
 from runner.sync.keeper import Care, Keeper, from_table
 from runner.sync.prepare import link_folder, prepare
+from runner.sync.rebuild import still_stored
 from wake2vec.files import put_in_place, write_json
 from wake2vec.rundir import RunDir
 
@@ -66,6 +68,12 @@ def _fetch_final(care: Care, keeper: Keeper, run: RunDir) -> None:
     if run.final.is_dir() or not is_done(keeper.log.records):
         return
     files = from_table(keeper.log.records[-1].payload["files"])
+    if gone := [name for name in missing(care.work.store, keeper.log.records[-1]) if name.startswith(FINAL)]:
+        there = ", ".join(f"--step {one.payload['step']}" for one in still_stored(care.work.store, keeper.log))
+        raise NeedsHelp(
+            f"{keeper.job}: its result in {care.work.store.properties.place} has lost {', '.join(gone)}; what can "
+            f"still be had: {there or 'nothing there'}; run `wake2vec-runner repair` on the home that trained it"
+        )
     arriving = run.root / "final.arriving"
     fetch_files(care.work.store, {name: file for name, file in files.items() if name.startswith(FINAL)}, arriving)
     put_in_place(arriving / run.final.name, run.final)

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from runner.errors import (
     Fenced,
-    JobExists,
     LeaseHeld,
-    NeedsHelp,
     RunnerError,
     StoreFull,
+    StoreLost,
     StoreUnavailable,
 )
 from runner.queue import checkpoints
+from runner.queue.ledger import add_event
 from runner.queue.rows import Job
 from runner.states import FINAL, State
+from runner.store.known import ROOT
 from runner.store.publish import sweep
 from runner.store.records import commits, is_done, newest_commit, regimes
 from runner.sync.generations import mirror
 from runner.sync.keeper import Care, Keeper, beat, give_back, hold, keeper_of, lose
+from runner.sync.mend import repair_when_agreed
 from runner.sync.prepare import prepare
-from runner.sync.prune import prune
+from runner.sync.prune import INPUTS_DAY_SECONDS, prune, sweep_inputs
+from runner.sync.trust import LOST_SECONDS, check, confirm, distrust, is_due, look
 from runner.sync.upload import finish, publish_regimes, publish_saved, publish_vocabulary
 from runner.trouble import Trouble, cause_of, command_of
 from runner.workplace import Ready
@@ -35,13 +40,17 @@ TOLD_IN_THE_LOG = (State.HELD, State.FAILED, State.CANCELLED)
 def sync(care: Care, now: float, monotonic: float) -> None:
     """Running jobs first, then those that tick wants to start, then the rest."""
     work = care.work
+    if work.lost:
+        repair_when_agreed(care, now, lambda text: add_event(work.queue, now, "repaired", text))
+    look(care, now, monotonic)
     asked = work.handover.asked()
     for job in sorted(care.sight.look().jobs, key=lambda job: _rank(job, asked)):
         if monotonic < care.retry_at.get(job.name, -1e9):
             _stay_alive(care, job, now, monotonic)
         else:
             _guarded(care, job, now, monotonic)
-    mirror(care, now, monotonic)
+    if not work.lost:
+        mirror(care, now, monotonic)
 
 
 def _rank(job: Job, asked: dict[str, int]) -> tuple[int, int]:
@@ -57,6 +66,14 @@ def _guarded(care: Care, job: Job, now: float, monotonic: float) -> None:
     except Fenced as error:
         care.troubles.pop(job.name, None)
         lose(care, job.name, now, str(error))
+    except StoreLost as error:
+        with suppress(StoreUnavailable):
+            check(care, now)  # all of it, or only this job?
+        if ROOT not in care.work.lost:
+            distrust(care, job.name, error, now)
+        if _may_train_without_store(care, job):
+            care.work.handover.give(job.name, Ready())
+        _wait(care, job, now, monotonic, error, most=LOST_SECONDS)
     except StoreUnavailable as error:
         care.trouble_at = monotonic
         if _may_train_without_store(care, job):
@@ -122,16 +139,21 @@ def _look_after(care: Care, job: Job, now: float, monotonic: float) -> None:
     work = care.work
     log = care.sight.view.log(job.name)
     if job.is_final and log.done_at is not None:
+        _see_that_it_is_there(care, job, now, monotonic)
         return
+    if ROOT in work.lost:
+        raise work.lost[ROOT]
     if log.fenced and job.state is State.RUNNING and not job.finishing:
         return  # its trainer is being stopped; nothing more is uploaded
     if job.state in FINAL and log.created_at is None and job.name not in care.keepers:
         return  # it ended before the store ever heard of it
     keeper = keeper_of(care, job, now)
+    if is_due(care, keeper, monotonic):
+        confirm(care, keeper, now, monotonic)
     if job.state is State.RUNNING:
         _keep_running(care, keeper, job, now, monotonic)
     elif work.handover.asks(job.name):
-        if hold(care, keeper, now, monotonic):
+        if _hold(care, keeper, now, monotonic):
             if _state_in_log(keeper):
                 keeper.note("state", state="")  # released or retried since
             publish_regimes(care, keeper, job, now)
@@ -140,9 +162,32 @@ def _look_after(care: Care, job: Job, now: float, monotonic: float) -> None:
         _rest(care, keeper, job, now, monotonic)
 
 
+def _see_that_it_is_there(care: Care, job: Job, now: float, monotonic: float) -> None:
+    """A job that is over is looked at too, one a round, and what killed uploads left of it is swept then."""
+    known = care.keepers.get(job.name)
+    if ROOT in care.work.lost or monotonic == care.looked_at_done or (known and not is_due(care, known, monotonic)):
+        return
+    care.looked_at_done = monotonic
+    keeper = keeper_of(care, job, now)
+    confirm(care, keeper, now, monotonic)
+    sweep(care.work.store, keeper.log, journal=care.journal, now=now)
+    if monotonic - care.swept_inputs_at > INPUTS_DAY_SECONDS:
+        care.swept_inputs_at = monotonic
+        sweep_inputs(care, now)
+
+
+def _hold(care: Care, keeper: Keeper, now: float, monotonic: float) -> bool:
+    """Have the lease; False when the job is done, which counts once all of it has been seen."""
+    if hold(care, keeper, now, monotonic):
+        return True
+    confirm(care, keeper, now, monotonic, fully=True)
+    checkpoints.set_log_state(care.work.queue, keeper.job, now, done_at=now, problem="", remedy="", fenced=False)
+    return False
+
+
 def _keep_running(care: Care, keeper: Keeper, job: Job, now: float, monotonic: float) -> None:
     fresh = keeper.lease is None
-    if not hold(care, keeper, now, monotonic):
+    if not _hold(care, keeper, now, monotonic):
         return
     if fresh:
         _see_whether_it_was_passed(care, keeper, job, now)
@@ -178,8 +223,11 @@ def _rest(care: Care, keeper: Keeper, job: Job, now: float, monotonic: float) ->
     work.handover.take(job.name)
     if (keeper.lease is None and keeper.rested_at == job.changed_at) or is_done(keeper.log.records):
         return
-    if hold(care, keeper, now, monotonic):
+    if _hold(care, keeper, now, monotonic):
         _publish(care, keeper, job, now)
+        if job.state is State.SUCCEEDED:  # the log that said so is gone, and begun anew
+            finish(care, keeper, job, now)
+            return
         if _state_in_log(keeper) != job.state and job.state in TOLD_IN_THE_LOG:
             keeper.note("state", state=str(job.state), reason=job.reason, remedy=job.remedy)
         give_back(care, keeper, now)
@@ -208,5 +256,5 @@ def release_all(care: Care, now: float) -> None:
     for keeper in care.keepers.values():
         try:
             give_back(care, keeper, now)
-        except (StoreUnavailable, NeedsHelp, JobExists):
+        except RunnerError:
             continue  # it lapses by itself

@@ -8,13 +8,17 @@ from pathlib import Path
 from runner.queue import checkpoints
 from runner.queue.rows import Job
 from runner.retention import Keep, deletable_here, deletable_in_store
-from runner.store.records import Record, commits
+from runner.store.journal import set_aside
+from runner.store.records import Record, commits, stored_ids
+from runner.store.root import jobs as entries_of
+from runner.store.space import orphans
 from runner.sync.keeper import Care, Keeper
 from wake2vec.failpoints import failpoint
 from wake2vec.files import read_json
 from wake2vec.manifest import MANIFEST, saved_steps
 from wake2vec.rundir import RunDir
 
+INPUTS_DAY_SECONDS = 86400.0
 KEPT_CORRUPT = 2
 
 
@@ -55,6 +59,16 @@ def prune(care: Care, keeper: Keeper, job: Job) -> None:
                     care.work.store.delete(id)
             failpoint("sync.pruned")
             checkpoints.mark_gone_from_store(care.work.queue, job.name, step)
+
+
+def sweep_inputs(care: Care, now: float) -> None:
+    """Delete texts that no job in the store names, once they are a day old: what many starts and kills left."""
+    root, store, named = care.root_log(), care.work.store, set_aside(care.journal)
+    for entry in entries_of(root.records).values():
+        body = store.read(str(entry.payload["genesis_id"]))
+        named |= set() if body is None else stored_ids([Record.from_bytes(body, str(entry.payload["genesis_id"]))])
+    for stat in orphans(store.find("inputs"), named, now=now - INPUTS_DAY_SECONDS):
+        store.delete(stat.id)
 
 
 def object_ids(commit: Record) -> list[str]:

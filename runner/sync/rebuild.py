@@ -27,6 +27,7 @@ from runner.watch import import_new_lines, promote
 from wake2vec.order import InputFile
 from wake2vec.spec import JobSpec
 
+PUT_BACK = "`wake2vec-runner repair` on the home that trained it puts it back, and its name can be used again"
 # Small enough to bring at once, and what `status` and `log` of a finished job need.
 SMALL_FOLDERS = ("logs/", "eval/")
 
@@ -71,8 +72,10 @@ def _rebuild_jobs(care: Care, now: float, say: Callable[[str], None]) -> dict[st
                 jobs.forget(care.work.queue, name)
             _add(care, name, log, now)
         except (Damaged, NotStored, ValueError, KeyError, TypeError) as error:
-            add_event(care.work.queue, now, "corrupt", f"{name}: its log in the store cannot be read: {error}")
-            say(f"{name}: its log in the store cannot be read and is left alone: {error}")
+            is_there = care.work.store.stat(str(entry.payload["genesis_id"])) is not None
+            why = str(error) if is_there else f"its folder was deleted there; {PUT_BACK}"
+            add_event(care.work.queue, now, "corrupt", f"{name}: its log in the store cannot be read: {why}")
+            say(f"{name}: its log in the store cannot be read and is left alone: {why}")
     return {name: care.keepers[name].log for name in new if name in care.keepers}
 
 

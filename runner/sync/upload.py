@@ -9,11 +9,13 @@ from runner.queue import attempts, checkpoints, ledger
 from runner.queue.rows import Job
 from runner.retention import kept_for_good
 from runner.store.base import Progress
+from runner.store.presence import missing
 from runner.store.publish import Stored, committed, forget, publish_checkpoint, publish_files, stored_parts
 from runner.store.records import Record, commits, newest_commit
 from runner.store.transfer import Shipment, ship_in_a_process
 from runner.sync.keeper import Care, Keeper, beat, stored_table
 from runner.sync.prune import best_step, keep_of
+from runner.sync.trust import confirm
 from runner.worknote import Sending, UploadNote
 from wake2vec.errors import CheckpointCorrupt
 from wake2vec.failpoints import failpoint
@@ -38,7 +40,8 @@ def _mark_committed(care: Care, keeper: Keeper, job: Job, run: RunDir, now: floa
     unmarked = [step for step in saved_steps(run) if step in rows and rows[step].durable_at is None]
     for step in unmarked:
         record = committed(keeper.log.records, rows[step].manifest_sha256)
-        if record is not None and not rows[step].quarantined:
+        if record is not None and not rows[step].quarantined and not missing(care.work.store, record):
+            confirm(care, keeper, now, care.clock())
             mark(care, keeper, job.name, step, record.payload, now)
 
 
@@ -48,14 +51,15 @@ def to_publish(care: Care, keeper: Keeper, job: Job, run: RunDir) -> list[int]:
     In ascending order, and those for good only beyond the newest COMMIT: a resume starts from the log's last one. The
     newest may lie before it, when the job runs again from before a checkpoint that was damaged or in quarantine.
     """
-    committed = {one.payload["manifest"]["sha256"] for one in commits(keeper.log.records)}
-    quarantined = {one.step for one in care.sight.view.checkpoints(job.name) if one.quarantined}
+    rows = care.sight.view.checkpoints(job.name)
+    durable = {one.manifest_sha256 for one in rows if one.durable_at is not None}
+    quarantined = {one.step for one in rows if one.quarantined}
     there = [step for step in saved_steps(run) if step not in quarantined]
     newest = newest_commit(keeper.log.records)
     reached = int(newest.payload["step"]) if newest else -1
     keep = keep_of(care, job)
     wanted = {step for step in there if step == max(there) or (step > reached and kept_for_good(step, keep))}
-    return sorted(step for step in wanted if manifest_sha256(run.checkpoint(step)) not in committed)
+    return sorted(step for step in wanted if manifest_sha256(run.checkpoint(step)) not in durable)
 
 
 def publish_one(care: Care, keeper: Keeper, job: Job, folder: Path, now: float) -> None:
@@ -82,6 +86,7 @@ def publish_one(care: Care, keeper: Keeper, job: Job, folder: Path, now: float) 
     finally:
         sending.end()
     failpoint("sync.committed")
+    confirm(care, keeper, now, care.clock())
     mark(care, keeper, job.name, step, record.payload, now)
 
 
@@ -145,6 +150,7 @@ def finish(care: Care, keeper: Keeper, job: Job, now: float) -> None:
         forget(care.journal, f"{keeper.log.name}/files/artefacts")
         failpoint("sync.done")
         keeper.lease = None  # DONE gave it back
+        confirm(care, keeper, now, care.clock(), fully=True)
         checkpoints.set_log_state(care.work.queue, job.name, now, done_at=now, epoch=None, problem="", remedy="")
 
 

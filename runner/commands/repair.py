@@ -1,0 +1,48 @@
+"""repair: bring back to the store what it has lost and this home still holds."""
+
+from __future__ import annotations
+
+import time
+
+from runner.daemon import Wanted, furnish
+from runner.errors import DaemonRunning
+from runner.home import check_home, only_daemon
+from runner.queue.database import open_queue
+from runner.settings import Settings
+from runner.sync.keeper import Care
+from runner.sync.mend import agree, repair
+from runner.sync.trust import unconfirmed
+
+
+def run(settings: Settings, *, yes: bool) -> int:
+    """Say what would be done, and do it when the person says yes; returns the exit code.
+
+    A daemon that lives here does it itself, at its next look. Raises StoreLost, StoreUnavailable.
+    """
+    check_home(settings.home, allow_network=False)
+    try:
+        with only_daemon(settings.home):
+            return _repair(settings, yes=yes)
+    except DaemonRunning:
+        if not yes:
+            raise
+        agree(settings.home)
+        print("the runner that works here puts it back; `wake2vec-runner status` shows when that is done")
+        return 0
+
+
+def _repair(settings: Settings, *, yes: bool) -> int:
+    queue = open_queue(settings.database)
+    try:
+        care = Care(work=furnish(settings, Wanted(), queue))
+        count = repair(care, time.time(), print, agreed=yes)
+        if not yes:
+            print("nothing was changed; `repair --yes` does it" if count else "nothing is missing")
+            return 0
+        doubts = unconfirmed(care, time.time(), time.monotonic())
+        for job, doubt in doubts.items():
+            print(f"{job}: {doubt}")
+        print("the store holds it again, read back and verified" if not doubts else "not all of it is there")
+        return 1 if doubts else 0
+    finally:
+        queue.close()

@@ -1,0 +1,272 @@
+"""A store that is not what this home knows: noticed before anything counts, said once, and put back when agreed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from runner.errors import Loss, NeedsHelp, StoreLost
+from runner.queue import checkpoints, ledger
+from runner.store.known import Known
+from runner.store.root import jobs as entries_of
+from runner.sync.fetch import fetch_result
+from runner.sync.loop import release_all
+from runner.sync.mend import repair
+from runner.sync.trust import unconfirmed
+from runner.worknote import read_lost
+from tests.simulated import CORPUS, Clock, Home
+from tests.unit.runner.conftest import job_spec
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def store(tmp_path):
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def home(tmp_path, clock, store):
+    home = Home.new(tmp_path / "home", store, clock)
+    home.add(job_spec("a", steps=60, checkpoint={"every_steps": 20}))
+    home.until(lambda: home.trainers.living)
+    home.train(10)
+    home.rounds(2)
+    yield home
+    home.queue.close()
+
+
+def a_minute(home):
+    home.rounds(3, seconds=30.0)
+
+
+def lost_events(home):
+    return [event.text for event in ledger.list_events(home.queue, limit=1000) if event.kind == "lost"]
+
+
+def train_to_the_end(home):
+    for _ in range(40):
+        if home.trainers.living:
+            home.train(20)
+        home.rounds(1, seconds=10.0)
+        if home.state() == "succeeded" and checkpoints.log_state(home.queue, "a").done_at:
+            return
+    raise AssertionError(f"{home.state()}: {home.problem()}")
+
+
+def fresh(home, tmp_path, store):
+    return Home.new(tmp_path / "fresh", store, home.clock)
+
+
+def test_a_deleted_store_is_noticed_within_a_minute_and_never_made_anew(home, store):
+    shutil.rmtree(store)
+    a_minute(home)
+    home.train(10)
+    a_minute(home)
+
+    assert home.work.lost[""].loss is Loss.GONE
+    assert home.durable() == 10
+    assert not store.exists()
+
+
+def test_the_loss_is_said_once_with_what_this_home_holds(home, store):
+    shutil.rmtree(store)
+    a_minute(home)
+    a_minute(home)
+
+    [said] = lost_events(home)
+    assert "root record is gone" in said
+    assert "`wake2vec-runner repair`" in said
+    assert "a at step 10" in said
+    assert [note.loss for note in read_lost(home.folder)] == ["gone"]
+
+
+def test_training_goes_on_while_the_store_is_away(home, store):
+    shutil.rmtree(store)
+    a_minute(home)
+    home.train(10)
+    home.rounds(1)
+
+    assert home.trainer.step == 20
+    assert home.state() == "running"
+
+
+def test_a_store_that_comes_back_gets_what_waited(home, store, tmp_path):
+    store.rename(tmp_path / "aside")
+    store.mkdir()
+    a_minute(home)
+    home.train(10)
+    a_minute(home)
+    store.rmdir()
+    (tmp_path / "aside").rename(store)
+    a_minute(home)
+
+    assert home.work.lost == {}
+    assert read_lost(home.folder) == []
+    assert home.durable() == 20
+
+
+def test_a_restart_after_the_store_went_away_says_so(home, store):
+    home.queue.close()
+    shutil.rmtree(store)
+
+    with pytest.raises(StoreLost, match="root record is gone"):
+        home.start_daemon()
+
+    assert not store.exists()
+
+
+def test_an_older_copy_of_the_store_is_not_taken_for_the_store(home, store, tmp_path):
+    shutil.copytree(store, tmp_path / "older")
+    home.train(10)
+    a_minute(home)
+    shutil.rmtree(store)
+    (tmp_path / "older").rename(store)
+    a_minute(home)
+
+    assert home.work.lost["a"].loss is Loss.OLDER
+
+
+def test_another_store_at_the_same_place_is_not_taken_for_it(home, store, tmp_path, clock):
+    shutil.rmtree(store)
+    Home.new(tmp_path / "stranger", store, clock).queue.close()
+    a_minute(home)
+
+    assert home.work.lost[""].loss is Loss.OTHER
+
+
+def test_a_job_whose_folder_was_deleted_is_lost_alone(home, store):
+    shutil.rmtree(store / "jobs/a")
+    a_minute(home)
+
+    assert set(home.work.lost) == {"a"}
+    assert "is gone" in home.problem()
+
+
+def test_a_text_that_was_deleted_is_named(home, store):
+    [path] = [path for path in (store / "inputs").rglob("*") if path.is_file()]
+    path.unlink()
+    a_minute(home)
+
+    assert home.work.lost["a"].loss is Loss.TORN
+    assert CORPUS.sha256 in home.work.lost["a"].problem
+
+
+def test_a_checkpoint_that_was_deleted_is_brought_there_again(home, store, tmp_path):
+    shutil.rmtree(store / "jobs/a/checkpoints")
+    a_minute(home)
+
+    assert home.work.lost == {}
+    assert home.durable() == 10
+    assert any("it is brought there again" in text for text in lost_events(home))
+    other = fresh(home, tmp_path, store)
+    assert other.durable() == 10
+    other.queue.close()
+
+
+def test_a_home_of_before_learns_the_store_that_has_its_jobs(home, store):
+    home.queue.close()
+    shutil.rmtree(home.folder / "stores")  # as 0.1.0 left it
+    home.start_daemon()
+    home.rounds(2)
+
+    assert Known(home.folder, str(store)).read("") is not None
+    assert home.work.lost == {}
+
+
+def test_a_home_of_before_does_not_begin_a_root_where_its_jobs_should_be(home, store):
+    home.queue.close()
+    shutil.rmtree(home.folder / "stores")
+    shutil.rmtree(store)
+
+    with pytest.raises(StoreLost):
+        home.start_daemon()
+
+
+def test_a_new_home_begins_no_root_beside_the_jobs_of_another(home, store, tmp_path, clock):
+    (store / "log/000000.json").unlink()
+
+    with pytest.raises(StoreLost):
+        Home.new(tmp_path / "other", store, clock)
+
+
+@pytest.mark.parametrize("gone", ["", "jobs/a", "jobs/a/log", "inputs", "log"])
+def test_a_repair_brings_back_what_a_fresh_home_goes_on_from(home, store, tmp_path, gone):
+    shutil.rmtree(store / gone)
+    a_minute(home)
+    said: list[str] = []
+
+    repair(home.care, home.clock.now, said.append, agreed=True)
+    release_all(home.care, home.clock.now)
+    other = fresh(home, tmp_path, store)
+    other.work.take_over = True
+    other.until(lambda: other.trainers.living)
+
+    assert said
+    assert other.trainer.step == 10
+    other.queue.close()
+
+
+def test_without_a_yes_a_repair_changes_nothing(home, store):
+    shutil.rmtree(store)
+    a_minute(home)
+    said: list[str] = []
+
+    assert repair(home.care, home.clock.now, said.append, agreed=False) == 1
+    assert "checkpoint 10" in said[-1]
+    assert not store.exists()
+
+
+def test_a_job_that_was_over_is_put_back_with_its_result(home, store, tmp_path):
+    train_to_the_end(home)
+    shutil.rmtree(store)
+    a_minute(home)
+
+    repair(home.care, home.clock.now, lambda text: None, agreed=True)
+    other = fresh(home, tmp_path, store)
+    fetch_result(other.care, other.job(), "final", home.clock.now)
+
+    assert json.loads((other.run().final / "weights.json").read_text())["step"] == 60
+    other.queue.close()
+
+
+def test_what_cannot_be_seen_at_the_end_is_not_called_safe(home, store):
+    shutil.rmtree(store / "jobs/a")
+
+    assert list(unconfirmed(home.care, home.clock.now, home.clock.monotonic)) == ["a"]
+
+
+def test_the_name_of_a_job_whose_folder_was_deleted_can_be_used_again(home, store, tmp_path, clock):
+    train_to_the_end(home)
+    shutil.rmtree(store / "jobs/a")
+    other = Home.new(tmp_path / "other", store, clock)
+    other.add(job_spec("a", steps=60), fingerprint="another")
+    other.rounds(3)
+
+    assert other.trainers.living
+    assert entries_of(other.care.root_log().records)["a"].payload["fingerprint"] == "another"
+    other.queue.close()
+
+
+def test_texts_are_stored_once_however_often_a_home_starts(home, store):
+    for _ in range(3):
+        home.kill_daemon()
+        home.rounds(2)
+
+    assert len([path for path in (store / "inputs").rglob("*") if path.is_file()]) == 1
+
+
+def test_a_result_that_was_deleted_is_named_by_whoever_wants_it(home, store, tmp_path):
+    train_to_the_end(home)
+    for path in store.rglob("weights.json"):
+        path.unlink()
+    other = fresh(home, tmp_path, store)
+
+    with pytest.raises(NeedsHelp, match=r"final/weights.json;.*--step 60"):
+        fetch_result(other.care, other.job(), "final", home.clock.now)
+    other.queue.close()
