@@ -31,13 +31,16 @@ SHOWN = (
         "calls",
         "faults",
         "commits",
+        "claims",
+        "noticed",
+        "false_claims",
         "unstartable",
         "wrong",
     ),
     *("lost", "duplicate", "double_commits", "bytes_resent_max", "chunk_bytes", "peak_rss_mib", "blocked_seconds_max"),
     *("repeated_steps_max", "goodput", "largest_difference", "smaller_plans"),
 )
-MUST_BE_NONE = ("wrong", "unstartable", "unnamed", "broken", "lost", "duplicate", "double_commits")
+MUST_BE_NONE = ("false_claims", "wrong", "unstartable", "unnamed", "broken", "lost", "duplicate", "double_commits")
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 
 
@@ -61,6 +64,7 @@ def protocols() -> list[Protocol]:
     store: Any = import_module("tests.faults.protocols_store")
     signals: Any = import_module("tests.faults.protocols_signals")
     power: Any = import_module("tests.faults.protocols_power")
+    claims: Any = import_module("tests.faults.protocols_claims")
     budget: Any = store.budget
     return [
         Protocol(
@@ -207,6 +211,12 @@ def protocols() -> list[Protocol]:
             guarantees="G1",
             says="kill -9 in the middle of an upload, which then goes on where it stopped",
             run=lambda: store.killed_uploads(budget(100, 3)),
+        ),
+        Protocol(
+            name="claims",
+            guarantees="G1 G10",
+            says="the store goes away (folder, fsspec, Drive; root, job, file; while training, between, new home)",
+            run=lambda: claims.store_goes_away(budget(216, 27)),
         ),
         Protocol(
             name="soak",

@@ -9,7 +9,7 @@ from pathlib import Path
 from runner.queue.rows import Job
 from runner.settings import Settings
 from runner.states import State
-from runner.worknote import WorkNote, read_note, read_upload
+from runner.worknote import LostNote, WorkNote, read_lost, read_note, read_upload
 from wake2vec.files import read_json
 from wake2vec.lock import read_lock
 from wake2vec.rundir import Heartbeat, RunDir, read_heartbeat
@@ -34,6 +34,10 @@ class Surroundings:
     heartbeats: dict[str, Heartbeat] = field(default_factory=dict)
     stop_by: dict[str, float] = field(default_factory=dict)  # known end of the session, by job
     note: WorkNote | None = None
+    lost: tuple[LostNote, ...] = ()  # what the store was seen to have lost
+
+    def has_lost(self, job: str) -> bool:
+        return any(note.job in ("", job) for note in self.lost)
 
 
 def look(settings: Settings, jobs: Sequence[Job]) -> Surroundings:
@@ -51,6 +55,7 @@ def look(settings: Settings, jobs: Sequence[Job]) -> Surroundings:
         heartbeats={name: beat for name, run in runs.items() if (beat := read_heartbeat(run)) is not None},
         stop_by={name: float(end) for name, order in orders.items() if (end := (order or {}).get("stop_by"))},
         note=_note(settings.home) if daemon is not None else None,
+        lost=tuple(read_lost(settings.home)),
     )
 
 

@@ -103,7 +103,9 @@ def _segments(job: Job, planned: int, reached: int) -> int:
 def _job(job: Job, every: dict[str, Job], moment: Moment, around: Surroundings, now: float) -> JobPart:
     planned, done, reached = moment.pieces.get(job.name, (0, 0, 0))
     evaluations = moment.evaluations.get(job.name, [])
-    saved, durable = _kept(moment.checkpoints.get(job.name, []), around.heartbeats.get(job.name))
+    saved, durable = _kept(
+        moment.checkpoints.get(job.name, []), around.heartbeats.get(job.name), around.has_lost(job.name)
+    )
     best = progress.best_of(evaluations)
     says, command = explain(job, every, moment, around, now)
     return JobPart(
@@ -129,9 +131,10 @@ def _job(job: Job, every: dict[str, Job], moment: Moment, around: Surroundings, 
     )
 
 
-def _kept(checkpoints: Sequence[Checkpoint], beat: Heartbeat | None) -> tuple[int, int]:
+def _kept(checkpoints: Sequence[Checkpoint], beat: Heartbeat | None, is_lost: bool) -> tuple[int, int]:
+    """Saved here and durable; what the store has lost is not durable, whatever the queue still counts."""
     good = [one for one in checkpoints if not one.quarantined]
-    durable = max((one.step for one in good if one.durable_at is not None), default=0)
+    durable = max((one.step for one in good if one.durable_at is not None and not is_lost), default=0)
     saved = max((one.step for one in good if one.saved_at is not None), default=0)
     return max(saved, durable, (beat.saved_step or 0) if beat else 0), durable
 
@@ -161,7 +164,7 @@ def _detail(job: Job, moment: Moment, around: Surroundings, note: WorkNote, sess
     metrics: list[Metric] = moment.metrics.get(job.name, [])
     evaluations = moment.evaluations.get(job.name, [])
     attempts = moment.attempts.get(job.name, [])
-    saved, durable = _kept(moment.checkpoints.get(job.name, []), beat)
+    saved, durable = _kept(moment.checkpoints.get(job.name, []), beat, around.has_lost(job.name))
     trained = _trained(job, moment, around, saved)
     speed = progress.recent_seconds_per_step(metrics) or (beat.seconds_per_step if beat else None)
     segment = next((one for one in moment.segments.get(job.name, []) if one.last_step > trained), None)
@@ -229,7 +232,7 @@ def _store(moment: Moment, around: Surroundings, note: WorkNote) -> StorePart:
     problems = [(log.problem, log.remedy) for log in moment.logs.values() if log.problem]
     if around.note is not None:
         problems = [(one.said, one.command) for one in note.troubles if one.cause in OF_THE_STORE]
-    problem, remedy = next(iter(problems), ("", ""))
+    problem, remedy = next(iter([*((one.problem, one.remedy) for one in around.lost), *problems]), ("", ""))
     sent = [one for one in note.uploads if one.done_bytes and not one.is_coming]
     rate = [one.done_bytes / max(note.written_at - one.started_at, 1e-3) for one in sent]
     size = max((one.size for one in every), default=0)
