@@ -17,10 +17,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from runner.queue import attempts
+from runner.daemon import Wanted, furnish
+from runner.errors import RunnerError
+from runner.queue import attempts, jobs
 from runner.store.directory import DirectoryStore
 from runner.store.root import jobs as entries_of
 from runner.store.root import open_root
+from runner.sync.fetch import fetch_result
+from runner.sync.keeper import Care
+from runner.sync.rebuild import restore
 from tests.faults.world import World, expected_weights, fake_spec, wait_until
 from wake2vec.failpoints import VARIABLE
 
@@ -62,7 +67,25 @@ def faults_of(world: World, home: str = "home", names: dict[str, int] = STEPS) -
         final = world.run_dir(name, home).final
         if final.is_dir() and world.weights(name, home) != expected_weights(f"print-{name}", steps):
             found.append(f"{name}: other bits than the uncut run's")
-    return found
+    return found or not_confirmed(world, names)
+
+
+def not_confirmed(world: World, names: dict[str, int]) -> list[str]:
+    """What was claimed and a home that knows nothing but the store cannot confirm."""
+    judge = f"judge{len(list(world.root.glob('judge*')))}"
+    with world.queue(judge) as queue:
+        care = Care(work=furnish(world.settings(judge), Wanted(), queue))
+        restore(care, time.time(), lambda text: None)
+        return [fault for name, steps in names.items() if (fault := _not_confirmed(world, care, name, steps))]
+
+
+def _not_confirmed(world: World, care: Care, name: str, steps: int) -> str:
+    try:
+        fetch_result(care, jobs.get_job(care.work.queue, name), "final", time.time())
+    except RunnerError as error:
+        return f"{name}: a fresh home cannot confirm it: {error}"
+    there = (care.work.run(name).final / "weights.txt").read_text()
+    return "" if there == expected_weights(f"print-{name}", steps) else f"{name}: a fresh home has other bits"
 
 
 def most_repeated(lives: list[Any]) -> int:

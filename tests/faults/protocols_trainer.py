@@ -351,6 +351,12 @@ def kills_through_the_command_line(kills: int, *, seed: int = 0) -> dict[str, An
                 wrong.append(str(error)[-500:])
                 continue
             wrong += [f"run {runs}: {job}" for job in ("p1", "p2") if machine.outcome(job) != uncut.outcome(job)]
+            try:
+                fresh = Machine(home=root / f"fresh{runs}", store=machine.store)
+                for job in ("p1", "p2"):
+                    fresh.run("export", job, "--to", str(root / f"{job}-{runs}"))
+            except AssertionError as error:
+                wrong.append(f"run {runs}: a fresh home cannot confirm it: {str(error)[-500:]}")
             shutil.rmtree(machine.home, ignore_errors=True)
     finally:
         shutil.rmtree(root, ignore_errors=True)
