@@ -11,6 +11,7 @@ from runner.queue import jobs
 from runner.queue.database import check_integrity, open_queue, set_aside
 from runner.queue.rows import Job
 from runner.settings import Settings
+from runner.store.known import ROOT, Known
 from runner.store.open import open_store
 from runner.store.root import open_root
 from runner.sync.keeper import Care
@@ -26,7 +27,9 @@ def run(settings: Settings) -> None:
     with only_daemon(settings.home):
         before = jobs_of(settings)
         # the store first: a database is only set aside for one that can be made
-        open_root(open_store(settings.store_url, settings.home), holder=holder_of(settings.home)).refresh()
+        store = open_store(settings.store_url, settings.home)
+        is_new = Known(settings.home, store.properties.place).read(ROOT) is None
+        open_root(store, holder=holder_of(settings.home), may_begin=is_new).refresh()
         kept = set_aside(settings.database, time.strftime("%Y%m%d-%H%M%S"))
         queue = open_queue(settings.database)
         try:

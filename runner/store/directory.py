@@ -146,7 +146,7 @@ class DirectoryStore:
     @contextmanager
     def _temporary(self, target: Path) -> Iterator[Path]:
         """A name beside the target for bytes that do not count yet; gone afterwards whatever happens."""
-        if self._is_begun and not (self.root / self.root_id()).exists():
+        if self._is_begun and self._stat(self.root / self.root_id()) is None:
             raise StoreLost(f"{self.root}: its root record is gone: the folder was deleted, emptied or unmounted")
         _make_folder(target.parent)
         temporary = target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 
 from runner.dispatch import order_of
-from runner.errors import NeedsHelp
+from runner.errors import NeedsHelp, NotStored
 from runner.queue.rows import Job
 from runner.store.presence import missing
 from runner.store.publish import fetch_checkpoint, fetch_files
@@ -69,8 +69,9 @@ def _fetch_final(care: Care, keeper: Keeper, run: RunDir) -> None:
         return
     files = from_table(keeper.log.records[-1].payload["files"])
     if gone := [name for name in missing(care.work.store, keeper.log.records[-1]) if name.startswith(FINAL)]:
-        there = ", ".join(f"--step {one.payload['step']}" for one in still_stored(care.work.store, keeper.log))
-        raise NeedsHelp(
+        kept = [one for one in still_stored(care.work.store, keeper.log) if not missing(care.work.store, one)]
+        there = ", ".join(f"--step {one.payload['step']}" for one in kept)
+        raise NotStored(
             f"{keeper.job}: its result in {care.work.store.properties.place} has lost {', '.join(gone)}; what can "
             f"still be had: {there or 'nothing there'}; run `wake2vec-runner repair` on the home that trained it"
         )

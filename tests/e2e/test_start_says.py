@@ -51,7 +51,7 @@ def test_what_cannot_be_sent_is_waited_for_and_then_ends_with_a_code_of_its_own(
     while not list((here.store / "jobs" / "a").glob("checkpoint*")):
         time.sleep(0.05)
     here.store.rename(tmp_path / "gone")
-    here.store.write_text("a file where the store was")
+    here.store.symlink_to(here.store)  # an error at every look; a store that is missing would be lost, not away
 
     assert here.daemon is not None
     assert here.daemon.wait(timeout=300) == 23

@@ -138,7 +138,7 @@ class Place:
 
         def bin_() -> None:
             drive.throw_away(chosen)
-            self.undo = lambda: drive.throw_away(chosen, back=True)
+            self.undo = lambda: None if chosen not in drive.files else drive.throw_away(chosen, back=True)
 
         return {"deleted": lambda: drive.delete(chosen), "in the bin": bin_}
 

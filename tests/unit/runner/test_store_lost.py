@@ -7,8 +7,10 @@ import shutil
 
 import pytest
 
-from runner.errors import Loss, NeedsHelp, StoreLost
+from runner.commands.rebuild import run as rebuild_command
+from runner.errors import Loss, NotStored, StoreLost
 from runner.queue import checkpoints, ledger
+from runner.settings import Settings
 from runner.store.known import Known
 from runner.store.root import jobs as entries_of
 from runner.sync.fetch import fetch_result
@@ -188,6 +190,15 @@ def test_a_home_of_before_does_not_begin_a_root_where_its_jobs_should_be(home, s
         home.start_daemon()
 
 
+def test_a_rebuild_of_the_database_begins_no_root_either(home, store):
+    home.queue.close()
+    shutil.rmtree(store)
+
+    with pytest.raises(StoreLost):
+        rebuild_command(Settings(home=home.folder, store_url=f"dir:{store}"))
+    assert not store.exists()
+
+
 def test_a_new_home_begins_no_root_beside_the_jobs_of_another(home, store, tmp_path, clock):
     (store / "log/000000.json").unlink()
 
@@ -267,6 +278,6 @@ def test_a_result_that_was_deleted_is_named_by_whoever_wants_it(home, store, tmp
         path.unlink()
     other = fresh(home, tmp_path, store)
 
-    with pytest.raises(NeedsHelp, match=r"final/weights.json;.*--step 60"):
+    with pytest.raises(NotStored, match=r"final/weights.json;.*--step 60"):
         fetch_result(other.care, other.job(), "final", home.clock.now)
     other.queue.close()

@@ -59,7 +59,7 @@ def test_the_same_job_twice_is_one_job(store: Store) -> None:
 def test_another_job_of_the_same_name_is_refused(store: Store) -> None:
     job(store)
 
-    with pytest.raises(JobExists, match="rename"):
+    with pytest.raises(JobExists, match="another job of that name"):
         add_job(open_root(store, holder="b"), "q", fingerprint="other", genesis={})
 
 
