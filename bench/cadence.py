@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wake2vec.cadence import Cadence, is_milestone, rolling_is_due
+from wake2vec.train.cadence import Cadence, is_milestone, rolling_is_due
 
 RESULTS = Path(__file__).parent / "results" / "cadence.json"
 SECONDS_PER_STEP = (9.0, 99.0, 135.0, 240.0)

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from bench.measure import Contender, Row, free, peaks, reset_peak, synchronise
 from bench.random_models import fill_matrices
-from wake2vec.dropout import StepKey, key_dropouts
-from wake2vec.loss import blocked_cross_entropy
-from wake2vec.optim import clip_factor, gradient_norm, make_optimizer
-from wake2vec.placement import apply_plan
-from wake2vec.plan import Plan
-from wake2vec.rows import RowMode, install_rows
-from wake2vec.shapes import ModelShape
+from wake2vec.contract.model_shapes import ModelShape
+from wake2vec.contract.plan import Plan
+from wake2vec.model.dropout import StepKey, key_dropouts
+from wake2vec.model.loss import blocked_cross_entropy
+from wake2vec.model.new_rows import RowMode, install_rows
+from wake2vec.model.placement import apply_plan
+from wake2vec.train.optimizers import clip_factor, gradient_norm, make_optimizer
 
 LOSS_SCALE = 2.0**14
 TRAINER_STEPS = 3  # the last is timed

@@ -38,7 +38,7 @@ def measure(text: Path, scratch: Path) -> dict[str, float]:
     """Everything that a trainer does with its text, but for the model. Runs alone in its process."""
     from wake2vec.data.corpus import open_corpus
     from wake2vec.data.dataset import prepare
-    from wake2vec.data.order import blocks_of_step
+    from wake2vec.data.permutation import blocks_of_step
 
     tokenizer = word_tokenizer()
     watch, started = Watch(), time.monotonic()

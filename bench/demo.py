@@ -25,10 +25,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from bench.materials import default_cache, materials
-from wake2vec.errors import Wake2vecError
-from wake2vec.lock import read_lock
-from wake2vec.manifest import saved_steps
-from wake2vec.rundir import RunDir, read_heartbeat
+from wake2vec.contract.errors import Wake2vecError
+from wake2vec.contract.lock import read_lock
+from wake2vec.contract.manifest import saved_steps
+from wake2vec.contract.rundir import RunDir, read_heartbeat
 
 ROOT = Path(__file__).parent.parent
 JOBS = ROOT / "jobs"

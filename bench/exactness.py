@@ -17,12 +17,12 @@ from torch.nn import functional as F
 from bench.measure import setting, synchronise
 from bench.p1 import parse
 from bench.random_models import fill_matrices, random_body
-from wake2vec.layers import use_layers
-from wake2vec.loss import blocked_cross_entropy
-from wake2vec.optim import Adafactor
-from wake2vec.precision import Precision, make_repeatable
-from wake2vec.rows import install_rows
-from wake2vec.shapes import ModelShape
+from wake2vec.contract.model_shapes import ModelShape
+from wake2vec.model.layers.paths import use_layers
+from wake2vec.model.loss import blocked_cross_entropy
+from wake2vec.model.new_rows import install_rows
+from wake2vec.model.precision import Precision, make_repeatable
+from wake2vec.train.optimizers import Adafactor
 
 SHAPE = ModelShape(
     name="exactness", family="qwen2", layers=4, width=512, feed=1024, heads=8, groups=2, head_dim=64,

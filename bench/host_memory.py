@@ -21,11 +21,11 @@ from typing import Any
 
 import numpy as np
 
-from wake2vec.files import write_json
-from wake2vec.options import ExportOptions, GeometryOptions, Options
-from wake2vec.order import Order
-from wake2vec.rundir import RunDir
-from wake2vec.spec import JobSpec
+from wake2vec.contract.files import write_json
+from wake2vec.contract.options import ExportOptions, GeometryOptions, Options
+from wake2vec.contract.order import Order
+from wake2vec.contract.rundir import RunDir
+from wake2vec.contract.spec import JobSpec
 from wake2vec.vocab.idmap import Entry, IdMap
 
 ROOT = Path(__file__).resolve().parents[1]

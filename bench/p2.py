@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from bench.p1 import Cell, parse
-from wake2vec.plan import Plan
+from wake2vec.contract.plan import Plan
 
 if TYPE_CHECKING:
     from bench.measure import Contender

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from wake2vec.errors import InputError
+from wake2vec.contract.errors import InputError
 
 _TIMEOUT_SECONDS = 600
 

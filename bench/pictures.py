@@ -17,12 +17,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from wake2vec.artefacts.facts import RunFacts, SessionFact
-from wake2vec.artefacts.report.__main__ import write_report
-from wake2vec.artefacts.write import write_artefacts
-from wake2vec.files import write_atomic
-from wake2vec.rundir import RunDir
-from wake2vec.spec import JobSpec
+from wake2vec.contract.files import write_atomic
+from wake2vec.contract.rundir import RunDir
+from wake2vec.contract.spec import JobSpec
+from wake2vec.show.facts import RunFacts, SessionFact
+from wake2vec.show.report.__main__ import write_report
+from wake2vec.show.write import write_artefacts
 
 # Qwen2.5-14B P1 as its author recorded it by hand over 41 Colab sessions, February to June 2026: step: train / held-out
 # loss in nats. The train column was logged 16 times too high (accumulation) and is divided again here.

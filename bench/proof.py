@@ -18,14 +18,14 @@ import torch
 from bench.measure import free, setting, synchronise
 from bench.p1 import MODELS, parser
 from bench.random_models import TINY, fill_matrices, random_body
-from wake2vec.dropout import StepKey
-from wake2vec.layers import use_layers
+from wake2vec.contract.model_shapes import SHAPES, ModelShape
+from wake2vec.contract.plan import WRITTEN_OUT, LayerPath
+from wake2vec.contract.spec import LoraTable
+from wake2vec.model.dropout import StepKey
+from wake2vec.model.layers.paths import use_layers
+from wake2vec.model.layers.proof import MARGIN, TOKENS, prove, refer
+from wake2vec.model.precision import Compute, Precision, make_repeatable
 from wake2vec.phases.p2 import add_lora
-from wake2vec.plan import WRITTEN_OUT, LayerPath
-from wake2vec.precision import Compute, Precision, make_repeatable
-from wake2vec.proof import MARGIN, TOKENS, prove, refer
-from wake2vec.shapes import SHAPES, ModelShape
-from wake2vec.spec import LoraTable
 
 LORA = LoraTable(r=8, alpha=16, dropout=0.05)
 HEAD = ("precision", "phase", "what", "seconds", "extra GiB", "of the bound", "where nearest, or first beyond")

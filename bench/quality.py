@@ -24,18 +24,18 @@ import torch
 from torch import Tensor
 
 from bench.learners import WAYS, Learner, Ours, Start, Way, cosine
+from wake2vec.contract.lexicon import read_lexicon
 from wake2vec.data.blocks import Windows
 from wake2vec.data.control import english
 from wake2vec.data.corpus import open_corpus
 from wake2vec.data.dataset import Data, prepare
-from wake2vec.data.order import blocks_of_step
-from wake2vec.loss import blocked_cross_entropy
-from wake2vec.rows import published_head
+from wake2vec.data.permutation import blocks_of_step
+from wake2vec.model.loss import blocked_cross_entropy
+from wake2vec.model.new_rows import published_head
 from wake2vec.vocab.calibrate import calibrate_head
 from wake2vec.vocab.idmap import Match
 from wake2vec.vocab.initial import Method, initial_rows
 from wake2vec.vocab.inject import Injection, inject, load_tokenizer
-from wake2vec.vocab.lexicon import read_lexicon
 
 RESULTS = Path(__file__).resolve().parent / "results"
 WARMUP = 0.05

@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import event
 
-from wake2vec.spec import JobSpec
+from wake2vec.contract.spec import JobSpec
 
 PLACE = Path(__file__).parent / "results" / "queue.json"
 SEGMENTS = 100  # of each job

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wake2vec.load import empty_model
-from wake2vec.precision import Precision
-from wake2vec.quantise import fill_linear, is_quantised
-from wake2vec.shapes import ModelShape
+from wake2vec.contract.model_shapes import ModelShape
+from wake2vec.model.load import empty_model
+from wake2vec.model.precision import Precision
+from wake2vec.model.quantise import fill_linear, is_quantised
 
 TINY = ModelShape(
     name="tiny", family="llama", layers=2, width=64, feed=128, heads=4, groups=2, head_dim=16,

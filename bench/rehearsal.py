@@ -24,8 +24,8 @@ from typing import Any
 
 from bench.demo import JOBS, DemoFailed, Machine, ledger, result_hash
 from bench.p1 import MODELS, RESULTS
-from wake2vec.lock import read_lock
-from wake2vec.rundir import read_heartbeat
+from wake2vec.contract.lock import read_lock
+from wake2vec.contract.rundir import read_heartbeat
 
 FIRST = "first"  # the P1 job that a P2 job goes on from
 LORA = "[lora]\nr = 8\ndropout = 0.1\n"
@@ -122,7 +122,7 @@ def publish(chosen: argparse.Namespace, model: Path) -> None:
 
     from bench.published import publish
     from bench.random_models import TINY
-    from wake2vec.shapes import SHAPES
+    from wake2vec.contract.model_shapes import SHAPES
 
     if chosen.model == "tiny":
         shutil.copytree(chosen.tokenizer, model)
@@ -175,7 +175,7 @@ max_attempts = 3
 
 def remember(machine: Machine, plan: dict[str, Any] | None) -> None:
     """Start the second job as a next session of the first would: with the plan that was measured on this card."""
-    from runner.vram import read_cards
+    from runner.machine.vram import read_cards
 
     cards = read_cards()
     if not cards or plan is None:

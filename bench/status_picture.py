@@ -12,18 +12,18 @@ from pathlib import Path
 
 from rich.console import Console
 
-from runner.jobfile import read_job
-from runner.look import Process, Surroundings
-from runner.peek import peek
-from runner.picture import take_picture
+from runner.jobfile.read import read_job
 from runner.queue import attempts, checkpoints, jobs
 from runner.queue.database import Queue, open_queue
 from runner.queue.ledger import import_ledger
-from runner.snapshot import Snapshot
+from runner.screen.build import take_picture
+from runner.screen.daemon_note import CardNote, UploadNote, WorkNote
+from runner.screen.database import peek
+from runner.screen.home import Process, Surroundings
+from runner.screen.render import render
+from runner.screen.snapshot import Snapshot
 from runner.states import Change, Outcome, Verdict, Wish
-from runner.tui import render
-from runner.worknote import CardNote, UploadNote, WorkNote
-from wake2vec.rundir import Heartbeat
+from wake2vec.contract.rundir import Heartbeat
 
 JOBS = Path(__file__).parents[1] / "jobs"
 # Llama-3.1-8B P2 as its author recorded it by hand over 28 Colab sessions, June to August 2026: held-out loss in nats.

@@ -13,11 +13,11 @@ from bench.contenders import checkpointing
 from bench.measure import FLOOR_GBS, FLOOR_TFLOPS, GIB, Contender, Row, Table, blocks, cap_memory, free, measure
 from bench.p1 import MODELS, NEW_TOKENS, Cell
 from bench.random_models import TINY, clear_matrices, random_body
-from wake2vec.budget import Job, RowSets, budget, work
-from wake2vec.layers import use_layers
-from wake2vec.plan import Plan
-from wake2vec.precision import Precision, make_repeatable
-from wake2vec.shapes import SHAPES, ModelShape
+from wake2vec.contract.budget import Job, RowSets, budget, work
+from wake2vec.contract.model_shapes import SHAPES, ModelShape
+from wake2vec.contract.plan import Plan
+from wake2vec.model.layers.paths import use_layers
+from wake2vec.model.precision import Precision, make_repeatable
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,7 @@ def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
 def importing_safely(environ: Mapping[str, str]) -> dict[str, str]:
     """Without the parts of PYTHONPATH that mean the current folder, as an empty one in `$PYTHONPATH:/x` does.
 
-    A person's own command finds the whole of it in WAKE2VEC_PYTHONPATH: wake2vec/command.py puts it back.
+    A person's own command finds the whole of it in WAKE2VEC_PYTHONPATH: wake2vec/train/command.py puts it back.
     """
     whole = environ.get("PYTHONPATH", "")
     absolute = os.pathsep.join(part for part in whole.split(os.pathsep) if Path(part).is_absolute())

@@ -11,9 +11,9 @@ from typing import Annotated
 import typer
 
 from runner import cli_queue, cli_results
-from runner.cli_options import Global
+from runner.arguments import Global
 from runner.errors import RunnerError
-from wake2vec.errors import Wake2vecError
+from wake2vec.contract.errors import Wake2vecError
 
 BUG = 3
 HOME_UNUSABLE = 18
@@ -119,7 +119,7 @@ def _tell(message: str) -> None:
 
 
 def _report_bug(error: Exception, words: Sequence[str]) -> None:
-    from runner.bugs import write_bug
+    from runner.daemon.bugs import write_bug
     from runner.discretion import hide
 
     place = write_bug(error, words)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from runner.cli_options import A_DAY_SECONDS, A_YEAR_HOURS, MOST, Json, Name, Names, settings_of
+from runner.arguments import A_DAY_SECONDS, A_YEAR_HOURS, MOST, Json, Name, Names, settings_of
 
 
 def enqueue(
@@ -76,7 +76,7 @@ def start(
 ) -> None:
     """Train what is queued until stopped; go on wherever it was."""
     from runner.commands.start import run
-    from runner.daemon import Wanted
+    from runner.daemon.main import Wanted
 
     wanted = Wanted(
         until_empty=until_empty,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from runner.cli_options import MOST, Json, Name, Names, settings_of
+from runner.arguments import MOST, Json, Name, Names, settings_of
 
 
 def plan(
@@ -35,7 +35,7 @@ def lexicon(
     as_json: Json = False,
 ) -> None:
     """Tell what adding a word list gains, before training."""
-    from runner.commands.lexicon import run
+    from runner.commands.results.lexicon import run
 
     run(file, model=model, corpora=corpus or [], as_json=as_json)
 
@@ -46,7 +46,7 @@ def report(
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Default: in the run directory.")] = None,
 ) -> None:
     """Write one HTML page of a job, or of several side by side."""
-    from runner.commands.report import run
+    from runner.commands.results.report import run
 
     run(settings_of(context), names, out)
 
@@ -67,7 +67,7 @@ def generate(
     as_json: Json = False,
 ) -> None:
     """Write texts with a job's model."""
-    from runner.commands.generate import run
+    from runner.commands.results.generate import run
 
     run(
         settings_of(context), name, prompt=prompt, step=step, count=count, seed=seed, tokens=tokens, top_p=top_p,
@@ -82,7 +82,7 @@ def geometry(
     side: Annotated[str, typer.Option(help="Rows of an untied model: input or output.")] = "input",
 ) -> None:
     """Measure how new rows lie among published ones."""
-    from runner.commands.geometry import run
+    from runner.commands.results.geometry import run
 
     run(settings_of(context), name, step=step, side=side)
 
@@ -97,7 +97,7 @@ def export(
     step: Annotated[str, typer.Option(help="A checkpoint's step, best, or final.")] = "final",
 ) -> None:
     """Write the result as a Hugging Face folder that loads anywhere."""
-    from runner.commands.export import run
+    from runner.commands.results.export import run
 
     run(settings_of(context), name, to, merge=merge, adapter_only=adapter_only, dtype=dtype, step=step)
 

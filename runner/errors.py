@@ -19,7 +19,7 @@ RunnerError                    1  a request that cannot be carried out
 ├── Fenced                    19  another runner has taken the job over
 ├── NeedsYou                  22  only jobs that need a person are left
 └── Unsent                    23  what was trained is not in the store
-From wake2vec.errors come SpecError and InputError (1), CheckpointCorrupt (12), NoGpu (13), GpuBusy (14),
+From wake2vec.contract.errors come SpecError and InputError (1), CheckpointCorrupt (12), NoGpu (13), GpuBusy (14),
 OutOfMemory (15) and Diverged (16).
 0 is done, 2 usage, 3 a bug, 130 interrupted.
 

@@ -75,7 +75,7 @@ def segment_bar(done: int, present: float, total: int, width: int, *, ascii_only
 
 def curve(values: Sequence[float], width: int, *, ascii_only: bool = False) -> str:
     """A curve in one line, scaled between its own lowest and highest value."""
-    from runner.progress import finite, thinned
+    from runner.screen.estimates import finite, thinned
 
     points = thinned(finite(values), width)
     if not points:

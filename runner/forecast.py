@@ -6,11 +6,11 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from wake2vec.budget import GIB, Budget, Card, budget, work
-from wake2vec.budget import Job as Load
-from wake2vec.plan import LIBRARY, WRITTEN_OUT, WRITTEN_OUT_FAMILIES, Plan, micro_batches
-from wake2vec.shapes import ModelShape
-from wake2vec.spec import JobSpec
+from wake2vec.contract.budget import GIB, Budget, Card, budget, work
+from wake2vec.contract.budget import Job as Load
+from wake2vec.contract.model_shapes import ModelShape
+from wake2vec.contract.plan import LIBRARY, WRITTEN_OUT, WRITTEN_OUT_FAMILIES, Plan, micro_batches
+from wake2vec.contract.spec import JobSpec
 
 CONTEXT_SPLITS = (1, 2, 4)
 

@@ -17,12 +17,12 @@ import sys
 import time
 from pathlib import Path
 
-from wake2vec.errors import GpuBusy
-from wake2vec.failpoints import failpoint
-from wake2vec.files import digest_file, read_json, sync_directory, write_json
-from wake2vec.lock import hold_lock
-from wake2vec.manifest import CHECKPOINT_FILES, MANIFEST, Manifest, manifest_sha256, newest_verified
-from wake2vec.rundir import RunDir
+from wake2vec.contract.errors import GpuBusy
+from wake2vec.contract.failpoints import failpoint
+from wake2vec.contract.files import digest_file, read_json, sync_directory, write_json
+from wake2vec.contract.lock import hold_lock
+from wake2vec.contract.manifest import CHECKPOINT_FILES, MANIFEST, Manifest, manifest_sha256, newest_verified
+from wake2vec.contract.rundir import RunDir
 
 STOP = {"asked": False}
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wake2vec.lock import read_lock
-from wake2vec.manifest import saved_steps
-from wake2vec.rundir import RunDir, read_heartbeat
+from wake2vec.contract.lock import read_lock
+from wake2vec.contract.manifest import saved_steps
+from wake2vec.contract.rundir import RunDir, read_heartbeat
 
 # A machine under test looks often and does not wait before it tries again.
 IMPATIENT = "tick_seconds = 0.2\nsync_seconds = 0.3\nbackoff_first_seconds = 0\n"

@@ -9,23 +9,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from runner.launcher import Holder
+from runner.context import Workplace
+from runner.daemon.tick import tick
+from runner.machine.launcher import Holder
 from runner.queue import attempts, checkpoints, jobs
 from runner.queue.database import Queue, open_queue
 from runner.queue.rows import Job
 from runner.settings import Numbers, Settings
 from runner.store.base import Store
-from runner.store.directory import DirectoryStore
-from runner.sync.keeper import Care
+from runner.store.places.directory import DirectoryStore
+from runner.sync.job_in_store import Care
 from runner.sync.loop import sync
 from runner.sync.rebuild import restore
-from runner.tick import tick
-from runner.workplace import Workplace
-from wake2vec.files import digest_file, read_json, write_json
-from wake2vec.manifest import CHECKPOINT_FILES, MANIFEST, Manifest, manifest_sha256, saved_steps
-from wake2vec.order import InputFile
-from wake2vec.rundir import RunDir
-from wake2vec.spec import JobSpec
+from wake2vec.contract.files import digest_file, read_json, write_json
+from wake2vec.contract.manifest import CHECKPOINT_FILES, MANIFEST, Manifest, manifest_sha256, saved_steps
+from wake2vec.contract.order import InputFile
+from wake2vec.contract.rundir import RunDir
+from wake2vec.contract.spec import JobSpec
 
 TEXT = b"riverrun"
 CORPUS = InputFile(role="corpus", name="text.txt", sha256=hashlib.sha256(TEXT).hexdigest(), size=len(TEXT))

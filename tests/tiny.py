@@ -6,19 +6,19 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from runner.jobfile import read_job, resolve_inputs
+from runner.jobfile.read import read_job, resolve_inputs
 from tests.machine import JOBS, job_file
-from wake2vec.loop import Loop
-from wake2vec.manifest import manifest_sha256, saved_steps
-from wake2vec.material import Material, gather
-from wake2vec.order import Order, Source, fingerprint
+from wake2vec.contract.manifest import manifest_sha256, saved_steps
+from wake2vec.contract.order import Order, Source, fingerprint
+from wake2vec.contract.plan import Plan
+from wake2vec.contract.rundir import RunDir
 from wake2vec.phases.base import Prepared
+from wake2vec.phases.inputs import Material, gather
 from wake2vec.phases.table import PHASES
-from wake2vec.plan import Plan
-from wake2vec.pulse import Pulse
-from wake2vec.rundir import RunDir
-from wake2vec.stopping import Stop
-from wake2vec.training import start_loop
+from wake2vec.train.attempt import start_loop
+from wake2vec.train.heartbeat import Pulse
+from wake2vec.train.loop import Loop
+from wake2vec.train.stopping import Stop
 
 QUICK = {"evaluate__max_windows": 4, "evaluate__samples": 0, "train__batch": 4, "data__seq_len": 32}
 

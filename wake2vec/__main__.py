@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from wake2vec.errors import (
+from wake2vec.contract.errors import (
     Diverged,
     Fault,
     GpuBusy,
@@ -25,14 +25,14 @@ from wake2vec.errors import (
     StackChanged,
     Wake2vecError,
 )
-from wake2vec.failpoints import failpoint
-from wake2vec.files import read_json, write_json
-from wake2vec.hub import unreachable
-from wake2vec.lock import hold_lock
-from wake2vec.order import Order
-from wake2vec.pulse import Pulse
-from wake2vec.rundir import Outcome, Result, RunDir
-from wake2vec.stopping import Stop
+from wake2vec.contract.failpoints import failpoint
+from wake2vec.contract.files import read_json, write_json
+from wake2vec.contract.lock import hold_lock
+from wake2vec.contract.order import Order
+from wake2vec.contract.rundir import Outcome, Result, RunDir
+from wake2vec.model.hub import unreachable
+from wake2vec.train.heartbeat import Pulse
+from wake2vec.train.stopping import Stop
 
 LOCK_PATIENCE_SECONDS = 3.0  # an observer's shared probe may hold the lock for an instant
 ALLOCATOR = "PYTORCH_CUDA_ALLOC_CONF"
@@ -100,11 +100,11 @@ def attempt(run: RunDir, order: Order) -> Result:
     failpoint("trainer.start")
     try:
         if order.job.phase == "command":
-            from wake2vec.command import CommandTrainer
+            from wake2vec.train.command import CommandTrainer
 
             return CommandTrainer(run=run, order=order, stop=stop, pulse=pulse).train()
         use_growing_segments(os.environ)
-        from wake2vec.training import train
+        from wake2vec.train.attempt import train
 
         return train(run, order, stop, pulse)
     except Exception as error:
@@ -141,7 +141,7 @@ def out_of_memory(error: Exception) -> str | None:
         return str(error)
     if "torch" not in sys.modules:
         return None
-    from wake2vec.device import brief, is_out_of_memory
+    from wake2vec.model.device import brief, is_out_of_memory
 
     return brief(error) if is_out_of_memory(error) else None
 

@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable, Sequence
 
 from runner.errors import RunnerError
-from runner.launcher import end_group
+from runner.machine.launcher import end_group
 from runner.queue import jobs
 from runner.queue.database import Queue, open_queue
 from runner.queue.rows import Job
 from runner.settings import Settings
 from runner.states import State, Wish
-from wake2vec.lock import read_lock
+from wake2vec.contract.lock import read_lock
 
 Verb = Callable[[Queue, str, float], Job]
 

@@ -14,12 +14,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from runner.bundled import job_file
 from runner.children import python
 from runner.errors import RunnerError
-from wake2vec.lock import read_lock
-from wake2vec.manifest import saved_steps
-from wake2vec.rundir import RunDir, read_heartbeat
+from runner.jobfile.bundled import job_file
+from wake2vec.contract.lock import read_lock
+from wake2vec.contract.manifest import saved_steps
+from wake2vec.contract.rundir import RunDir, read_heartbeat
 
 JOB, CUT_AT = "tiny_p1", 25
 SETTINGS = "tick_seconds = 0.3\nsync_seconds = 0.5\nbackoff_first_seconds = 0\n"  # a demo does not wait

@@ -16,23 +16,23 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from runner import figures
-from runner.bundled import JOBS
 from runner.children import importing_safely, without_secrets
 from runner.errors import DatabaseCorrupt, RunnerError
-from runner.home import check_home
-from runner.inputs import keep_input
-from runner.jobfile import resolve_inputs
+from runner.jobfile.bundled import JOBS
+from runner.jobfile.inputs import keep_input
+from runner.jobfile.read import resolve_inputs
+from runner.machine.home import check_home
+from runner.machine.session import mounted_drive, this_machine
+from runner.machine.vram import no_card, read_cards
 from runner.queue.database import check_integrity
-from runner.session import mounted_drive, this_machine
 from runner.settings import Settings
 from runner.store.open import open_store
 from runner.store.probes import PROBES, Finding, Probe, Scratch, examine
-from runner.vram import no_card, read_cards
-from wake2vec.files import write_json
-from wake2vec.lock import read_lock
-from wake2vec.order import Order, fingerprint
-from wake2vec.rundir import RunDir, read_result
-from wake2vec.spec import JobSpec
+from wake2vec.contract.files import write_json
+from wake2vec.contract.lock import read_lock
+from wake2vec.contract.order import Order, fingerprint
+from wake2vec.contract.rundir import RunDir, read_result
+from wake2vec.contract.spec import JobSpec
 
 SHOWN = ("torch", "transformers", "peft", "bitsandbytes", "datasets")
 TRIAL_STEPS, TRIAL_WORDS = 2, 10
@@ -169,7 +169,7 @@ def _scratch(settings: Settings, folder: Path) -> Iterator[tuple[Scratch, tuple[
     """A place of its own in the same store, removed afterwards."""
     scheme, _, rest = settings.store_url.partition(":")
     if scheme == "drive":
-        from runner.store.drive_probes import drive_scratch
+        from runner.store.drive.probes import drive_scratch
 
         with drive_scratch(settings.home, os.environ, folder) as found:
             yield found

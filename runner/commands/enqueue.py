@@ -11,22 +11,22 @@ from pathlib import Path
 from typing import Any
 
 from runner import figures
-from runner.commands.at_hand import bring_jobs
-from runner.commands.room import foretell
+from runner.commands.results.fetch import bring_jobs
+from runner.commands.store_room import foretell
 from runner.commands.taken import Stored, stored_jobs
 from runner.errors import JobExists
-from runner.inputs import keep_input
-from runner.jobfile import Resolved, name_of, read_job, resolve_inputs
+from runner.jobfile.inputs import keep_input
+from runner.jobfile.read import Resolved, name_of, read_job, resolve_inputs
+from runner.jobfile.source_job import Known, source_faults, source_notes
 from runner.queue import jobs
 from runner.queue.database import open_queue
 from runner.queue.rows import Job
 from runner.settings import Settings
-from runner.sources import Known, source_faults, source_notes
 from runner.states import State, count_segments
-from wake2vec.errors import Fault, SpecError
-from wake2vec.lock import read_lock
-from wake2vec.order import fingerprint
-from wake2vec.spec import JobSpec
+from wake2vec.contract.errors import Fault, SpecError
+from wake2vec.contract.lock import read_lock
+from wake2vec.contract.order import fingerprint
+from wake2vec.contract.spec import JobSpec
 
 MODEL_NAMES = {"p1": "P1", "p2": "P2", "command": "command"}
 

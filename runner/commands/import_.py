@@ -11,18 +11,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from runner.backend import use
 from runner.commands.enqueue import Entry, check_files, show
-from runner.inputs import keep_input
+from runner.commands.results.process import use
+from runner.jobfile.inputs import keep_input
 from runner.queue import jobs
 from runner.queue.database import Queue, open_queue
 from runner.queue.ledger import add_regime
 from runner.queue.rows import Job
 from runner.settings import Settings
-from wake2vec.errors import Fault, SpecError
-from wake2vec.files import digest_file
-from wake2vec.options import TakeoverOptions
-from wake2vec.order import InputFile, Order, fingerprint
+from wake2vec.contract.errors import Fault, SpecError
+from wake2vec.contract.files import digest_file
+from wake2vec.contract.options import TakeoverOptions
+from wake2vec.contract.order import InputFile, Order, fingerprint
 
 START = "start.safetensors"
 ABOUT = "wake2vec"  # the key of the file's own header under which the engine says what it took

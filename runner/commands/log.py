@@ -9,12 +9,12 @@ from contextlib import suppress
 from dataclasses import asdict
 
 from runner.errors import RunnerError, UnknownJob
-from runner.joblog import read_log
+from runner.machine.joblog import read_log
 from runner.queue import attempts, jobs, ledger
 from runner.queue.database import Queue, open_queue
+from runner.screen.timeline import Life, Line, last_lines, tell
 from runner.settings import Settings
-from runner.story import Life, Line, last_lines, tell
-from wake2vec.rundir import RunDir
+from wake2vec.contract.rundir import RunDir
 
 LOOK_SECONDS = 0.5
 

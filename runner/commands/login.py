@@ -8,8 +8,8 @@ from pathlib import Path
 
 from runner.errors import RunnerError, SignInNeeded
 from runner.settings import Settings
-from runner.store.drive_auth import Token, save_token, token_path
-from runner.store.drive_login import sign_in
+from runner.store.drive.auth import Token, save_token, token_path
+from runner.store.drive.login import sign_in
 from runner.store.open import open_store
 
 

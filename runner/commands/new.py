@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from runner.bundled import JOBS, TEXTS, companions, job_file, names
 from runner.commands.plan import shape_of
 from runner.forecast import forecast, load_of
-from runner.jobfile import read_job
-from runner.vram import OLDEST_CAPABILITY, ON_A_CPU
-from wake2vec.budget import CARDS
-from wake2vec.errors import SpecError
-from wake2vec.files import write_atomic
+from runner.jobfile.bundled import JOBS, TEXTS, companions, job_file, names
+from runner.jobfile.read import read_job
+from runner.machine.vram import OLDEST_CAPABILITY, ON_A_CPU
+from wake2vec.contract.budget import CARDS
+from wake2vec.contract.errors import SpecError
+from wake2vec.contract.files import write_atomic
 
 HEADING = f"{'name':<14} {'weights':>7}  {'card':<5} what it is"
 KEPT = "kept as you have it"

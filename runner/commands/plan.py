@@ -16,12 +16,12 @@ from rich.table import Table
 from runner import figures
 from runner.errors import RunnerError
 from runner.forecast import Forecast, forecast, load_of
-from runner.jobfile import read_job
-from wake2vec.budget import CARDS
-from wake2vec.errors import Fault, OutOfMemory, SpecError
-from wake2vec.plan import Plan
-from wake2vec.shapes import SHAPES, ModelShape, known_shape, shape_of_config
-from wake2vec.spec import JobSpec
+from runner.jobfile.read import read_job
+from wake2vec.contract.budget import CARDS
+from wake2vec.contract.errors import Fault, OutOfMemory, SpecError
+from wake2vec.contract.model_shapes import SHAPES, ModelShape, known_shape, shape_of_config
+from wake2vec.contract.plan import Plan
+from wake2vec.contract.spec import JobSpec
 
 SESSION_MINUTES = 100.0
 PARTS = {

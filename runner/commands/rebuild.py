@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from runner.daemon import Wanted, furnish
+from runner.daemon.main import Wanted, furnish
 from runner.errors import DatabaseCorrupt
-from runner.home import check_home, holder_of, only_daemon
+from runner.machine.home import check_home, holder_of, only_daemon
 from runner.queue import jobs
 from runner.queue.database import check_integrity, open_queue, set_aside
 from runner.queue.rows import Job
@@ -14,7 +14,7 @@ from runner.settings import Settings
 from runner.store.known import ROOT, Known
 from runner.store.open import open_store
 from runner.store.root import open_root
-from runner.sync.keeper import Care
+from runner.sync.job_in_store import Care
 from runner.sync.rebuild import rebuild
 
 

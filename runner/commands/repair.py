@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 
-from runner.daemon import Wanted, furnish
+from runner.daemon.main import Wanted, furnish
 from runner.errors import DaemonRunning
-from runner.home import check_home, only_daemon
+from runner.machine.home import check_home, only_daemon
 from runner.queue.database import open_queue
 from runner.settings import Settings
-from runner.sync.keeper import Care
+from runner.sync.job_in_store import Care
 from runner.sync.mend import agree, repair
 from runner.sync.trust import unconfirmed
 

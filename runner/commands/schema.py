@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 from runner.errors import RunnerError
-from wake2vec.files import write_atomic
-from wake2vec.spec import JobSpec
+from wake2vec.contract.files import write_atomic
+from wake2vec.contract.spec import JobSpec
 
 DIALECT = "http://json-schema.org/draft-07/schema#"
 
@@ -21,7 +21,7 @@ def schema_text() -> str:
 
 
 def run(out: Path | None, *, as_reference: bool = False) -> None:
-    from runner.reference import reference
+    from runner.jobfile.reference import reference
 
     text = reference() if as_reference else schema_text()
     if out is None:

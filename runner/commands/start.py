@@ -8,16 +8,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from runner.daemon import Wanted, run_daemon
-from runner.home import check_home
-from runner.logfile import append, line_of
-from runner.narrator import Narrator, Screen, manner_of
-from runner.session import mounted_drive
+from runner.daemon.logfile import append, line_of
+from runner.daemon.main import Wanted, run_daemon
+from runner.daemon.narrator import Narrator, Screen, manner_of
+from runner.daemon.note_writer import Teller
+from runner.machine.home import check_home
+from runner.machine.session import mounted_drive
+from runner.machine.vram import read_cards
 from runner.settings import Settings
 from runner.store.open import open_store
-from runner.sync.keeper import Care
-from runner.teller import Teller
-from runner.vram import read_cards
+from runner.sync.job_in_store import Care
 
 
 def run(settings: Settings, wanted: Wanted) -> None:
@@ -52,7 +52,7 @@ def ringing(settings: Settings, url: str, say: Callable[[str], None]) -> Iterato
         yield
         return
     from runner.commands.status import see
-    from runner.notify import Bell
+    from runner.screen.webhook import Bell
 
     bell = Bell(url, lambda now: see(settings, now), say=say)
     bell.start()

@@ -12,12 +12,12 @@ from dataclasses import asdict
 from rich.console import Console, Group
 from rich.live import Live
 
-from runner.look import look
-from runner.peek import peek
-from runner.picture import take_picture
+from runner.screen.build import take_picture
+from runner.screen.database import peek
+from runner.screen.home import look
+from runner.screen.render import render
+from runner.screen.snapshot import Snapshot
 from runner.settings import Settings
-from runner.snapshot import Snapshot
-from runner.tui import render
 
 
 def run(settings: Settings, *, once: bool, as_json: bool, every_seconds: float) -> None:

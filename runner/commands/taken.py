@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from runner.commands.room import asked
+from runner.commands.store_room import asked
 from runner.settings import Settings
 from runner.store.base import Store
 from runner.store.log import Log
 from runner.store.open import open_store
 from runner.store.records import Record
 from runner.store.root import jobs
-from wake2vec.order import PLAN_AND_CADENCE
-from wake2vec.spec import JobSpec
+from wake2vec.contract.order import PLAN_AND_CADENCE
+from wake2vec.contract.spec import JobSpec
 
 MOST_SHOWN = 3
 

@@ -12,8 +12,8 @@ from runner.queue.jobs import fetch_job, get_job, replace_spec
 from runner.queue.ledger import add_regime
 from runner.queue.rows import Job
 from runner.states import State
-from wake2vec.order import PLAN_AND_CADENCE, fingerprint
-from wake2vec.spec import Extension, JobSpec
+from wake2vec.contract.order import PLAN_AND_CADENCE, fingerprint
+from wake2vec.contract.spec import Extension, JobSpec
 
 FIXED = ("name", "after", "train.extended")
 

@@ -15,7 +15,7 @@ from sqlalchemy.exc import DatabaseError
 
 from runner.errors import DatabaseCorrupt, HomeUnusable
 from runner.queue.tables import FORMAT, metadata
-from wake2vec.failpoints import failpoint
+from wake2vec.contract.failpoints import failpoint
 
 BUSY_SECONDS = 30.0
 

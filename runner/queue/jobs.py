@@ -9,15 +9,15 @@ from typing import Any
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from runner.errors import IllegalTransition, JobExists, UnknownJob
-from runner.modelfolder import same_weights
+from runner.jobfile.modelfolder import same_weights
 from runner.queue.database import Queue
 from runner.queue.ledger import note
 from runner.queue.rows import Job, Segment, row_of
 from runner.queue.segments import close_segments, plan_ahead
 from runner.queue.tables import attempts, events, jobs, logs, segments
 from runner.states import Change, State, Wish, next_state
-from wake2vec.order import InputFile
-from wake2vec.spec import JobSpec
+from wake2vec.contract.order import InputFile
+from wake2vec.contract.spec import JobSpec
 
 
 def add_job(

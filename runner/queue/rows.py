@@ -9,8 +9,8 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from runner.states import FINAL, Outcome, State, Wish
-from wake2vec.order import InputFile
-from wake2vec.spec import JobSpec
+from wake2vec.contract.order import InputFile
+from wake2vec.contract.spec import JobSpec
 
 T = TypeVar("T")
 # What SQLite has no type for, by the names of the columns.

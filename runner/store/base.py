@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from wake2vec.files import FileDigest
+from wake2vec.contract.files import FileDigest
 
 Progress = Callable[[int], None]  # called with the bytes of this object that have arrived so far
 

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from runner.errors import Damaged
 from runner.store.base import Progress
-from wake2vec.files import FileDigest, sync_directory
+from wake2vec.contract.files import FileDigest, sync_directory
 
 HASH_BYTES = 4 << 20
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from runner.store.base import Store
-from wake2vec.files import read_json, write_json
+from wake2vec.contract.files import read_json, write_json
 
 
 def take_ids(store: Store, place: Path, names: Mapping[str, str]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import Any
 from runner.errors import Damaged
 from runner.store.log import Log
 from runner.store.records import Record
-from wake2vec.files import make_directory, read_json, write_json
+from wake2vec.contract.files import make_directory, read_json, write_json
 
 ROOT = ""  # the name of the root log
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from runner.discretion import hide
 from runner.errors import RunnerError, StoreUnavailable
 from runner.store.base import Store
-from runner.store.directory import DirectoryStore
+from runner.store.places.directory import DirectoryStore
 from runner.store.retry import RetryingStore
 
 
@@ -62,8 +62,8 @@ def _directory(rest: str, setting: Setting) -> Store:
 
 
 def _drive(rest: str, setting: Setting) -> Store:
-    from runner.store.drive import open_drive
-    from runner.store.drive_transfer import Throttle
+    from runner.store.drive.store import open_drive
+    from runner.store.drive.transfer import Throttle
 
     mib = setting.bandwidth_mib_per_second
     throttle = Throttle(bytes_per_second=None if mib is None else mib * (1 << 20))
@@ -76,7 +76,7 @@ def _drive(rest: str, setting: Setting) -> Store:
 
 
 def _fs(rest: str, setting: Setting) -> Store:
-    from runner.store.fs import open_fs
+    from runner.store.places.fsspec import open_fs
 
     if rest.partition("://")[0].rpartition("::")[2].lower() in NO_STORE:
         raise RunnerError(f"--store fs:{hide(rest)}: nothing can be kept there; {FORMS}")

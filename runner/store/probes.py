@@ -12,7 +12,7 @@ from pathlib import Path
 
 from runner.errors import RunnerError
 from runner.store.base import Store
-from wake2vec.files import digest_file
+from wake2vec.contract.files import digest_file
 
 RACERS = 4
 NAME = "doctor/probe.*.json"

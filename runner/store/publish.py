@@ -15,8 +15,8 @@ from runner.store.log import Log
 from runner.store.names import safe_path
 from runner.store.records import Record, commits, stored_ids
 from runner.store.space import orphans, room_for
-from wake2vec.files import FileDigest, digest_file, sync_directory
-from wake2vec.manifest import KNOWN_FILES, MANIFEST, read_manifest, verify_checkpoint
+from wake2vec.contract.files import FileDigest, digest_file, sync_directory
+from wake2vec.contract.manifest import KNOWN_FILES, MANIFEST, read_manifest, verify_checkpoint
 
 OBJECTS = ("checkpoints", "files")  # what a job stores; beside these folders lie its log and its HEAD
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from runner.errors import StoreBusy
 from runner.store.base import Progress, Properties, Quota, Stat, Store
-from wake2vec.files import FileDigest
+from wake2vec.contract.files import FileDigest
 
 T = TypeVar("T")
 

@@ -21,8 +21,8 @@ from runner.store.log import Log
 from runner.store.open import open_store
 from runner.store.publish import publish_checkpoint
 from runner.store.records import Record
-from wake2vec.errors import CheckpointCorrupt
-from wake2vec.files import read_json, write_json
+from wake2vec.contract.errors import CheckpointCorrupt
+from wake2vec.contract.files import read_json, write_json
 
 PROGRESS_SECONDS = 0.5
 POLL_SECONDS = 0.2

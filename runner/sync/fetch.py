@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 
-from runner.dispatch import order_of
+from runner.daemon.dispatch import order_of
 from runner.errors import NeedsHelp, NotStored
 from runner.queue.rows import Job
 from runner.store.presence import missing
@@ -12,11 +12,11 @@ from runner.store.publish import fetch_checkpoint, fetch_files
 from runner.store.records import Record, commits, is_done
 from runner.store.root import jobs as entries_of
 from runner.store.root import open_job
-from runner.sync.keeper import Care, Keeper, from_table
+from runner.sync.job_in_store import Care, Keeper, from_table
 from runner.sync.prepare import link_folder, prepare
 from runner.sync.rebuild import still_stored
-from wake2vec.files import put_in_place, write_json
-from wake2vec.rundir import RunDir
+from wake2vec.contract.files import put_in_place, write_json
+from wake2vec.contract.rundir import RunDir
 
 FINAL = "final/"
 

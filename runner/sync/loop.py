@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+from runner.context import Ready
 from runner.errors import (
     Fenced,
     LeaseHeld,
@@ -19,17 +20,16 @@ from runner.states import FINAL, State
 from runner.store.known import ROOT
 from runner.store.publish import sweep
 from runner.store.records import commits, is_done, newest_commit, regimes
-from runner.sync.generations import mirror
-from runner.sync.keeper import Care, Keeper, beat, give_back, hold, keeper_of, lose
+from runner.sync.copies import mirror
+from runner.sync.job_in_store import Care, Keeper, beat, give_back, hold, keeper_of, lose
 from runner.sync.mend import repair_when_agreed
 from runner.sync.prepare import prepare
 from runner.sync.prune import INPUTS_DAY_SECONDS, prune, sweep_inputs
 from runner.sync.trust import LOST_SECONDS, check, confirm, distrust, is_due, look
 from runner.sync.upload import finish, publish_regimes, publish_saved, publish_vocabulary
 from runner.trouble import Trouble, cause_of, command_of
-from runner.workplace import Ready
-from wake2vec.errors import CheckpointCorrupt
-from wake2vec.manifest import newest_verified
+from wake2vec.contract.errors import CheckpointCorrupt
+from wake2vec.contract.manifest import newest_verified
 
 FIRST_RETRY_SECONDS = 2.0
 LAST_RETRY_SECONDS = 120.0

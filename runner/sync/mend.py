@@ -18,10 +18,10 @@ from runner.store.publish import Stored, files_of, forget, publish_files
 from runner.store.records import Record, commits, is_done, is_released, lease, newest_commit
 from runner.store.root import add_entry, carry_entry, open_root
 from runner.store.root import jobs as entries_of
-from runner.sync.keeper import Care, match_rows, stored_table
+from runner.sync.job_in_store import Care, match_rows, stored_table
 from runner.sync.trust import trust
-from wake2vec.files import digest_file
-from wake2vec.manifest import MANIFEST
+from wake2vec.contract.files import digest_file
+from wake2vec.contract.manifest import MANIFEST
 
 AGREED = "repair-agreed"
 Say = Callable[[str], None]

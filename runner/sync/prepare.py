@@ -8,21 +8,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from runner.context import Ready
 from runner.errors import Damaged, NeedsHelp, NotStored
 from runner.queue import checkpoints, jobs, ledger
 from runner.queue.rows import Job
+from runner.screen.daemon_note import Sending, UploadNote
 from runner.store.publish import Stored, fetch_checkpoint, fetch_files
 from runner.store.records import Record, commits, genesis, is_done, last_attempt
-from runner.sync.keeper import Care, Keeper, from_table, keeper_of
+from runner.sync.job_in_store import Care, Keeper, from_table, keeper_of
 from runner.sync.prune import best_step, delete_folder
-from runner.worknote import Sending, UploadNote
-from runner.workplace import Ready
-from wake2vec.errors import CheckpointCorrupt
-from wake2vec.failpoints import failpoint
-from wake2vec.files import digest_file, make_directory, put_in_place, read_json
-from wake2vec.manifest import MANIFEST, manifest_sha256, newest_verified, saved_steps, verify_checkpoint
-from wake2vec.order import Source
-from wake2vec.rundir import RunDir
+from wake2vec.contract.errors import CheckpointCorrupt
+from wake2vec.contract.failpoints import failpoint
+from wake2vec.contract.files import digest_file, make_directory, put_in_place, read_json
+from wake2vec.contract.manifest import MANIFEST, manifest_sha256, newest_verified, saved_steps, verify_checkpoint
+from wake2vec.contract.order import Source
+from wake2vec.contract.rundir import RunDir
 
 
 def prepare(care: Care, keeper: Keeper, job: Job, now: float) -> Ready:

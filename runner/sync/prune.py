@@ -12,11 +12,11 @@ from runner.store.journal import set_aside
 from runner.store.records import Record, commits, stored_ids
 from runner.store.root import jobs as entries_of
 from runner.store.space import orphans
-from runner.sync.keeper import Care, Keeper
-from wake2vec.failpoints import failpoint
-from wake2vec.files import read_json
-from wake2vec.manifest import MANIFEST, saved_steps
-from wake2vec.rundir import RunDir
+from runner.sync.job_in_store import Care, Keeper
+from wake2vec.contract.failpoints import failpoint
+from wake2vec.contract.files import read_json
+from wake2vec.contract.manifest import MANIFEST, saved_steps
+from wake2vec.contract.rundir import RunDir
 
 INPUTS_DAY_SECONDS = 86400.0
 KEPT_CORRUPT = 2

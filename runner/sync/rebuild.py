@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 
+from runner.daemon.watch import import_new_lines, promote
 from runner.errors import Damaged, NotStored
 from runner.queue import checkpoints, jobs
 from runner.queue.attempts import add_past_sessions, list_attempts
@@ -21,11 +22,10 @@ from runner.store.publish import fetch_files
 from runner.store.records import Record, commits, genesis, is_done, regimes
 from runner.store.root import jobs as entries_of
 from runner.store.root import open_job
-from runner.sync.generations import bring_history, scratch, sound_copies
-from runner.sync.keeper import Care, Keeper, from_table
-from runner.watch import import_new_lines, promote
-from wake2vec.order import InputFile
-from wake2vec.spec import JobSpec
+from runner.sync.copies import bring_history, scratch, sound_copies
+from runner.sync.job_in_store import Care, Keeper, from_table
+from wake2vec.contract.order import InputFile
+from wake2vec.contract.spec import JobSpec
 
 PUT_BACK = "`wake2vec-runner repair` on the home that trained it puts it back, and its name can be used again"
 # Small enough to bring at once, and what `status` and `log` of a finished job need.

@@ -5,15 +5,15 @@ from __future__ import annotations
 from runner.errors import Fenced, RunnerError, StoreLost, StoreUnavailable
 from runner.queue import checkpoints, jobs
 from runner.queue.ledger import add_event
+from runner.screen.daemon_note import LostNote, read_lost, write_lost
 from runner.store.known import ROOT
 from runner.store.log import Log
 from runner.store.presence import check_objects, check_root, check_tail, check_walk, missing
 from runner.store.publish import committed
 from runner.store.records import is_done
 from runner.store.root import jobs as entries_of
-from runner.sync.keeper import Care, Keeper, keeper_of
-from runner.worknote import LostNote, read_lost, write_lost
-from wake2vec.manifest import saved_steps
+from runner.sync.job_in_store import Care, Keeper, keeper_of
+from wake2vec.contract.manifest import saved_steps
 
 CHECK_SECONDS = 60.0
 CHECK_DONE_SECONDS = 3600.0  # of a job that is over, where every look is a call over a network

@@ -8,20 +8,20 @@ from pathlib import Path
 from runner.queue import attempts, checkpoints, ledger
 from runner.queue.rows import Job
 from runner.retention import kept_for_good
+from runner.screen.daemon_note import Sending, UploadNote
 from runner.store.base import Progress
 from runner.store.presence import missing
 from runner.store.publish import Stored, committed, forget, publish_checkpoint, publish_files, stored_parts
 from runner.store.records import Record, commits, newest_commit
 from runner.store.transfer import Shipment, ship_in_a_process
-from runner.sync.keeper import Care, Keeper, beat, stored_table
+from runner.sync.job_in_store import Care, Keeper, beat, stored_table
 from runner.sync.prune import best_step, keep_of
 from runner.sync.trust import confirm
-from runner.worknote import Sending, UploadNote
-from wake2vec.errors import CheckpointCorrupt
-from wake2vec.failpoints import failpoint
-from wake2vec.files import digest_file
-from wake2vec.manifest import MANIFEST, manifest_sha256, saved_steps, set_aside
-from wake2vec.rundir import RunDir
+from wake2vec.contract.errors import CheckpointCorrupt
+from wake2vec.contract.failpoints import failpoint
+from wake2vec.contract.files import digest_file
+from wake2vec.contract.manifest import MANIFEST, manifest_sha256, saved_steps, set_aside
+from wake2vec.contract.rundir import RunDir
 
 LAST_FOLDERS = ("final", "logs", "eval", "vocab")
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.faults.world import wait_until
 from tests.machine import Machine, job_file
-from wake2vec.schedule import learning_rate
+from wake2vec.train.schedule import learning_rate
 
 STEPS, MORE, PEAK, WARMUP = 400, 440, 5e-3, 20  # long enough to be held in the middle
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.faults.world import wait_until
 from tests.machine import JOBS, Machine, job_file, sha256
-from wake2vec.manifest import saved_steps
+from wake2vec.contract.manifest import saved_steps
 
 QUICK: dict[str, Any] = {
     "train__steps": 400, "evaluate__every_steps": 100, "evaluate__max_windows": 4, "evaluate__samples": 0,

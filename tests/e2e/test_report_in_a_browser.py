@@ -20,13 +20,13 @@ import numpy as np
 import pytest
 
 from bench.pictures import reconstruct
-from wake2vec.artefacts.samples import SampleRow, write_sample_rows
-from wake2vec.artefacts.write import write_artefacts
-from wake2vec.geometry.film import add_frame, read_film, write_film
-from wake2vec.geometry.matrix import InMemory
-from wake2vec.options import ReportOptions
-from wake2vec.rundir import RunDir
-from wake2vec.use import use
+from wake2vec.contract.options import ReportOptions
+from wake2vec.contract.rundir import RunDir
+from wake2vec.show.geometry.film import add_frame, read_film, write_film
+from wake2vec.show.geometry.matrix import InMemory
+from wake2vec.show.samples import SampleRow, write_sample_rows
+from wake2vec.show.write import write_artefacts
+from wake2vec.use.__main__ import use
 
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None

@@ -18,19 +18,19 @@ from pathlib import Path
 from typing import Any
 
 import runner.sync.upload
-from runner.daemon import exit_code, last_code
+from runner.daemon.main import exit_code, last_code
 from runner.errors import RunnerError, StoreBusy, StoreLost
 from runner.queue import checkpoints, jobs
 from runner.store.base import Store
-from runner.store.directory import DirectoryStore
-from runner.store.drive import open_drive
-from runner.store.drive_transfer import Throttle
-from runner.store.fs import open_fs
+from runner.store.drive.store import open_drive
+from runner.store.drive.transfer import Throttle
 from runner.store.log import Log
+from runner.store.places.directory import DirectoryStore
+from runner.store.places.fsspec import open_fs
 from runner.store.publish import publish_checkpoint
 from runner.store.retry import Backoff, RetryingStore
 from runner.sync.fetch import fetch_result
-from runner.sync.keeper import keeper_of
+from runner.sync.job_in_store import keeper_of
 from runner.sync.loop import release_all
 from runner.sync.mend import repair
 from runner.sync.prepare import prepare
@@ -39,7 +39,7 @@ from tests.drive_server.server import DriveServer
 from tests.faults.protocols_store import scratch
 from tests.simulated import Clock, Home, Trainers
 from tests.unit.runner.conftest import job_spec
-from wake2vec.manifest import saved_steps
+from wake2vec.contract.manifest import saved_steps
 
 STORES = ("dir", "fs", "drive")
 MOMENTS = ("training", "between sessions", "new home")

@@ -21,10 +21,10 @@ from tests.faults.protocols_runner import PACE, STEPS, a_world, faults_of, two_j
 from tests.faults.protocols_trainer import bench, figures_of
 from tests.faults.warm import Work, finish, fork_attempt, kill, outcome, wait_for
 from tests.faults.world import World
-from wake2vec.errors import Wake2vecError
-from wake2vec.files import read_json
-from wake2vec.manifest import newest_verified
-from wake2vec.rundir import RunDir, read_result
+from wake2vec.contract.errors import Wake2vecError
+from wake2vec.contract.files import read_json
+from wake2vec.contract.manifest import newest_verified
+from wake2vec.contract.rundir import RunDir, read_result
 
 
 def power_cuts_of_trainers(cuts: int, *, seed: int = 0, each: int = 6) -> dict[str, Any]:

@@ -17,17 +17,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from runner.daemon import Wanted, furnish
+from runner.daemon.main import Wanted, furnish
 from runner.errors import RunnerError
 from runner.queue import attempts, jobs
-from runner.store.directory import DirectoryStore
+from runner.store.places.directory import DirectoryStore
 from runner.store.root import jobs as entries_of
 from runner.store.root import open_root
 from runner.sync.fetch import fetch_result
-from runner.sync.keeper import Care
+from runner.sync.job_in_store import Care
 from runner.sync.rebuild import restore
 from tests.faults.world import World, expected_weights, fake_spec, wait_until
-from wake2vec.failpoints import VARIABLE
+from wake2vec.contract.failpoints import VARIABLE
 
 PACE = {"seconds_per_step": 0.01, "save_every": 5}
 STEPS = {"a": 60, "b": 40}

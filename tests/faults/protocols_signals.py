@@ -12,8 +12,8 @@ from typing import Any
 from tests.faults.protocols_runner import PACE, a_world, faults_of, two_jobs
 from tests.faults.protocols_trainer import figures_of
 from tests.faults.world import World, wait_until
-from wake2vec.failpoints import VARIABLE
-from wake2vec.manifest import saved_steps
+from wake2vec.contract.failpoints import VARIABLE
+from wake2vec.contract.manifest import saved_steps
 
 PHASES = {
     "dispatch.ordered": "launching",

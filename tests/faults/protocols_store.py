@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from runner.store.base import Store
-from runner.store.directory import DirectoryStore
-from runner.store.drive import DriveStore, open_drive
-from runner.store.drive_transfer import UNIT_BYTES, Throttle
+from runner.store.drive.store import DriveStore, open_drive
+from runner.store.drive.transfer import UNIT_BYTES, Throttle
 from runner.store.lease import Watch, acquire
 from runner.store.log import Log
+from runner.store.places.directory import DirectoryStore
 from runner.store.publish import Stored, fetch_checkpoint, publish_checkpoint
 from runner.store.records import Record, commits
 from runner.store.retry import Backoff, RetryingStore
@@ -30,7 +30,7 @@ from tests.drive_server.faults import Fault, Rule
 from tests.drive_server.server import DriveServer
 from tests.faults.simulation import World
 from tests.unit.runner.store.suite import checkpoint
-from wake2vec.files import digest_file
+from wake2vec.contract.files import digest_file
 
 SCALE = float(os.environ.get("FAULTS", "0.04"))  # 1 is the whole budget of `make faults`
 MEMORY_MIB = 32  # above the process, whatever the file's size
@@ -137,7 +137,7 @@ UPLOADER = """
 import os, sys
 from pathlib import Path
 from tests.faults.protocols_store import MIDDLE_CHUNKS, NAME, digest_file
-from runner.store.drive import open_drive
+from runner.store.drive.store import open_drive
 
 home, source, id = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 store = open_drive("wake2vec", home, os.environ, MIDDLE_CHUNKS)
@@ -208,9 +208,9 @@ MEASURE = """
 import os, sys
 from pathlib import Path
 from tests.faults.protocols_store import NAME, peak_mib, reset_peak
-from runner.store.drive import open_drive
-from runner.store.drive_transfer import Throttle
-from wake2vec.files import FileDigest, digest_file
+from runner.store.drive.store import open_drive
+from runner.store.drive.transfer import Throttle
+from wake2vec.contract.files import FileDigest, digest_file
 
 folder, which, id = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 digest = FileDigest(size=int(sys.argv[4]), sha256=sys.argv[5], md5=sys.argv[6])

@@ -16,10 +16,10 @@ from typing import Any
 
 from tests.faults import warm
 from tests.faults.warm import Work, finish, fork_attempt, kill, outcome, step_reached, wait_for
-from wake2vec.errors import CheckpointCorrupt
-from wake2vec.failpoints import VARIABLE
-from wake2vec.manifest import CHECKPOINT_FILES, MANIFEST, newest_verified, saved_steps, verify_checkpoint
-from wake2vec.rundir import RunDir, read_result
+from wake2vec.contract.errors import CheckpointCorrupt
+from wake2vec.contract.failpoints import VARIABLE
+from wake2vec.contract.manifest import CHECKPOINT_FILES, MANIFEST, newest_verified, saved_steps, verify_checkpoint
+from wake2vec.contract.rundir import RunDir, read_result
 
 STARVED = ("load", "step", "evaluation", "checkpoint")
 SMALL: dict[str, dict[str, Any]] = {

@@ -2,9 +2,9 @@
 
 import time
 
-from runner.daemon import Wanted, run_daemon
+from runner.daemon.main import Wanted, run_daemon
 from tests.faults.world import fake_spec, wait_until
-from wake2vec.files import read_json
+from wake2vec.contract.files import read_json
 
 
 def test_a_session_that_is_too_short_starts_nothing_and_says_so(world):

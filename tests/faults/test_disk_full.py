@@ -3,9 +3,9 @@
 import pytest
 
 from runner.errors import HomeUnusable
-from runner.home import check_home
+from runner.machine.home import check_home
 from tests.faults.world import assert_whole, fake_spec, wait_until
-from wake2vec.failpoints import VARIABLE
+from wake2vec.contract.failpoints import VARIABLE
 
 PACE = {"seconds_per_step": 0.01, "save_every": 5}
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from runner.store.open import open_store
 from runner.store.root import add_job, open_root
 from runner.store.lease import Watch, acquire
-from wake2vec.files import digest_file
+from wake2vec.contract.files import digest_file
 
 home = Path(sys.argv[1])
 store = open_store("drive:wake2vec", home)

@@ -15,7 +15,7 @@ import pytest
 from runner.queue import attempts, jobs
 from runner.queue.changing import set_value
 from runner.states import State, Wish
-from runner.store.generations import Generation, list_generations
+from runner.store.copies import Generation, list_generations
 from runner.store.open import open_store
 from runner.store.root import open_root
 from tests.drive_server.server import DriveServer

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runner.inputs import keep_input
-from runner.jobfile import read_job, resolve_inputs
-from wake2vec.files import read_json, write_json
-from wake2vec.manifest import manifest_sha256, saved_steps
-from wake2vec.order import Order, Source, fingerprint
-from wake2vec.rundir import RunDir, read_result
-from wake2vec.spec import JobSpec
+from runner.jobfile.inputs import keep_input
+from runner.jobfile.read import read_job, resolve_inputs
+from wake2vec.contract.files import read_json, write_json
+from wake2vec.contract.manifest import manifest_sha256, saved_steps
+from wake2vec.contract.order import Order, Source, fingerprint
+from wake2vec.contract.rundir import RunDir, read_result
+from wake2vec.contract.spec import JobSpec
 
 JOBS = Path(__file__).resolve().parents[2] / "jobs"
 SECONDS_OF_NOISE = ("seconds", "attempt")
@@ -36,7 +36,7 @@ def warm_up() -> None:
     import peft  # noqa: F401
     from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401
 
-    import wake2vec.training  # noqa: F401
+    import wake2vec.train.attempt  # noqa: F401
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,8 +103,8 @@ def fork_attempt(
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.environ.update(environment or {})
-        from wake2vec import failpoints
         from wake2vec.__main__ import main
+        from wake2vec.contract import failpoints
 
         failpoints._hits.clear()
         before()

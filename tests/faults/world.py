@@ -10,15 +10,15 @@ import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from runner.launcher import end_group
+from runner.machine.launcher import end_group
 from runner.queue import checkpoints, jobs, ledger
 from runner.queue.database import open_queue
 from runner.settings import Numbers, Settings, read_settings
-from wake2vec.files import read_json, write_atomic
-from wake2vec.lock import read_lock
-from wake2vec.order import InputFile
-from wake2vec.rundir import RunDir
-from wake2vec.spec import JobSpec
+from wake2vec.contract.files import read_json, write_atomic
+from wake2vec.contract.lock import read_lock
+from wake2vec.contract.order import InputFile
+from wake2vec.contract.rundir import RunDir
+from wake2vec.contract.spec import JobSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 FAKE = [sys.executable, str(ROOT / "tests" / "fake_trainer.py")]
@@ -28,7 +28,7 @@ import faulthandler
 import os
 import sys
 from pathlib import Path
-from runner.daemon import Wanted, run_daemon
+from runner.daemon.main import Wanted, run_daemon
 from runner.errors import RunnerError
 from runner.settings import read_settings
 faulthandler.enable()

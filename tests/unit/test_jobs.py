@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from runner.jobfile import read_job
-from runner.sources import Known, source_faults, source_notes
+from runner.jobfile.read import read_job
+from runner.jobfile.source_job import Known, source_faults, source_notes
 from runner.states import State
 
 JOBS = Path(__file__).parents[2] / "jobs"

@@ -13,8 +13,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from wake2vec.data.order import Ints, hashes
-from wake2vec.errors import InputError
+from wake2vec.contract.errors import InputError
+from wake2vec.data.permutation import Ints, hashes
 
 IGNORED = -100
 

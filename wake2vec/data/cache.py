@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from wake2vec.data.blocks import Tokens
-from wake2vec.data.order import Ints
+from wake2vec.data.permutation import Ints
 from wake2vec.data.tokens import Stream
 
 # Rows of the table held in memory while it is written; a row is one span of text.

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wake2vec.errors import InputError
+from wake2vec.contract.errors import InputError
 
 READ_BYTES = 1 << 20
 

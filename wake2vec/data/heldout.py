@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wake2vec.data.order import hashes
-from wake2vec.errors import InputError
+from wake2vec.contract.errors import InputError
+from wake2vec.data.permutation import hashes
 
 SPAN_CHARACTERS = 2000
 # Adjacent training spans are joined, but not without end: a tokenizer's memory grows with the length it is given.

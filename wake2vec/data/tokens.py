@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from wake2vec.contract.errors import ModelError
 from wake2vec.data.blocks import Tokens
-from wake2vec.errors import ModelError
 
 
 class Stream:

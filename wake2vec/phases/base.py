@@ -10,10 +10,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from wake2vec.dropout import StepKey
-from wake2vec.material import Material
-from wake2vec.precision import Precision
-from wake2vec.rows import InstalledRows
+from wake2vec.model.dropout import StepKey
+from wake2vec.model.new_rows import InstalledRows
+from wake2vec.model.precision import Precision
+from wake2vec.phases.inputs import Material
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,20 +9,20 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from wake2vec.checkpoint import TRAINABLE, copy_to_host
-from wake2vec.dropout import StepKey, key_dropouts
-from wake2vec.errors import CheckpointCorrupt, InputError, ModelError
-from wake2vec.manifest import manifest_sha256, verify_checkpoint
-from wake2vec.material import Material
-from wake2vec.model import as_published, check_parity, freeze, load, matrices
-from wake2vec.outline import is_transposed
+from wake2vec.contract.errors import CheckpointCorrupt, InputError, ModelError
+from wake2vec.contract.manifest import manifest_sha256, verify_checkpoint
+from wake2vec.contract.spec import LoraTable
+from wake2vec.contract.targets import DEFAULT, fitting_targets, has, has_experts, named_targets
+from wake2vec.model.dropout import StepKey, key_dropouts
+from wake2vec.model.new_rows import InstalledRows, install_rows
+from wake2vec.model.outline import is_transposed
 from wake2vec.phases.base import Prepared
+from wake2vec.phases.imported import overwrite, taken_over
+from wake2vec.phases.inputs import Material
 from wake2vec.phases.p1 import ROWS_FILE, copy_tokenizer, load_rows
-from wake2vec.rows import InstalledRows, install_rows
-from wake2vec.spec import LoraTable
-from wake2vec.start import starting_rows
-from wake2vec.taken import overwrite, taken_over
-from wake2vec.targets import DEFAULT, fitting_targets, has, has_experts, named_targets
+from wake2vec.phases.parity import as_published, check_parity, freeze, load, matrices
+from wake2vec.phases.start import starting_rows
+from wake2vec.train.checkpoint import TRAINABLE, copy_to_host
 
 ADAPTER = "default"
 

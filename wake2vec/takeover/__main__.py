@@ -9,21 +9,21 @@ from typing import Any
 
 from torch import nn
 
-from wake2vec.errors import InputError
-from wake2vec.load import empty_model, read_config
-from wake2vec.material import input_paths, load_tokenizer
-from wake2vec.modelfiles import Origin
-from wake2vec.options import TakeoverOptions
-from wake2vec.order import Order
-from wake2vec.precision import Precision
-from wake2vec.quiet import quiet_libraries
-from wake2vec.spec import JobSpec
-from wake2vec.taken import write_taken
+from wake2vec.contract.errors import InputError
+from wake2vec.contract.lexicon import read_lexicon
+from wake2vec.contract.options import TakeoverOptions
+from wake2vec.contract.order import Order
+from wake2vec.contract.spec import JobSpec
+from wake2vec.model.load import empty_model, read_config
+from wake2vec.model.precision import Precision
+from wake2vec.model.published_files import Origin
+from wake2vec.model.quiet import quiet_libraries
+from wake2vec.phases.imported import write_taken
+from wake2vec.phases.inputs import input_paths, load_tokenizer
 from wake2vec.takeover.find import OldRun, find
 from wake2vec.takeover.fit import Base, Fitted, fit_adapter, fit_rows, fit_words
 from wake2vec.vocab.idmap import IdMap
 from wake2vec.vocab.inject import inject
-from wake2vec.vocab.lexicon import read_lexicon
 
 
 def run(options: TakeoverOptions) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wake2vec.errors import InputError
+from wake2vec.contract.errors import InputError
 
 _COPY_AGAIN = "copy it again from where it was saved"
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from wake2vec.errors import InputError
+from wake2vec.contract.errors import InputError
 from wake2vec.takeover.files import read_pt, read_table, state_dict
 
 _ADAPTER = ("adapter_model.safetensors", "adapter_model.bin")

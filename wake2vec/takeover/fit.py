@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wake2vec.errors import InputError
-from wake2vec.spec import LoraTable
+from wake2vec.contract.errors import InputError
+from wake2vec.contract.spec import LoraTable
 from wake2vec.takeover.find import OldAdapter, OldRows, OldWords
 from wake2vec.vocab.idmap import IdMap
 

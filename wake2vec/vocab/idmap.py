@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from wake2vec.errors import InputError
+from wake2vec.contract.errors import InputError
 
 FORMAT = 1
 Match = Literal["word", "anywhere"]

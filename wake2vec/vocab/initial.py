@@ -28,7 +28,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from wake2vec.errors import InputError
+from wake2vec.contract.errors import InputError
 from wake2vec.vocab.idmap import IdMap
 from wake2vec.vocab.morphemes import COMMON, Affixes, parts_of, read_affixes
 from wake2vec.vocab.pieces import pieces

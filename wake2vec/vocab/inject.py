@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wake2vec.errors import InputError, ModelError
+from wake2vec.contract.errors import InputError, ModelError
 from wake2vec.vocab import bytelevel, metaspace
 from wake2vec.vocab.idmap import Case, Entry, IdMap, Match, fingerprint
 

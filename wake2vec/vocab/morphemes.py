@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from wake2vec.errors import InputError
+from wake2vec.contract.errors import InputError
 
 _PREFIXES = """
 a ab ad after anti arch auto be bi by circum co col com con contra counter cross de di dis down en em ex extra fore

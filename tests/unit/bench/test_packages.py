@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench.packages import Package, build, fetch
-from wake2vec.errors import InputError
+from wake2vec.contract.errors import InputError
 
 
 def package(content: bytes = b"hello", **changes: object) -> Package:

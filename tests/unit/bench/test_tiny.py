@@ -64,8 +64,8 @@ def test_words_that_cost_most_tokens_come_first() -> None:
 
 
 def test_the_committed_job_material_fits_together() -> None:
+    from wake2vec.contract.lexicon import read_lexicon
     from wake2vec.vocab.inject import load_tokenizer
-    from wake2vec.vocab.lexicon import read_lexicon
 
     words = read_lexicon(JOBS / "lexicon.txt")
     known = load_tokenizer(JOBS / "model").get_vocab()

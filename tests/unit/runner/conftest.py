@@ -3,8 +3,8 @@
 import pytest
 
 from runner.queue.database import open_queue
-from wake2vec.order import InputFile
-from wake2vec.spec import JobSpec
+from wake2vec.contract.order import InputFile
+from wake2vec.contract.spec import JobSpec
 
 CORPUS = InputFile(role="corpus", name="text.txt", sha256="c" * 64, size=10)
 

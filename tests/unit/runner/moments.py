@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from runner.look import Process, Surroundings
-from runner.peek import Moment
 from runner.queue.rows import Attempt, Checkpoint, Evaluation, Event, Job, LogState, Metric, Segment, Session
+from runner.screen.daemon_note import CardNote, WorkNote
+from runner.screen.database import Moment
+from runner.screen.home import Process, Surroundings
 from runner.states import State, plan_segments
-from runner.worknote import CardNote, WorkNote
 from tests.unit.runner.conftest import job_spec
-from wake2vec.rundir import Heartbeat
+from wake2vec.contract.rundir import Heartbeat
 
 NOW = 10_000.0
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from runner.children import SECRETS, importing_safely, python, without_secrets
-from runner.launcher import trainer_environment
+from runner.machine.launcher import trainer_environment
 
 HOSTILE = ("runner", "wake2vec", "datasets", "random", "torch", "json", "numpy")
 

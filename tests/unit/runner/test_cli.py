@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from runner import errors as runner_errors
-from runner.bugs import write_bug
 from runner.cli import EXIT_CODES, globals_first, guarded, main
+from runner.daemon.bugs import write_bug
 from tests.unit.runner.folders import write_jobs
-from wake2vec import errors as wake2vec_errors
+from wake2vec.contract import errors as wake2vec_errors
 
 
 def _main(*words: str) -> int:

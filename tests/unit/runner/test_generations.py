@@ -9,9 +9,9 @@ from runner.queue import attempts, jobs, ledger
 from runner.queue.changing import set_value
 from runner.queue.database import open_queue
 from runner.states import Wish
-from runner.store.generations import list_generations
+from runner.store.copies import list_generations
 from runner.store.records import commits
-from runner.sync.generations import AFTER_A_COMMIT_SECONDS, AFTER_AN_EVENT_SECONDS, mirror
+from runner.sync.copies import AFTER_A_COMMIT_SECONDS, AFTER_AN_EVENT_SECONDS, mirror
 from tests.simulated import Clock, Home
 from tests.unit.runner.conftest import CORPUS, job_spec
 

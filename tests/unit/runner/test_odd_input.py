@@ -10,14 +10,14 @@ import pytest
 
 from runner.cli import main
 from runner.commands.plan import card_name
-from runner.faults import HUGGING_FACE
-from runner.jobfile import read_job
+from runner.jobfile.faults import HUGGING_FACE
+from runner.jobfile.read import read_job
 from runner.queue.ledger import in_words
 from runner.states import TRANSITIONS, Change, State, next_state
 from tests.unit.runner.folders import write_jobs
-from wake2vec.budget import CARDS
-from wake2vec.errors import InputError, SpecError
-from wake2vec.vocab.lexicon import read_lexicon
+from wake2vec.contract.budget import CARDS
+from wake2vec.contract.errors import InputError, SpecError
+from wake2vec.contract.lexicon import read_lexicon
 
 HUGE = "9" * 400
 

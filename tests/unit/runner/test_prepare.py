@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from runner.sync.prepare import built_on
-from wake2vec.files import write_json
-from wake2vec.manifest import MANIFEST, manifest_sha256
-from wake2vec.rundir import RunDir
+from wake2vec.contract.files import write_json
+from wake2vec.contract.manifest import MANIFEST, manifest_sha256
+from wake2vec.contract.rundir import RunDir
 
 
 def save(run: RunDir, step: int, parent: str | None) -> str:

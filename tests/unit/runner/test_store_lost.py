@@ -10,6 +10,7 @@ import pytest
 from runner.commands.rebuild import run as rebuild_command
 from runner.errors import Loss, NotStored, StoreLost
 from runner.queue import checkpoints, ledger
+from runner.screen.daemon_note import read_lost
 from runner.settings import Settings
 from runner.store.known import Known
 from runner.store.root import jobs as entries_of
@@ -17,7 +18,6 @@ from runner.sync.fetch import fetch_result
 from runner.sync.loop import release_all
 from runner.sync.mend import repair
 from runner.sync.trust import unconfirmed
-from runner.worknote import read_lost
 from tests.simulated import CORPUS, Clock, Home
 from tests.unit.runner.conftest import job_spec
 

@@ -7,17 +7,17 @@ import pytest
 from runner.errors import StoreUnavailable
 from runner.queue import attempts, checkpoints, jobs, ledger
 from runner.queue.ledger import add_regime
+from runner.screen.daemon_note import read_upload
 from runner.states import Wish
 from runner.store.base import Quota
-from runner.store.directory import DirectoryStore
+from runner.store.places.directory import DirectoryStore
 from runner.store.records import Record, commits, genesis, is_done, regimes
 from runner.sync.rebuild import past_sessions
-from runner.worknote import read_upload
 from tests.simulated import CORPUS, TEXT, Clock, Home
 from tests.unit.runner.conftest import job_spec
-from wake2vec.failpoints import VARIABLE
-from wake2vec.files import write_json
-from wake2vec.manifest import saved_steps
+from wake2vec.contract.failpoints import VARIABLE
+from wake2vec.contract.files import write_json
+from wake2vec.contract.manifest import saved_steps
 
 
 @pytest.fixture

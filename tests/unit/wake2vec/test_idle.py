@@ -8,11 +8,11 @@ import pytest
 
 from tests.tiny import loop_for, material_for, order_for
 from wake2vec.__main__ import failure
-from wake2vec.data.met import Met
-from wake2vec.errors import InputError, NothingTrains
-from wake2vec.loop import IDLE_STEPS
-from wake2vec.material import require_met
-from wake2vec.pulse import Pulse
+from wake2vec.contract.errors import InputError, NothingTrains
+from wake2vec.data.seen_words import Met
+from wake2vec.phases.inputs import require_met
+from wake2vec.train.heartbeat import Pulse
+from wake2vec.train.loop import IDLE_STEPS
 
 
 def nothing() -> None:

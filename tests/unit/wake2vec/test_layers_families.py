@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from tests.families import FAMILIES, VARIATIONS, Family, build
-from wake2vec.attention import register_attention
-from wake2vec.layers import use_layers
-from wake2vec.plan import LIBRARY, WRITTEN_OUT, WRITTEN_OUT_FAMILIES, LayerPath
+from wake2vec.contract.plan import LIBRARY, WRITTEN_OUT, WRITTEN_OUT_FAMILIES, LayerPath
+from wake2vec.model.layers.attention import register_attention
+from wake2vec.model.layers.paths import use_layers
 
 ALL = {**FAMILIES, **VARIATIONS}
 LENGTH = 40  # longer than the windows of 16

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from wake2vec.__main__ import main, use_growing_segments
-from wake2vec.files import write_json
-from wake2vec.rundir import RunDir
+from wake2vec.contract.files import write_json
+from wake2vec.contract.rundir import RunDir
 
 
 def test_an_order_that_cannot_be_read_is_named_with_its_keys_and_a_remedy(

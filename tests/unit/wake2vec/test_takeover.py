@@ -14,14 +14,14 @@ from bench.tiny import Shape, make_model
 from tests.machine import JOBS
 from tests.oldrun import Old, old_run
 from tests.tiny import loop_for, material_for, order_for, run_of
-from wake2vec.errors import InputError
-from wake2vec.files import digest_file
-from wake2vec.options import TakeoverOptions
-from wake2vec.order import InputFile, Order
+from wake2vec.contract.errors import InputError
+from wake2vec.contract.files import digest_file
+from wake2vec.contract.options import TakeoverOptions
+from wake2vec.contract.order import InputFile, Order
+from wake2vec.phases.imported import taken_over
 from wake2vec.phases.p1 import prepare
-from wake2vec.taken import taken_over
-from wake2vec.trained import read_trained
-from wake2vec.use import use
+from wake2vec.use.__main__ import use
+from wake2vec.use.trained_weights import read_trained
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:`is_gradient_checkpointing`:FutureWarning", "ignore:Setting `save_embedding_layers`:UserWarning"

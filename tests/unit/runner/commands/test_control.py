@@ -19,7 +19,7 @@ from tests.unit.runner.conftest import CORPUS, job_spec
 HOLDER = """
 import sys, time
 from pathlib import Path
-from wake2vec.lock import hold_lock
+from wake2vec.contract.lock import hold_lock
 import os
 with hold_lock(Path(sys.argv[1]), {"pid": os.getpid(), "attempt": 1, "job": sys.argv[2]}):
     print("held", flush=True)

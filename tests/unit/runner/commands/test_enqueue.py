@@ -11,7 +11,7 @@ from runner.queue.database import open_queue
 from runner.settings import read_settings
 from tests.simulated import Clock, Home
 from tests.unit.runner.folders import P2, write_jobs
-from wake2vec.errors import SpecError
+from wake2vec.contract.errors import SpecError
 
 
 @pytest.fixture

@@ -10,14 +10,14 @@ import pytest
 
 from runner.commands.log import run
 from runner.errors import RunnerError, UnknownJob
-from runner.joblog import open_log
+from runner.machine.joblog import open_log
 from runner.queue import attempts, jobs
 from runner.queue.database import open_queue
 from runner.queue.ledger import import_ledger
 from runner.settings import read_settings
 from runner.states import Change, Outcome, Verdict
 from tests.unit.runner.conftest import CORPUS, job_spec
-from wake2vec.rundir import RunDir
+from wake2vec.contract.rundir import RunDir
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ import tomllib
 
 import pytest
 
-from runner.bundled import JOBS, names
 from runner.commands import new
 from runner.errors import RunnerError
-from runner.jobfile import read_job, resolve_inputs
-from wake2vec.errors import SpecError
+from runner.jobfile.bundled import JOBS, names
+from runner.jobfile.read import read_job, resolve_inputs
+from wake2vec.contract.errors import SpecError
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from runner.commands.plan import run
 from runner.errors import RunnerError
 from tests.unit.runner.folders import write_jobs
 from tests.unit.test_jobs import JOBS
-from wake2vec.errors import OutOfMemory, SpecError
+from wake2vec.contract.errors import OutOfMemory, SpecError
 
 CONFIG = {
     "model_type": "llama", "num_hidden_layers": 2, "hidden_size": 64, "intermediate_size": 128,

@@ -14,7 +14,7 @@ from runner.queue import checkpoints, jobs
 from runner.queue.database import open_queue
 from runner.settings import Settings, read_settings
 from tests.machine import Machine, job_file
-from wake2vec.lock import hold_lock
+from wake2vec.contract.lock import hold_lock
 
 
 def settings_of(machine: Machine) -> Settings:

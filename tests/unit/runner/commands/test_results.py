@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from runner.backend import use
-from runner.commands import export, generate, geometry, lexicon, report
+from runner.commands.results import export, generate, geometry, lexicon, report
+from runner.commands.results.process import use
 from runner.errors import RunnerError, UnknownJob
 from runner.queue import attempts, jobs
 from runner.queue.database import open_queue
@@ -15,10 +15,10 @@ from runner.settings import read_settings
 from runner.states import State
 from tests.unit.runner.conftest import CORPUS, job_spec
 from tests.unit.runner.folders import write_jobs
-from wake2vec.errors import SpecError
-from wake2vec.files import write_atomic, write_json
-from wake2vec.options import ExportOptions
-from wake2vec.rundir import RunDir
+from wake2vec.contract.errors import SpecError
+from wake2vec.contract.files import write_atomic, write_json
+from wake2vec.contract.options import ExportOptions
+from wake2vec.contract.rundir import RunDir
 
 
 @pytest.fixture

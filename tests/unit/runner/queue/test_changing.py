@@ -8,8 +8,8 @@ from runner.queue.changing import changeable, extend, set_value
 from runner.states import State, Wish
 from tests.simulated import Clock, Home
 from tests.unit.runner.conftest import CORPUS, job_spec
-from wake2vec.order import fingerprint
-from wake2vec.schedule import horizon, learning_rate
+from wake2vec.contract.order import fingerprint
+from wake2vec.train.schedule import horizon, learning_rate
 
 
 def add(queue, **more):

@@ -13,7 +13,7 @@ from runner.queue.database import check_integrity, copy_database, open_queue, se
 from runner.queue.tables import segments
 from runner.states import PLANNED_AHEAD, Change, Outcome, State, Verdict, Wish
 from tests.unit.runner.conftest import CORPUS, job_spec
-from wake2vec.order import InputFile
+from wake2vec.contract.order import InputFile
 
 
 def add(queue, name="a", fingerprint=None, now=1.0, **spec):

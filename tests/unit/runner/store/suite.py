@@ -10,8 +10,8 @@ import pytest
 
 from runner.errors import Damaged, NotStored
 from runner.store.base import Store
-from wake2vec.files import FileDigest, digest_file, write_json
-from wake2vec.manifest import CHECKPOINT_FILES, Manifest
+from wake2vec.contract.files import FileDigest, digest_file, write_json
+from wake2vec.contract.manifest import CHECKPOINT_FILES, Manifest
 
 Open = Callable[[], Store]  # each call is another client of the same place
 NAME = "jobs/q/checkpoints/checkpoint-200.*/trainable.safetensors"

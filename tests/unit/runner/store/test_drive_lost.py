@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from runner.errors import Loss, RunnerError, StoreBusy, StoreLost, StoreUnavailable
-from runner.store.drive import DriveStore, open_drive
-from runner.store.drive_transfer import Throttle, _received
+from runner.store.drive.store import DriveStore, open_drive
+from runner.store.drive.transfer import Throttle, _received
 from runner.store.log import Log
 from runner.store.presence import check_record, check_root
 from runner.store.root import add_job, open_root

@@ -8,9 +8,9 @@ import pytest
 
 from runner.errors import Fenced, JobExists, LeaseHeld, NotStored, StoreBusy
 from runner.store.base import Store
-from runner.store.directory import DirectoryStore
 from runner.store.lease import TTL_SECONDS, Lease, Watch, acquire, read_beat
 from runner.store.log import Log
+from runner.store.places.directory import DirectoryStore
 from runner.store.records import CARRY_EVERY, is_done, lease_epoch, regimes
 from runner.store.root import add_job, jobs, open_job, open_root
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from runner.bugs import describe
+from runner.daemon.bugs import describe
 from runner.discretion import hide
 from runner.errors import RunnerError, SignInNeeded, StoreBusy
 from runner.settings import read_settings
-from runner.store.fs import FsStore
 from runner.store.open import open_store
+from runner.store.places.fsspec import FsStore
 
 
 @pytest.mark.parametrize(

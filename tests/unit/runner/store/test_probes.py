@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from runner.store.directory import DirectoryStore
-from runner.store.drive_probes import drive_scratch
+from runner.store.drive.probes import drive_scratch
+from runner.store.places.directory import DirectoryStore
 from runner.store.probes import PROBES, Scratch, examine
 from tests.drive_server.server import DriveServer
 

@@ -10,9 +10,9 @@ import pytest
 
 from runner.errors import Damaged, Fenced, NotStored, StoreBusy, StoreFull, StoreUnavailable
 from runner.store.base import Progress, Quota, Store
-from runner.store.directory import DirectoryStore
 from runner.store.lease import Lease, Watch, acquire
 from runner.store.log import Log
+from runner.store.places.directory import DirectoryStore
 from runner.store.publish import (
     Stored,
     fetch_checkpoint,
@@ -27,9 +27,9 @@ from runner.store.root import add_job, open_root
 from runner.store.space import RESERVE_BYTES
 from runner.store.transfer import Shipment, Transfer, ship_in_a_process
 from tests.unit.runner.store.suite import checkpoint
-from wake2vec.errors import CheckpointCorrupt
-from wake2vec.files import FileDigest, digest_file
-from wake2vec.manifest import CHECKPOINT_FILES
+from wake2vec.contract.errors import CheckpointCorrupt
+from wake2vec.contract.files import FileDigest, digest_file
+from wake2vec.contract.manifest import CHECKPOINT_FILES
 
 
 class Leaky(DirectoryStore):

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from runner.errors import SignInNeeded, StoreBusy, StoreFull
 from runner.store.base import Progress, Quota
-from runner.store.directory import DirectoryStore
+from runner.store.places.directory import DirectoryStore
 from runner.store.retry import Backoff, RetryingStore
 from tests.unit.runner.store.suite import NAME, Open, StoreSuite, written
-from wake2vec.files import FileDigest
+from wake2vec.contract.files import FileDigest
 
 
 class Clock:

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wake2vec.contract.errors import InputError
 from wake2vec.data.blocks import IGNORED, Blocks, Tokens, split_blocks, windows
 from wake2vec.data.tokens import Stream
-from wake2vec.errors import InputError
 
 
 @given(n=st.integers(2, 200), length=st.integers(1, 40))

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from wake2vec.contract.errors import InputError
 from wake2vec.data import corpus
 from wake2vec.data.corpus import open_corpus
-from wake2vec.errors import InputError
 
 
 def test_line_breaks_and_a_byte_order_mark_are_all_that_changes(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wake2vec.contract.errors import InputError
 from wake2vec.data.heldout import choose, spans_of_text
-from wake2vec.errors import InputError
 
 WORDS = st.lists(st.sampled_from(["riverrun", "past", "é", "森", "\n\n", "\n", "Eve and Adam's,", "\t"]), min_size=1)
 TEXTS = st.builds(lambda words, times: (" ".join(words) + "\n") * times, WORDS, st.integers(1, 2000))

@@ -10,7 +10,7 @@ import pytest
 
 from bench.materials import default_cache, mistral_tokenizer, qwen3_tokenizer, smollm2_tokenizer
 from bench.tiny import make_tokenizer
-from wake2vec.errors import InputError
+from wake2vec.contract.errors import InputError
 from wake2vec.vocab.inject import load_tokenizer
 
 ENGLISH = "the river ran past the church and the people of the town ran with it, don't you know, to the sea. " * 20

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from wake2vec.errors import InputError
+from wake2vec.contract.errors import InputError
+from wake2vec.contract.lexicon import read_lexicon
 from wake2vec.vocab.idmap import load
 from wake2vec.vocab.inject import Injection, inject
-from wake2vec.vocab.lexicon import read_lexicon
 
 REFERENCE = os.environ.get("WAKE2VEC_REFERENCE_DATA")
 

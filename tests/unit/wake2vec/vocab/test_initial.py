@@ -9,7 +9,7 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from wake2vec.errors import InputError
+from wake2vec.contract.errors import InputError
 from wake2vec.vocab.initial import Method, initial_rows
 from wake2vec.vocab.inject import Injection, inject
 from wake2vec.vocab.morphemes import parts_of, read_affixes

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from wake2vec.errors import InputError, ModelError
+from wake2vec.contract.errors import InputError, ModelError
 from wake2vec.vocab.idmap import fingerprint
 from wake2vec.vocab.inject import Injection, inject, load_tokenizer
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from wake2vec.contract.lexicon import read_lexicon
+from wake2vec.contract.options import SurveyOptions
 from wake2vec.data.corpus import open_corpus
-from wake2vec.options import SurveyOptions
-from wake2vec.use import use
-from wake2vec.vocab.lexicon import read_lexicon
+from wake2vec.use.__main__ import use
 from wake2vec.vocab.survey import Survey, as_json, as_text, bars, survey
 
 TEXT = "The riverrun past.\nriverrun and Riverrun, prankquean church-ways riverrun\n" * 3 + "gracehoper " * 4

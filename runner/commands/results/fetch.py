@@ -1,0 +1,69 @@
+"""Have a job's run on this machine, out of the store where it ended on another one."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from runner.commands.results.process import run_folder
+from runner.daemon.main import Wanted, furnish
+from runner.machine.home import check_home, only_daemon
+from runner.queue import jobs
+from runner.queue.database import Queue, open_queue
+from runner.queue.rows import Job
+from runner.settings import Settings
+from runner.sync.fetch import fetch_result, is_here
+from runner.sync.job_in_store import Care
+from runner.sync.rebuild import restore
+from wake2vec.contract.lock import read_lock
+from wake2vec.contract.rundir import RunDir
+
+
+def at_hand(settings: Settings, name: str, step: str) -> RunDir:
+    """The run of a job, with its weights at `step`: a number, best, newest or final.
+
+    On a machine that has nothing but the store it looks there first. Raises UnknownJob, StoreUnavailable, and
+    RunnerError when the job has not come that far.
+    """
+    check_home(settings.home, allow_network=False)
+    queue = open_queue(settings.database)
+    try:
+        if not _is_here(queue, settings, name, step):
+            _bring(queue, settings, name, step)
+    finally:
+        queue.close()
+    return run_folder(settings, name)
+
+
+def bring_jobs(settings: Settings, queue: Queue) -> None:
+    """Have the jobs of the store in the queue, as `start` does first of all; where a runner works, they are."""
+    check_home(settings.home, allow_network=False)
+    if read_lock(settings.home / "daemon.lock") is None:
+        with only_daemon(settings.home):
+            restore(Care(work=furnish(settings, Wanted(), queue)), time.time(), _say)
+
+
+def _is_here(queue: Queue, settings: Settings, name: str, step: str) -> bool:
+    """Whether there is nothing to fetch: of a job that has not ended, the runner fetches what is needed."""
+    job = _known(queue, name)
+    return job is not None and (not job.is_final or is_here(RunDir(root=settings.runs / name), step))
+
+
+def _known(queue: Queue, name: str) -> Job | None:
+    """None in a home that knows no job at all. Raises UnknownJob in one that knows others."""
+    return jobs.get_job(queue, name) if jobs.list_jobs(queue) else None
+
+
+def _bring(queue: Queue, settings: Settings, name: str, step: str) -> None:
+    care = Care(work=furnish(settings, Wanted(), queue))
+    if _known(queue, name) is None:
+        with only_daemon(settings.home):  # which would do the same
+            restore(care, time.time(), _say)
+    job = jobs.get_job(queue, name)
+    if job.is_final:
+        _say(f"{name}: fetching its result from {care.work.store.properties.place}")
+        fetch_result(care, job, step, time.time())
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,122 @@
+"""What the two loops of a daemon share: the queue, the store, the trainers, and what each tells the other."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from runner.errors import StoreLost
+from runner.machine.launcher import Launcher
+from runner.machine.vram import Card
+from runner.queue.database import Queue
+from runner.queue.rows import Session
+from runner.queue.view import Sight
+from runner.settings import Settings
+from runner.store.base import Store
+from wake2vec.contract.order import Source
+from wake2vec.contract.rundir import RunDir
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ready:
+    """A job whose run directory holds all that a trainer needs; `source` is what P2 starts from."""
+
+    source: Source | None = None
+    last_attempt: int = 0  # the highest number that any home has given to an attempt at this job
+
+
+class Handover:
+    """Where the two loops meet: tick asks for jobs to be made ready, sync gives them, tick takes and starts them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._asked: dict[str, None] = {}
+        self._given: dict[str, Ready] = {}
+
+    def ask(self, names: Iterable[str]) -> None:
+        """These could start now, first one first; nothing else is asked for any more."""
+        with self._lock:
+            self._asked = dict.fromkeys(names)
+
+    def asked(self) -> dict[str, int]:
+        """Those that are not ready yet, each with its place in the row."""
+        with self._lock:
+            return {name: place for place, name in enumerate(self._asked) if name not in self._given}
+
+    def asks(self, name: str) -> bool:
+        with self._lock:
+            return name in self._asked and name not in self._given
+
+    def holds(self, name: str) -> bool:
+        with self._lock:
+            return name in self._given
+
+    def give(self, name: str, ready: Ready) -> None:
+        with self._lock:
+            self._given[name] = ready
+
+    def take(self, name: str) -> Ready | None:
+        """Once: after that it has to be made ready again."""
+        with self._lock:
+            return self._given.pop(name, None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sign:
+    """The last change in a trainer's heartbeat and when it was seen, on the monotonic clock."""
+
+    beat: int
+    state: str
+    at: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Position:
+    """How far a trainer's ledger has been read, and of which file."""
+
+    inode: int
+    offset: int
+
+
+@dataclass(kw_only=True)
+class Workplace:
+    """One daemon at work. Tick alone writes jobs, segments and attempts; sync alone writes what is durable."""
+
+    settings: Settings
+    queue: Queue
+    store: Store
+    launcher: Launcher
+    session: Session
+    holder: str
+    cards: list[Card] = field(default_factory=list)
+    read_cards: Callable[[], list[Card]] = list
+    stop_by: float | None = None
+    take_over: bool = False
+    is_stopping: bool = False  # nothing new starts, every trainer is asked to end
+    handover: Handover = field(default_factory=Handover)
+    sight: Sight = field(init=False)  # tick's own, like all below
+    obstacles: dict[str, str] = field(default_factory=dict)  # job → what on this machine keeps it from starting
+    lost: dict[str, StoreLost] = field(default_factory=dict)  # sync: what the store has lost by job; "" is all of it
+    signs: dict[int, Sign] = field(default_factory=dict)
+    warned: dict[int, set[str]] = field(default_factory=dict)  # attempt → kinds of threats that were told
+    positions: dict[str, Position] = field(default_factory=dict)
+    asked_at: dict[int, float] = field(default_factory=dict)  # pid → monotonic time of the SIGTERM
+
+    def __post_init__(self) -> None:
+        self.sight = Sight(self.queue)
+
+    def run(self, job: str) -> RunDir:
+        return RunDir(root=self.settings.runs / job)
+
+    @property
+    def gpus(self) -> range:
+        """One trainer per card; a machine without a card has one place for a trainer on the CPU."""
+        return range(max(1, len(self.cards)))
+
+    def card(self, gpu: int) -> Card | None:
+        return self.cards[gpu] if gpu < len(self.cards) else None
+
+    def gpu_name(self, gpu: int) -> str:
+        card = self.card(gpu)
+        return card.name if card else "cpu"

@@ -1,0 +1,87 @@
+"""The two loops: look at the trainers, and bring what they saved to the store; failures in a row are counted."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from runner.context import Workplace
+from runner.daemon.bugs import describe
+from runner.daemon.logfile import append
+from runner.daemon.tick import tick
+from runner.errors import RunnerError
+from runner.sync.job_in_store import Care
+from runner.sync.loop import sync
+
+MOST_BUGS_IN_A_ROW = 5
+MOST_TROUBLES_IN_A_ROW = 120
+
+
+@dataclass(kw_only=True)
+class Loops:
+    """What the loops tell the main thread."""
+
+    stop: threading.Event = field(default_factory=threading.Event)
+    signals: int = 0
+    bugs: dict[str, int] = field(default_factory=dict)
+    last_error: BaseException | None = None
+    last_text: str = ""
+    shown: int = 0  # the last event that was said
+    idle_since: float | None = None  # monotonic: since when nothing can move by itself
+
+
+def start_loops(work: Workplace, care: Care, loops: Loops) -> BackgroundScheduler:
+    """Two timers in memory, each in a thread of its own: a slow upload never delays a look at the trainers."""
+    numbers = work.settings.numbers
+    # a round that outlasts its interval is left out on purpose: no news for the screen
+    logging.getLogger("apscheduler").setLevel(logging.ERROR)
+    scheduler = BackgroundScheduler(
+        timezone=datetime.UTC,  # its own look at TZ ends the program where that names no zone
+        executors={"tick": ThreadPoolExecutor(1), "sync": ThreadPoolExecutor(1)},
+        job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
+    )
+    for name, action, seconds in (
+        ("tick", lambda: tick(work, time.time(), time.monotonic()), numbers.tick_seconds),
+        ("sync", lambda: sync_alone(care), numbers.sync_seconds),
+    ):
+        scheduler.add_job(counted(name, action, work, loops), "interval", seconds=seconds, executor=name, id=name)
+    scheduler.start()
+    return scheduler
+
+
+def sync_alone(care: Care) -> None:
+    """Only the daemon's end holds the lock else, for good: a round that waited for it would keep the process alive."""
+    if care.busy.acquire(blocking=False):
+        try:
+            sync(care, time.time(), time.monotonic())
+        finally:
+            care.busy.release()
+
+
+def counted(name: str, action: Callable[[], None], work: Workplace, loops: Loops) -> Callable[[], None]:
+    """Count failures in a row: a full disk is waited for, a bug ends the daemon before it can do harm."""
+
+    def run() -> None:
+        try:
+            action()
+        except (RunnerError, OSError) as error:
+            _note(loops, name, error, 1)
+        except Exception as error:
+            append(work.settings.daemon_log, describe(error, [name]))
+            _note(loops, name, error, MOST_TROUBLES_IN_A_ROW // MOST_BUGS_IN_A_ROW)
+        else:
+            loops.bugs[name] = 0
+
+    return run
+
+
+def _note(loops: Loops, name: str, error: BaseException, weight: int) -> None:
+    loops.last_error = error
+    loops.bugs[name] = loops.bugs.get(name, 0) + weight

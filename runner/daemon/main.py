@@ -1,0 +1,246 @@
+"""The daemon: hold the home's lock, restore what is missing, run the two loops, and stop so that everything is safe."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+from runner.context import Workplace
+from runner.daemon.loops import MOST_TROUBLES_IN_A_ROW, Loops, start_loops
+from runner.daemon.safety import bring_to_safety, safe_report
+from runner.errors import RunnerError, StoreLost, StoreUnavailable, Unsent
+from runner.machine import vram
+from runner.machine.home import Say, check_home, holder_of, only_daemon, open_or_set_aside
+from runner.machine.launcher import Launcher
+from runner.machine.session import session_end, this_machine
+from runner.queue import attempts, jobs, waiting
+from runner.queue.checkpoints import log_state
+from runner.queue.database import Queue
+from runner.queue.view import see
+from runner.settings import Settings
+from runner.states import State
+from runner.store.known import ROOT
+from runner.store.open import open_store
+from runner.sync.copies import mirror
+from runner.sync.job_in_store import Care
+from runner.sync.loop import release_all
+from runner.sync.rebuild import restore
+from runner.sync.trust import check, holdings, unconfirmed
+from runner.sync.upload import is_settled
+from runner.trouble import OF_THE_STORE, Cause, conclude, still_moving
+from wake2vec.contract.errors import NoGpu
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+INTERRUPTED, BUG = 130, 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """How long the person wants the daemon to run, and what it may do."""
+
+    until_empty: bool = False
+    max_hours: float | None = None
+    stop_at: str | None = None
+    take_over: bool = False
+    allow_network_home: bool = False
+    patience_minutes: float = 10.0  # for the store, when nothing is left to train
+
+
+Attend = Callable[[Care], None]  # told of the daemon's memory before it begins to work
+
+
+def run_daemon(settings: Settings, wanted: Wanted, say: Say = print, attend: Attend = lambda care: None) -> int:
+    """Work until stopped; returns the exit code. Raises DaemonRunning, HomeUnusable, StoreUnavailable at the start."""
+    check_home(settings.home, allow_network=wanted.allow_network_home)
+    with only_daemon(settings.home):
+        queue = open_or_set_aside(settings, say)
+        try:
+            return _work(settings, wanted, queue, say, attend)
+        finally:
+            queue.close()
+
+
+def _work(settings: Settings, wanted: Wanted, queue: Queue, say: Say, attend: Attend) -> int:
+    work = furnish(settings, wanted, queue)
+    care = Care(work=work)
+    attend(care)
+    loops = Loops()
+    with listening(loops, say):
+        _restore(care, wanted, say)
+        _require_card(work)
+        scheduler = start_loops(work, care, loops)
+        try:
+            end = wait(work, care, loops, wanted, say)
+            # a store that is away was waited for long enough
+            is_away = isinstance(end, Unsent | StoreLost)
+            bring_to_safety(work, care, say, lambda: show_events(queue, loops, say), for_the_store=not is_away)
+        finally:
+            scheduler.shutdown(wait=False)
+        is_free = care.busy.acquire(timeout=settings.numbers.grace_seconds)
+        if is_free and not is_away:
+            release_all(care, time.time())
+            mirror(care, time.time(), time.monotonic(), leaving=True)
+        show_events(queue, loops, say)
+        doubts = unconfirmed(care, time.time(), time.monotonic()) if is_free else {}
+        for line in safe_report(queue, settings, doubts):
+            say(line)
+        for line in str(end).splitlines() if isinstance(end, RunnerError) else ():
+            say(f"error: {line}")
+        code = last_code(end.exit_code if isinstance(end, RunnerError) else end, work, doubts)
+        if not is_free:  # a call to the store hangs; the interpreter would wait for its thread
+            sys.stdout.flush()
+            os._exit(code)
+    return code
+
+
+def furnish(settings: Settings, wanted: Wanted, queue: Queue) -> Workplace:
+    now = time.time()
+    machine = this_machine(os.environ)
+    cards = vram.read_cards()
+    session = attempts.open_session(
+        queue,
+        machine=machine.id,
+        platform=machine.platform,
+        gpu=", ".join(card.name for card in cards),
+        started_at=machine.started_at if machine.platform != "plain" else now,
+        now=now,
+    )
+    settings.locks.mkdir(parents=True, exist_ok=True)
+    return Workplace(
+        settings=settings,
+        queue=queue,
+        store=open_store(settings.store_url, settings.home),
+        launcher=Launcher(settings.numbers.trainer, settings.locks),
+        session=session,
+        holder=holder_of(settings.home),
+        cards=cards,
+        read_cards=vram.read_cards,
+        stop_by=session_end(machine, now, max_hours=wanted.max_hours, stop_at=wanted.stop_at),
+        take_over=wanted.take_over,
+    )
+
+
+def _restore(care: Care, wanted: Wanted, say: Say) -> None:
+    try:
+        check(care, time.time())
+        new = restore(care, time.time(), say)
+    except StoreUnavailable as error:
+        if isinstance(error, StoreLost):
+            say(holdings(care, ROOT))
+        if not _can_go_on_without_store(care):
+            raise
+        say(f"{error}\ntraining goes on here; the store is tried again")
+        return
+    if new:
+        say(f"restored {len(new)} job{'s' * (len(new) != 1)} from {care.work.store.properties.place}")
+
+
+def _require_card(work: Workplace) -> None:
+    """Raises NoGpu where a notebook was opened without the card that its jobs need."""
+    moving = waiting.unfinished(jobs.list_jobs(work.queue))
+    loads = {job.name: job.spec.model.load for job in moving if job.spec.model is not None}
+    if reason := vram.no_card(work.session.platform, work.cards, loads):
+        raise NoGpu(reason)
+
+
+def _can_go_on_without_store(care: Care) -> bool:
+    """Whether something runs, or may run because the store had it before; a new job waits for a store."""
+    queue = care.work.queue
+    moving = waiting.unfinished(jobs.list_jobs(queue))
+    known = [job for job in moving if log_state(queue, job.name).created_at is not None]
+    return bool(known or attempts.open_attempts(queue))
+
+
+@contextmanager
+def listening(loops: Loops, say: Say) -> Iterator[None]:
+    """The first signal asks for a clean stop; a second one leaves at once, and the trainers save by themselves."""
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        loops.signals += 1
+        if loops.signals > 1:
+            say("left at once; a trainer that still saves is adopted by the next start")
+            sys.stdout.flush()
+            os._exit(INTERRUPTED)
+        say(f"{signal.Signals(number).name}: saving, then leaving; once more leaves at once")
+        loops.stop.set()
+
+    before = {number: signal.signal(number, on_signal) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def wait(work: Workplace, care: Care, loops: Loops, wanted: Wanted, say: Say) -> int | RunnerError:
+    """Sleep until there is a reason to stop; returns the exit code, or the error to end with."""
+    while not loops.stop.wait(min(0.2, work.settings.numbers.tick_seconds)):
+        show_events(work.queue, loops, say)
+        if max(loops.bugs.values(), default=0) >= MOST_TROUBLES_IN_A_ROW:
+            return _give_up(work, loops, say)
+        if loops.last_error is not None and str(loops.last_error) != loops.last_text:
+            loops.last_text = str(loops.last_error)
+            say(f"trouble: {loops.last_text}; trying again")
+        if work.stop_by is not None and time.time() > work.stop_by:
+            say("the session's time is over")
+            return 0
+        if wanted.until_empty and (end := conclusion(work, care, loops, wanted, say)) is not None:
+            return end
+    return INTERRUPTED
+
+
+def _give_up(work: Workplace, loops: Loops, say: Say) -> int:
+    error = loops.last_error
+    say(f"error: {error}\nthe same trouble again and again: the daemon ends; details in {work.settings.daemon_log}")
+    return error.exit_code if isinstance(error, RunnerError) else BUG
+
+
+def show_events(queue: Queue, loops: Loops, say: Say) -> None:
+    from runner.queue.ledger import list_events
+
+    events = list_events(queue, since=loops.shown, limit=50)
+    for event in events if loops.shown else []:
+        say(f"{time.strftime('%H:%M:%S', time.localtime(event.at))} {event.text}")
+    loops.shown = events[-1].id if events else loops.shown or 1
+
+
+def last_code(code: int, work: Workplace, doubts: Mapping[str, str]) -> int:
+    """What is lost is said by the exit code before all else; a claim that could not be seen is no success."""
+    if work.lost:
+        return StoreLost.exit_code
+    return StoreUnavailable.exit_code if doubts and code == 0 else code
+
+
+def conclusion(work: Workplace, care: Care, loops: Loops, wanted: Wanted, say: Say) -> int | RunnerError | None:
+    """How `--until-empty` ends, once nothing can move by itself any more; None while something can."""
+    view = see(work.queue)
+    every, working = view.jobs, {attempt.job for attempt in view.attempts}
+    held = {name for name, keeper in list(care.keepers.items()) if keeper.lease is not None}
+    moving = {job.name for job in waiting.unfinished(every)} | held | working
+    left = [job for job in every if job.name in moving]
+    if not left:
+        return exit_code(work.queue)
+    found = {job.name: trouble for job in left if (trouble := care.trouble_of(job.name)) is not None}
+    if working or still_moving(every, working, care.trouble_of) or held - found.keys():
+        loops.idle_since = None
+        return None
+    if loops.idle_since is None:
+        loops.idle_since = time.monotonic()
+        if any(one.cause in OF_THE_STORE - {Cause.LOST} for one in found.values()):
+            until = time.strftime("%H:%M:%S", time.localtime(time.time() + 60 * wanted.patience_minutes))
+            say(f"nothing is left to train; the store is waited for until {until} (--store-patience)")
+    unsent = [job.name for job in left if job.finishing or not is_settled(care, job)]
+    waited = time.monotonic() - loops.idle_since
+    return conclude(list(found.values()), unsent, waited, 60 * wanted.patience_minutes)
+
+
+def exit_code(queue: Queue) -> int:
+    every = {job.name: job for job in jobs.list_jobs(queue)}
+    bad = [job for job in every.values() if job.state is State.FAILED or waiting.blocked(job, every)]
+    return 1 if bad else 0

@@ -1,0 +1,76 @@
+"""The end of a daemon: have everything saved and in the store, and say for every job what is safe."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+from runner.context import Workplace
+from runner.queue import attempts, checkpoints, jobs, waiting
+from runner.queue.database import Queue
+from runner.queue.ledger import add_event
+from runner.queue.rows import Job
+from runner.settings import Settings
+from runner.states import State
+from runner.sync.job_in_store import Care
+from runner.sync.upload import is_settled
+from wake2vec.contract.manifest import saved_steps
+from wake2vec.contract.rundir import RunDir
+
+
+def bring_to_safety(
+    work: Workplace, care: Care, say: Callable[[str], None], meanwhile: Callable[[], None], *, for_the_store: bool
+) -> None:
+    """Have every trainer save and end, then bring what it saved to the store; each within the grace time."""
+    work.is_stopping = True
+    grace = work.settings.numbers.grace_seconds
+    wait_for(lambda: not attempts.open_attempts(work.queue), 2 * grace, meanwhile)
+    every = [job for job in jobs.list_jobs(work.queue) if job.state in (State.QUEUED, State.RUNNING) and for_the_store]
+    held = [job for job in every if job.name in care.keepers and care.keepers[job.name].lease is not None]
+    if not all(is_settled(care, job) for job in held):
+        say(f"bringing the last checkpoint to {work.store.properties.place}")
+    wait_for(lambda: all(is_settled(care, job) for job in held), grace, meanwhile)
+    add_event(work.queue, time.time(), "stopped", "the daemon stopped")
+
+
+def wait_for(condition: Callable[[], bool], seconds: float, meanwhile: Callable[[], None]) -> None:
+    give_up = time.monotonic() + seconds
+    while time.monotonic() < give_up and not condition():
+        meanwhile()
+        time.sleep(0.05)
+
+
+def safe_report(queue: Queue, settings: Settings, doubts: Mapping[str, str]) -> list[str]:
+    """`doubts` says by job why what the store is to hold of it could not be seen there just now."""
+    every = {job.name: job for job in jobs.list_jobs(queue)}
+    return [_line(queue, settings, job, doubts.get(job.name, "")) + _mend(job, every) for job in every.values()]
+
+
+def _mend(job: Job, every: dict[str, Job]) -> str:
+    """What a person can do, where only a person can."""
+    if job.state is State.FAILED:
+        return f"; {job.remedy + '; ' if job.remedy else ''}then `wake2vec-runner retry {job.name}`"
+    if job.state is State.HELD:
+        return f"; `wake2vec-runner release {job.name}` lets it go on"
+    reason = waiting.blocked(job, every)
+    return f"; {reason}" if reason else ""
+
+
+def _line(queue: Queue, settings: Settings, job: Job, doubt: str) -> str:
+    if doubt:
+        step = max(saved_steps(RunDir(root=settings.runs / job.name)), default=None)
+        here = "no checkpoint of it is on this machine" if step is None else f"step {step} is saved on this machine"
+        return f"{job.name}: {here}; what the store should hold could not be seen: {doubt}"
+    if job.state is State.SUCCEEDED:
+        run = RunDir(root=settings.runs / job.name)
+        here = f"in {run.root} and " if run.final.is_dir() else ""
+        return f"{job.name}: succeeded; results {here}in the store"
+    durable = checkpoints.durable_step(queue, job.name)
+    saved = max(saved_steps(RunDir(root=settings.runs / job.name)), default=None)
+    of = f" of {job.steps}" if job.steps else ""
+    said = f"{job.name}: {'trained' if job.finishing else job.state}" + (f" ({job.reason})" if job.reason else "")
+    if durable is None and saved is None:
+        return f"{said}; no step is saved yet"
+    if saved is not None and (durable is None or saved > durable):
+        return f"{said}; step {saved}{of} is saved on this machine only, step {durable or 0} is safe in the store"
+    return f"{said}; step {durable}{of} is safe in the store"

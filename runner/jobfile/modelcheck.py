@@ -1,0 +1,190 @@
+"""What can be known of a model before it is loaded: from its config, its tokenizer and the headers of its weights."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wake2vec.contract.errors import Fault, ModelError
+from wake2vec.contract.families import BNB4, longest, refusal, stored_as
+from wake2vec.contract.matrices import INPUT, OUTPUT, is_called
+from wake2vec.contract.spec import JobSpec
+from wake2vec.contract.targets import fitting_targets, has_experts
+
+INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
+CONVERT = (
+    'python -c "from transformers import AutoModelForCausalLM as M; '
+    "M.from_pretrained('{folder}').save_pretrained('{folder}')\""
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """A model folder, as far as it can be read without loading it."""
+
+    config: Mapping[str, Any]
+    shapes: Mapping[str, Sequence[int]]  # of its tensors
+    tokens: int | None  # that its tokenizer has
+
+
+def look(folder: Path) -> Seen:
+    """Raises ModelError for a folder that nothing can load."""
+    return Seen(config=read_object(folder / "config.json"), shapes=_shapes(folder), tokens=_tokens(folder))
+
+
+def model_faults(job: JobSpec, folder: Path, seen: Seen) -> list[Fault]:
+    """Why the job can never run on this model; empty when it can."""
+    assert job.model, "the caller has a model"
+    faults = config_faults(job, seen.config, str(folder))
+    rows = [shape[0] for name, shape in seen.shapes.items() if is_called(name, (*INPUT, *OUTPUT)) and len(shape) == 2]
+    if seen.tokens is not None and rows and seen.tokens > min(rows) and not stored_as(seen.config):
+        problem = f"{folder}: its tokenizer has {seen.tokens} tokens, its matrices {min(rows)} rows"
+        faults.append(Fault(key="model.base", problem=f"{problem}; use the tokenizer that belongs to the model"))
+    sides = [any(is_called(name, side) for name in seen.shapes) for side in (INPUT, OUTPUT)]
+    if seen.config.get("tie_word_embeddings") is False and sides == [True, False]:
+        problem = f"{folder}: its files have no output matrix, and its config says that it has one of its own"
+        faults.append(Fault(key="model.base", problem=f"{problem}; set tie_word_embeddings, or download it again"))
+    return faults
+
+
+def config_faults(job: JobSpec, config: Mapping[str, Any], place: str) -> list[Fault]:
+    """What config.json alone tells."""
+    assert job.model, "the caller has a model"
+    faults = []
+    if no := refusal(config, trust_remote_code=job.model.trust_remote_code):
+        faults.append(Fault(key="model.base", problem=f"{place}: {no.problem}; {no.remedy}"))
+    limit = longest(config)
+    if job.data and limit is not None and job.data.seq_len > limit:
+        problem = f"{job.data.seq_len}, but the model has positions for {limit} tokens; give at most that"
+        faults.append(Fault(key="data.seq_len", problem=problem))
+    return faults
+
+
+def fit_targets(job: JobSpec, seen: Seen) -> tuple[JobSpec, list[Fault]]:
+    """The job with the names that this model has for the layers of the default list."""
+    modules = linears(seen)
+    if job.phase != "p2" or not modules:
+        return job, []
+    asked = job.lora_or_default
+    try:
+        targets = fitting_targets(asked.targets, modules, experts=has_experts(seen.shapes))
+    except ModelError as error:
+        return job, [Fault(key="lora.targets", problem=f"{error.problem}; {error.remedy}")]
+    if targets == asked.targets:
+        return job, []
+    return job.model_copy(update={"lora": asked.model_copy(update={"targets": targets})}), []
+
+
+def linears(seen: Seen) -> list[str]:
+    """Matrices of the layers: they have a number in their name."""
+    return [
+        name.removesuffix(".weight")
+        for name, shape in seen.shapes.items()
+        if name.endswith(".weight") and len(shape) == 2 and any(part.isdigit() for part in name.split("."))
+    ]
+
+
+def notes(seen: Seen) -> list[str]:
+    """What a person should know although the job can run."""
+    if stored_as(seen.config) != BNB4:
+        return []
+    return ["the model is stored in 4 bits: it is trained as it is, and `export --merge` writes whole weights"]
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON file that holds one object. Raises ModelError."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        remedy = "give the folder that save_pretrained wrote"
+        raise ModelError(path, f"not JSON: {str(error).splitlines()[0]}", remedy) from error
+    if not isinstance(found, dict):
+        raise ModelError(path, f"holds {type(found).__name__}, not an object", "download the model again")
+    return found
+
+
+def _shapes(folder: Path) -> dict[str, Sequence[int]]:
+    shapes: dict[str, Sequence[int]] = {}
+    for name in weight_files(folder):
+        shapes |= {tensor: entry["shape"] for tensor, entry in read_header(folder / name).items()}
+    return shapes
+
+
+def weight_files(folder: Path) -> list[str]:
+    """The files that training reads. Raises ModelError where there are none, or one of them is missing."""
+    names = {path.name for path in folder.iterdir() if path.is_file()}
+    if INDEX in names:
+        table = read_object(folder / INDEX).get("weight_map")
+        files = sorted({str(file) for file in table.values()}) if isinstance(table, dict) else []
+        if not files:
+            raise ModelError(folder / INDEX, "names no files", "download the model again")
+        if lost := [file for file in files if file not in names]:
+            raise ModelError(folder, f"{lost[0]} is missing, which {INDEX} names", "download the model again")
+        return files
+    if SINGLE in names:
+        return [SINGLE]
+    raise ModelError(folder, *_without_weights(folder, names))
+
+
+def _without_weights(folder: Path, names: set[str]) -> tuple[str, str]:
+    """What is there instead, and what can be done with it."""
+    for ending in (".bin", ".pt", ".pth", ".ckpt"):
+        if any(name.endswith(ending) and name != "training_args.bin" for name in names):
+            remedy = f"convert it, if you trust it: {CONVERT.format(folder=folder)}"
+            return f"its weights are pickles (*{ending}), which can run code; none is ever read", remedy
+    if any(name.endswith(".gguf") for name in names):
+        return "its weights are a GGUF file, which cannot be trained through", "take the model that it was made from"
+    if "adapter_model.safetensors" in names:
+        return "is an adapter, not a model", "merge it into its model first (PEFT: merge_and_unload, save_pretrained)"
+    return f"no weights in it ({SINGLE}, or {INDEX} and its files)", "give the folder that save_pretrained wrote"
+
+
+def header_bytes(path: Path) -> bytes:
+    """The header of a safetensors file. Raises ModelError where it is not whole."""
+    with open(path, "rb") as file:
+        head = file.read(8)
+        length = struct.unpack("<Q", head)[0] if len(head) == 8 else 0
+        body = file.read(length) if 2 <= length <= 100 << 20 else b""
+    if length == 0 or len(body) != length:
+        pointer = " (a git-lfs pointer: `git lfs pull` fetches the file)" if head == b"version " else ""
+        raise ModelError(path, f"torn: its header is not whole{pointer}", "copy the model again")
+    return body
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """Type, shape and place of each tensor. Raises ModelError where the file is not whole."""
+    body = header_bytes(path)
+    try:
+        entries = {name: entry for name, entry in json.loads(body).items() if name != "__metadata__"}
+        end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
+        whole = all(isinstance(entry["shape"], list) for entry in entries.values())
+    except (ValueError, RecursionError, KeyError, IndexError, TypeError, AttributeError) as error:
+        raise ModelError(path, "torn: its header is no table of tensors", "copy the model again") from error
+    if not whole or 8 + len(body) + end > path.stat().st_size:
+        raise ModelError(path, "torn: it is shorter than its header says", "copy the model again")
+    return entries
+
+
+def _tokens(folder: Path) -> int | None:
+    """How many tokens the tokenizer has; None where only a library could tell. Raises ModelError."""
+    try:
+        return len(set(_words(folder))) or None
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise ModelError(folder / "tokenizer.json", "is no tokenizer of transformers", "download it again") from error
+
+
+def _words(folder: Path) -> Iterator[str]:
+    if (folder / "tokenizer.json").is_file():
+        table = read_object(folder / "tokenizer.json")
+        model = table.get("model")
+        vocab = model.get("vocab") if isinstance(model, dict) else None
+        yield from (entry[0] if isinstance(entry, list) else entry for entry in vocab or ())
+        yield from (entry["content"] for entry in table.get("added_tokens") or () if isinstance(entry, dict))
+    elif (folder / "vocab.json").is_file():
+        yield from read_object(folder / "vocab.json")
+        if (folder / "added_tokens.json").is_file():
+            yield from read_object(folder / "added_tokens.json")

@@ -1,0 +1,92 @@
+"""Whether a word list says anything about a text, counted before a job is queued; and what a list that does not is."""
+
+from __future__ import annotations
+
+import codecs
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from wake2vec.contract.errors import Fault
+from wake2vec.contract.spec import JobSpec, VocabTable
+
+CHUNK_BYTES = 1 << 20
+_RUN = re.compile(r"\w+")
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+_LOOKED_AT = 1000  # words, for what a list seems to be
+
+
+def words_not_met(job: JobSpec, words: Sequence[str], corpora: Sequence[Path]) -> Fault | None:
+    """A fault where no word of the list stands in the text; any that does is enough to train."""
+    assert job.vocab is not None
+    assert job.data is not None
+    if job.data.lexicon_in_corpus or any_met(words, corpora, job.vocab):
+        return None
+    hint = seems(words) or _nearly(words, corpora)
+    listed = ", ".join(words[:3]) + (" …" if len(words) > 3 else "")
+    problem = f"0 of {len(words):,} words ({listed}) stand in the text, so nothing would train"
+    return Fault(key="vocab.lexicon", problem=f"{problem}; {hint or 'is it the word list of another text?'}")
+
+
+def any_met(words: Sequence[str], corpora: Sequence[Path], vocab: VocabTable) -> bool:
+    forms = set(words)
+    if vocab.case == "also-capitalised":
+        forms |= {word[:1].upper() + word[1:] for word in words}
+    # A word of letters alone is looked up; one with marks in it, or that may stand inside others, is searched for.
+    plain = {word for word in forms if _RUN.fullmatch(word) and vocab.match == "word"}
+    others = [re.escape(word) for word in sorted(forms - plain)]
+    pattern = "|".join(others) if vocab.match == "anywhere" else rf"(?<!\w)(?:{'|'.join(others)})(?!\w)"
+    search = re.compile(pattern) if others else None
+    return any(not plain.isdisjoint(_RUN.findall(part)) or (search and search.search(part)) for part in parts(corpora))
+
+
+def parts(corpora: Iterable[Path]) -> Iterator[str]:
+    """The texts in pieces that end at a blank, NFC as the words are."""
+    for path in corpora:
+        decoder, rest = codecs.getincrementaldecoder("utf-8")(), ""
+        with open(path, "rb") as file:
+            while chunk := file.read(CHUNK_BYTES):
+                text = rest + decoder.decode(chunk)
+                cut = max(text.rfind(" "), text.rfind("\n")) + 1
+                yield unicodedata.normalize("NFC", text[:cut])
+                rest = text[cut:]
+        yield unicodedata.normalize("NFC", rest)
+
+
+def seems(words: Sequence[str]) -> str:
+    """What a list of words seems to be instead, by most of its first lines; empty where it looks like one."""
+    seen = words[:_LOOKED_AT]
+    for mark, name in _SEPARATORS.items():
+        if 2 * sum(mark in word.strip(mark) for word in seen) >= len(seen):
+            cut = "" if mark == "\t" else f" -d'{mark}'"
+            return f"its lines have {name} in them, as a CSV has: keep the words alone, for example cut{cut} -f1"
+    quoted = sum(word.strip(",[]{}")[:1] in ("'", '"') for word in seen)
+    if words[0][0] in "[{" or 2 * quoted >= len(seen):
+        return "it looks like JSON or a list of a program: write one bare word on each line"
+    if 2 * sum(word[0] in "-*•#<" for word in seen) >= len(seen):
+        return "its lines begin with marks of a list or of markup: write one bare word on each line"
+    return ""
+
+
+def _nearly(words: Sequence[str], corpora: Sequence[Path]) -> str:
+    """Other capitals, or another script."""
+    folded = {word.casefold() for word in words}
+    found: set[str] = set()
+    letters: Counter[str] = Counter()
+    for number, part in enumerate(parts(corpora)):
+        runs = _RUN.findall(part)
+        found |= folded.intersection(run.casefold() for run in runs)
+        if number == 0:
+            letters = _scripts(runs[:_LOOKED_AT])
+    if found:
+        return f"{len(found):,} of them stand there in other capitals: write the list as the text does"
+    mine = _scripts(words[:_LOOKED_AT])
+    here, there = (most.most_common(1)[0][0] if most else "" for most in (mine, letters))
+    return f"its words are {here}, the text is {there}: another language?" if here and there and here != there else ""
+
+
+def _scripts(words: Iterable[str]) -> Counter[str]:
+    names = (unicodedata.name(letter, "").partition(" ")[0] for word in words for letter in word if letter.isalpha())
+    return Counter(name.capitalize() for name in names if name)

@@ -1,0 +1,271 @@
+"""Read a job file, and find the texts and the model folder that it names."""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from runner.jobfile.faults import Checked, check
+from runner.jobfile.hub import hub_config
+from runner.jobfile.modelcheck import config_faults, fit_targets, look, model_faults, notes
+from runner.jobfile.modelfolder import digest_model
+from runner.jobfile.reach import words_not_met
+from wake2vec.contract.errors import Fault, InputError, SpecError
+from wake2vec.contract.files import open_regular
+from wake2vec.contract.lexicon import Lexicon, read_lexicon
+from wake2vec.contract.order import InputFile
+from wake2vec.contract.spec import NAME_PATTERN, JobSpec, TrainTable
+
+MAX_JOB_BYTES = 1 << 20
+MAX_INPUT_BYTES = 2 << 30  # inputs are copied and go to the store
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+Role = Literal["corpus", "lexicon", "morphemes"]
+
+
+def read_job(path: Path) -> JobSpec:
+    """The checked job in a TOML file; its name defaults to the file's. Raises SpecError with every fault."""
+    try:
+        table = _read_table(path)
+        checked = check(JobSpec, table)
+    except RecursionError:
+        raise SpecError(str(path), [Fault(key="", problem="nested too deeply; is this a job file?")]) from None
+    faults = checked.faults
+    if "name" not in table:
+        table["name"] = path.stem
+        if not re.fullmatch(NAME_PATTERN, path.stem):
+            faults.append(Fault(key="name", problem=f"missing, and {path.stem!r} cannot be one; set it"))
+    if faults:
+        raise SpecError(str(path), faults + _faults_of_inputs(checked, path))
+    return JobSpec.model_validate(table)
+
+
+def name_of(path: Path) -> str:
+    """What the job in a file is called, whatever else stands there; the file's own name where it cannot be read."""
+    try:
+        return str(_read_table(path).get("name", path.stem))
+    except SpecError:
+        return path.stem
+
+
+def _faults_of_inputs(checked: Checked, path: Path) -> list[Fault]:
+    """What is wrong with the files that a faulty job names, as far as it can be read."""
+    faulty = {".".join(fault.key.split(".")[:2]) for fault in checked.faults}
+    try:
+        resolve_inputs(JobSpec.model_validate(checked.healed), path.parent, str(path))
+    except ValidationError:
+        return []
+    except SpecError as error:
+        return [fault for fault in error.faults if not faulty & {fault.key, fault.key.split(".")[0]}]
+    return []
+
+
+def _read_table(path: Path) -> dict[str, Any]:
+    body = _read_body(path, MAX_JOB_BYTES)
+    try:
+        return tomllib.loads(body.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        line = body[: error.start].count(b"\n") + 1
+        problem = f"not UTF-8: byte 0x{body[error.start]:02x} in line {line}; save the file as UTF-8"
+        raise SpecError(str(path), [Fault(key="", problem=problem)]) from error
+    except tomllib.TOMLDecodeError as error:
+        raise SpecError(str(path), [Fault(key="", problem=f"not TOML: {error}")]) from error
+
+
+def _read_body(path: Path, limit: int) -> bytes:
+    try:
+        if path.is_file() and path.stat().st_size > limit:
+            problem = f"{path.stat().st_size} bytes; a job file has at most {limit}, is this one?"
+            raise SpecError(str(path), [Fault(key="", problem=problem)])
+        with open_regular(path) as file:
+            return file.read()
+    except OSError as error:
+        raise SpecError(str(path), [Fault(key="", problem=_os_problem(path, error))]) from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resolved:
+    """A job whose inputs are found; `files` says where each lies, by sha256 (a model folder stays where it is).
+
+    `remarks` tell what was passed over in them.
+    """
+
+    job: JobSpec
+    inputs: list[InputFile]
+    files: dict[str, Path]
+    remarks: list[str]
+
+
+def resolve_inputs(job: JobSpec, base_dir: Path, place: str) -> Resolved:
+    """Find and check what the job names, relative to its file's folder. Raises SpecError naming `place`."""
+    faults: list[Fault] = []
+    inputs: list[InputFile] = []
+    files: dict[str, Path] = {}
+    remarks: list[str] = []
+    lexicon: Lexicon | None = None
+    for key, role, name in _named_texts(job):
+        try:
+            path = (base_dir / Path(name).expanduser()).absolute()
+            item = _text_input(path, role)
+            if role == "lexicon":
+                lexicon = read_lexicon(path)
+                remarks += lexicon.remarks()
+        except InputError as error:
+            faults.append(Fault(key=key, problem=str(error)))
+            continue
+        if role == "corpus" and item.sha256 in files:
+            faults.append(Fault(key=key, problem=f"{path}: the same text as {files[item.sha256]}; name it once"))
+        inputs.append(item)
+        files[item.sha256] = path
+    if job.data is not None and not faults and (fault := _too_short(job, inputs)):
+        faults.append(fault)
+    if job.train is not None and (fault := _only_warm_up(job.train)):
+        faults.append(fault)
+    if lexicon is not None and job.data is not None and not faults:
+        corpora = [files[item.sha256] for item in inputs if item.role == "corpus"]
+        faults += [fault for fault in [words_not_met(job, lexicon.words, corpora)] if fault]
+    job = _resolve_command(job, base_dir)
+    try:
+        job, folder = _resolve_model(job, base_dir)
+        inputs += [folder] if folder else []
+        job, found, said = _check_model(job, is_folder=folder is not None)
+        faults += found
+        remarks += said
+    except InputError as error:
+        faults.append(Fault(key="model.base", problem=str(error)))
+    if faults:
+        raise SpecError(place, faults)
+    return Resolved(job=job, inputs=inputs, files=files, remarks=remarks)
+
+
+def _named_texts(job: JobSpec) -> list[tuple[str, Role, str]]:
+    named: list[tuple[str, Role, str]] = []
+    if job.data is not None:
+        named += [("data.corpus", "corpus", name) for name in job.data.corpora]
+    if job.vocab is not None:
+        named.append(("vocab.lexicon", "lexicon", job.vocab.lexicon))
+        if job.vocab.morphemes is not None:
+            named.append(("vocab.morphemes", "morphemes", job.vocab.morphemes))
+    return named
+
+
+def _text_input(path: Path, role: Role) -> InputFile:
+    """Read a text once: its hash, and that it is UTF-8 and says something. Raises InputError."""
+    digest, size, blank = hashlib.sha256(), 0, True
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        with open_regular(path) as file:
+            while chunk := file.read(1 << 20):
+                size += len(chunk)
+                if size > MAX_INPUT_BYTES:
+                    raise InputError(path, f"larger than {MAX_INPUT_BYTES >> 30} GiB", "split it or take a part")
+                digest.update(chunk)
+                text = _decode(path, decoder, chunk, size)
+                blank = blank and not text.strip("\ufeff \t\r\n")
+            _decode(path, decoder, b"", size, final=True)
+    except OSError as error:
+        raise InputError(path, _os_problem(path, error), _where_to_look(path)) from error
+    if blank:
+        raise InputError(path, "empty" if size == 0 else "holds nothing but blanks")
+    return InputFile(role=role, name=path.name, sha256=digest.hexdigest(), size=size)
+
+
+def _decode(path: Path, decoder: Any, chunk: bytes, end: int, *, final: bool = False) -> str:
+    pending = len(decoder.getstate()[0])
+    try:
+        return str(decoder.decode(chunk, final))
+    except UnicodeDecodeError as error:
+        offset = end - len(chunk) - pending + error.start
+        byte = error.object[error.start]
+        utf16 = offset == 0 and byte in (0xFE, 0xFF)
+        raise InputError(
+            path,
+            f"not UTF-8: byte 0x{byte:02x} at offset {offset}" + (" (UTF-16 by the look of it)" if utf16 else ""),
+            f"convert it, for example: iconv -f {'UTF-16' if utf16 else 'LATIN1'} -t UTF-8 {path.name} > utf8.txt",
+        ) from error
+
+
+def _too_short(job: JobSpec, inputs: list[InputFile]) -> Fault | None:
+    # A tokenizer gives at most a token per byte, so this text cannot fill a block whatever the model is.
+    assert job.data is not None
+    size = sum(item.size for item in inputs if item.role == "corpus")
+    if size * (1 - job.data.held_out) < job.data.seq_len:
+        problem = f"{size} bytes cannot fill one training block of {job.data.seq_len} tokens beside the held-out text"
+        return Fault(key="data.corpus", problem=f"{problem}; use a longer text or a smaller data.seq_len")
+    least = job.data.seq_len if job.data.split == "blocks" else 2
+    if size * job.data.held_out < least:
+        problem = f"{job.data.held_out:g} of {size} bytes holds no {least} tokens, so nothing could be measured"
+        return Fault(key="data.held_out", problem=f"{problem}; hold out more, or use a longer text")
+    return None
+
+
+def _only_warm_up(train: TrainTable) -> Fault | None:
+    warmup = train.warmup_steps or 0
+    if train.steps is None or warmup < train.steps:
+        return None
+    problem = f"{warmup} steps of warm-up in a job of {train.steps}: the learning rate would never arrive"
+    return Fault(key="train.warmup_steps", problem=f"{problem}; give fewer")
+
+
+def _resolve_model(job: JobSpec, base_dir: Path) -> tuple[JobSpec, InputFile | None]:
+    """A model folder becomes an absolute path with its digest; a hub id stays. Raises ModelError."""
+    if job.model is None:
+        return job, None
+    base = job.model.base
+    path = (base_dir / Path(base).expanduser()).absolute()
+    looks_local = base.startswith(("/", "./", "../", "~", ".\\")) or (base_dir / base.split("/")[0]).is_dir()
+    if not path.is_dir():
+        if HUB_ID.fullmatch(base) and not looks_local:
+            return job, None
+        remedy = _where_to_look(path) or 'give a folder with config.json, or a hub id such as "Qwen/Qwen2.5-14B"'
+        raise InputError(path, "no such folder", remedy)
+    path = path.resolve()
+    model = job.model.model_copy(update={"base": str(path)})
+    return job.model_copy(update={"model": model}), digest_model(path, with_code=model.trust_remote_code)
+
+
+def _check_model(job: JobSpec, *, is_folder: bool) -> tuple[JobSpec, list[Fault], list[str]]:
+    """What can be told of the model unloaded: the job fitted to it, faults and remarks. Raises ModelError."""
+    if job.model is None:
+        return job, [], []
+    if not is_folder:
+        config = hub_config(job.model.base, job.model.revision)
+        return job, [] if config is None else config_faults(job, config, job.model.base), []
+    folder = Path(job.model.base)
+    seen = look(folder)
+    faults = model_faults(job, folder, seen)
+    job, unfit = fit_targets(job, seen)
+    return job, faults + unfit, notes(seen)
+
+
+def _resolve_command(job: JobSpec, base_dir: Path) -> JobSpec:
+    """Words of a command that name something beside the job file become absolute: it may run from anywhere."""
+    if job.command is None:
+        return job
+    places = [base_dir / word for word in job.command]
+    named = [
+        str(place.absolute()) if "{" not in word and "/" in word and place.exists() else word
+        for word, place in zip(job.command, places, strict=True)
+    ]
+    return job.model_copy(update={"command": named})
+
+
+def _os_problem(path: Path, error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    if isinstance(error, IsADirectoryError):
+        return "is a folder, not a file"
+    return f"cannot be read: {error.strerror}"
+
+
+def _where_to_look(path: Path) -> str:
+    """Point to the README of the folder where something is missing."""
+    note = path.parent / "README.md"
+    return f"{note} says what belongs there" if note.is_file() and not path.exists() else ""

@@ -1,0 +1,102 @@
+"""Check that a job can build on the one that it names with `after`. Pure: both are given."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from runner.jobfile.modelfolder import same_weights
+from runner.states import FINAL, State
+from wake2vec.contract.errors import Fault
+from wake2vec.contract.order import InputFile
+from wake2vec.contract.spec import JobSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """A job that is in the queue, or comes before in the same call."""
+
+    spec: JobSpec
+    inputs: Sequence[InputFile]
+    steps: int | None
+    state: State
+
+
+def source_faults(job: JobSpec, inputs: Sequence[InputFile], known: Mapping[str, Known]) -> list[Fault]:
+    """Why the job can never run on top of its source; empty when it can."""
+    if job.after is None:
+        return []
+    source = known.get(job.after)
+    if source is None:
+        return [Fault(key="after", problem=_no_such_job(job.after, known))]
+    if job.phase != "p2":
+        return []
+    if source.spec.phase != "p1":
+        problem = f"{job.after} is a {source.spec.phase} job; P2 builds on the rows of a p1 job"
+        return [Fault(key="after", problem=problem)]
+    return [fault for fault in (_other_model(job, inputs, source), _no_such_checkpoint(job, source)) if fault]
+
+
+def _no_such_job(name: str, known: Mapping[str, Known]) -> str:
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    if nearest:
+        return f"there is no job {name}; did you mean {nearest[0]}?"
+    first = f"name its file before this one (enqueue {name}.toml THIS.toml)"
+    return f"there is no job {name} in the queue; {first}, or `start` once, which fetches the store's jobs"
+
+
+def _other_model(job: JobSpec, inputs: Sequence[InputFile], source: Known) -> Fault | None:
+    assert job.model is not None
+    assert source.spec.model is not None
+    here, there = _digest(inputs), _digest(source.inputs)
+    if here != there or not same_weights(inputs, source.inputs):
+        problem = f"{job.model.base} is another model or tokenizer than {job.after}'s ({source.spec.model.base})"
+        return Fault(key="model.base", problem=f"{problem}; rows of one mean nothing to the other")
+    if here is None and job.model.base != source.spec.model.base:
+        problem = f"{job.model.base}, but {job.after} trains {source.spec.model.base}; they must be the same model"
+        return Fault(key="model.base", problem=problem)
+    if here is None and job.model.revision != source.spec.model.revision:
+        problem = f"{job.model.revision}, but {job.after} uses {source.spec.model.revision}; they must be the same"
+        return Fault(key="model.revision", problem=problem)
+    return None
+
+
+def _no_such_checkpoint(job: JobSpec, source: Known) -> Fault | None:
+    if not isinstance(job.rows, int) or source.steps is None:
+        return None
+    if job.rows > source.steps:
+        return Fault(key="rows", problem=f"step {job.rows}, but {job.after} has {source.steps} steps")
+    every = source.spec.checkpoint.every_steps
+    if job.rows % every and job.rows != source.steps:
+        problem = f"step {job.rows} is no milestone of {job.after}; give a multiple of {every}, or {source.steps}"
+        return Fault(key="rows", problem=f'{problem}, "best" or "final"')
+    return None
+
+
+def _digest(inputs: Sequence[InputFile]) -> str | None:
+    return next((item.sha256 for item in inputs if item.role == "model"), None)
+
+
+def source_notes(job: JobSpec, inputs: Sequence[InputFile], known: Mapping[str, Known]) -> list[str]:
+    """What a person should know although the job can run."""
+    source = known.get(job.after or "")
+    if source is None or job.phase != "p2" or job.data is None or source.spec.data is None:
+        return []
+    notes = []
+    if source.state in FINAL and source.state is not State.SUCCEEDED:
+        notes.append(f"{job.name} waits for {job.after}, which has {source.state}: wake2vec-runner retry {job.after}")
+    if _held_out(job, inputs) != _held_out(source.spec, source.inputs):
+        notes.append(
+            f"{job.name} holds out another part of the text than {job.after} (data.corpus, held_out, seed or split "
+            "differ): its held-out loss will include text that P1 was trained on"
+        )
+    if job.model and source.spec.model and job.model.load != source.spec.model.load:
+        notes.append(f"{job.name} loads the body as {job.model.load}, {job.after} as {source.spec.model.load}")
+    return notes
+
+
+def _held_out(job: JobSpec, inputs: Sequence[InputFile]) -> tuple[object, ...]:
+    assert job.data is not None
+    corpora = [item.sha256 for item in inputs if item.role == "corpus"]
+    return (corpora, job.data.held_out, job.data.seed, job.data.split)

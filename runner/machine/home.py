@@ -1,0 +1,78 @@
+"""The home of a daemon: may it lie there, is it free, is its database sound, and what is its name in a store."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from runner.errors import DaemonRunning, DatabaseCorrupt, HomeUnusable
+from runner.machine.session import network_file_system
+from runner.queue.database import Queue, check_integrity, open_queue, set_aside
+from runner.settings import Settings
+from wake2vec.contract.errors import GpuBusy
+from wake2vec.contract.lock import hold_lock, read_lock
+
+Say = Callable[[str], None]
+
+
+def check_home(home: Path, *, allow_network: bool, mounts: str | None = None) -> None:
+    """Raises HomeUnusable where the database and the locks would not be safe."""
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        probe = home / f".probe.{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise HomeUnusable(f"{home}: cannot be written: {error.strerror}; choose another --home") from error
+    if (kind := network_file_system(home, mounts)) and not allow_network:
+        raise HomeUnusable(
+            f"{home}: lies on a {kind} file system, where locks and the database are not safe; use a local disk as "
+            "--home and the shared one as --store dir:PATH, or insist with --allow-network-home"
+        )
+
+
+@contextmanager
+def only_daemon(home: Path) -> Iterator[None]:
+    """Raises DaemonRunning while another process has this home."""
+    path = home / "daemon.lock"
+    for attempt in range(20):  # an observer's probe may hold the lock for an instant
+        try:
+            with hold_lock(path, {"pid": os.getpid(), "started_at": time.time()}):
+                yield
+                return
+        except GpuBusy as error:
+            if attempt == 19:
+                pid = (read_lock(path) or {}).get("pid", "unknown")
+                raise DaemonRunning(
+                    f"{home}: a daemon works here already (pid {pid}); `wake2vec-runner status` shows it, "
+                    "Ctrl-C in its window stops it"
+                ) from error
+            time.sleep(0.05)
+
+
+def open_or_set_aside(settings: Settings, say: Say) -> Queue:
+    """The queue; a corrupt file keeps its content under another name, and the rows come from the store again."""
+    path = settings.database
+    try:
+        if path.is_file():
+            check_integrity(path)
+        return open_queue(path)
+    except DatabaseCorrupt as error:
+        kept = set_aside(path, time.strftime("%Y%m%d-%H%M%S"))
+        say(f"{error}\nit is kept as {kept.name}; the queue is rebuilt from the store")
+        return open_queue(path)
+
+
+def holder_of(home: Path) -> str:
+    """Who this home is in the store: the same after every restart, another one in every other home."""
+    path = home / "holder"
+    try:
+        return path.read_text().strip()
+    except FileNotFoundError:
+        path.write_text(f"{socket.gethostname()}-{secrets.token_hex(4)}\n")
+        return path.read_text().strip()

@@ -1,0 +1,73 @@
+"""Gather what lies in the home beside the database: locks, heartbeats, orders, the daemon's note."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from runner.queue.rows import Job
+from runner.screen.daemon_note import LostNote, WorkNote, read_lost, read_note, read_upload
+from runner.settings import Settings
+from runner.states import State
+from wake2vec.contract.files import read_json
+from wake2vec.contract.lock import read_lock
+from wake2vec.contract.rundir import Heartbeat, RunDir, read_heartbeat
+
+
+@dataclass(frozen=True, kw_only=True)
+class Process:
+    """One that lives: it holds its lock."""
+
+    pid: int
+    started_at: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """The home beside its database."""
+
+    home: Path
+    store_url: str
+    daemon: Process | None = None
+    trainers: dict[str, Process] = field(default_factory=dict)  # by job
+    heartbeats: dict[str, Heartbeat] = field(default_factory=dict)
+    stop_by: dict[str, float] = field(default_factory=dict)  # known end of the session, by job
+    note: WorkNote | None = None
+    lost: tuple[LostNote, ...] = ()  # what the store was seen to have lost
+
+    def has_lost(self, job: str) -> bool:
+        return any(note.job in ("", job) for note in self.lost)
+
+
+def look(settings: Settings, jobs: Sequence[Job]) -> Surroundings:
+    """What surrounds these jobs now."""
+    lock = read_lock(settings.home / "daemon.lock")
+    daemon = None if lock is None else Process(pid=int(lock.get("pid") or 0), started_at=lock.get("started_at"))
+    running = [job.name for job in jobs if job.state is State.RUNNING]
+    runs = {name: RunDir(root=settings.runs / name) for name in running}
+    orders = {name: read_json(run.order) for name, run in runs.items()}
+    return Surroundings(
+        home=settings.home,
+        store_url=settings.store_shown,
+        daemon=daemon,
+        trainers=_trainers(settings.locks),
+        heartbeats={name: beat for name, run in runs.items() if (beat := read_heartbeat(run)) is not None},
+        stop_by={name: float(end) for name, order in orders.items() if (end := (order or {}).get("stop_by"))},
+        note=_note(settings.home) if daemon is not None else None,
+        lost=tuple(read_lost(settings.home)),
+    )
+
+
+def _note(home: Path) -> WorkNote | None:
+    note, upload = read_note(home), read_upload(home)
+    return note if note is None or upload is None else replace(note, uploads=(upload,))
+
+
+def _trainers(locks: Path) -> dict[str, Process]:
+    found = {}
+    for path in sorted(locks.glob("gpu*.lock")):
+        holder = read_lock(path)
+        if holder is not None and holder.get("job"):
+            found[str(holder["job"])] = Process(pid=int(holder.get("pid") or 0))
+    return found

@@ -1,0 +1,82 @@
+"""A word list that says nothing about the text is refused before anything is spent, with what it seems to be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from runner.jobfile.read import read_job, resolve_inputs
+from tests.unit.runner.folders import write_jobs
+from wake2vec.contract.errors import SpecError
+
+TEXT = "Riverrun, past Eve and Adam’s, from swerve of shore; the bisexcycle—mememormee! " * 100
+
+
+def fault(tmp_path: Path, words: str, *, text: str = TEXT, old: str = "", new: str = "") -> str:
+    folder = write_jobs(tmp_path / "jobs") if (tmp_path / "jobs").mkdir() is None else tmp_path
+    (folder / "words.txt").write_text(words)
+    (folder / "text.txt").write_text(text)
+    file = folder / "a_p1.toml"
+    file.write_text(file.read_text().replace(old, new))
+    try:
+        resolve_inputs(read_job(file), folder, str(file))
+    except SpecError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("zzqx\nqqvv\nxxyy\n", "0 of 3 words (zzqx, qqvv, xxyy) stand in the text"),
+        ("shore,3\nswerve,2\npast,1\n", "cut -d',' -f1"),
+        ("shore;3\nswerve;2\n", "semicolons"),
+        ('["shore",\n"swerve"]\n', "JSON"),
+        ("'shore',\n'swerve',\n", "list of a program"),
+        ("-shore\n-swerve\n", "marks of a list"),
+        ("SHORE\nSWERVE\n", "2 of them stand there in other capitals"),
+        ("берег\nповорот\n", "Cyrillic, the text is Latin"),
+        ("hor\nwer\n", "word list of another text"),
+    ],
+)
+def test_a_list_that_fits_nothing_is_refused_with_the_count_and_what_it_seems(
+    tmp_path: Path, words: str, said: str
+) -> None:
+    told = fault(tmp_path, words)
+
+    assert said in told
+    assert "vocab.lexicon: 0 of" in told
+
+
+@pytest.mark.parametrize(
+    ("words", "old", "new"),
+    [
+        ("zzqx\nshore\n", "", ""),
+        ("Adam’s\n", "", ""),
+        ("mememormee!\n", "", ""),
+        ("riverrun\n", '"words.txt"', '"words.txt"\ncase = "also-capitalised"'),
+        ("hor\n", '"words.txt"', '"words.txt"\nmatch = "anywhere"'),
+        ("zzqx\n", "seq_len = 64", "seq_len = 64\nlexicon_in_corpus = true"),
+    ],
+)
+def test_one_word_that_stands_in_the_text_is_enough(tmp_path: Path, words: str, old: str, new: str) -> None:
+    assert fault(tmp_path, words, old=old, new=new) == ""
+
+
+def test_a_word_is_found_across_pieces_of_a_long_text_and_in_either_normal_form(tmp_path: Path) -> None:
+    assert fault(tmp_path, "caf\u00e9\n", text="x" * (1 << 20) + " cafe\u0301 " + "y " * 99) == ""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("steps = 60", "steps = 60\nwarmup_steps = 60", "train.warmup_steps: 60 steps of warm-up in a job of 60"),
+        ("steps = 60", "steps = 60\nwarmup_steps = 99", "train.warmup_steps: 99 steps"),
+        ("seq_len = 64", "seq_len = 64\nheld_out = 0.0001", "data.held_out: 0.0001 of"),
+        ("seq_len = 64", 'seq_len = 2048\nsplit = "blocks"', "data.held_out: 0.1 of"),
+        ("seq_len = 64", "seq_len = 9000", "data.corpus"),
+    ],
+)
+def test_what_can_never_train_or_be_measured_is_refused(tmp_path: Path, old: str, new: str, said: str) -> None:
+    assert said in fault(tmp_path, "shore\n", old=old, new=new)

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from wake2vec.contract.files import make_directory, put_in_place, read_json, write_atomic, write_json
+
+
+def test_a_write_that_fails_leaves_the_old_body_and_no_litter(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "value.json"
+    write_json(path, {"old": True})
+
+    with pytest.raises(TypeError):
+        write_atomic(path, "not bytes")  # type: ignore[arg-type]
+
+    assert read_json(path) == {"old": True}
+    assert [entry.name for entry in path.parent.iterdir()] == ["value.json"]
+
+
+def test_a_folder_is_put_in_place_whole_and_takes_the_place_of_an_older_one(tmp_path: Path) -> None:
+    final, temporary = tmp_path / "final", tmp_path / "final.tmp"
+    (final / "old").mkdir(parents=True)
+    make_directory(temporary / "deep" / "er")
+    (temporary / "deep" / "er" / "file").write_text("text")
+
+    put_in_place(temporary, final)
+
+    assert sorted(path.name for path in final.rglob("*")) == ["deep", "er", "file"]
+    assert not temporary.exists()

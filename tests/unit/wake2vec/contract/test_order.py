@@ -1,0 +1,59 @@
+"""What makes two orders the same work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.unit.wake2vec.test_spec import job
+
+from wake2vec.contract.order import InputFile, fingerprint
+
+INPUTS = [InputFile(role="corpus", name="text.txt", sha256="a" * 64, size=5)]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"checkpoint__every_steps": 7},
+        {"runner__priority": 3},
+        {"train__micro_batch": 4},
+        {"train__layers": "offload"},
+        {"train__allow_shorter_context": False},
+        {"name": "other"},
+        {"data__corpus": "elsewhere/text.txt"},
+    ],
+)
+def test_plan_cadence_and_places_do_not_change_what_a_job_is(changes: dict[str, Any]) -> None:
+    assert fingerprint(job(**changes), INPUTS) == fingerprint(job(), INPUTS)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"train__lr": 1e-4},
+        {"train__batch": 8},
+        {"train__seed": 1},
+        {"data__seed": 1},
+        {"data__seq_len": 128},
+        {"vocab__init": "mean"},
+        {"vocab__rows": "input"},
+        {"evaluate__patience": 2},
+        {"model__base": "Qwen/Qwen2.5-7B"},
+        {"model__load": "nf4"},
+    ],
+)
+def test_whatever_decides_the_result_changes_what_a_job_is(changes: dict[str, Any]) -> None:
+    assert fingerprint(job(**changes), INPUTS) != fingerprint(job(), INPUTS)
+
+
+def test_another_text_is_another_job() -> None:
+    other = [InputFile(role="corpus", name="text.txt", sha256="b" * 64, size=5)]
+    assert fingerprint(job(), other) != fingerprint(job(), INPUTS)
+
+
+def test_a_local_model_is_known_by_its_content_and_not_by_its_place() -> None:
+    model = InputFile(role="model", name="model", sha256="c" * 64, size=5)
+    here, there = job(model__base="/here/model"), job(model__base="/there/model")
+
+    assert fingerprint(here, [*INPUTS, model]) == fingerprint(there, [*INPUTS, model])

@@ -1,0 +1,200 @@
+"""Our optimizers against transformers' and torch's, and the slice against a masked full matrix."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+from transformers.optimization import Adafactor as TheirAdafactor
+
+from wake2vec.contract.errors import CheckpointCorrupt, ModelError
+from wake2vec.train import optimizers as optim
+from wake2vec.train.optimizers import Adafactor, AdamW, clip_factor, gradient_norm, row_chunks
+
+BASE, NEW, WIDTH, STEPS = 70, 30, 12, 30
+
+
+def gradients(rows: int = NEW, *, dtype: torch.dtype = torch.float64, zero_rows: int = 0) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(11)
+    found = [torch.randn(rows, WIDTH, generator=generator, dtype=torch.float64) for _ in range(STEPS)]
+    for index, gradient in enumerate(found):
+        gradient *= 1 + index % 5
+        gradient[:zero_rows] = 0
+    return [gradient.to(dtype) for gradient in found]
+
+
+def start(rows: int = NEW, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    return torch.randn(rows, WIDTH, generator=torch.Generator().manual_seed(2), dtype=torch.float64).to(dtype)
+
+
+def run(
+    make: Callable[[dict[str, nn.Parameter]], optim.Optimizer], value: torch.Tensor, grads: list[torch.Tensor]
+) -> torch.Tensor:
+    parameter = nn.Parameter(value.clone())
+    optimizer = make({"rows": parameter})
+    for gradient in grads:
+        parameter.grad = gradient.clone()
+        optimizer.step(5e-3)
+    return parameter.detach()
+
+
+def run_theirs(
+    make: Callable[[list[nn.Parameter]], torch.optim.Optimizer], value: torch.Tensor, grads: list[torch.Tensor]
+) -> torch.Tensor:
+    parameter = nn.Parameter(value.clone())
+    optimizer = make([parameter])
+    for gradient in grads:
+        parameter.grad = gradient.clone()
+        optimizer.step()
+    return parameter.detach()
+
+
+def their_adafactor(parameters: list[nn.Parameter], **more: float) -> TheirAdafactor:
+    return TheirAdafactor(parameters, lr=5e-3, scale_parameter=False, relative_step=False, warmup_init=False, **more)
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_adafactor_is_that_of_transformers(weight_decay: float) -> None:
+    ours = run(lambda p: Adafactor(p, weight_decay=weight_decay), start(), gradients(zero_rows=3))
+
+    theirs = run_theirs(lambda p: their_adafactor(p, weight_decay=weight_decay), start(), gradients(zero_rows=3))
+
+    assert relative(ours, theirs) < 1e-12
+
+
+def test_adafactor_on_a_vector_is_that_of_transformers() -> None:
+    grads = [gradient[0] for gradient in gradients()]
+
+    ours = run(lambda p: Adafactor(p), start()[0], grads)
+
+    assert relative(ours, run_theirs(their_adafactor, start()[0], grads)) < 1e-12
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_adamw_is_that_of_torch(weight_decay: float) -> None:
+    ours = run(lambda p: AdamW(p, weight_decay=weight_decay), start(), gradients())
+
+    theirs = run_theirs(lambda p: torch.optim.AdamW(p, lr=5e-3, weight_decay=weight_decay), start(), gradients())
+
+    assert relative(ours, theirs) < 1e-12
+
+
+def masked(
+    make: Callable[[list[nn.Parameter]], torch.optim.Optimizer], dtype: torch.dtype = torch.float64
+) -> torch.Tensor:
+    """New rows after training the whole matrix with the gradient of its base rows set to zero."""
+    grads = [torch.cat([torch.zeros(BASE, WIDTH, dtype=dtype), gradient.to(dtype)]) for gradient in gradients()]
+    value = torch.cat([torch.ones(BASE, WIDTH, dtype=dtype), start(dtype=dtype)])
+    end = run_theirs(make, value, grads)
+    assert torch.equal(end[:BASE], value[:BASE])
+    return end[BASE:]
+
+
+def test_adamw_on_the_slice_is_adamw_on_the_masked_matrix() -> None:
+    expected = masked(lambda p: torch.optim.AdamW(p, lr=5e-3, weight_decay=0.0))
+
+    assert relative(run(lambda p: AdamW(p), start(), gradients()), expected) < 1e-12
+
+
+def test_adafactor_on_the_slice_is_the_masked_matrix_with_the_clip_threshold_rescaled() -> None:
+    # RMS over all rows is sqrt(new / all) of that over the slice: Adafactor's clip is the only statistic that differs
+    rule = math.sqrt((BASE + NEW) / NEW)
+
+    ours = run(lambda p: Adafactor(p, clip_threshold=rule), start(), gradients())
+
+    assert relative(ours, masked(their_adafactor)) < 1e-9
+    assert relative(run(lambda p: Adafactor(p), start(), gradients()), masked(their_adafactor)) > 1e-5
+
+
+def test_adafactor_in_fp32_stays_within_rounding_of_the_masked_matrix() -> None:
+    rule = math.sqrt((BASE + NEW) / NEW)
+    value = start(dtype=torch.float32)
+
+    ours = run(lambda p: Adafactor(p, clip_threshold=rule), value, gradients(dtype=torch.float32))
+
+    assert relative(ours - value, masked(their_adafactor) - start()) < 1e-5
+
+
+@pytest.mark.parametrize("make", [Adafactor, AdamW])
+def test_the_chunk_size_does_not_change_an_update(make: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = run(make, start(), gradients())
+
+    monkeypatch.setattr(optim, "CHUNK_BYTES", 4 * WIDTH * 7)
+
+    assert len(list(row_chunks(start()))) == 5
+    assert relative(run(make, start(), gradients()), whole) < 1e-13
+
+
+@pytest.mark.parametrize("make", [Adafactor, AdamW])
+def test_a_saved_and_loaded_optimizer_goes_on_with_the_same_bits(make: type) -> None:
+    grads = gradients(dtype=torch.float32)
+    straight = run(make, start(dtype=torch.float32), grads)
+
+    first = {"rows": nn.Parameter(start(dtype=torch.float32))}
+    before = make(first)
+    for gradient in grads[:10]:
+        first["rows"].grad = gradient.clone()
+        before.step(5e-3)
+    saved = {name: tensor.clone() for name, tensor in before.state_tensors().items()}
+    second = {"rows": nn.Parameter(first["rows"].detach().clone())}
+    after = make(second)
+    after.load_state_tensors(saved)
+    for gradient in grads[10:]:
+        second["rows"].grad = gradient.clone()
+        after.step(5e-3)
+
+    assert torch.equal(second["rows"], straight)
+
+
+@pytest.mark.parametrize("make", [Adafactor, AdamW])
+def test_the_gradient_factor_is_a_multiplication_of_the_gradient(make: type) -> None:
+    scaled = nn.Parameter(start())
+    optimizer = make({"rows": scaled})
+    for gradient in gradients():
+        scaled.grad = gradient * 65536.0
+        optimizer.step(5e-3, gradient_factor=1 / 65536)
+
+    assert relative(scaled.detach(), run(make, start(), gradients())) < 1e-13
+
+
+def test_a_state_of_another_job_is_refused() -> None:
+    optimizer = Adafactor({"rows": nn.Parameter(start())})
+    other = Adafactor({"rows": nn.Parameter(start(NEW + 1))}).state_tensors()
+
+    with pytest.raises(CheckpointCorrupt, match=r"rows.row has shape"):
+        optimizer.load_state_tensors(other)
+    with pytest.raises(CheckpointCorrupt, match=r"differs in"):
+        optimizer.load_state_tensors({})
+
+
+def test_the_norm_is_that_of_torch_and_the_factor_clips_to_the_limit() -> None:
+    parameters = {"b": nn.Parameter(start()), "a": nn.Parameter(start()[0])}
+    for parameter in parameters.values():
+        parameter.grad = parameter.detach() * 3
+
+    norm = float(gradient_norm(parameters))
+
+    theirs = torch.nn.utils.clip_grad_norm_(parameters.values(), 0.5)
+    assert norm == pytest.approx(float(theirs), rel=1e-12)
+    assert clip_factor(norm, 0.5) * norm == pytest.approx(float(gradient_norm(parameters)), rel=1e-12)
+    assert clip_factor(0.1, 0.5) == 1.0
+
+
+def test_a_gradient_that_is_not_finite_shows_in_the_norm() -> None:
+    parameter = nn.Parameter(start())
+    parameter.grad = torch.full_like(parameter, 1.0)
+    parameter.grad[3, 4] = math.inf
+
+    assert not math.isfinite(float(gradient_norm({"rows": parameter})))
+
+
+def test_a_parameter_that_the_loss_does_not_reach_is_named() -> None:
+    with pytest.raises(ModelError, match=r"lora_A.*got no gradient"):
+        AdamW({"lora_A": nn.Parameter(start())}).step(1.0)
+
+
+def relative(actual: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((actual.double() - expected.double()).norm() / expected.double().norm())

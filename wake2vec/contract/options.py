@@ -1,0 +1,100 @@
+"""What can be asked of each tool that uses a trained job: declared here once, handed over as JSON. Imports no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from wake2vec.contract.errors import Fault, SpecError
+
+T = TypeVar("T", bound="Options")
+
+
+class Options(BaseModel):
+    """The options of one tool, a module whose `run` takes them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    tool: ClassVar[str]
+
+    @classmethod
+    def of(cls: type[T], **asked: Any) -> T:
+        """None asks for the default. Raises SpecError for what the tool does not know."""
+        try:
+            return cls(**{name: value for name, value in asked.items() if value is not None})
+        except ValidationError as error:
+            faults = [Fault(key=str(one["loc"][0]), problem=one["msg"]) for one in error.errors()]
+            raise SpecError(cls.name(), faults) from error
+
+    @classmethod
+    def name(cls) -> str:
+        return cls.__name__.removesuffix("Options").lower()
+
+
+class ExportOptions(Options):
+    tool = "wake2vec.use.export"
+    run: Path
+    out: Path
+    merge: bool = False
+    adapter_only: bool = False
+    dtype: Literal["fp32", "fp16", "bf16"] | None = None  # None: as published
+    step: Annotated[str, Field(pattern="^([0-9]+|best|final)$")] = "final"
+
+
+class GenerateOptions(Options):
+    tool = "wake2vec.use.generate"
+    run: Path
+    prompt: str | None = None  # None: the job's
+    step: Annotated[str, Field(pattern="^([0-9]+|best|final|newest)$")] = "newest"
+    count: int = 1  # texts, each with the next seed
+    seed: int = 0
+    temperature: float = 0.9
+    top_p: float = 0.92
+    top_k: int = 50
+    repetition_penalty: float = 1.15
+    tokens: int = 200
+    device: str | None = None  # None: the card, where there is one
+    as_json: bool = False
+
+
+class GeometryOptions(Options):
+    tool = "wake2vec.show.geometry.__main__"
+    run: Path
+    step: int | None = None  # None: the newest
+    side: Literal["input", "output"] = "input"
+
+
+class ReportOptions(Options):
+    tool = "wake2vec.show.report.__main__"
+    out: Path
+    runs: list[Path]
+    facts: Path | None = None  # JSON of what the runner's database knows
+
+
+class SurveyOptions(Options):
+    tool = "wake2vec.vocab.survey"
+    lexicon: Path
+    model: str
+    corpora: list[Path] = []
+    match: Literal["word", "anywhere"] = "word"
+    case: Literal["as-is", "also-capitalised"] = "as-is"
+    as_json: bool = False
+
+
+class TakeoverOptions(Options):
+    tool = "wake2vec.takeover.__main__"
+    order: Path  # of the job that is to begin with what is taken over
+    out: Path
+    old: list[Path]
+
+
+KINDS: tuple[type[Options], ...] = (
+    ExportOptions,
+    GenerateOptions,
+    GeometryOptions,
+    ReportOptions,
+    SurveyOptions,
+    TakeoverOptions,
+)
+TOOLS = {kind.name(): kind for kind in KINDS}

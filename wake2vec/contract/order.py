@@ -1,0 +1,86 @@
+"""What a trainer is asked for: a job, its inputs by content, where it starts from. Imports no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Literal
+
+from pydantic import Field
+
+from wake2vec.contract.spec import FORMAT, JobSpec, Table
+
+
+class InputFile(Table):
+    """A text or word list, frozen by content at enqueue; or a model folder, known by its digest and left in place.
+
+    `start` is what `import` made of an old run: rows and adapters that the job begins with.
+    """
+
+    role: Literal["corpus", "lexicon", "morphemes", "model", "start"]
+    name: str
+    sha256: str
+    size: int
+    weights: str | None = Field(None, description="A model: sha256 over samples of its weights, no part of its digest.")
+
+
+class Source(Table):
+    """The checkpoint of another job that P2 starts from, copied into the run directory."""
+
+    job: str
+    step: int
+    manifest_sha256: str
+    folder: str = "source"
+
+
+class Order(Table):
+    """spec.json: what the runner asks of one attempt."""
+
+    format: Literal[1] = FORMAT
+    job: JobSpec
+    fingerprint: str
+    attempt: int
+    inputs: list[InputFile]
+    inputs_folder: str = Field(description="Folder that holds the inputs, each named by its sha256.")
+    source: Source | None = None
+    gpu_lock: str = Field(description="Lock file that the trainer holds while it lives.")
+    stop_by: float | None = Field(None, description="Known end of the session, seconds since the epoch.")
+    mean_session_minutes: float = Field(100.0, gt=0, description="How long sessions last here, for the cadence.")
+    plan: dict[str, Any] = Field(default_factory=dict, description="Limits remembered for this card and job.")
+
+
+# What a job computes does not depend on these, so they may differ between attempts.
+PLAN_AND_CADENCE = (
+    "checkpoint",
+    "runner",
+    "train.micro_batch",
+    "train.layers",
+    "train.allow_shorter_context",
+    "train.extended",
+    "evaluate.prompt",
+    "evaluate.samples",
+    "evaluate.samples_every_steps",
+    "name",
+    "after",
+)
+
+
+def fingerprint(job: JobSpec, inputs: list[InputFile]) -> str:
+    """sha256 over everything that decides the result; two orders with the same one continue each other."""
+    table = job.model_dump(mode="json")
+    for dotted in PLAN_AND_CADENCE:
+        *folders, key = dotted.split(".")
+        part: Any = table
+        for folder in folders:
+            part = (part or {}).get(folder)
+        if isinstance(part, dict):
+            part.pop(key, None)
+    table["inputs"] = sorted((item.role, item.sha256) for item in inputs)
+    # Paths are where things lay, not what they are: the hashes above stand for them.
+    for key in ("corpus", "lexicon", "morphemes"):
+        for part in (table.get("data"), table.get("vocab")):
+            if isinstance(part, dict):
+                part.pop(key, None)
+    if any(item.role == "model" for item in inputs):
+        table["model"].pop("base")
+    return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()

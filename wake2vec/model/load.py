@@ -1,0 +1,290 @@
+"""Load a published causal LM: built empty, filled from its safetensors one tensor at a time, quantised on the device.
+
+Host memory holds one tensor at a time and the device never holds the unquantised model.
+"""
+
+from __future__ import annotations
+
+import math
+import resource
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wake2vec.contract.errors import ModelError
+from wake2vec.model.layers.attention import attention_of
+from wake2vec.model.outline import Outline, outline_of
+from wake2vec.model.placed import check_placed
+from wake2vec.model.precision import QUANTISED, Precision, capability_of, choose_precision, make_repeatable, preflight
+from wake2vec.model.published_files import Origin, PublishedFiles
+from wake2vec.model.quantise import fill_linear, is_quantised, swap_linears
+from wake2vec.model.stored import Packed, gathered, packed_linears, parts_of, without_parts
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadReport:
+    """How a model came in, for the log and for `doctor`."""
+
+    precision: Precision
+    device: str
+    seconds: float
+    quantised_layers: int
+    device_bytes: int  # held on the device afterwards; 0 on a CPU
+    device_peak_bytes: int
+    host_peak_bytes: int  # of the whole process so far
+    note: str = ""
+
+
+def load_base(
+    path_or_id: str,
+    *,
+    load: str = "auto",
+    compute: str = "auto",
+    device: torch.device | str,
+    revision: str = "main",
+    trust_remote_code: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Any, LoadReport]:
+    """The frozen model on its device, in eval mode, and how it came there.
+
+    Raises NoGpu when the device cannot do what was asked, ModelError when the model cannot be found or read.
+    `progress` is called with (tensors placed, tensors in all).
+    """
+    place = torch.device(device)
+    capability = capability_of(place)
+    precision = choose_precision(load, compute, device=_device_name(place), capability=capability)
+    make_repeatable()
+    preflight(place, precision)
+    origin = Origin(path=path_or_id, revision=revision, trust_remote_code=trust_remote_code)
+    start = time.monotonic()
+    if place.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(place)
+    model, note = _load(origin, precision, place, progress or (lambda _done, _all: None))
+    model.requires_grad_(False).eval()
+    if precision.load == "nf4":
+        model.is_loaded_in_4bit = True  # PEFT asks, to choose its own wrapper of such layers
+    on_card = place.type == "cuda"
+    return model, LoadReport(
+        precision=precision,
+        device=_device_name(place),
+        seconds=time.monotonic() - start,
+        quantised_layers=sum(is_quantised(module) for module in model.modules()),
+        device_bytes=torch.cuda.memory_allocated(place) if on_card else 0,
+        device_peak_bytes=torch.cuda.max_memory_allocated(place) if on_card else 0,
+        host_peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        note=note,
+    )
+
+
+def empty_model(config: Any, precision: Precision, *, trust_remote_code: bool = False) -> Any:
+    """The model of a config without weights: parameters on `meta`, buffers real, linears already of their kind."""
+    model = bare_model(config, precision, trust_remote_code=trust_remote_code)
+    if precision.load in QUANTISED:
+        swap_linears(model, precision, keep=[model.get_output_embeddings()])
+    return model
+
+
+def bare_model(config: Any, precision: Precision, *, trust_remote_code: bool = False) -> Any:
+    """The same, its linears as transformers builds them."""
+    from accelerate import init_empty_weights
+    from transformers import AutoModelForCausalLM
+
+    with init_empty_weights(include_buffers=False):
+        return AutoModelForCausalLM.from_config(
+            config,
+            dtype=precision.dtype,
+            attn_implementation=_attention(config),
+            trust_remote_code=trust_remote_code,
+        )
+
+
+def _attention(config: Any) -> str:
+    from transformers import AutoModelForCausalLM
+
+    classes = AutoModelForCausalLM._model_mapping
+    return attention_of(classes.get(type(config), None))
+
+
+def read_outline(files: PublishedFiles, config: Any) -> Outline:
+    """What the files of a model fill in it, without loading it."""
+    trust = files.origin.trust_remote_code
+    model = bare_model(config, Precision(load="fp32", compute="fp32"), trust_remote_code=trust)
+    return outline_of(model, without_parts(files.names()), files.same)
+
+
+def _load(
+    origin: Origin, precision: Precision, device: torch.device, progress: Callable[[int, int], None]
+) -> tuple[Any, str]:
+    config = read_config(origin)
+    files = PublishedFiles(origin)
+    stored = config.__dict__.pop("quantization_config", None)  # what is stored in 4 bits is placed by us
+    model = bare_model(config, precision, trust_remote_code=origin.trust_remote_code)
+    outline = outline_of(model, without_parts(files.names()), files.same)
+    if not outline.file_name(outline.inputs) or not outline.file_name(outline.outputs):
+        lost = outline.outputs if outline.file_name(outline.inputs) else outline.inputs
+        problem = f"its files have no {lost}, and its config does not say that the two matrices are one"
+        raise ModelError(origin.path, problem, "download it again, or set tie_word_embeddings in its config.json")
+    if outline.missing:
+        config.__dict__ |= {} if stored is None else {"quantization_config": stored}
+        # parts that transformers puts together from others: it knows how, at the price of its own memory peak
+        return _from_pretrained(
+            origin, config, precision, device
+        ), "loaded by transformers: its tensors have other names"
+    if precision.load in QUANTISED:
+        packed = packed_linears(model, outline.places, files.files)
+        plain = {module for module in model.modules() if packed and module not in packed}
+        swap_linears(model, precision, keep=[model.get_output_embeddings(), *plain])
+    _fill(model, outline, files, precision, device, progress)
+    return model, _note(outline)
+
+
+def _note(outline: Outline) -> str:
+    if not outline.unknown:
+        return ""
+    few = ", ".join(outline.unknown[:3]) + (" ..." if len(outline.unknown) > 3 else "")
+    return f"{len(outline.unknown)} tensors of its files belong to no part of the model: {few}"
+
+
+def read_config(origin: Origin) -> Any:
+    """Its config.json. Raises ModelError when there is none, or none that can be read."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(
+            origin.path, revision=origin.revision, trust_remote_code=origin.trust_remote_code
+        )
+    except Exception as exc:  # the library raises plain ones for values of a wrong kind
+        remedy = "check model.base and model.revision, and your Hugging Face login for gated models"
+        reason = str(exc).splitlines()[0] if str(exc) else type(exc).__name__
+        raise ModelError(origin.path, f"its config cannot be read ({reason})", remedy) from exc
+
+
+def _fill(
+    model: Any,
+    outline: Outline,
+    files: PublishedFiles,
+    precision: Precision,
+    device: torch.device,
+    progress: Callable[[int, int], None],
+) -> None:
+    places = outline.places
+    order = sorted(places, key=lambda name: (files.files[places[name]], name))
+    wanted = [piece for name in order for piece in (places[name], *parts_of(places[name], files.files))]
+    stream = _stream(files, wanted)
+    for done, name in enumerate(order, start=1):
+        tensor = gathered(stream, places[name], files.files)
+        _put(model, name, tensor, name in outline.transposed, precision, device)
+        progress(done, len(order))
+    for name, kept in outline.ties.items():
+        owner, leaf = _owner(model, name)
+        setattr(owner, leaf, model.get_parameter(kept))
+    model.config.tie_word_embeddings = outline.tied  # what the files say; nothing may tie them again by the config
+    for module in model.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(
+                module, name, nn.Buffer(buffer.to(device), persistent=name not in module._non_persistent_buffers_set)
+            )
+
+
+def in_own_memory(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """A copy: what was read is a map of its file, and whoever writes to that file would write to a living model."""
+    return tensor.to(dtype, copy=True)
+
+
+def require_finite(name: str, tensor: Tensor) -> None:
+    """Raises ModelError for NaN and infinity. Needs no memory of its own."""
+    if not tensor.is_floating_point() or not tensor.numel() or tensor.itemsize < 2:  # 8-bit floats have no order
+        return
+    ends = [float(end) for end in tensor.aminmax()]
+    if not all(map(math.isfinite, ends)):
+        held = "NaN" if any(map(math.isnan, ends)) else f"infinity in {str(tensor.dtype).removeprefix('torch.')}"
+        raise ModelError(f"the model's tensor {name}", f"holds {held}", "download or convert the model again")
+
+
+def _put(
+    model: Any, name: str, tensor: Tensor | Packed, transposed: bool, precision: Precision, device: torch.device
+) -> None:
+    """One published tensor into its place, and a look at what then lies there."""
+    from accelerate.utils import set_module_tensor_to_device
+
+    owner, leaf = _owner(model, name)
+    inside = leaf == "weight" and is_quantised(owner)
+    if isinstance(tensor, Packed) and inside and precision.load == "nf4":
+        tensor.place(owner, precision.dtype, device)
+        return
+    tensor = tensor.dequantised() if isinstance(tensor, Packed) else tensor
+    if inside:
+        tensor = tensor.t() if transposed else tensor
+        fill_linear(owner, tensor, precision, device)
+    else:
+        value = in_own_memory(tensor, precision.dtype if tensor.is_floating_point() else tensor.dtype)
+        require_finite(name, value)
+        set_module_tensor_to_device(model, name, device, value=value, dtype=value.dtype)
+    check_placed(name, tensor, owner, leaf)
+
+
+def _stream(files: PublishedFiles, names: list[str]) -> Iterator[tuple[str, Tensor]]:
+    """Tensors one after the other. Each opens its file anew, so that no more than its own pages stay mapped."""
+    for name in names:
+        tensor = files.whole(name)
+        require_finite(name, tensor)
+        yield name, tensor
+
+
+def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
+    path, _, leaf = name.rpartition(".")
+    return model.get_submodule(path), leaf
+
+
+def _from_pretrained(origin: Origin, config: Any, precision: Precision, device: torch.device) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model, found = AutoModelForCausalLM.from_pretrained(
+            origin.path,
+            config=config,
+            revision=origin.revision,
+            trust_remote_code=origin.trust_remote_code,
+            use_safetensors=True,
+            dtype=precision.dtype,
+            device_map={"": device},
+            attn_implementation=_attention(config),
+            quantization_config=_library_settings(precision),
+            output_loading_info=True,
+        )
+    except (OSError, ValueError) as exc:
+        raise ModelError(origin.path, f"cannot be loaded ({str(exc).splitlines()[0]})", "check model.base") from exc
+    if found["missing_keys"]:
+        problem = f"its files have no {min(found['missing_keys'])}, which transformers would make up"
+        raise ModelError(origin.path, problem, "download the model again")
+    for name, parameter in model.named_parameters():
+        require_finite(name, parameter)
+        if parameter.device.type == "cpu":
+            parameter.data = in_own_memory(parameter.data, parameter.dtype)
+    for module in model.modules():
+        if type(module).__name__ == "Linear4bit":
+            module.support_avx512bf16_for_cpu = False
+    return model
+
+
+def _library_settings(precision: Precision) -> Any:
+    from transformers import BitsAndBytesConfig
+
+    if precision.load == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    if precision.load != "nf4":
+        return None
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=precision.dtype,
+    )
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" and torch.cuda.is_available() else str(device)

@@ -1,0 +1,208 @@
+"""What a job is made from, before any model is loaded: tokenizer, id map, training blocks, held-out windows."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wake2vec.contract.errors import InputError, ModelChanged, ModelError
+from wake2vec.contract.files import digest_file, whole_folder
+from wake2vec.contract.lexicon import read_lexicon
+from wake2vec.contract.order import Order
+from wake2vec.contract.rundir import RunDir
+from wake2vec.contract.spec import JobSpec, ModelTable
+from wake2vec.data.blocks import Blocks, Windows
+from wake2vec.data.control import english
+from wake2vec.data.corpus import open_corpus
+from wake2vec.data.dataset import prepare
+from wake2vec.data.seen_words import Met
+from wake2vec.model.published_files import Origin
+from wake2vec.phases.identity import PUT_BACK, Identity, digests_of, identify_beside
+from wake2vec.vocab import idmap
+from wake2vec.vocab.idmap import IdMap
+from wake2vec.vocab.inject import inject
+
+GettingOn = Callable[[str, float], None]  # something that takes long, and the share of it that is done
+
+
+def unheard(what: str, share: float) -> None:
+    """For whom nobody waits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Material:
+    run: RunDir
+    order: Order
+    tokenizer: Any
+    base_tokenizer: Any
+    id_map: IdMap
+    vocab_sha256: str  # of the id map's file: a job never goes on under another one
+    identity: Future[Identity]  # of the published model, which is hashed while it is loaded
+    blocks: Blocks
+    windows: Windows
+    english: Windows  # the control text as this job's tokenizer cuts it
+    english_base: Windows  # and as the published one does
+    steps: int  # in all
+    first_total: int  # before any extension
+    getting_on: GettingOn
+
+    @property
+    def job(self) -> JobSpec:
+        return self.order.job
+
+
+def input_paths(order: Order, role: str) -> list[Path]:
+    """Where the frozen inputs of a role lie; raises InputError when one has gone."""
+    paths = [Path(order.inputs_folder) / item.sha256 for item in order.inputs if item.role == role]
+    for path in paths:
+        if not path.is_file():
+            raise InputError(path, f"the frozen {role} of this job is gone", "enqueue the job again")
+    return paths
+
+
+def gather(run: RunDir, order: Order, say: Callable[[str], None], getting_on: GettingOn = unheard) -> Material:
+    """Everything cheap and likely to be wrong comes first, so that a bad input ends the attempt in seconds."""
+    job = order.job
+    assert job.model, "checked by the spec"
+    assert job.data, "checked by the spec"
+    assert job.train, "checked by the spec"
+    say("reading the tokenizer")
+    base_tokenizer = load_tokenizer(job.model.base, job.model)
+    tokenizer, id_map = vocabulary(run, order, base_tokenizer, say)
+    require_same_tokenizer(job.model.base, base_tokenizer, id_map)
+    say("tokenising the text")
+    lexicon = input_paths(order, "lexicon")
+    words = read_lexicon(lexicon[0]).words if lexicon and job.data.lexicon_in_corpus else ()
+    data = prepare(
+        open_corpus(input_paths(order, "corpus"), lexicon=words),
+        tokenizer,
+        seq_len=job.data.seq_len,
+        fraction=job.data.held_out,
+        seed=job.data.seed,
+        split=job.data.split,
+        cache_dir=Path(order.inputs_folder).with_name("tokens"),
+        progress=lambda share: getting_on("tokenising the text", share),
+    )
+    table = job.model
+    origin = Origin(path=table.base, revision=table.revision, trust_remote_code=table.trust_remote_code)
+    steps = total_steps(job, len(data.blocks))
+    if job.phase == "p1":
+        met = Met(
+            data.blocks,
+            batch=job.train.batch,
+            seed=job.data.seed,
+            first_new_id=id_map.first_new_id,
+            n_new=id_map.n_new,
+        )
+        require_met(met, steps, lexicon[0], id_map)
+    return Material(
+        run=run,
+        order=order,
+        tokenizer=tokenizer,
+        base_tokenizer=base_tokenizer,
+        id_map=id_map,
+        vocab_sha256=digest_file(run.id_map).sha256,
+        identity=identify_beside(origin, base_tokenizer, digests_of(order)),
+        blocks=data.blocks,
+        windows=data.held_out,
+        english=english(tokenizer, job.data.seq_len),
+        english_base=english(base_tokenizer, job.data.seq_len),
+        steps=steps,
+        first_total=first_total(job, len(data.blocks)),
+        getting_on=getting_on,
+    )
+
+
+def require_same_tokenizer(base: str, tokenizer: Any, id_map: IdMap) -> None:
+    """The vocabulary is older than the first checkpoint. Raises ModelChanged where another tokenizer lies there now."""
+    if (now := idmap.fingerprint(tokenizer)) != id_map.base_fingerprint:
+        was = id_map.base_fingerprint
+        problem = f"its tokenizer is not the one that this job's vocabulary was made from: {was[:12]}, now {now[:12]}"
+        raise ModelChanged(f"model.base = {base}", problem, PUT_BACK)
+
+
+def require_met(met: Met, steps: int, lexicon: Path, id_map: IdMap) -> None:
+    """Raises InputError where no step of the job meets a new word: nothing that trains would ever have a reason to."""
+    if met.first(steps) is None:
+        problem = f"none of its {id_map.n_new:,} new words stands in what the {steps:,} steps read"
+        raise InputError(lexicon, problem, "use this text's word list, or more steps; then enqueue it --again")
+
+
+def total_steps(job: JobSpec, n_blocks: int) -> int:
+    """Steps of the whole job, with those that `extend` added."""
+    assert job.train, "checked by the spec"
+    return job.train.extended[-1].steps if job.train.extended else first_total(job, n_blocks)
+
+
+def first_total(job: JobSpec, n_blocks: int) -> int:
+    """Steps that the job was enqueued with; `epochs` become the steps that pass over the blocks so often."""
+    assert job.train, "checked by the spec"
+    if job.train.steps is not None:
+        return job.train.steps
+    assert job.train.epochs is not None, "checked by the spec"
+    return max(1, -int(-job.train.epochs * n_blocks // job.train.batch))
+
+
+def load_tokenizer(place: str, model: ModelTable | None) -> Any:
+    """A fast tokenizer. Raises ModelError when there is none, or it cannot be read."""
+    from transformers import AutoTokenizer
+
+    options = {} if model is None else {"revision": model.revision, "trust_remote_code": model.trust_remote_code}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place, **options)
+    except Exception as error:  # the library raises plain ones for a torn file
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        problem = f"its tokenizer cannot be loaded: {reason}"
+        raise ModelError(place, problem, "check model.base and the network") from error
+    if not tokenizer.is_fast:
+        raise ModelError(place, "its tokenizer has no fast version", "use a model that ships a tokenizer.json")
+    return tokenizer
+
+
+def vocabulary(run: RunDir, order: Order, base_tokenizer: Any, say: Callable[[str], None]) -> tuple[Any, IdMap]:
+    """The job's tokenizer and id map, out of its vocab folder, which is made where it is missing or damaged.
+
+    Made anew it has the same bytes, or the checkpoints, which know its hash, refuse it. Raises InputError.
+    """
+    make = write_vocabulary if order.source is None else copy_vocabulary
+    for again in (False, True):
+        make(run, order, base_tokenizer)
+        try:
+            tokenizer, id_map = load_tokenizer(str(run.vocab), None), idmap.load(run.id_map)
+            id_map.check(tokenizer, run.vocab)
+            return tokenizer, id_map
+        except InputError as error:
+            if again:
+                raise
+            say(f"{error}; the folder is made again")
+            shutil.rmtree(run.vocab)
+    raise AssertionError("a second failure is raised")
+
+
+def write_vocabulary(run: RunDir, order: Order, base_tokenizer: Any) -> None:
+    """Inject the lexicon once; a folder that is there already is complete, since it is renamed into place."""
+    if run.id_map.is_file():
+        return
+    vocab = order.job.vocab
+    assert vocab, "checked by the spec"
+    (lexicon,) = input_paths(order, "lexicon")
+    words = read_lexicon(lexicon).words
+    with whole_folder(run.vocab) as folder:
+        injection = inject(base_tokenizer, words, directory=folder, match=vocab.match, case=vocab.case)
+        injection.id_map.save(folder / run.id_map.name)
+
+
+def copy_vocabulary(run: RunDir, order: Order, _base_tokenizer: Any) -> None:
+    """P2 speaks the vocabulary of its source, read from what the source wrote and never made anew."""
+    if run.id_map.is_file():
+        return
+    assert order.source, "called for P2"
+    origin = run.root / order.source.folder / "vocab"
+    if not (origin / run.id_map.name).is_file():
+        raise InputError(origin, f"the vocabulary of {order.source.job} is missing", "run that job to its end first")
+    with whole_folder(run.vocab) as folder:
+        shutil.copytree(origin, folder, dirs_exist_ok=True)

@@ -1,0 +1,180 @@
+"""One attempt from order to result: gather, prepare, restore, loop, export."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import wait
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from wake2vec.contract.errors import CheckpointCorrupt, StackChanged
+from wake2vec.contract.failpoints import failpoint
+from wake2vec.contract.files import put_in_place
+from wake2vec.contract.manifest import newest_verified
+from wake2vec.contract.order import Order
+from wake2vec.contract.plan import Plan
+from wake2vec.contract.rundir import Result, RunDir
+from wake2vec.contract.versions import versions
+from wake2vec.data.seen_words import Met
+from wake2vec.model.device import card_name
+from wake2vec.model.quiet import quiet_libraries
+from wake2vec.phases.base import Prepared
+from wake2vec.phases.identity import began_with, pinned, require_same
+from wake2vec.phases.inputs import Material, gather
+from wake2vec.phases.table import PHASES
+from wake2vec.show.facts import RunFacts, SessionFact
+from wake2vec.show.write import write_artefacts
+from wake2vec.train.checkpoint import Loaded, read_checkpoint
+from wake2vec.train.heartbeat import Pulse
+from wake2vec.train.loop import Loop
+from wake2vec.train.plans.choice import choose_plan, guard
+from wake2vec.train.plans.proven import Proven
+from wake2vec.train.stack import remedy_for, stack_of
+from wake2vec.train.stopping import Stop
+
+HASHING_SECONDS = 1.0  # between two signs of life
+
+
+def train(run: RunDir, order: Order, stop: Stop, pulse: Pulse) -> Result:
+    """Raises Wake2vecError for whatever a person can mend."""
+    quiet_libraries()
+
+    def say(text: str) -> None:
+        print(text, flush=True)
+        pulse.beat(state="loading", detail=text, progress=None)
+
+    def getting_on(what: str, share: float) -> None:
+        pulse.beat(state="loading", detail=what, progress=share)
+
+    material = gather(run, pinned(run, order, at_once=True), say, getting_on)
+    say("loading the model")
+    failpoint("load.model")
+    phase = PHASES[order.job.phase]
+    prepared = phase.prepare(material)
+    loop = start_loop(material, prepared, stop, pulse, say)
+    result = loop.run_to_end(at_evaluation=lambda: show(loop, material, prepared))
+    if result.outcome == "completed":
+        pulse.beat(state="exporting")
+        show(loop, material, prepared)
+        write_final(run, lambda folder: phase.export(prepared, material, folder))
+        loop.sample()
+        loop.ledger.rewrite(loop.progress.rows)
+    return replace(result, step=loop.progress.step)
+
+
+def start_loop(material: Material, prepared: Prepared, stop: Stop, pulse: Pulse, say: Callable[[str], None]) -> Loop:
+    """A loop at the newest checkpoint that verifies, or at step 0 where there is none. Raises what require_same does.
+
+    One that verifies but does not load, or computes something else, is sound: what it stands on has changed. It is
+    left where it is, since going back to the one before would train durable steps again, on something else.
+    """
+    order, run = material.order, material.run
+    report: list[str] = []
+    found = newest_verified(run, order.fingerprint, report)
+    for line in report:
+        say(line)
+    require_same_model(material, pulse)
+    guard(material, prepared, say)
+    with known_as_sound(prepared):
+        loaded = read_checkpoint(*found) if found else None
+    proven = Proven(material, prepared, lambda text: fitting(text, pulse))
+    plan = choose_plan(material, prepared, kept_plan(loaded, prepared), proven, lambda: pulse.beat(state="fitting"))
+    loop = Loop(material, prepared, plan, proven, stop, pulse)
+    if loaded is None:
+        return loop
+    with known_as_sound(prepared, loaded):
+        loop.restore(loaded)
+    loop.progress.plan = plan
+    say(f"went on from {loaded.folder.name}, {plan}")
+    return loop
+
+
+def require_same_model(material: Material, pulse: Pulse) -> None:
+    """Raises ModelChanged where it is not the one that the job began with. Hashing may take a minute."""
+    while not wait([material.identity], timeout=HASHING_SECONDS).done:
+        pulse.beat(state="loading", detail="hashing the model's weights", progress=None)
+    require_same(began_with(material.run, material.order), material.identity.result())
+
+
+@contextmanager
+def known_as_sound(prepared: Prepared, loaded: Loaded | None = None) -> Iterator[None]:
+    """Its hashes were compared a moment ago: what does not fit now is not the checkpoint's fault."""
+    try:
+        yield
+    except CheckpointCorrupt as error:
+        was = loaded.state.get("stack") if loaded else None
+        remedy = remedy_for(was or {}, stack_of(prepared.device))
+        raise StackChanged(error.place, f"is whole by its hashes, but {error.problem}", remedy) from error
+
+
+def fitting(text: str, pulse: Pulse) -> None:
+    print(text, flush=True)
+    pulse.beat(state="fitting", detail=text)
+
+
+def kept_plan(loaded: Loaded | None, prepared: Prepared) -> Plan | None:
+    """The plan that a checkpoint was made under, if it was on such a card; the same plan gives the same bits."""
+    if loaded is None or loaded.state.get("card") != card_name(prepared.device):
+        return None
+    return Plan.from_dict(loaded.state["plan"])
+
+
+def write_final(run: RunDir, export: Callable[[Path], None]) -> None:
+    """`final/` appears whole; an earlier one from a cut export is replaced."""
+    temporary = run.final.with_name("final.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    export(temporary)
+    put_in_place(temporary, run.final)
+
+
+def show(loop: Loop, material: Material, prepared: Prepared) -> None:
+    """Bring the pictures and tables up to date. They can be made again at any time, so a full disk is only noted."""
+    try:
+        write_artefacts(material.run, job=material.job, facts=facts(loop, material))
+    except OSError as error:
+        loop.note("artefacts", f"not written: {error}")
+
+
+def facts(loop: Loop, material: Material) -> RunFacts:
+    job = material.job
+    assert job.model, "checked by the spec"
+    present, met = words_met(loop, material)
+    return RunFacts(
+        model=job.model.base,
+        base_tokens=material.id_map.first_new_id,
+        first_new_id=material.id_map.first_new_id,
+        n_new=material.id_map.n_new,
+        words_present=present,
+        words_met=met,
+        train_blocks=len(material.blocks),
+        held_out_windows=len(material.windows.inputs),
+        held_out_bytes=material.windows.n_bytes,
+        versions=versions(),
+        sessions=sessions(loop),
+    )
+
+
+def words_met(loop: Loop, material: Material) -> tuple[int, int]:
+    """New words that stand in the training blocks, and how many of them training has met."""
+    job, blocks = material.job, material.blocks
+    assert job.train, "checked by the spec"
+    assert job.data, "checked by the spec"
+    known = Met(
+        blocks, batch=job.train.batch, seed=job.data.seed, first_new_id=material.id_map.first_new_id,
+        n_new=material.id_map.n_new,
+    )  # fmt: skip
+    met = int(known.up_to(loop.progress.step - 1).sum()) if loop.progress.step else 0
+    return int(known.up_to(max(loop.progress.step, math.ceil(len(blocks) / job.train.batch)) - 1).sum()), met
+
+
+def sessions(loop: Loop) -> tuple[SessionFact, ...]:
+    """One per attempt that the ledger names."""
+    firsts: dict[int, int] = {}
+    for row in loop.progress.rows:
+        if row["kind"] == "step" and row["attempt"] not in firsts:
+            firsts[row["attempt"]] = row["step"] - 1
+    return tuple(SessionFact(first_step=step) for step in firsts.values())

@@ -1,0 +1,248 @@
+"""Measure the held-out text: language-model loss alone, in chunks whose sums survive a cut."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wake2vec.contract.errors import OutOfMemory
+from wake2vec.contract.failpoints import failpoint
+from wake2vec.contract.files import read_json, write_json
+from wake2vec.contract.spec import EvaluateTable
+from wake2vec.data.blocks import IGNORED, Windows
+from wake2vec.model.device import free_memory, is_out_of_memory
+from wake2vec.model.loss import blocked_cross_entropy
+from wake2vec.model.split_vocabulary import SplitHead
+from wake2vec.phases.base import Prepared
+from wake2vec.phases.inputs import Material
+from wake2vec.train.stopping import Stop
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sums:
+    """Partial sums over held-out windows; plain floats, so that JSON gives them back to the bit."""
+
+    windows: int = 0
+    new_nats: float = 0.0
+    new_tokens: int = 0
+    base_nats: float = 0.0
+    base_tokens: int = 0
+    bytes: int = 0
+
+    @property
+    def nats(self) -> float:
+        return self.new_nats + self.base_nats
+
+    @property
+    def tokens(self) -> int:
+        return self.new_tokens + self.base_tokens
+
+    @property
+    def bits_per_byte(self) -> float:
+        return self.nats / math.log(2) / self.bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One evaluation: the held-out text, and the English control in the two ways that its change is read by."""
+
+    held_out: Sums
+    english: Sums  # in the job's own tokens, against its whole vocabulary: what a user of the result gets
+    english_base: Sums  # in published tokens, against those alone: the published model's figure until its body moves
+
+
+def evaluate(
+    prepared: Prepared, material: Material, *, folder: Path, key: str, stop: Stop, progress: Callable[[float], None]
+) -> Measured | None:
+    """All that an evaluation measures; None when a stop was asked for. Partial sums lie in `folder`, under `key`."""
+    head = prepared.rows.head
+    texts = (
+        ("partial", material.windows, head, material.job.evaluate.max_windows),
+        ("partial-english", material.english, head, None),
+        ("partial-english-base", material.english_base, head.without_new(), None),
+    )
+    found = []
+    for name, windows, against, limit in texts:
+        sums = measure(
+            prepared,
+            windows,
+            head=against,
+            first_new_id=head.first_new_id,
+            rows_at_once=windows.parts()[0].stop,
+            partial=folder / f"{name}.json",
+            key=key,
+            limit=limit,
+            stop=stop,
+            progress=progress,
+        )
+        if sums is None:
+            return None
+        found.append(sums)
+    return Measured(held_out=found[0], english=found[1], english_base=found[2])
+
+
+def measure(
+    prepared: Prepared,
+    windows: Windows,
+    *,
+    first_new_id: int,
+    rows_at_once: int,
+    partial: Path,
+    key: str,
+    limit: int | None,
+    stop: Stop,
+    progress: Callable[[float], None],
+    head: SplitHead | None = None,
+) -> Sums | None:
+    """Sums over all windows, or over an even choice of `limit` of them; None when a stop was asked for.
+
+    `head` is the vocabulary that the targets are measured against, by default the job's whole one.
+
+    `partial` keeps the sums so far under `key`, which names the weights that are measured: an evaluation that a cut
+    interrupts goes on where it was. Where memory runs out, half as many windows are taken at once; raises OutOfMemory
+    when one alone does not fit.
+    """
+    chosen = choose_windows(len(windows.inputs), limit)
+    sums = _read_partial(partial, key)
+    head = head or prepared.rows.head
+    prepared.model.eval()
+    while sums.windows < len(chosen):
+        if stop.is_asked:
+            return None
+        part = chosen[sums.windows : sums.windows + rows_at_once]
+        longer = _add_if_it_fits(sums, prepared, head, windows, part, first_new_id)
+        if longer is None:
+            rows_at_once = _half(rows_at_once, windows)
+            free_memory(prepared.trainable.values())
+            continue
+        sums = longer
+        write_json(partial, {"key": key, "sums": asdict(sums)}, durable=False)
+        failpoint("evaluation.chunk")
+        progress(sums.windows / len(chosen))
+    return sums
+
+
+def choose_windows(count: int, limit: int | None) -> list[int]:
+    """Evenly spread over the held-out text, and the same every time."""
+    if limit is None or limit >= count:
+        return list(range(count))
+    return [index * count // limit for index in range(limit)]
+
+
+def _read_partial(path: Path, key: str) -> Sums:
+    table = read_json(path)
+    return Sums(**table["sums"]) if isinstance(table, dict) and table.get("key") == key else Sums()
+
+
+def _half(rows_at_once: int, windows: Windows) -> int:
+    if rows_at_once == 1:
+        raise OutOfMemory(f"a held-out window of {windows.inputs.shape[1]} tokens does not fit beside the model")
+    return rows_at_once // 2
+
+
+def _add_if_it_fits(
+    sums: Sums, prepared: Prepared, head: SplitHead, windows: Windows, part: list[int], first_new_id: int
+) -> Sums | None:
+    """None when memory ran out; returning drops the traceback, which keeps the failed pass alive."""
+    try:
+        return _add(sums, prepared, head, windows, part, first_new_id)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return None
+
+
+@torch.no_grad()
+def _add(sums: Sums, prepared: Prepared, head: SplitHead, windows: Windows, part: list[int], first_new_id: int) -> Sums:
+    inputs = torch.from_numpy(windows.inputs[part]).to(prepared.device)  # [w, L]
+    targets = torch.from_numpy(windows.targets[part]).to(prepared.device)
+    failpoint("evaluation.forward")
+    hidden = prepared.hidden(inputs).flatten(0, 1)
+    nll = blocked_cross_entropy(hidden, head, targets.flatten()).token_nll.double()  # [w * L]
+    is_new = targets.flatten() >= first_new_id
+    is_base = (targets.flatten() != IGNORED) & ~is_new
+    return Sums(
+        windows=sums.windows + len(part),
+        new_nats=sums.new_nats + float(nll[is_new].sum()),
+        new_tokens=sums.new_tokens + int(is_new.sum()),
+        base_nats=sums.base_nats + float(nll[is_base].sum()),
+        base_tokens=sums.base_tokens + int(is_base.sum()),
+        bytes=sums.bytes + int(windows.bytes[part].sum()),
+    )
+
+
+def as_row(measured: Measured, *, step: int, checkpoint: str | None, vocabulary: int, seconds: float) -> dict[str, Any]:
+    """The ledger row of an evaluation: nats per token, bits per byte, and ln V as the line to beat."""
+    sums = measured.held_out
+    return {
+        "kind": "evaluation",
+        "step": step,
+        "loss": sums.nats / sums.tokens,
+        "tokens": sums.tokens,
+        "bits_per_byte": sums.bits_per_byte,
+        "bytes": sums.bytes,
+        "new_loss": sums.new_nats / sums.new_tokens if sums.new_tokens else None,
+        "new_tokens": sums.new_tokens,
+        "base_loss": sums.base_nats / sums.base_tokens if sums.base_tokens else None,
+        "base_tokens": sums.base_tokens,
+        "english_bits_per_byte": measured.english.bits_per_byte,
+        "english_base_bits_per_byte": measured.english_base.bits_per_byte,
+        "ln_v": math.log(vocabulary),
+        "checkpoint": checkpoint,
+        "seconds": seconds,
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What the evaluations so far say: the best one, and whether the job should end here."""
+
+    best_step: int | None = None
+    best_loss: float | None = None
+    without_best: int = 0
+    stop_reason: str = ""
+
+
+def judge(evaluations: list[dict[str, Any]], rules: EvaluateTable) -> Verdict:
+    """A pure function of the ledger, so that patience and the best checkpoint cannot be lost by a resume.
+
+    Step 0 is the line to beat, not a candidate: it has no checkpoint.
+    """
+    verdict = Verdict()
+    for row in sorted(evaluations, key=lambda row: int(row["step"])):
+        if row["step"] == 0:
+            continue
+        if verdict.best_loss is None or row["loss"] < verdict.best_loss - rules.min_delta:
+            verdict = Verdict(best_step=row["step"], best_loss=row["loss"])
+        else:
+            verdict = replace(verdict, without_best=verdict.without_best + 1)
+        if rules.patience is not None and verdict.without_best >= rules.patience:
+            return replace(verdict, stop_reason=f"{verdict.without_best} evaluations without a new best")
+        if reason := _stop_rule(row, rules.stop_if):
+            return replace(verdict, stop_reason=reason)
+    return verdict
+
+
+def _stop_rule(row: dict[str, Any], rule: str | None) -> str:
+    match = re.fullmatch(r"val > (\d+(?:\.\d+)?) at (\d+)", rule or "")
+    if match and row["step"] == int(match[2]) and row["loss"] > float(match[1]):
+        return f"{rule}: it is {row['loss']:.4f}"
+    return ""
+
+
+@torch.no_grad()
+def probe_loss(prepared: Prepared, windows: Windows) -> float:
+    """Loss of one short fixed window, dropout off: kept in a manifest, computed again after loading."""
+    length = min(64, windows.inputs.shape[1])
+    prepared.model.eval()
+    inputs = torch.from_numpy(windows.inputs[:1, :length].copy()).to(prepared.device)
+    targets = torch.from_numpy(windows.targets[:1, :length].copy()).to(prepared.device).flatten()
+    hidden = prepared.hidden(inputs).flatten(0, 1)
+    nll = blocked_cross_entropy(hidden, prepared.rows.head, targets).token_nll.double()
+    return float(nll.sum() / max(1, int((targets != IGNORED).sum())))

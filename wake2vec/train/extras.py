@@ -1,0 +1,164 @@
+"""What a run shows of its way: sample texts at chosen steps, a frame of the drift film at every milestone.
+
+All of it happens between two steps, draws from a generator of its own, and is left out when anything goes wrong with
+it: not a bit of the training depends on it. It travels in the checkpoints, since eval/ goes with its machine.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from wake2vec.contract.failpoints import failpoint
+from wake2vec.contract.files import read_json, write_json
+from wake2vec.model.device import free_memory
+from wake2vec.model.split_vocabulary import BaseRows
+from wake2vec.phases.base import Prepared
+from wake2vec.phases.inputs import Material
+from wake2vec.show.geometry.film import add_frame, put_back, read_film
+from wake2vec.show.geometry.matrix import Array, InMemory, Places
+from wake2vec.show.samples import parse_samples, read_samples, write_sample_rows
+from wake2vec.train.heartbeat import Pulse
+from wake2vec.use.generate import write_samples
+
+TRIES = 2  # at the samples of a step, where the first try ended this process
+MOST_FRAMES = 60  # 20 KiB each, in every checkpoint
+
+
+class Beside:
+    """The extras of one attempt."""
+
+    def __init__(self, material: Material, prepared: Prepared, pulse: Pulse, note: Callable[[str, str], None]) -> None:
+        self._material, self._prepared, self._pulse, self._note = material, prepared, pulse, note
+        self._run, self._rules = material.run, material.job.evaluate
+        self._tries = self._run.evaluation / "sampling.json"
+        self._sampled: int | None = None
+        self.tokens = 200  # of a sample text
+
+    # ---- travelling -----------------------------------------------------------------------------------------
+
+    def carried(self) -> dict[str, Any]:
+        """What a checkpoint takes along; nothing here may keep it from being written."""
+        found: dict[str, Any] = {}
+        self._left_out_if_it_fails(
+            "samples", lambda: found.update(samples=[asdict(row) for row in read_samples(self._run)])
+        )
+        self._left_out_if_it_fails("film", lambda: found.update(film=read_film(self._run)))
+        return found
+
+    def restore(self, state: Mapping[str, Any], step: int) -> None:
+        """Put back what a checkpoint of `step` took along, beside what is here; what lies beyond it is made again."""
+        self._left_out_if_it_fails("samples", lambda: self._restore_samples(state.get("samples") or (), step))
+        self._left_out_if_it_fails("film", lambda: put_back(self._run, state.get("film"), step))
+
+    def _restore_samples(self, tables: Sequence[Any], step: int) -> None:
+        here = read_samples(self._run)
+        known = {(row.step, row.number): row for row in (*parse_samples(tables), *here) if row.step <= step}
+        if known or here:
+            write_sample_rows(self._run, known.values())
+
+    # ---- samples --------------------------------------------------------------------------------------------
+
+    def samples_are_due(self, step: int) -> bool:
+        every = self._rules.samples_every_steps
+        if not every or not self._rules.samples or step == 0 or step % every or step == self._sampled:
+            return False
+        return len({row.number for row in read_samples(self._run) if row.step == step}) < self._rules.samples
+
+    def sample(self, step: int, should_stop: Callable[[], bool]) -> None:
+        """Write the sample texts of `step`, one after the other, until all are there or a stop is asked for."""
+        self._sampled = step
+        if not self._rules.samples or not self._may_try(step):
+            return
+        started, asked = time.monotonic(), 0
+        self._pulse.beat(state="sampling", progress=0.0)
+
+        def look_up() -> bool:
+            nonlocal asked
+            failpoint("sampling.token")
+            asked += 1
+            self._pulse.beat(progress=min(1.0, asked / (self.tokens * self._rules.samples)))
+            return should_stop()
+
+        written = self._left_out_if_it_fails("samples", lambda: self._write(step, look_up))
+        free_memory(())  # nothing of it must stand in the way of the next step
+        if written:
+            self._tries.unlink(missing_ok=True)
+            count = sum(row.step == step for row in read_samples(self._run))
+            self._note("samples", f"{count} sample text{'s' * (count != 1)} in {time.monotonic() - started:.1f} s")
+
+    def _write(self, step: int, should_stop: Callable[[], bool]) -> None:
+        write_samples(
+            self._run,
+            self._prepared.model,
+            self._material.tokenizer,
+            self._material.job,
+            step,
+            first_new_id=self._material.id_map.first_new_id,
+            device=str(self._prepared.device),
+            max_new_tokens=self.tokens,
+            should_stop=should_stop,
+        )
+
+    def _may_try(self, step: int) -> bool:
+        """Whether this process is not the next of many that die of the same texts."""
+        kept = read_json(self._tries)
+        tries = kept.get("tries", 0) if isinstance(kept, dict) and kept.get("step") == step else 0
+        if tries >= TRIES:
+            self._note("samples", f"samples left out: {tries} attempts ended in the middle of them")
+            return False
+        write_json(self._tries, {"step": step, "tries": tries + 1}, durable=False)
+        return True
+
+    # ---- the film -------------------------------------------------------------------------------------------
+
+    def add_frame(self, step: int) -> None:
+        """Where the trained input rows lie at a milestone; with thousands of milestones, at some of them."""
+        every = self._material.job.checkpoint.every_steps
+        stride = -(-self._material.steps // (every * MOST_FRAMES))
+        rows = self._prepared.trainable.get("rows", self._prepared.trainable.get("rows.input"))
+        if rows is None or (step != self._material.steps and step % (every * stride)):
+            return
+        id_map = self._material.id_map
+        base = Published(self._prepared.rows.embedding.base, id_map.first_new_id)
+        self._left_out_if_it_fails("film", lambda: add_frame(self._run, step, InMemory(rows), base, id_map.words))
+
+    def _left_out_if_it_fails(self, what: str, make: Callable[[], None]) -> bool:
+        problem = ""
+        try:
+            make()
+        except Exception as error:  # nothing that is only looked at is worth a run
+            traceback.print_exc()  # into the trainer's log
+            problem = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        if problem:
+            self._note(what, f"{what} left out: {problem}")
+        return not problem
+
+
+@dataclass(frozen=True)
+class Published:
+    """The published rows in the model, a few at a time, for the film's plane."""
+
+    base: BaseRows
+    rows: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.rows, self.base.width
+
+    def read(self, start: int, stop: int) -> Array:
+        return self.take(np.arange(start, min(stop, self.rows)))
+
+    @torch.no_grad()
+    def take(self, places: Places) -> Array:
+        found = np.empty((len(places), self.base.width), dtype=np.float32)
+        for start in range(0, len(places), 512):
+            ids = torch.from_numpy(places[start : start + 512]).to(self.base.device)
+            found[start : start + 512] = self.base.lookup(ids).cpu().float().numpy()
+        return found

@@ -1,0 +1,47 @@
+"""The heartbeat: what this trainer does now, written often enough to be live and seldom enough to be free."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import asdict, replace
+from typing import Any
+
+from wake2vec.contract.files import write_json
+from wake2vec.contract.rundir import Heartbeat, Outcome, Result, RunDir
+
+MIN_SECONDS_BETWEEN_WRITES = 0.25
+
+
+class Pulse:
+    """Holds the present heartbeat; `beat` changes fields and writes it, at most a few times a second."""
+
+    def __init__(self, run: RunDir, attempt: int) -> None:
+        self._run = run
+        self._written = 0.0
+        self.now = Heartbeat(
+            attempt=attempt, pid=os.getpid(), beat=0, state="loading", step=0, steps=None, saved_step=None,
+            written_at=time.time(),
+        )  # fmt: skip
+
+    def beat(self, **changes: Any) -> None:
+        """A sign of life. What was said of one state is not said of the next."""
+        urgent = changes.get("state", self.now.state) != self.now.state
+        if urgent:
+            changes = {"detail": "", "progress": None, **changes}
+        self.now = replace(self.now, beat=self.now.beat + 1, written_at=time.time(), **changes)
+        if urgent or time.monotonic() - self._written >= MIN_SECONDS_BETWEEN_WRITES:
+            self.write()
+
+    def write(self) -> None:
+        # Not fsynced: a heartbeat says something only while the machine is up.
+        write_json(self._run.heartbeat, asdict(self.now), durable=False)
+        self._written = time.monotonic()
+
+    def result(self, outcome: Outcome, where: str, cause: str = "", remedy: str = "") -> Result:
+        """How the attempt ended, at the point that the heartbeat has reached."""
+        now = self.now
+        return Result(
+            attempt=now.attempt, outcome=outcome, step=now.step, steps=now.steps, where=where, cause=cause,
+            remedy=remedy, saved_step=now.saved_step, plan=now.plan,
+        )  # fmt: skip

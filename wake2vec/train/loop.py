@@ -1,0 +1,311 @@
+"""The training loop and its state, top to bottom: evaluate, stop, step, log, save, until the job has all its steps."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from wake2vec.contract.errors import NothingTrains, OutOfMemory
+from wake2vec.contract.failpoints import failpoint
+from wake2vec.contract.plan import Allowed, Failure, Plan
+from wake2vec.contract.rundir import Result
+from wake2vec.model.device import brief, is_out_of_memory, vram
+from wake2vec.phases.base import Prepared
+from wake2vec.phases.imported import taken_over
+from wake2vec.phases.inputs import Material
+from wake2vec.train.cadence import must_stop
+from wake2vec.train.checkpoint import Loaded, point_to_best
+from wake2vec.train.evaluate import Verdict, as_row, evaluate, judge
+from wake2vec.train.extras import Beside
+from wake2vec.train.heartbeat import Pulse
+from wake2vec.train.ledger import LedgerFile
+from wake2vec.train.optimizers import Optimizer, make_optimizer
+from wake2vec.train.plans.oom_ladder import Ladder, base_rows_rest
+from wake2vec.train.plans.proven import Proven
+from wake2vec.train.saving import Saver
+from wake2vec.train.schedule import horizon, learning_rate
+from wake2vec.train.state import LossScale, Progress
+from wake2vec.train.step import Stepper, StepResult
+from wake2vec.train.stopping import Stop
+
+IDLE_STEPS = 50  # so many without any gradient are no accident
+
+
+class Loop:
+    """One attempt at a job."""
+
+    def __init__(
+        self, material: Material, prepared: Prepared, plan: Plan, proven: Proven, stop: Stop, pulse: Pulse
+    ) -> None:
+        job = material.job
+        assert job.train, "checked by the spec"
+        assert job.data, "checked by the spec"
+        self.material, self.prepared, self.stop, self.pulse = material, prepared, stop, pulse
+        self.proven = proven
+        self.job, self.train, self.run = job, job.train, material.run
+        self.optimizer: Optimizer = make_optimizer(
+            self.train.optimizer, prepared.trainable, weight_decay=self.train.weight_decay
+        )
+        only_seen = job.vocab is not None and job.vocab.update == "seen"
+        self.stepper = Stepper(
+            prepared, material.blocks, self.optimizer, train=self.train, data=job.data, only_seen=only_seen
+        )
+        first_scale = 2.0**16 if prepared.precision.dtype == torch.float16 else 1.0
+        self.progress = Progress(plan=plan, scale=LossScale(value=first_scale))
+        self.saver = Saver(material, prepared, self.optimizer)
+        self.beside = Beside(material, prepared, pulse, self.note)
+        self.ledger = LedgerFile(self.run.metrics)
+        self.step_seconds = 0.0
+        self.rate = 0.0
+
+    # ---- start ----------------------------------------------------------------------------------------------
+
+    def restore(self, loaded: Loaded) -> None:
+        """Take over a verified checkpoint. Raises StackChanged where it computes something else."""
+        told = self.saver.restore(loaded, self.progress.plan)
+        self.progress = Progress.from_json(loaded.state)
+        self.beside.restore(loaded.state, self.progress.step)
+        self.note("resume", f"from {loaded.folder.name}" + ("" if told else " with the same bits"))
+        if told:
+            self.note("regime", told, change={"what": "stack", "text": told})
+
+    def begin(self) -> None:
+        if self.progress.step == 0:
+            self.beside.restore({}, 0)
+            self.beside.add_frame(0)
+        self.ledger.rewrite(self.progress.rows)
+        self.point_to_best()
+        if not self.progress.rows and (taken := taken_over(self.material.order)) is not None:
+            self.note("regime", "; ".join(taken.told))
+        assert self.job.data, "checked by the spec"
+        allowed = Allowed(
+            batch=self.train.batch,
+            seq_len=self.job.data.seq_len,
+            shorter_context=self.train.allow_shorter_context,
+            host_embedding=base_rows_rest(self.prepared),
+            holds=self.proven.holds,
+        )
+        self.ladder = Ladder(self.prepared, self.progress, allowed, self.proven, self.note)
+        self.pulse.beat(step=self.progress.step, steps=self.material.steps, saved_step=self.saver.saved_step)
+
+    # ---- the loop -------------------------------------------------------------------------------------------
+
+    def run_to_end(self, at_evaluation: Callable[[], None]) -> Result:
+        """Go on until the job's last step and its last evaluation, or until a stop is asked for."""
+        self.begin()
+        while True:
+            # once in a while: measure the held-out text. The checkpoint it belongs to comes first.
+            if self.evaluation_is_due():
+                if not self.evaluate():
+                    return self.leave()
+                at_evaluation()
+            verdict = self.verdict()
+            if self.progress.step >= self.material.steps or verdict.stop_reason:
+                return self.finish(verdict)
+
+            # a signal, or the known end of the session
+            if self.stop.is_asked or self.deadline_is_near():
+                return self.leave()
+
+            # at chosen steps: write sample texts. A stop ends it at once.
+            if self.beside.samples_are_due(self.progress.step):
+                self.sample()
+                continue
+
+            result = self.step()
+            if result is None:
+                continue
+            self.log(result)
+            if self.progress.step == IDLE_STEPS and self.stepper.can_have_moved(IDLE_STEPS):
+                self.require_movement("grad_norm")
+            self.ladder.count_clean_step()
+
+            # once in a while: save. Only the copy to the host keeps training waiting.
+            if self.saver.is_due(self.progress.step):
+                self.save()
+
+    def step(self) -> StepResult | None:
+        """One optimizer step, on a smaller plan if memory runs out; None when a stop was asked for in the middle."""
+        started = time.monotonic()
+        rate = learning_rate(
+            self.progress.step,
+            peak=self.train.lr,
+            total=horizon(self.progress.step, self.material.first_total, self.train.extended),
+            warmup_steps=warmup_steps(self.train.warmup_steps, self.train.warmup_ratio, self.material.first_total),
+            kind=self.train.schedule,
+        )
+        failure: Failure = "oom"
+        while True:
+            message = ""
+            try:
+                result = self.stepper.run(
+                    self.progress.step, lr=rate, plan=self.progress.plan, scale=self.progress.scale, stop=self.stop
+                )
+                break
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                message = brief(error)
+            except OutOfMemory:
+                # the process that goes on from the last checkpoint starts on a leaner plan: it stands in the result
+                self.pulse.beat(plan=self.ladder.leaner().to_dict())
+                raise
+            # outside the except block: the traceback would keep the tensors of the failed pass alive
+            failure = self.ladder.shrink(failure, message)
+        if result is not None:
+            self.rate, self.step_seconds = rate, time.monotonic() - started
+        return result
+
+    def log(self, result: StepResult) -> None:
+        signals = {"rows_moving": result.rows_moving, "lora_b_norm": result.lora_b_norm}
+        signals = {key: value for key, value in signals.items() if value is not None}
+        memory = vram()
+        row = {
+            "kind": "step",
+            "step": self.progress.step + 1,  # steps completed
+            "loss": result.loss,
+            "tokens": result.tokens,
+            "lr": self.rate,
+            "grad_norm": result.grad_norm,
+            "entries_changed": round(result.entries_changed, 6),
+            **signals,
+            "seconds": round(self.step_seconds, 4),
+            "attempt": self.material.order.attempt,
+            **{key: value for key, value in memory.items() if key == "vram_peak_mib"},
+        }
+        self.progress.step += 1
+        self.add_row(row)
+        self.pulse.beat(
+            state="training",
+            step=self.progress.step,
+            saved_step=self.saver.saved_step,
+            loss=result.loss,
+            lr=self.rate,
+            seconds_per_step=self.step_seconds,
+            tokens_per_second=result.tokens / self.step_seconds,
+            plan=asdict(self.progress.plan),
+            **memory,
+        )
+        failpoint("loop.logged")
+
+    # ---- saving ---------------------------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Start a checkpoint of this step; returns before its files are complete."""
+        if self.saver.saved_step != self.progress.step and self.saver.is_milestone(self.progress.step):
+            self.beside.add_frame(self.progress.step)
+        self.saver.save(self.progress, self.beside.carried())
+
+    def save_whole(self) -> None:
+        """Return when the state of this step lies on the disk. Step 0 needs no checkpoint: it is made again."""
+        if self.progress.step > 0:
+            self.save()
+            self.saver.wait()
+
+    def sample(self) -> None:
+        """Write the sample texts of this step. Nothing is at risk meanwhile, and a stop ends it at once."""
+        self.save_whole()
+        self.beside.sample(self.progress.step, lambda: self.stop.is_asked or self.deadline_is_near())
+        self.saver.nothing_was_at_risk()
+
+    # ---- evaluating -----------------------------------------------------------------------------------------
+
+    def evaluation_is_due(self) -> bool:
+        step, rules = self.progress.step, self.job.evaluate
+        if step % rules.every_steps and step != self.material.steps:
+            return False
+        return all(row["step"] != step for row in self.progress.evaluations)
+
+    def evaluate(self) -> bool:
+        """Add the evaluation of this step to the ledger; False when a stop was asked for before it was complete."""
+        step, started = self.progress.step, time.monotonic()
+        self.save_whole()
+        self.pulse.beat(state="evaluating", saved_step=self.saver.saved_step, progress=0.0)
+        measured = evaluate(
+            self.prepared,
+            self.material,
+            folder=self.run.evaluation,
+            key=f"{step}:{self.saver.saved_sha256 if step else self.material.identity.result().key}",
+            stop=self.stop,
+            progress=lambda share: self.pulse.beat(state="evaluating", progress=share),
+        )
+        if measured is None:
+            return False
+        row = as_row(
+            measured,
+            step=step,
+            checkpoint=f"checkpoint-{step}" if step else None,
+            vocabulary=self.prepared.rows.head.out_features,
+            seconds=round(time.monotonic() - started, 3),
+        )
+        self.add_row(row)
+        self.point_to_best()
+        failpoint("evaluation.end")
+        return True
+
+    def point_to_best(self) -> None:
+        """Of this past: what an attempt measured that the job has gone back from is no best."""
+        if (verdict := self.verdict()).best_step is not None:
+            point_to_best(self.run, verdict.best_step, verdict.best_loss or 0.0)
+        else:
+            self.run.best.unlink(missing_ok=True)
+
+    def verdict(self) -> Verdict:
+        return judge(self.progress.evaluations, self.job.evaluate)
+
+    # ---- ending ---------------------------------------------------------------------------------------------
+
+    def deadline_is_near(self) -> bool:
+        near = must_stop(self.stop.seconds_left(), self.step_seconds, self.saver.cost_seconds)
+        if near:
+            self.stop.ask("the session ends soon")
+        return near
+
+    def leave(self) -> Result:
+        """Save the last finished step and end; the job goes on in a later attempt."""
+        self.save_whole()
+        return self.result("yielded", cause=self.stop.reason)
+
+    def finish(self, verdict: Verdict) -> Result:
+        self.require_movement("grad_norm", "entries_changed")
+        self.save_whole()
+        return self.result("completed", cause=verdict.stop_reason)
+
+    def require_movement(self, *signs: str) -> None:
+        """Raises NothingTrains where one of these figures was 0 in every step."""
+        steps = [row for row in self.progress.rows if row["kind"] == "step"]
+        for sign in signs:
+            if steps and all(row.get(sign) == 0 for row in steps):
+                said = "the gradient was exactly 0" if sign == "grad_norm" else "nothing moved"
+                raise NothingTrains(f"{said} in each of {len(steps):,} steps")
+
+    def result(self, outcome: Any, *, cause: str) -> Result:
+        return Result(
+            attempt=self.material.order.attempt,
+            outcome=outcome,
+            step=self.progress.step,
+            steps=self.material.steps,
+            where="training",
+            cause=cause,
+            saved_step=self.saver.saved_step,
+            best_step=self.verdict().best_step,
+            plan=asdict(self.progress.plan),
+        )
+
+    # ---- the ledger -----------------------------------------------------------------------------------------
+
+    def note(self, event: str, text: str, **more: Any) -> None:
+        self.add_row({"kind": "event", "step": self.progress.step, "event": event, "text": text, **more})
+
+    def add_row(self, row: dict[str, Any]) -> None:
+        self.progress.rows.append(row)
+        self.ledger.append(row)
+
+
+def warmup_steps(steps: int | None, ratio: float, total: int) -> int:
+    return steps if steps is not None else math.ceil(ratio * total)

@@ -1,0 +1,33 @@
+"""Whether a step moves what it should: signs that neither a falling loss nor the norm of a gradient gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from wake2vec.model.new_rows import InstalledRows
+
+
+@torch.no_grad()
+def moving_rows(rows: InstalledRows) -> float | None:
+    """Share of the new rows that have a gradient, over all matrices that train; None where no row does.
+
+    0 means that nothing is learnt. With update = "seen" it grows from the first words met to all of the text's.
+    """
+    found = [row.grad for row in rows.trainable().values() if row.requires_grad and row.grad is not None and len(row)]
+    if not found:
+        return None
+    # the largest entry of a row needs no copy of the gradient, unlike a comparison of all of them with 0
+    moving = [(torch.linalg.vector_norm(grad, ord=torch.inf, dim=1) > 0).float().mean() for grad in found]
+    return float(torch.stack(moving).mean())
+
+
+@torch.no_grad()
+def lora_norm(trainable: Mapping[str, Tensor]) -> float | None:
+    """Norm of all LoRA B matrices together: 0 at the start, and as long as the adapters change nothing."""
+    found = [tensor for name, tensor in trainable.items() if "lora_B" in name]
+    if not found:
+        return None
+    return float(torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(one) for one in found])))

@@ -1,0 +1,236 @@
+"""Optimizers over named fp32 parameters, in row chunks, with a state that is a flat table of tensors.
+
+Temporaries stay under CHUNK_BYTES whatever the size of the matrix. Every reduction has a fixed order that depends on
+the shapes alone, so a resumed run repeats the same bits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from wake2vec.contract.errors import CheckpointCorrupt, ModelError
+
+CHUNK_BYTES = 16 << 20  # of one fp32 temporary; an update needs up to four of them at once
+
+
+class Optimizer(Protocol):
+    """Moves its parameters against their gradients; its state survives a save and load to the bit."""
+
+    def step(self, lr: float, *, gradient_factor: float | Tensor = 1.0) -> None:
+        """One update. Gradients are multiplied by `gradient_factor` (unscaling and clipping) as they are read."""
+
+    def share_changed(self) -> float:
+        """The share of all entries that the last update changed."""
+
+    def zero_grad(self) -> None:
+        """Set the gradients to zero, keeping their buffers."""
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """The state by name: the live tensors, not copies."""
+
+    def load_state_tensors(self, state: Mapping[str, Tensor]) -> None:
+        """Take over a saved state. Raises CheckpointCorrupt when names or shapes differ."""
+
+
+class _Base:
+    def __init__(self, parameters: Mapping[str, nn.Parameter], *, weight_decay: float) -> None:
+        self.parameters = dict(sorted(parameters.items()))
+        self.weight_decay = weight_decay
+        self.state: dict[str, Tensor] = {"step": torch.zeros((), dtype=torch.int64)}
+        self._changed: list[Tensor] = []  # counts of the last update, left on the device until somebody asks
+
+    def zero_grad(self) -> None:
+        for parameter in self.parameters.values():
+            if parameter.grad is not None:
+                parameter.grad.zero_()
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        return dict(self.state)
+
+    def load_state_tensors(self, state: Mapping[str, Tensor]) -> None:
+        if state.keys() != self.state.keys():
+            odd = ", ".join(sorted(state.keys() ^ self.state.keys())[:5])
+            raise CheckpointCorrupt("optimizer state", f"it does not have the tensors of this job (differs in {odd})")
+        for name, mine in self.state.items():
+            if state[name].shape != mine.shape:
+                problem = f"{name} has shape {tuple(state[name].shape)}, expected {tuple(mine.shape)}"
+                raise CheckpointCorrupt("optimizer state", problem)
+            mine.copy_(state[name])
+
+    def share_changed(self) -> float:
+        entries = sum(parameter.numel() for parameter in self.parameters.values())
+        return sum(int(count) for count in self._changed) / max(1, entries)
+
+    def _count(self) -> int:
+        """Number of this step, from 1."""
+        self._changed.clear()
+        self.state["step"] += 1
+        return int(self.state["step"])
+
+    @contextmanager
+    def _counting(self, values: Tensor) -> Iterator[None]:
+        """Around the change of a chunk."""
+        before = values.clone()
+        yield
+        self._changed.append(torch.count_nonzero(values != before))
+
+    def _with_gradients(self) -> Iterator[tuple[str, Tensor, Tensor]]:
+        for name, parameter in self.parameters.items():
+            yield name, parameter.detach(), _gradient(name, parameter)
+
+
+class Adafactor(_Base):
+    """Adafactor (Shazeer and Stern, 2018) with factored second moments, no momentum and an absolute rate.
+
+    Equal to transformers' Adafactor(scale_parameter=False, relative_step=False, warmup_init=False, beta1=None). All
+    statistics range over the given tensor alone. `clip_threshold` is 1 except in the test against a masked full matrix,
+    where sqrt(all rows / new rows) must reproduce the masked update.
+    """
+
+    def __init__(
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        *,
+        clip_threshold: float = 1.0,
+        eps: float = 1e-30,
+        decay_rate: float = -0.8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(parameters, weight_decay=weight_decay)
+        self.clip_threshold, self.eps, self.decay_rate = clip_threshold, eps, decay_rate
+        for name, parameter in self.parameters.items():
+            like = parameter.detach()
+            if parameter.ndim == 2:
+                self.state[f"{name}.row"] = like.new_zeros(parameter.shape[0])
+                self.state[f"{name}.column"] = like.new_zeros(parameter.shape[1])
+            else:
+                self.state[f"{name}.square"] = torch.zeros_like(like)
+
+    @torch.no_grad()
+    def step(self, lr: float, *, gradient_factor: float | Tensor = 1.0) -> None:
+        beta = 1.0 - math.pow(self._count(), self.decay_rate)
+        for name, parameter, gradient in self._with_gradients():
+            if parameter.ndim == 2:
+                self._step_matrix(name, parameter, gradient, lr, beta, gradient_factor)
+            else:
+                self._step_vector(name, parameter, gradient, lr, beta, gradient_factor)
+
+    def _step_matrix(
+        self, name: str, parameter: Tensor, gradient: Tensor, lr: float, beta: float, factor: float | Tensor
+    ) -> None:
+        row, column = self.state[f"{name}.row"], self.state[f"{name}.column"]
+        column_sum = torch.zeros_like(column)
+        for part in row_chunks(parameter):
+            square = (gradient[part] * factor).square_().add_(self.eps)  # [chunk, d]
+            row[part] = row[part] * beta + square.mean(dim=1) * (1.0 - beta)
+            column_sum += square.sum(dim=0)
+        column.mul_(beta).add_(column_sum / parameter.shape[0], alpha=1.0 - beta)
+        row_factor = (row / row.mean()).rsqrt_() * factor  # [n]
+        column_factor = column.rsqrt()  # [d]
+        squares = torch.zeros((), dtype=torch.float64, device=parameter.device)
+        for part in row_chunks(parameter):
+            update = gradient[part] * row_factor[part].unsqueeze(1) * column_factor
+            squares += update.square_().sum().double()
+        clip = (squares / parameter.numel()).sqrt().div_(self.clip_threshold).clamp_(min=1.0)
+        rate = (lr / clip).to(parameter.dtype)  # stays on the device: no wait for it
+        for part in row_chunks(parameter):
+            update = gradient[part] * row_factor[part].unsqueeze(1) * column_factor
+            with self._counting(parameter[part]):
+                parameter[part].mul_(1.0 - self.weight_decay * lr).sub_(update.mul_(rate))
+
+    def _step_vector(
+        self, name: str, parameter: Tensor, gradient: Tensor, lr: float, beta: float, factor: float | Tensor
+    ) -> None:
+        square = self.state[f"{name}.square"]
+        gradient = gradient * factor
+        square.mul_(beta).add_(gradient.square().add_(self.eps), alpha=1.0 - beta)
+        update = square.rsqrt().mul_(gradient)
+        clip = update.square().mean().sqrt().div_(self.clip_threshold).clamp_(min=1.0)
+        with self._counting(parameter):
+            parameter.mul_(1.0 - self.weight_decay * lr).sub_(update.div_(clip).mul_(lr))
+
+
+class AdamW(_Base):
+    """AdamW (Loshchilov and Hutter, 2019), equal to torch.optim.AdamW; the decay touches only what is given here."""
+
+    def __init__(
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(parameters, weight_decay=weight_decay)
+        self.betas, self.eps = betas, eps
+        for name, parameter in self.parameters.items():
+            self.state[f"{name}.mean"] = torch.zeros_like(parameter.detach())
+            self.state[f"{name}.square"] = torch.zeros_like(parameter.detach())
+
+    @torch.no_grad()
+    def step(self, lr: float, *, gradient_factor: float | Tensor = 1.0) -> None:
+        count = self._count()
+        first, second = self.betas
+        size = lr / (1.0 - first**count)
+        root = math.sqrt(1.0 - second**count)
+        for name, parameter, full_gradient in self._with_gradients():
+            mean, square = self.state[f"{name}.mean"], self.state[f"{name}.square"]
+            for part in row_chunks(parameter):
+                gradient = full_gradient[part] * gradient_factor
+                mean[part].lerp_(gradient, 1.0 - first)
+                square[part].mul_(second).addcmul_(gradient, gradient, value=1.0 - second)
+                with self._counting(parameter[part]):
+                    parameter[part].mul_(1.0 - self.weight_decay * lr)
+                    parameter[part].addcdiv_(mean[part], (square[part].sqrt() / root).add_(self.eps), value=-size)
+
+
+def make_optimizer(
+    kind: Literal["adafactor", "adamw"], parameters: Mapping[str, nn.Parameter], *, weight_decay: float
+) -> Optimizer:
+    """The optimizer that a job file names."""
+    if kind == "adafactor":
+        return Adafactor(parameters, weight_decay=weight_decay)
+    return AdamW(parameters, weight_decay=weight_decay)
+
+
+@torch.no_grad()
+def gradient_norm(parameters: Mapping[str, nn.Parameter]) -> Tensor:
+    """Euclidean norm over all gradients, [] fp64 on the device, summed in the order of names and rows.
+
+    Not finite when any gradient is not. Raises ModelError for a parameter that got no gradient.
+    """
+    total: Tensor | None = None
+    for name, parameter in sorted(parameters.items()):
+        gradient = _gradient(name, parameter)
+        for part in row_chunks(gradient):
+            square = torch.linalg.vector_norm(gradient[part]).double().square()
+            total = square if total is None else total + square.to(total.device)
+    assert total is not None, "no trainable parameters"
+    return total.sqrt()
+
+
+def clip_factor(norm: float, limit: float) -> float:
+    """What to multiply gradients by so that their norm is at most `limit`, as torch's clip_grad_norm_ does."""
+    return min(1.0, limit / (norm + 1e-6))
+
+
+def row_chunks(tensor: Tensor) -> Iterator[slice]:
+    """Slices of the first dimension, each at most CHUNK_BYTES of fp32."""
+    per_row = 4 * max(1, tensor[0].numel()) if tensor.shape[0] else 4
+    rows = max(1, CHUNK_BYTES // per_row)
+    for start in range(0, tensor.shape[0], rows):
+        yield slice(start, min(start + rows, tensor.shape[0]))
+
+
+def _gradient(name: str, parameter: nn.Parameter) -> Tensor:
+    if parameter.grad is None:
+        raise ModelError(
+            name, "got no gradient in this step", "it is not reached from the loss: check lora.targets and rows"
+        )
+    return parameter.grad
