@@ -8,13 +8,15 @@ from dataclasses import dataclass, field
 
 from runner.errors import StoreLost
 from runner.machine.launcher import Launcher
+from runner.machine.session import mean_session_minutes
 from runner.machine.vram import Card
+from runner.queue import attempts
 from runner.queue.database import Queue
-from runner.queue.rows import Session
+from runner.queue.rows import Job, Session
 from runner.queue.view import Sight
 from runner.settings import Settings
 from runner.store.base import Store
-from wake2vec.contract.order import Source
+from wake2vec.contract.order import Order, Source
 from wake2vec.contract.rundir import RunDir
 
 
@@ -120,3 +122,18 @@ class Workplace:
     def gpu_name(self, gpu: int) -> str:
         card = self.card(gpu)
         return card.name if card else "cpu"
+
+
+def order_of(work: Workplace, job: Job, ready: Ready, *, attempt: int, gpu: int) -> Order:
+    return Order(
+        job=job.spec,
+        fingerprint=job.fingerprint,
+        attempt=attempt,
+        inputs=job.inputs,
+        inputs_folder=str(work.settings.inputs),
+        source=ready.source,
+        gpu_lock=str(work.launcher.lock(gpu)),
+        stop_by=work.stop_by,
+        mean_session_minutes=mean_session_minutes(attempts.list_sessions(work.queue)),
+        plan=attempts.plan_limit(work.queue, work.gpu_name(gpu), job.name),
+    )

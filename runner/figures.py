@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import statistics
 import time
 from collections.abc import Sequence
 
@@ -75,8 +77,6 @@ def segment_bar(done: int, present: float, total: int, width: int, *, ascii_only
 
 def curve(values: Sequence[float], width: int, *, ascii_only: bool = False) -> str:
     """A curve in one line, scaled between its own lowest and highest value."""
-    from runner.screen.estimates import finite, thinned
-
     points = thinned(finite(values), width)
     if not points:
         return ""
@@ -92,3 +92,15 @@ def plain(text: str) -> str:
     for fancy, simple in (("·", "-"), ("→", "->"), ("…", "..."), ("─", "-"), ("█", "#"), ("░", ".")):
         text = text.replace(fancy, simple)
     return text.encode("ascii", "replace").decode()
+
+
+def finite(values: Sequence[float | None]) -> list[float]:
+    return [value for value in values if value is not None and math.isfinite(value)]
+
+
+def thinned(values: Sequence[float], width: int) -> list[float]:
+    """At most `width` means of neighbours, so that a long curve fits a line."""
+    if len(values) <= width:
+        return list(values)
+    edges = [round(index * len(values) / width) for index in range(width + 1)]
+    return [statistics.fmean(values[start:end]) for start, end in itertools.pairwise(edges)]

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 
-from runner.context import Ready, Workplace
+from runner.context import Ready, Workplace, order_of
 from runner.errors import IllegalTransition
 from runner.machine.launcher import trainer_environment
-from runner.machine.session import mean_session_minutes
 from runner.machine.vram import reason_not_to_start
 from runner.queue import attempts, jobs, waiting
 from runner.queue.ledger import add_event
@@ -17,7 +16,6 @@ from runner.states import is_due
 from wake2vec.contract.failpoints import failpoint
 from wake2vec.contract.files import write_json
 from wake2vec.contract.manifest import saved_steps
-from wake2vec.contract.order import Order
 
 SHORTEST_SESSION_SECONDS = 120.0
 SPARE_BYTES = 64 << 20
@@ -87,18 +85,3 @@ def start(work: Workplace, job: Job, ready: Ready, gpu: int, now: float) -> None
     attempts.set_pid(work.queue, attempt.id, pid)
     said = f"{job.name} #{attempt.id}: started on {work.gpu_name(gpu)} from step {first_step}"
     add_event(work.queue, now, "started", said, job=job.name)
-
-
-def order_of(work: Workplace, job: Job, ready: Ready, *, attempt: int, gpu: int) -> Order:
-    return Order(
-        job=job.spec,
-        fingerprint=job.fingerprint,
-        attempt=attempt,
-        inputs=job.inputs,
-        inputs_folder=str(work.settings.inputs),
-        source=ready.source,
-        gpu_lock=str(work.launcher.lock(gpu)),
-        stop_by=work.stop_by,
-        mean_session_minutes=mean_session_minutes(attempts.list_sessions(work.queue)),
-        plan=attempts.plan_limit(work.queue, work.gpu_name(gpu), job.name),
-    )

@@ -7,7 +7,8 @@ import os
 import signal
 
 from runner.context import Workplace
-from runner.daemon.watch import HUNG, import_new_lines, note_saved
+from runner.daemon.watch import HUNG
+from runner.intake import import_new_lines, note_saved
 from runner.machine.launcher import GPU_BUSY_EXIT, describe_exit, end_group
 from runner.queue import attempts, checkpoints, jobs
 from runner.queue.ledger import add_event, add_regime

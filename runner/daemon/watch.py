@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
-from collections.abc import Mapping
-from typing import Any
 
-from runner.context import Position, Sign, Workplace
+from runner.context import Sign, Workplace
+from runner.intake import import_new_lines, note_saved, promote
 from runner.machine.launcher import end_group
 from runner.machine.vram import threats
-from runner.queue import attempts, checkpoints, jobs, ledger
+from runner.queue import attempts, jobs, ledger
 from runner.queue.rows import Attempt, Job
-from runner.states import Change, State, Wish
-from wake2vec.contract.errors import CheckpointCorrupt
-from wake2vec.contract.manifest import MANIFEST, manifest_sha256, read_manifest, saved_steps
 from wake2vec.contract.rundir import Heartbeat, read_heartbeat
 
 HUNG = "no sign of life"
@@ -98,72 +92,3 @@ def stop(
         ledger.add_event(
             work.queue, now, "stop", f"{attempt.job} #{attempt.id}: told to end: {reason}", job=attempt.job
         )
-
-
-def import_new_lines(work: Workplace, job: str, now: float) -> None:
-    """Take over what a trainer's ledger gained; a file that was replaced is read from its start."""
-    path = work.run(job).metrics
-    try:
-        with open(path, "rb") as file:
-            status = os.fstat(file.fileno())
-            known = work.positions.get(job)
-            continued = known is not None and known.inode == status.st_ino and known.offset <= status.st_size
-            offset = known.offset if known is not None and continued else 0
-            file.seek(offset)
-            body = file.read()
-    except FileNotFoundError:
-        return
-    whole = body[: body.rfind(b"\n") + 1]  # the last line may be half written
-    if whole or not continued:
-        ledger.import_ledger(work.queue, job, _lines(whole), now, from_start=not continued)
-    work.positions[job] = Position(inode=status.st_ino, offset=offset + len(whole))
-
-
-def _lines(body: bytes) -> list[Mapping[str, Any]]:
-    found: list[Mapping[str, Any]] = []
-    for line in body.splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue  # torn by a power cut; the trainer writes the ledger anew when it resumes
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
-            found.append(row)
-    return found
-
-
-def note_saved(work: Workplace, job: str, now: float) -> None:
-    """Bring the table of saved checkpoints in line with the run directory."""
-    run = work.run(job)
-    known = {one.step: one for one in work.sight.view.checkpoints(job) if one.saved_at is not None}
-    there = set(saved_steps(run))
-    for step in sorted(there - set(known)):
-        folder = run.checkpoint(step)
-        try:
-            size = sum(file.size for file in read_manifest(folder).files.values())
-            digest = manifest_sha256(folder)
-        except (CheckpointCorrupt, FileNotFoundError):
-            continue  # torn, or pruned a moment ago; the trainer sets it aside when it comes to it
-        checkpoints.mark_saved(
-            work.queue, job, step, manifest_sha256=digest, size=size, now=(folder / MANIFEST).stat().st_mtime
-        )
-    for step in set(known) - there:
-        checkpoints.mark_gone_here(work.queue, job, step)
-
-
-def promote(work: Workplace, job: Job, now: float) -> None:
-    """Carry out a wish that came after the last step, end what the log calls done."""
-    if job.finishing and job.wish is not None:
-        change = {Wish.HOLD: Change.HOLD, Wish.CANCEL: Change.CANCEL}[job.wish]
-        jobs.change_state(work.queue, job.name, change, now, reason=f"{change} on request")
-        return
-    log = work.sight.view.log(job.name)
-    if job.finishing and log.fenced:
-        # Trained to its end here, but another runner has gone on in the log: that is where the job is.
-        jobs.change_state(work.queue, job.name, Change.REQUEUE, now, reason=log.problem, remedy=log.remedy)
-        return
-    if log.done_at is None:
-        return
-    if job.state is State.RUNNING and not job.finishing:
-        return  # its trainer is told to stop first: the log is closed
-    reason = "" if job.finishing else "finished by another runner"
-    jobs.change_state(work.queue, job.name, Change.SUCCEED, now, reason=reason)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from runner import figures
 from runner.machine.session import past_session_minutes
 from runner.queue.rows import Checkpoint, Evaluation, Job, Metric
 from runner.queue.waiting import claimable
@@ -196,7 +197,7 @@ def _detail(job: Job, moment: Moment, around: Surroundings, note: WorkNote, sess
         next_milestone=progress.next_multiple(trained, job.spec.checkpoint.every_steps, job.steps),
         learning=progress.learning(evaluations, metrics),
         ln_v=ln_v,
-        losses=tuple(progress.thinned(progress.finite([metric.loss for metric in metrics]), CURVE)),
+        losses=tuple(figures.thinned(figures.finite([metric.loss for metric in metrics]), CURVE)),
         held_out=tuple(part for one in evaluations if (part := _evaluation(one)) is not None),
         memory=_memory(beat, attempts[-1].gpu if attempts else None, note),
         plan=beat.plan if beat else None,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import statistics
 from collections.abc import Sequence
 
+from runner.figures import finite
 from runner.queue.rows import Evaluation, Metric
 
 RECENT = 50  # steps that say how fast it is now
@@ -48,10 +48,6 @@ def remaining_sessions(seconds: float | None, session_minutes: float | None) -> 
     return max(1, math.ceil(seconds / 60 / session_minutes)) if seconds > 0 else 0
 
 
-def finite(values: Sequence[float | None]) -> list[float]:
-    return [value for value in values if value is not None and math.isfinite(value)]
-
-
 def best_of(evaluations: Sequence[Evaluation]) -> Evaluation | None:
     """The lowest held-out loss; the earlier of two that are equal."""
     measured = [one for one in evaluations if one.loss is not None and math.isfinite(one.loss)]
@@ -89,14 +85,6 @@ def _by_training_loss(metrics: Sequence[Metric]) -> str:
     if fall > 0:
         return f"learning: training loss down {fall:.2f} nats"
     return f"not learning yet: training loss up {-fall:.2f} nats"
-
-
-def thinned(values: Sequence[float], width: int) -> list[float]:
-    """At most `width` means of neighbours, so that a long curve fits a line."""
-    if len(values) <= width:
-        return list(values)
-    edges = [round(index * len(values) / width) for index in range(width + 1)]
-    return [statistics.fmean(values[start:end]) for start, end in itertools.pairwise(edges)]
 
 
 def next_multiple(step: int, every: int, last: int | None) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 
-from runner.daemon.dispatch import order_of
+from runner.context import order_of
 from runner.errors import NeedsHelp, NotStored
 from runner.queue.rows import Job
 from runner.store.presence import missing

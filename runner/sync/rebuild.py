@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 
-from runner.daemon.watch import import_new_lines, promote
 from runner.errors import Damaged, NotStored
+from runner.intake import import_new_lines, promote
 from runner.queue import checkpoints, jobs
 from runner.queue.attempts import add_past_sessions, list_attempts
 from runner.queue.changing import apply_regime

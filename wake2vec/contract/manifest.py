@@ -15,7 +15,11 @@ from wake2vec.contract.errors import CheckpointCorrupt
 from wake2vec.contract.files import FileDigest, digest_file, read_json, write_json
 from wake2vec.contract.rundir import RunDir
 
-CHECKPOINT_FILES = ("trainable.safetensors", "optimizer.safetensors", "state.json")
+CHECKPOINT_FILES = (
+    TRAINABLE := "trainable.safetensors",
+    OPTIMIZER := "optimizer.safetensors",
+    STATE := "state.json",
+)
 ARCHIVE_FILES = ("archive.tar", "state.json")  # of a foreign command: its own checkpoint folder, packed
 KNOWN_FILES = frozenset((*CHECKPOINT_FILES, *ARCHIVE_FILES))
 MANIFEST = "manifest.json"

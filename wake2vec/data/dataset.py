@@ -15,8 +15,7 @@ from wake2vec.data.cache import TokenTable, key_of, mapped, token_table
 from wake2vec.data.corpus import Corpus
 from wake2vec.data.heldout import JOINED_CHARACTERS, SPAN_CHARACTERS, Split, choose, spans_of_text
 from wake2vec.data.permutation import Ints
-from wake2vec.data.tokens import Stream, join, token_ids, tokenise
-from wake2vec.vocab.idmap import fingerprint
+from wake2vec.data.tokens import Stream, fingerprint, join, token_ids, tokenise
 
 SplitBy = Literal["text", "blocks"]
 

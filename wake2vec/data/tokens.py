@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -79,3 +81,13 @@ def join(parts: Sequence[Tokens]) -> Tokens:
         ids=np.concatenate([part.ids for part in parts]),
         byte_ends=np.concatenate([part.byte_ends + start for part, start in zip(parts, before, strict=True)]),
     )
+
+
+_PROBE = " the  naïve riverrun, don't  1939 past-Eve…\n\n\tand Adam's 森 🜁"
+
+
+def fingerprint(tokenizer: Any) -> str:
+    """sha256 of a tokenizer's vocabulary and of how it cuts a probe; the same for every library version."""
+    vocabulary = sorted((int(id_), token) for token, id_ in tokenizer.get_vocab().items())
+    probe = tokenizer(_PROBE, add_special_tokens=False)["input_ids"]
+    return hashlib.sha256(json.dumps([vocabulary, probe]).encode()).hexdigest()

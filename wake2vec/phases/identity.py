@@ -15,12 +15,11 @@ from typing import Any
 
 from wake2vec.contract.errors import CheckpointCorrupt, ModelChanged, ModelError
 from wake2vec.contract.files import digest_file, read_json, write_json
-from wake2vec.contract.manifest import read_manifest, saved_steps
+from wake2vec.contract.manifest import STATE, read_manifest, saved_steps
 from wake2vec.contract.order import Order
 from wake2vec.contract.rundir import RunDir
+from wake2vec.data.tokens import fingerprint as cut_and_vocabulary
 from wake2vec.model.published_files import INDEX, SINGLE, Origin
-from wake2vec.train.checkpoint import STATE
-from wake2vec.vocab.idmap import fingerprint as cut_and_vocabulary
 
 # Of config.json: where it lay, who wrote it, and the dtype, which a job chooses for itself.
 NO_MATTER = ("_name_or_path", "transformers_version", "torch_dtype", "dtype")

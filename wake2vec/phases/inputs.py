@@ -20,6 +20,7 @@ from wake2vec.data.control import english
 from wake2vec.data.corpus import open_corpus
 from wake2vec.data.dataset import prepare
 from wake2vec.data.seen_words import Met
+from wake2vec.data.tokens import fingerprint
 from wake2vec.model.published_files import Origin
 from wake2vec.phases.identity import PUT_BACK, Identity, digests_of, identify_beside
 from wake2vec.vocab import idmap
@@ -119,7 +120,7 @@ def gather(run: RunDir, order: Order, say: Callable[[str], None], getting_on: Ge
 
 def require_same_tokenizer(base: str, tokenizer: Any, id_map: IdMap) -> None:
     """The vocabulary is older than the first checkpoint. Raises ModelChanged where another tokenizer lies there now."""
-    if (now := idmap.fingerprint(tokenizer)) != id_map.base_fingerprint:
+    if (now := fingerprint(tokenizer)) != id_map.base_fingerprint:
         was = id_map.base_fingerprint
         problem = f"its tokenizer is not the one that this job's vocabulary was made from: {was[:12]}, now {now[:12]}"
         raise ModelChanged(f"model.base = {base}", problem, PUT_BACK)

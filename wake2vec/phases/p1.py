@@ -8,13 +8,13 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
+from wake2vec.model.device import copy_to_host
 from wake2vec.model.dropout import StepKey
 from wake2vec.model.new_rows import install_rows, is_tied, resolve_mode
 from wake2vec.phases.base import Prepared
 from wake2vec.phases.inputs import Material
 from wake2vec.phases.parity import as_published, check_parity, freeze, load, matrices
 from wake2vec.phases.start import starting_rows
-from wake2vec.train.checkpoint import copy_to_host
 from wake2vec.vocab.calibrate import calibrate_head
 
 ROWS_FILE = "embed_tokens.safetensors"

@@ -10,9 +10,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from wake2vec.contract.errors import CheckpointCorrupt, InputError, ModelError
-from wake2vec.contract.manifest import manifest_sha256, verify_checkpoint
+from wake2vec.contract.manifest import TRAINABLE, manifest_sha256, verify_checkpoint
 from wake2vec.contract.spec import LoraTable
 from wake2vec.contract.targets import DEFAULT, fitting_targets, has, has_experts, named_targets
+from wake2vec.model.device import copy_to_host
 from wake2vec.model.dropout import StepKey, key_dropouts
 from wake2vec.model.new_rows import InstalledRows, install_rows
 from wake2vec.model.outline import is_transposed
@@ -22,7 +23,6 @@ from wake2vec.phases.inputs import Material
 from wake2vec.phases.p1 import ROWS_FILE, copy_tokenizer, load_rows
 from wake2vec.phases.parity import as_published, check_parity, freeze, load, matrices
 from wake2vec.phases.start import starting_rows
-from wake2vec.train.checkpoint import TRAINABLE, copy_to_host
 
 ADAPTER = "default"
 

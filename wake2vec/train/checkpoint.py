@@ -20,10 +20,16 @@ from torch import Tensor
 from wake2vec.contract.errors import CheckpointCorrupt
 from wake2vec.contract.failpoints import failpoint
 from wake2vec.contract.files import FileDigest, digest_file, make_directory, sync_directory, write_json
-from wake2vec.contract.manifest import CHECKPOINT_FILES, MANIFEST, Manifest, manifest_sha256
+from wake2vec.contract.manifest import (
+    CHECKPOINT_FILES,
+    MANIFEST,
+    OPTIMIZER,
+    STATE,
+    TRAINABLE,
+    Manifest,
+    manifest_sha256,
+)
 from wake2vec.contract.rundir import RunDir
-
-TRAINABLE, OPTIMIZER, STATE = CHECKPOINT_FILES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,11 +44,6 @@ class Snapshot:
     trainable: Mapping[str, Tensor]
     optimizer: Mapping[str, Tensor]
     state: Mapping[str, Any]
-
-
-def copy_to_host(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Clones, so that a step taken while the file is written cannot change it (pytorch#144657)."""
-    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
 
 
 def write_checkpoint(run: RunDir, snapshot: Snapshot) -> Path:

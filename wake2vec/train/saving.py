@@ -8,12 +8,12 @@ from typing import Any
 
 from wake2vec.contract.errors import InputError
 from wake2vec.contract.plan import Plan
-from wake2vec.model.device import card_name
+from wake2vec.model.device import card_name, copy_to_host
 from wake2vec.model.placement import apply_plan
 from wake2vec.phases.base import Prepared
 from wake2vec.phases.inputs import Material
 from wake2vec.train import cadence
-from wake2vec.train.checkpoint import Loaded, Snapshot, Writer, copy_to_host, load_strictly
+from wake2vec.train.checkpoint import Loaded, Snapshot, Writer, load_strictly
 from wake2vec.train.evaluate import probe_loss
 from wake2vec.train.optimizers import Optimizer
 from wake2vec.train.stack import judge_probe, stack_of

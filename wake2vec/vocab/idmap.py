@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from dataclasses import dataclass, fields
@@ -20,7 +19,6 @@ Match = Literal["word", "anywhere"]
 Case = Literal["as-is", "also-capitalised"]
 
 # Merges, normalisation and pre-tokenisation show in how this is cut, the vocabulary does not tell them apart.
-_PROBE = " the  naïve riverrun, don't  1939 past-Eve…\n\n\tand Adam's 森 🜁"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,10 +117,3 @@ def load(path: Path) -> IdMap:
         name = misplaced[0].word if misplaced else f"{n_new} rows"
         raise InputError(path, f"ids and rows do not follow each other at {name!r}", "restore it from the store")
     return id_map
-
-
-def fingerprint(tokenizer: Any) -> str:
-    """sha256 of a tokenizer's vocabulary and of how it cuts a probe; the same for every library version."""
-    vocabulary = sorted((int(id_), token) for token, id_ in tokenizer.get_vocab().items())
-    probe = tokenizer(_PROBE, add_special_tokens=False)["input_ids"]
-    return hashlib.sha256(json.dumps([vocabulary, probe]).encode()).hexdigest()

@@ -27,8 +27,9 @@ from pathlib import Path
 from typing import Any
 
 from wake2vec.contract.errors import InputError, ModelError
+from wake2vec.data.tokens import fingerprint
 from wake2vec.vocab import bytelevel, metaspace
-from wake2vec.vocab.idmap import Case, Entry, IdMap, Match, fingerprint
+from wake2vec.vocab.idmap import Case, Entry, IdMap, Match
 
 # What a saved tokenizer is made of; anything else (vocab.json, merges.txt, tokenizer.model) would be the base's.
 _KEPT = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")

@@ -20,11 +20,11 @@ from wake2vec.contract.files import digest_file, read_json, write_json
 from wake2vec.contract.manifest import MANIFEST, saved_steps
 from wake2vec.contract.order import Order
 from wake2vec.contract.rundir import RunDir
+from wake2vec.model.device import copy_to_host
 from wake2vec.model.new_rows import install_rows
 from wake2vec.phases.inputs import Material, gather, total_steps
 from wake2vec.phases.p1 import export, prepare
 from wake2vec.phases.parity import Published, as_published, check_parity, load
-from wake2vec.train.checkpoint import copy_to_host
 from wake2vec.train.loop import Loop, warmup_steps
 from wake2vec.train.stopping import Stop
 

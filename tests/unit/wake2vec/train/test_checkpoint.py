@@ -14,7 +14,8 @@ import torch
 from wake2vec.contract.errors import CheckpointCorrupt
 from wake2vec.contract.manifest import Manifest, newest_verified, saved_steps, verify_checkpoint
 from wake2vec.contract.rundir import RunDir
-from wake2vec.train.checkpoint import Snapshot, Writer, copy_to_host, load_strictly, read_checkpoint, write_checkpoint
+from wake2vec.model.device import copy_to_host
+from wake2vec.train.checkpoint import Snapshot, Writer, load_strictly, read_checkpoint, write_checkpoint
 
 FAILPOINTS = ("begin", "trainable", "optimizer", "state", "manifest", "rename", "end")
 

@@ -13,8 +13,7 @@ from torch import Tensor
 from tests.tiny import loop_for, material_for, order_for, plan, run_of
 from wake2vec.contract import failpoints
 from wake2vec.contract.errors import Diverged, OutOfMemory
-from wake2vec.model.device import is_out_of_memory
-from wake2vec.train.checkpoint import copy_to_host
+from wake2vec.model.device import copy_to_host, is_out_of_memory
 from wake2vec.train.loop import Loop
 from wake2vec.train.state import LossScale
 from wake2vec.train.step import pieces

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from wake2vec.contract.errors import InputError, ModelError
-from wake2vec.vocab.idmap import fingerprint
+from wake2vec.data.tokens import fingerprint
 from wake2vec.vocab.inject import Injection, inject, load_tokenizer
 
 KNOWN = "e"  # a single letter is a base token of every make
