@@ -172,6 +172,8 @@ def _is_whole(care: Care, log: Log) -> bool:
     rows = checkpoints.list_checkpoints(care.work.queue, job)
     try:
         check_tail(log, "its newest record")
+        if (copy := care.known.read(log.name)) is not None and copy.records[0].nonce == log.records[0].nonce:
+            check_record(log.store, copy.tail_id, copy.tail.nonce, "a record of it")
         check_objects(log)
     except StoreLost:
         return False
