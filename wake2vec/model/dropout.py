@@ -38,6 +38,12 @@ class StepKey:
         self._offset = torch.zeros_like(sample_ids) if position_offset is None else position_offset
         self._keys.clear()
 
+    def length_of(self, rows: int, device: torch.device) -> int | None:
+        """The length of the samples, where so many rows are all their tokens in a row; known since their attention."""
+        length = 0 if self._samples is None else rows // self._samples.shape[0]
+        whole = self._samples is not None and length * self._samples.shape[0] == rows
+        return length if whole and (length, device) in self._keys else None
+
     def token_keys(self, batch: int, length: int, device: torch.device) -> Tensor:
         """A hash of sample and position for each token, the same for all modules. [b * s] int32"""
         if self._samples is None or self._offset is None:
@@ -63,9 +69,11 @@ class KeyedDropout(nn.Module):
         self._salt: tuple[int, int] | None = None  # of a step, and the step
 
     def forward(self, x: Tensor) -> Tensor:
-        """[b, s, f] -> [b, s, f]"""
+        """[b, s, f] -> [b, s, f]; [b * s, f], as OPT flattens its tokens, likewise."""
         if not self.training or self.p == 0.0:
             return x
+        if x.ndim == 2 and (length := self.context.length_of(x.shape[0], x.device)):
+            return self.forward(x.reshape(-1, length, x.shape[1])).flatten(0, 1)
         if x.ndim != 3:
             raise RuntimeError(f"{self.name}: expected [b, s, f], got {tuple(x.shape)}")
         keys = self.context.token_keys(x.shape[0], x.shape[1], x.device)

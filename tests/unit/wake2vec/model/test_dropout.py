@@ -114,6 +114,17 @@ def test_the_gradient_is_masked_like_the_value_and_survives_recomputation() -> N
     assert torch.equal(plain, x.grad)
 
 
+def test_tokens_that_a_layer_flattens_keep_their_mask_and_others_are_refused() -> None:
+    context = StepKey()
+    context.set(step=3, sample_ids=torch.arange(4))
+    dropout = KeyedDropout(0.5, name="fc1", context=context, seed=1)
+    whole = dropout(torch.ones(4, 16, 8))
+
+    assert torch.equal(dropout(torch.ones(64, 8)), whole.flatten(0, 1))
+    with pytest.raises(RuntimeError, match="expected"):
+        dropout(torch.ones(60, 8))  # tokens that were picked out, as for an expert: nobody knows which
+
+
 def test_a_forward_pass_without_a_key_is_an_error() -> None:
     with pytest.raises(RuntimeError, match=r"StepKey.set was not called"):
         KeyedDropout(0.5, name="q", context=StepKey(), seed=1)(torch.ones(1, 2, 3))
