@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.unit.wake2vec.test_spec import job
 
+from tests.unit.wake2vec.contract.test_spec import job
 from wake2vec.contract.order import InputFile, fingerprint
 
 INPUTS = [InputFile(role="corpus", name="text.txt", sha256="a" * 64, size=5)]

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.unit.wake2vec.test_outline import IDS, logits_of, publish
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+from tests.unit.wake2vec.model.test_outline import IDS, logits_of, publish
 from wake2vec.model.load import load_base
 from wake2vec.model.published_files import Origin, PublishedFiles
 from wake2vec.model.stored import Dequantised, parts_of

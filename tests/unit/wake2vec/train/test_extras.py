@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.wake2vec.test_training import asking_after, end, nothing
 
 from tests.tiny import loop_for as any_loop
 from tests.tiny import material_for, order_for, run_of
+from tests.unit.wake2vec.train.test_attempt import asking_after, end, nothing
 from wake2vec.contract.files import read_json, write_json
 from wake2vec.contract.manifest import newest_verified, saved_steps
 from wake2vec.contract.order import Order, fingerprint
@@ -72,7 +72,7 @@ def test_a_job_that_shows_its_way_ends_in_the_same_bits(tmp_path: Path) -> None:
 
 
 def test_adapters_with_dropout_end_in_the_same_bits_too(tmp_path: Path) -> None:
-    loop_for(material_for(tmp_path, order_for(tmp_path, name="p1", train__steps=1), "p1")).run_to_end(nothing)
+    loop_for(material_for(tmp_path, order_for(tmp_path, name="p1", train__steps=2), "p1")).run_to_end(nothing)
     usual = {"train__steps": 4, "checkpoint__every_steps": 2, "evaluate__every_steps": 4}
     ends = {}
     for name, shown in (("silent", {}), ("shown", SHOWN)):
@@ -185,6 +185,7 @@ def test_samples_that_cannot_be_written_are_noted_and_training_goes_on(tmp_path:
     class Broken:
         training = True
         generation_config = None
+        config = loop.prepared.model.config
 
         def eval(self) -> None: ...
         def train(self, mode: bool) -> None: ...
