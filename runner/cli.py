@@ -29,7 +29,8 @@ Exit codes:
   12  stored bytes are missing or     20  another runner is at work on it
       damaged                         21  the store has lost what it held
   13  no usable GPU                   22  only jobs that need you are left
- 130  interrupted                     23  trained, but not in the store
+  24  the model is another one now    23  trained, but not in the store
+ 130  interrupted                     25  other software computes otherwise
 """
 
 app = typer.Typer(

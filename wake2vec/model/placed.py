@@ -10,7 +10,7 @@ from torch import Tensor
 from wake2vec.contract.errors import ModelError
 
 SAMPLE = 4096  # values that are compared, spread over the whole tensor
-FURTHEST = 0.25  # of the sample's norm: NF4 is 0.09 off, a wrong tensor 1.4
+FURTHEST = 0.7  # of the sample's norm: NF4 is 0.09 off, up to 0.28 with heavy tails; a wrong tensor 1.4
 
 
 def check_placed(name: str, published: Tensor, owner: Any, leaf: str) -> None:

@@ -29,7 +29,10 @@ def test_no_module_comes_from_the_current_folder_whatever_python_path_says(tmp_p
 
 
 def test_what_a_person_puts_on_the_path_by_its_full_name_stays() -> None:
-    assert importing_safely({"PYTHONPATH": ":/a:b:/c", "X": "1"}) == {"PYTHONPATH": "/a:/c", "X": "1"}
+    safe = importing_safely({"PYTHONPATH": ":/a:b:/c", "X": "1"})
+
+    assert safe == {"PYTHONPATH": "/a:/c", "X": "1", "WAKE2VEC_PYTHONPATH": ":/a:b:/c"}  # whole for a person's command
+    assert importing_safely({"PYTHONPATH": "/a:/c"}) == {"PYTHONPATH": "/a:/c"}
     assert importing_safely({"X": "1"}) == {"X": "1"}
 
 

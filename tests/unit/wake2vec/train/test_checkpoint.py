@@ -97,7 +97,7 @@ def test_a_kill_at_any_write_leaves_the_checkpoint_before_it(tmp_path: Path, pla
     environment = {**os.environ, "WAKE2VEC_FAILPOINTS": f"checkpoint.{place}=kill:2"}
 
     process = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path), str(Path(__file__).parent.parent)], env=environment, check=False
+        [sys.executable, "-c", code, str(tmp_path), str(Path(__file__).parent)], env=environment, check=False
     )
 
     assert process.returncode == -9

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import Counter
 from pathlib import Path
@@ -135,8 +136,15 @@ def test_only_whole_words_become_new_tokens(done: Injection) -> None:
     check()
 
 
+CONTRACTION = re.compile(r"('(?:[sdmt]|ll|ve|re))", re.IGNORECASE)
+
+
 def whole_words(text: str, word: str) -> int:
-    """How often a word stands in a text with no letter beside it; written without the patterns under test."""
+    """How often a word stands in a text with no letter beside it; written without the patterns under test.
+
+    In "don'tnig" the published tokenizer itself ends a piece after 't: what follows stands as at the start of a text.
+    """
+    text = CONTRACTION.sub(r"\1 ", text)
     places = [place for place in range(len(text)) if text.startswith(word, place)]
     beside = [(text[place - 1 : place], text[place + len(word) : place + len(word) + 1]) for place in places]
     return sum(not any(part and unicodedata.category(part)[0] == "L" for part in pair) for pair in beside)
