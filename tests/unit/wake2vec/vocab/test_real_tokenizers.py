@@ -144,7 +144,10 @@ def whole_words(text: str, word: str) -> int:
 
     In "don'tnig" the published tokenizer itself ends a piece after 't: what follows stands as at the start of a text.
     """
-    text = CONTRACTION.sub(r"\1 ", text)
+    return max(apart(text, word), apart(CONTRACTION.sub(r"\1 ", text), word))
+
+
+def apart(text: str, word: str) -> int:
     places = [place for place in range(len(text)) if text.startswith(word, place)]
     beside = [(text[place - 1 : place], text[place + len(word) : place + len(word) + 1]) for place in places]
     return sum(not any(part and unicodedata.category(part)[0] == "L" for part in pair) for pair in beside)
