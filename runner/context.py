@@ -29,7 +29,11 @@ class Ready:
 
 
 class Handover:
-    """Where the two loops meet: tick asks for jobs to be made ready, sync gives them, tick takes and starts them."""
+    """Where the two loops meet: tick asks for jobs to be made ready, sync gives them, tick takes and starts them.
+
+    Each loop sees the queue as its round began, so only what is asked for at this moment can be given: a job that runs
+    by now and is given once more would later start from what it was then, and not be brought to the store until it did.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -40,6 +44,7 @@ class Handover:
         """These could start now, first one first; nothing else is asked for any more."""
         with self._lock:
             self._asked = dict.fromkeys(names)
+            self._given = {name: ready for name, ready in self._given.items() if name in self._asked}
 
     def asked(self) -> dict[str, int]:
         """Those that are not ready yet, each with its place in the row."""
@@ -56,12 +61,16 @@ class Handover:
 
     def give(self, name: str, ready: Ready) -> None:
         with self._lock:
-            self._given[name] = ready
+            if name in self._asked:
+                self._given[name] = ready
 
     def take(self, name: str) -> Ready | None:
         """Once: after that it has to be made ready again."""
         with self._lock:
-            return self._given.pop(name, None)
+            ready = self._given.pop(name, None)
+            if ready is not None:
+                del self._asked[name]
+            return ready
 
 
 @dataclass(frozen=True, kw_only=True)

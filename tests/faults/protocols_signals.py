@@ -59,5 +59,5 @@ def _signalled(world: World, place: str, number: int) -> list[str]:
         found.append("its trainer lives on")
     saved = max(saved_steps(world.run_dir()), default=0)
     if world.durable_step() != saved:
-        found.append(f"{saved} is saved, {world.durable_step()} is durable")
+        found.append(f"{saved} is saved, {world.durable_step()} is durable; it said: {world.output()[-2000:]}")
     return found
