@@ -26,7 +26,7 @@ from wake2vec.contract.options import ExportOptions, GeometryOptions, Options
 from wake2vec.contract.order import Order
 from wake2vec.contract.rundir import RunDir
 from wake2vec.contract.spec import JobSpec
-from wake2vec.vocab.idmap import Entry, IdMap
+from wake2vec.vocab.idmap import IdMap, WordIds
 
 ROOT = Path(__file__).resolve().parents[1]
 TOKENIZER = ROOT / "jobs" / "tiny" / "model"
@@ -146,7 +146,7 @@ def copy_tokenizer(folder: Path) -> None:
 
 def id_map() -> IdMap:
     entries = tuple(
-        Entry(
+        WordIds(
             word=f"wake{row}", token=f"wake{row}", id=FIRST_NEW_ID + row, row=row, trainable=True, known=False,
             reachable=True,
         )

@@ -16,10 +16,10 @@ from runner.jobfile.read import read_job
 from runner.queue import attempts, checkpoints, jobs
 from runner.queue.database import Queue, open_queue
 from runner.queue.ledger import import_ledger
-from runner.screen.build import take_picture
-from runner.screen.daemon_note import CardNote, UploadNote, WorkNote
-from runner.screen.database import peek
-from runner.screen.home import Process, Surroundings
+from runner.screen.build import build_snapshot
+from runner.screen.daemon_note import CardNote, DaemonNote, UploadNote
+from runner.screen.database import read_database
+from runner.screen.home import HomeView, Process
 from runner.screen.render import render
 from runner.screen.snapshot import Snapshot
 from runner.states import Change, Outcome, Verdict, Wish
@@ -41,7 +41,7 @@ def history(folder: Path) -> Snapshot:
         _fill(queue)
     finally:
         queue.close()
-    return take_picture(peek(folder / "runner.db"), _surroundings(folder), NOW)
+    return build_snapshot(read_database(folder / "runner.db"), _surroundings(folder), NOW)
 
 
 def _fill(queue: Queue) -> None:
@@ -88,7 +88,7 @@ def _ledger() -> list[Mapping[str, object]]:
     return rows
 
 
-def _surroundings(folder: Path) -> Surroundings:
+def _surroundings(folder: Path) -> HomeView:
     beat = Heartbeat(
         attempt=SESSIONS, pid=4242, beat=9, state="training", step=TRAINED, steps=STEPS, saved_step=SAVED, loss=4.68,
         lr=1.7e-5, seconds_per_step=STEP_SECONDS, tokens_per_second=4096 / STEP_SECONDS, vram_peak_mib=13_950,
@@ -98,14 +98,14 @@ def _surroundings(folder: Path) -> Surroundings:
     upload = UploadNote(
         job=JOB, name=f"checkpoint-{SAVED}", done_bytes=180 << 20, size=CHECKPOINT_BYTES, started_at=NOW - 22
     )
-    note = WorkNote(
+    note = DaemonNote(
         written_at=NOW,
         place="Google Drive, folder wake2vec",
         free_bytes=9_800 << 20,
         cards=(CardNote(index=0, name="Tesla T4", total_mib=15_360, used_mib=13_800),),
         uploads=(upload,),
     )
-    return Surroundings(
+    return HomeView(
         home=folder,
         store_url="drive:wake2vec",
         daemon=Process(pid=4000, started_at=NOW - 8_600),

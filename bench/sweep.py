@@ -13,7 +13,7 @@ from bench.contenders import checkpointing
 from bench.measure import FLOOR_GBS, FLOOR_TFLOPS, GIB, Contender, Row, Table, blocks, cap_memory, free, measure
 from bench.p1 import MODELS, NEW_TOKENS, Cell
 from bench.random_models import TINY, clear_matrices, random_body
-from wake2vec.contract.budget import Job, RowSets, budget, work
+from wake2vec.contract.budget import RowSets, Workload, budget, work
 from wake2vec.contract.model_shapes import SHAPES, ModelShape
 from wake2vec.contract.plan import Plan
 from wake2vec.model.layers.paths import use_layers
@@ -74,11 +74,11 @@ def begin(options: argparse.Namespace, question: str, **notes: Any) -> Setup:
     )
 
 
-def planned(setup: Setup, cell: Cell, phase: Literal["p1", "p2"], rows: RowSets) -> tuple[Row, Job, Plan]:
+def planned(setup: Setup, cell: Cell, phase: Literal["p1", "p2"], rows: RowSets) -> tuple[Row, Workload, Plan]:
     """One size of ours as a row still without figures, with what the budget says."""
     tokens = max(setup.tokens, cell.micro_batch * cell.seq_len)
     plan = Plan(micro_batch=cell.micro_batch, layers=cell.layers, embedding=cell.embedding, head=cell.head)
-    job = Job(
+    job = Workload(
         shape=setup.shape,
         phase=phase,
         load="nf4",
@@ -106,7 +106,7 @@ def run(
     row: Row,
     make: Callable[[], Contender],
     *,
-    floor: tuple[Job, Plan] | None = None,
+    floor: tuple[Workload, Plan] | None = None,
     after: Callable[[], object] = lambda: None,
 ) -> Row:
     """Measure one contender at one size, clean up and add the row to the table."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from runner.errors import StoreLost
 from runner.machine.launcher import Launcher
 from runner.machine.session import mean_session_minutes
-from runner.machine.vram import Card
+from runner.machine.vram import CardUse
 from runner.queue import attempts
 from runner.queue.database import Queue
 from runner.queue.rows import Job, Session
@@ -91,7 +91,7 @@ class Position:
 
 
 @dataclass(kw_only=True)
-class Workplace:
+class DaemonContext:
     """One daemon at work. Tick alone writes jobs, segments and attempts; sync alone writes what is durable."""
 
     settings: Settings
@@ -100,8 +100,8 @@ class Workplace:
     launcher: Launcher
     session: Session
     holder: str
-    cards: list[Card] = field(default_factory=list)
-    read_cards: Callable[[], list[Card]] = list
+    cards: list[CardUse] = field(default_factory=list)
+    read_cards: Callable[[], list[CardUse]] = list
     stop_by: float | None = None
     take_over: bool = False
     is_stopping: bool = False  # nothing new starts, every trainer is asked to end
@@ -125,7 +125,7 @@ class Workplace:
         """One trainer per card; a machine without a card has one place for a trainer on the CPU."""
         return range(max(1, len(self.cards)))
 
-    def card(self, gpu: int) -> Card | None:
+    def card(self, gpu: int) -> CardUse | None:
         return self.cards[gpu] if gpu < len(self.cards) else None
 
     def gpu_name(self, gpu: int) -> str:
@@ -133,16 +133,16 @@ class Workplace:
         return card.name if card else "cpu"
 
 
-def order_of(work: Workplace, job: Job, ready: Ready, *, attempt: int, gpu: int) -> Order:
+def order_of(daemon: DaemonContext, job: Job, ready: Ready, *, attempt: int, gpu: int) -> Order:
     return Order(
         job=job.spec,
         fingerprint=job.fingerprint,
         attempt=attempt,
         inputs=job.inputs,
-        inputs_folder=str(work.settings.inputs),
+        inputs_folder=str(daemon.settings.inputs),
         source=ready.source,
-        gpu_lock=str(work.launcher.lock(gpu)),
-        stop_by=work.stop_by,
-        mean_session_minutes=mean_session_minutes(attempts.list_sessions(work.queue)),
-        plan=attempts.plan_limit(work.queue, work.gpu_name(gpu), job.name),
+        gpu_lock=str(daemon.launcher.lock(gpu)),
+        stop_by=daemon.stop_by,
+        mean_session_minutes=mean_session_minutes(attempts.list_sessions(daemon.queue)),
+        plan=attempts.plan_limit(daemon.queue, daemon.gpu_name(gpu), job.name),
     )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from wake2vec.contract.budget import GIB, Budget, Card, budget, work
-from wake2vec.contract.budget import Job as Load
+from wake2vec.contract.budget import Workload as Load
 from wake2vec.contract.model_shapes import ModelShape
 from wake2vec.contract.plan import LIBRARY, WRITTEN_OUT, WRITTEN_OUT_FAMILIES, Plan, micro_batches
 from wake2vec.contract.spec import JobSpec

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from runner.context import Position, Workplace
+from runner.context import DaemonContext, Position
 from runner.queue import checkpoints, jobs, ledger
 from runner.queue.rows import Job
 from runner.states import Change, State, Wish
@@ -15,13 +15,13 @@ from wake2vec.contract.errors import CheckpointCorrupt
 from wake2vec.contract.manifest import MANIFEST, manifest_sha256, read_manifest, saved_steps
 
 
-def import_new_lines(work: Workplace, job: str, now: float) -> None:
+def import_new_lines(daemon: DaemonContext, job: str, now: float) -> None:
     """Take over what a trainer's ledger gained; a file that was replaced is read from its start."""
-    path = work.run(job).metrics
+    path = daemon.run(job).metrics
     try:
         with open(path, "rb") as file:
             status = os.fstat(file.fileno())
-            known = work.positions.get(job)
+            known = daemon.positions.get(job)
             continued = known is not None and known.inode == status.st_ino and known.offset <= status.st_size
             offset = known.offset if known is not None and continued else 0
             file.seek(offset)
@@ -30,8 +30,8 @@ def import_new_lines(work: Workplace, job: str, now: float) -> None:
         return
     whole = body[: body.rfind(b"\n") + 1]  # the last line may be half written
     if whole or not continued:
-        ledger.import_ledger(work.queue, job, _lines(whole), now, from_start=not continued)
-    work.positions[job] = Position(inode=status.st_ino, offset=offset + len(whole))
+        ledger.import_ledger(daemon.queue, job, _lines(whole), now, from_start=not continued)
+    daemon.positions[job] = Position(inode=status.st_ino, offset=offset + len(whole))
 
 
 def _lines(body: bytes) -> list[Mapping[str, Any]]:
@@ -46,10 +46,10 @@ def _lines(body: bytes) -> list[Mapping[str, Any]]:
     return found
 
 
-def note_saved(work: Workplace, job: str, now: float) -> None:
+def note_saved(daemon: DaemonContext, job: str, now: float) -> None:
     """Bring the table of saved checkpoints in line with the run directory."""
-    run = work.run(job)
-    known = {one.step: one for one in work.sight.view.checkpoints(job) if one.saved_at is not None}
+    run = daemon.run(job)
+    known = {one.step: one for one in daemon.sight.view.checkpoints(job) if one.saved_at is not None}
     there = set(saved_steps(run))
     for step in sorted(there - set(known)):
         folder = run.checkpoint(step)
@@ -59,26 +59,26 @@ def note_saved(work: Workplace, job: str, now: float) -> None:
         except (CheckpointCorrupt, FileNotFoundError):
             continue  # torn, or pruned a moment ago; the trainer sets it aside when it comes to it
         checkpoints.mark_saved(
-            work.queue, job, step, manifest_sha256=digest, size=size, now=(folder / MANIFEST).stat().st_mtime
+            daemon.queue, job, step, manifest_sha256=digest, size=size, now=(folder / MANIFEST).stat().st_mtime
         )
     for step in set(known) - there:
-        checkpoints.mark_gone_here(work.queue, job, step)
+        checkpoints.mark_gone_here(daemon.queue, job, step)
 
 
-def promote(work: Workplace, job: Job, now: float) -> None:
+def promote(daemon: DaemonContext, job: Job, now: float) -> None:
     """Carry out a wish that came after the last step, end what the log calls done."""
     if job.finishing and job.wish is not None:
         change = {Wish.HOLD: Change.HOLD, Wish.CANCEL: Change.CANCEL}[job.wish]
-        jobs.change_state(work.queue, job.name, change, now, reason=f"{change} on request")
+        jobs.change_state(daemon.queue, job.name, change, now, reason=f"{change} on request")
         return
-    log = work.sight.view.log(job.name)
+    log = daemon.sight.view.log(job.name)
     if job.finishing and log.fenced:
         # Trained to its end here, but another runner has gone on in the log: that is where the job is.
-        jobs.change_state(work.queue, job.name, Change.REQUEUE, now, reason=log.problem, remedy=log.remedy)
+        jobs.change_state(daemon.queue, job.name, Change.REQUEUE, now, reason=log.problem, remedy=log.remedy)
         return
     if log.done_at is None:
         return
     if job.state is State.RUNNING and not job.finishing:
         return  # its trainer is told to stop first: the log is closed
     reason = "" if job.finishing else "finished by another runner"
-    jobs.change_state(work.queue, job.name, Change.SUCCEED, now, reason=reason)
+    jobs.change_state(daemon.queue, job.name, Change.SUCCEED, now, reason=reason)

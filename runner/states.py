@@ -158,7 +158,7 @@ def same_failure(one: tuple[Outcome | None, str, str, int | None], other: tuple[
 
 
 @dataclass(frozen=True, kw_only=True)
-class Budget:
+class RetryBudget:
     """How often and how patiently a job without progress is tried again."""
 
     attempts: int
@@ -178,7 +178,7 @@ class Verdict:
     remedy: str = ""
 
 
-def judge(ending: Ending, budget: Budget) -> Verdict:
+def judge(ending: Ending, budget: RetryBudget) -> Verdict:
     """How the job goes on after an attempt; what counts are attempts in a row that kept no new step."""
     if ending.wish is Wish.CANCEL:
         return Verdict(change=Change.CANCEL, reason="cancelled")
@@ -235,7 +235,7 @@ def _counts(ending: Ending) -> int:
     return int(not ending.asked_to_stop)
 
 
-def _wait_seconds(ending: Ending, stalls: int, budget: Budget) -> float:
+def _wait_seconds(ending: Ending, stalls: int, budget: RetryBudget) -> float:
     if ending.where == Where.NETWORK:
         return backoff_seconds(NETWORK_PATIENCE, budget.first_seconds, budget.last_seconds)
     # One crash or out-of-memory is retried at once: a fresh process is the cure. Only a series has to wait.

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from runner.context import Workplace
+from runner.context import DaemonContext
 from runner.daemon.tick import tick
 from runner.machine.launcher import Holder
 from runner.queue import attempts, checkpoints, jobs
@@ -18,7 +18,7 @@ from runner.queue.rows import Job
 from runner.settings import Numbers, Settings
 from runner.store.base import Store
 from runner.store.places.directory import DirectoryStore
-from runner.sync.job_in_store import Care
+from runner.sync.job_in_store import SyncContext
 from runner.sync.loop import sync
 from runner.sync.rebuild import restore
 from wake2vec.contract.files import digest_file, read_json, write_json
@@ -150,8 +150,8 @@ class Home:
     trainers: Trainers
     numbers: Numbers = field(default_factory=lambda: Numbers(backoff_first_seconds=10.0, lease_seconds=100.0))
     queue: Queue = field(init=False)
-    work: Workplace = field(init=False)
-    care: Care = field(init=False)
+    daemon: DaemonContext = field(init=False)
+    context: SyncContext = field(init=False)
 
     @classmethod
     def new(cls, folder: Path, store: Path | Store, clock: Clock, **more: Any) -> Home:
@@ -173,7 +173,7 @@ class Home:
             started_at=self.clock.now,
             now=self.clock.now,
         )
-        self.work = Workplace(
+        self.daemon = DaemonContext(
             settings=settings,
             queue=self.queue,
             store=self.store,
@@ -181,8 +181,8 @@ class Home:
             session=session,
             holder=self.folder.name,
         )
-        self.care = Care(work=self.work, clock=lambda: self.clock.monotonic)
-        restore(self.care, self.clock.now, lambda text: None)
+        self.context = SyncContext(daemon=self.daemon, clock=lambda: self.clock.monotonic)
+        restore(self.context, self.clock.now, lambda text: None)
 
     def kill_daemon(self) -> None:
         self.queue.close()
@@ -196,13 +196,13 @@ class Home:
         self.folder.mkdir()
         self.trainers = Trainers(self.folder / "locks")
         self.start_daemon()
-        self.work.take_over = take_over
+        self.daemon.take_over = take_over
 
     def tick(self) -> None:
-        tick(self.work, self.clock.now, self.clock.monotonic)
+        tick(self.daemon, self.clock.now, self.clock.monotonic)
 
     def sync(self) -> None:
-        sync(self.care, self.clock.now, self.clock.monotonic)
+        sync(self.context, self.clock.now, self.clock.monotonic)
 
     def rounds(self, count: int = 1, seconds: float = 1.0) -> None:
         for _ in range(count):
@@ -223,7 +223,7 @@ class Home:
         return str(self.job(name).state)
 
     def run(self, name: str = "a") -> RunDir:
-        return self.work.run(name)
+        return self.daemon.run(name)
 
     def durable(self, name: str = "a") -> int:
         return checkpoints.durable_step(self.queue, name) or 0

@@ -16,7 +16,7 @@ from wake2vec.phases.base import Prepared
 from wake2vec.phases.inputs import Material, gather
 from wake2vec.phases.table import PHASES
 from wake2vec.train.attempt import start_loop
-from wake2vec.train.heartbeat import Pulse
+from wake2vec.train.heartbeat import HeartbeatWriter
 from wake2vec.train.loop import Loop
 from wake2vec.train.stopping import Stop
 
@@ -69,7 +69,7 @@ def prepared_for(material: Material) -> Prepared:
 
 def loop_for(material: Material, stop: Stop | None = None) -> Loop:
     stop = stop or Stop()
-    pulse = Pulse(material.run, material.order.attempt)
+    pulse = HeartbeatWriter(material.run, material.order.attempt)
     return start_loop(material, prepared_for(material), stop, pulse, lambda text: None)
 
 

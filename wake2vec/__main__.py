@@ -31,7 +31,7 @@ from wake2vec.contract.lock import hold_lock
 from wake2vec.contract.order import Order
 from wake2vec.contract.rundir import Outcome, Result, RunDir
 from wake2vec.model.hub import unreachable
-from wake2vec.train.heartbeat import Pulse
+from wake2vec.train.heartbeat import HeartbeatWriter
 from wake2vec.train.stopping import Stop
 
 LOCK_PATIENCE_SECONDS = 3.0  # an observer's shared probe may hold the lock for an instant
@@ -95,7 +95,7 @@ def attempt(run: RunDir, order: Order) -> Result:
     """Train, and turn whatever stops it into a result that says what, where and what to do."""
     stop = Stop(order.stop_by)
     stop.listen()
-    pulse = Pulse(run, order.attempt)
+    pulse = HeartbeatWriter(run, order.attempt)
     pulse.write()
     failpoint("trainer.start")
     try:
@@ -112,7 +112,7 @@ def attempt(run: RunDir, order: Order) -> Result:
         return failure(error, order, pulse)
 
 
-def failure(error: Exception, order: Order, pulse: Pulse) -> Result:
+def failure(error: Exception, order: Order, pulse: HeartbeatWriter) -> Result:
     loading = pulse.now.state in ("loading", "fitting")
     where, remedy = ("setup" if loading else "training"), getattr(error, "remedy", "")
     outcome: Outcome = "failed"

@@ -13,11 +13,11 @@ from typing import Any
 from runner import figures
 from runner.commands.results.fetch import bring_jobs
 from runner.commands.store_room import foretell
-from runner.commands.taken import Stored, stored_jobs
+from runner.commands.taken import StoredJobs, stored_jobs
 from runner.errors import JobExists
 from runner.jobfile.inputs import keep_input
 from runner.jobfile.read import Resolved, name_of, read_job, resolve_inputs
-from runner.jobfile.source_job import Known, source_faults, source_notes
+from runner.jobfile.source_job import SourceJob, source_faults, source_notes
 from runner.queue import jobs
 from runner.queue.database import open_queue
 from runner.queue.rows import Job
@@ -32,7 +32,7 @@ MODEL_NAMES = {"p1": "P1", "p2": "P2", "command": "command"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class JobFile:
     """A job file that may go into the queue."""
 
     file: Path
@@ -78,7 +78,7 @@ def new_ones(files: Sequence[Path], states: Mapping[str, State], *, quiet: bool)
     return found
 
 
-def show(settings: Settings, entries: Sequence[Entry], added: Sequence[Job], *, as_json: bool) -> None:
+def show(settings: Settings, entries: Sequence[JobFile], added: Sequence[Job], *, as_json: bool) -> None:
     """Say what was queued."""
     if as_json:
         print(json.dumps(_as_json(entries, added), ensure_ascii=False, indent=1))
@@ -90,7 +90,7 @@ def show(settings: Settings, entries: Sequence[Entry], added: Sequence[Job], *, 
     print("the runner at work here will pick it up" if is_daemon_here else "next: wake2vec-runner start")
 
 
-def _require_rows(entries: Sequence[Entry]) -> None:
+def _require_rows(entries: Sequence[JobFile]) -> None:
     """A P2 with words of its own stands on the rows of an old run, which `enqueue` has no way to name."""
     for entry in entries:
         if entry.job.phase == "p2" and entry.job.vocab is not None:
@@ -98,7 +98,7 @@ def _require_rows(entries: Sequence[Entry]) -> None:
             raise SpecError(str(entry.file), [Fault(key="vocab", problem=f"a P2 takes its words from a P1; {remedy}")])
 
 
-def check_files(files: Sequence[Path], queued: Sequence[Job], settings: Settings, *, again: bool) -> list[Entry]:
+def check_files(files: Sequence[Path], queued: Sequence[Job], settings: Settings, *, again: bool) -> list[JobFile]:
     """Read every file, then look at all of them together, and at the store.
 
     Raises SpecError with every fault of every file, JobExists, RunnerError for an address that can be no store.
@@ -109,7 +109,7 @@ def check_files(files: Sequence[Path], queued: Sequence[Job], settings: Settings
     known = {job.name: _known(job) for job in queued}
     renamed: dict[str, str] = {}
     faulty: dict[str, SpecError] = {}
-    entries: list[Entry] = []
+    entries: list[JobFile] = []
     for file in files:
         try:
             job = _rename(read_job(file), taken, renamed) if again else read_job(file)
@@ -122,7 +122,7 @@ def check_files(files: Sequence[Path], queued: Sequence[Job], settings: Settings
         entries.append(entry)
         taken.add(job.name)
         steps = job.train.steps if job.train else job.steps
-        known[job.name] = Known(spec=entry.job, inputs=entry.resolved.inputs, steps=steps, state=State.QUEUED)
+        known[job.name] = SourceJob(spec=entry.job, inputs=entry.resolved.inputs, steps=steps, state=State.QUEUED)
     if faulty:
         raise _joined(list(faulty.values()))
     for name in (entry.job.name for entry in entries if entry.job.name in states):
@@ -133,7 +133,7 @@ def check_files(files: Sequence[Path], queued: Sequence[Job], settings: Settings
     return [_compared(entry, stored, taken) for entry in entries]
 
 
-def _compared(entry: Entry, stored: Stored, taken: Container[str]) -> Entry:
+def _compared(entry: JobFile, stored: StoredJobs, taken: Container[str]) -> JobFile:
     """With a note of what the store knows of the job. Raises JobExists where that is another one."""
     job = entry.job
     refusal = stored.refusal(job, fingerprint(job, entry.resolved.inputs), free_name(job.name, taken))
@@ -148,18 +148,18 @@ def _compared(entry: Entry, stored: Stored, taken: Container[str]) -> Entry:
     return replace(entry, notes=[*entry.notes, note])
 
 
-def _check(file: Path, job: JobSpec, known: Mapping[str, Known], faulty: Mapping[str, SpecError]) -> Entry:
+def _check(file: Path, job: JobSpec, known: Mapping[str, SourceJob], faulty: Mapping[str, SpecError]) -> JobFile:
     resolved = resolve_inputs(job, file.parent, str(file))
     # A source that comes with faults of its own is not missing.
     faults = [] if job.after in faulty else source_faults(resolved.job, resolved.inputs, known)
     if faults:
         raise SpecError(str(file), faults)
     notes = [*resolved.remarks, *source_notes(resolved.job, resolved.inputs, known)]
-    return Entry(file=file, resolved=resolved, notes=notes)
+    return JobFile(file=file, resolved=resolved, notes=notes)
 
 
-def _known(job: Job) -> Known:
-    return Known(spec=job.spec, inputs=job.inputs, steps=job.steps, state=job.state)
+def _known(job: Job) -> SourceJob:
+    return SourceJob(spec=job.spec, inputs=job.inputs, steps=job.steps, state=job.state)
 
 
 def free_name(name: str, taken: Container[str]) -> str:
@@ -184,7 +184,7 @@ def _joined(errors: Sequence[SpecError]) -> SpecError:
     return joined
 
 
-def _as_json(entries: Sequence[Entry], added: Sequence[Job]) -> dict[str, Any]:
+def _as_json(entries: Sequence[JobFile], added: Sequence[Job]) -> dict[str, Any]:
     return {
         "format": 1,
         "queued": [
@@ -208,7 +208,7 @@ def _segments(spec: JobSpec, steps: int | None) -> int:
     return count_segments(steps, spec.checkpoint.every_steps) if steps else 0
 
 
-def _as_text(entries: Sequence[Entry], added: Sequence[Job]) -> list[str]:
+def _as_text(entries: Sequence[JobFile], added: Sequence[Job]) -> list[str]:
     lines = []
     for entry, job in zip(entries, added, strict=True):
         lines.append(f"queued {job.name}: {_what(entry.job, job.steps)}")

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from runner.commands.enqueue import Entry, check_files, show
+from runner.commands.enqueue import JobFile, check_files, show
 from runner.commands.results.process import use
 from runner.jobfile.inputs import keep_input
 from runner.queue import jobs
@@ -50,7 +50,7 @@ def run(settings: Settings, old: Sequence[Path], into: Path, *, again: bool, as_
     show(settings, [entry], [added], as_json=as_json)
 
 
-def convert(settings: Settings, entry: Entry, old: Sequence[Path], scratch: Path) -> Path:
+def convert(settings: Settings, entry: JobFile, old: Sequence[Path], scratch: Path) -> Path:
     """Let a process that knows torch check the old files and write what the job begins with."""
     order = Order(
         job=entry.job,
@@ -74,7 +74,7 @@ def told_by(start: Path) -> list[str]:
     return list(json.loads(header["__metadata__"][ABOUT])["told"])
 
 
-def _add(queue: Queue, entry: Entry, old: Sequence[Path], told: Sequence[str], *, again: bool) -> Job:
+def _add(queue: Queue, entry: JobFile, old: Sequence[Path], told: Sequence[str], *, again: bool) -> Job:
     """The job and the REGIME that says where it comes from, which the sync loop carries into the job's log."""
     now = time.time()
     row = (entry.job, entry.resolved.inputs, fingerprint(entry.job, entry.resolved.inputs))

@@ -12,7 +12,7 @@ from runner.errors import RunnerError, UnknownJob
 from runner.machine.joblog import read_log
 from runner.queue import attempts, jobs, ledger
 from runner.queue.database import Queue, open_queue
-from runner.screen.timeline import Life, Line, last_lines, tell
+from runner.screen.timeline import Line, Timeline, last_lines, lines_of
 from runner.settings import Settings
 from wake2vec.contract.rundir import RunDir
 
@@ -25,24 +25,24 @@ def run(settings: Settings, name: str, *, follow: bool, attempt: int | None, cou
         raise UnknownJob(f"{name}: there is no such job; nothing was ever queued in {settings.home}")
     queue = open_queue(settings.database)
     try:
-        life = _life(settings, queue, name)
-        known = [one.id for one in life.attempts]
+        timeline = _timeline(settings, queue, name)
+        known = [one.id for one in timeline.attempts]
         if attempt is not None and attempt not in known:
             raise RunnerError(f"{name}: has no attempt {attempt}; it has {', '.join(map(str, known)) or 'none yet'}")
-        lines = last_lines(tell(life), attempt, count)
+        lines = last_lines(lines_of(timeline), attempt, count)
         _print(lines, as_json)
         if not lines and not follow and not as_json:
             print(f"{name}: nothing has run yet")
         if follow:
             with suppress(KeyboardInterrupt):
-                _follow(settings, queue, name, attempt, as_json, {line.key for line in tell(life)})
+                _follow(settings, queue, name, attempt, as_json, {line.key for line in lines_of(timeline)})
     finally:
         queue.close()
 
 
-def _life(settings: Settings, queue: Queue, name: str) -> Life:
+def _timeline(settings: Settings, queue: Queue, name: str) -> Timeline:
     jobs.get_job(queue, name)
-    return Life(
+    return Timeline(
         job=name,
         attempts=attempts.list_attempts(queue, name),
         metrics=ledger.list_metrics(queue, name),
@@ -55,7 +55,9 @@ def _follow(settings: Settings, queue: Queue, name: str, attempt: int | None, as
     """Until the job has ended; a daemon that starts later is waited for."""
     while True:
         is_final = jobs.get_job(queue, name).is_final
-        new = [line for line in last_lines(tell(_life(settings, queue, name)), attempt, 0) if line.key not in told]
+        new = [
+            line for line in last_lines(lines_of(_timeline(settings, queue, name)), attempt, 0) if line.key not in told
+        ]
         _print(new, as_json)
         told |= {line.key for line in new}
         if is_final:

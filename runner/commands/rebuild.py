@@ -11,10 +11,10 @@ from runner.queue import jobs
 from runner.queue.database import check_integrity, open_queue, set_aside
 from runner.queue.rows import Job
 from runner.settings import Settings
-from runner.store.known import ROOT, Known
+from runner.store.known import ROOT, KnownLogs
 from runner.store.open import open_store
 from runner.store.root import open_root
-from runner.sync.job_in_store import Care
+from runner.sync.job_in_store import SyncContext
 from runner.sync.rebuild import rebuild
 
 
@@ -28,13 +28,13 @@ def run(settings: Settings) -> None:
         before = jobs_of(settings)
         # the store first: a database is only set aside for one that can be made
         store = open_store(settings.store_url, settings.home)
-        is_new = Known(settings.home, store.properties.place).read(ROOT) is None
+        is_new = KnownLogs(settings.home, store.properties.place).read(ROOT) is None
         open_root(store, holder=holder_of(settings.home), may_begin=is_new).refresh()
         kept = set_aside(settings.database, time.strftime("%Y%m%d-%H%M%S"))
         queue = open_queue(settings.database)
         try:
-            care = Care(work=furnish(settings, Wanted(), queue))
-            restored = rebuild(care, time.time(), print)
+            context = SyncContext(daemon=furnish(settings, Wanted(), queue))
+            restored = rebuild(context, time.time(), print)
             alone = [job for job in before if job.name not in restored]
             for job in alone:
                 jobs.add_job(queue, job.spec, job.inputs, job.fingerprint, time.time(), again=True)

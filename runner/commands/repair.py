@@ -9,7 +9,7 @@ from runner.errors import DaemonRunning
 from runner.machine.home import check_home, only_daemon
 from runner.queue.database import open_queue
 from runner.settings import Settings
-from runner.sync.job_in_store import Care
+from runner.sync.job_in_store import SyncContext
 from runner.sync.mend import agree, repair
 from runner.sync.trust import unconfirmed
 
@@ -34,12 +34,12 @@ def run(settings: Settings, *, yes: bool) -> int:
 def _repair(settings: Settings, *, yes: bool) -> int:
     queue = open_queue(settings.database)
     try:
-        care = Care(work=furnish(settings, Wanted(), queue))
-        count = repair(care, time.time(), print, agreed=yes)
+        context = SyncContext(daemon=furnish(settings, Wanted(), queue))
+        count = repair(context, time.time(), print, agreed=yes)
         if not yes:
             print("nothing was changed; `repair --yes` does it" if count else "nothing is missing")
             return 0
-        doubts = unconfirmed(care, time.time(), time.monotonic())
+        doubts = unconfirmed(context, time.time(), time.monotonic())
         for job, doubt in doubts.items():
             print(f"{job}: {doubt}")
         print("the store holds it again, read back and verified" if not doubts else "not all of it is there")

@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from runner.daemon.logfile import append, line_of
 from runner.daemon.main import Wanted, run_daemon
 from runner.daemon.narrator import Narrator, Screen, manner_of
-from runner.daemon.note_writer import Teller
+from runner.daemon.note_writer import NoteWriter
 from runner.machine.home import check_home
 from runner.machine.session import mounted_drive
 from runner.machine.vram import read_cards
 from runner.settings import Settings
 from runner.store.open import open_store
-from runner.sync.job_in_store import Care
+from runner.sync.job_in_store import SyncContext
 
 
 def run(settings: Settings, wanted: Wanted) -> None:
@@ -29,18 +29,18 @@ def run(settings: Settings, wanted: Wanted) -> None:
         for line in text.splitlines():
             append(settings.daemon_log, line_of(line, time.time()))
 
-    def attend(care: Care) -> None:
-        teller.troubles = lambda: care.troubles_now
-        narrator.care = care
+    def attend(context: SyncContext) -> None:
+        writer.troubles = lambda: context.troubles_now
+        narrator.context = context
 
     check_home(settings.home, allow_network=wanted.allow_network_home)
     say(f"home {settings.home}, store {settings.store_shown}; Ctrl-C saves and stops")
     if warning := mounted_drive(settings.store_url):
         say(f"warning: {warning}")
     store = open_store(settings.store_url, settings.home)
-    teller = Teller(settings.home, store, read_cards=read_cards, clock=time.time)
-    bell = ringing(settings, os.environ.get("WAKE2VEC_NOTIFY", ""), say)
-    with teller, Narrator(settings, screen, say) as narrator, bell:
+    writer = NoteWriter(settings.home, store, read_cards=read_cards, clock=time.time)
+    webhook = ringing(settings, os.environ.get("WAKE2VEC_NOTIFY", ""), say)
+    with writer, Narrator(settings, screen, say) as narrator, webhook:
         code = run_daemon(settings, wanted, say, attend)
     sys.exit(code)
 
@@ -52,11 +52,11 @@ def ringing(settings: Settings, url: str, say: Callable[[str], None]) -> Iterato
         yield
         return
     from runner.commands.status import see
-    from runner.screen.webhook import Bell
+    from runner.screen.webhook import Webhook
 
-    bell = Bell(url, lambda now: see(settings, now), say=say)
-    bell.start()
+    webhook = Webhook(url, lambda now: see(settings, now), say=say)
+    webhook.start()
     try:
         yield
     finally:
-        bell.close()
+        webhook.close()

@@ -12,9 +12,9 @@ from dataclasses import asdict
 from rich.console import Console, Group
 from rich.live import Live
 
-from runner.screen.build import take_picture
-from runner.screen.database import peek
-from runner.screen.home import look
+from runner.screen.build import build_snapshot
+from runner.screen.database import read_database
+from runner.screen.home import read_home
 from runner.screen.render import render
 from runner.screen.snapshot import Snapshot
 from runner.settings import Settings
@@ -34,8 +34,8 @@ def run(settings: Settings, *, once: bool, as_json: bool, every_seconds: float) 
 
 def see(settings: Settings, now: float) -> Snapshot:
     """The present picture; nothing that the daemon could wait for is touched."""
-    moment = peek(settings.database)
-    return take_picture(moment, look(settings, moment.jobs), now)
+    moment = read_database(settings.database)
+    return build_snapshot(moment, read_home(settings, moment.jobs), now)
 
 
 def is_live(console: Console, environment: Mapping[str, str]) -> bool:

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Need:
+class StoreNeed:
     """What a job will take: so many checkpoints at a time, each of so many bytes at most."""
 
     job: str
@@ -40,7 +40,7 @@ class Answer:
     problem: str = ""
 
 
-def need_of(spec: JobSpec, file: Path) -> Need | None:
+def need_of(spec: JobSpec, file: Path) -> StoreNeed | None:
     """None where nobody can tell: a program of one's own, a model whose shape is not known here."""
     if spec.train is None:
         return None
@@ -52,7 +52,7 @@ def need_of(spec: JobSpec, file: Path) -> Need | None:
     every = spec.checkpoint.every_steps * spec.checkpoint.keep_milestones
     milestones = spec.train.steps // every if every and spec.train.steps else 0
     kept = KEPT_LAST + 1 + milestones  # the best one too
-    return None if size is None else Need(job=spec.name, checkpoint_bytes=size, kept=kept)
+    return None if size is None else StoreNeed(job=spec.name, checkpoint_bytes=size, kept=kept)
 
 
 def ask(store: Store, patience_seconds: float = PATIENCE_SECONDS) -> Answer:
@@ -76,7 +76,7 @@ def asked(question: Callable[[], T], patience_seconds: float = PATIENCE_SECONDS)
     return answers[0] if answers else (None, f"no answer in {patience_seconds:.0f} s")
 
 
-def lines_of(needs: Sequence[Need], answer: Answer, place: str) -> list[str]:
+def lines_of(needs: Sequence[StoreNeed], answer: Answer, place: str) -> list[str]:
     """One line a job, and a warning below where it will not fit."""
     if answer.quota is None:
         return [f"the room in {place} could not be asked for: {answer.problem}"] if needs else []

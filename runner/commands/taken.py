@@ -21,7 +21,7 @@ MOST_SHOWN = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stored:
+class StoredJobs:
     """What the root log of the store says: jobs by name; `problem` tells why it could not be read."""
 
     store: Store
@@ -50,7 +50,7 @@ class Stored:
         )
 
 
-def stored_jobs(settings: Settings) -> Stored:
+def stored_jobs(settings: Settings) -> StoredJobs:
     """Ask for a few seconds. Raises RunnerError for an address that can be no store."""
     store = open_store(settings.store_url, settings.home)
 
@@ -61,7 +61,7 @@ def stored_jobs(settings: Settings) -> Stored:
         return jobs(Log.open(store, first_id, holder="").records)
 
     answer, problem = asked(read)
-    return Stored(store=store, jobs=answer or {}, problem=problem)
+    return StoredJobs(store=store, jobs=answer or {}, problem=problem)
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any], place: str = "") -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 
-from runner.context import Ready, Workplace, order_of
+from runner.context import DaemonContext, Ready, order_of
 from runner.errors import IllegalTransition
 from runner.machine.launcher import trainer_environment
 from runner.machine.vram import reason_not_to_start
@@ -21,54 +21,56 @@ SHORTEST_SESSION_SECONDS = 120.0
 SPARE_BYTES = 64 << 20
 
 
-def dispatch(work: Workplace, now: float) -> None:
+def dispatch(daemon: DaemonContext, now: float) -> None:
     """Claim and start. A job that could start but is not ready is named to the sync loop."""
-    view, unready, obstacles = work.sight.view, [], {}
+    view, unready, obstacles = daemon.sight.view, [], {}
     taken = {attempt.gpu for attempt in view.attempts}
-    free = [gpu for gpu in work.gpus if gpu not in taken and work.launcher.holder(gpu) is None]
-    waits = waiting.claimable(view.jobs) if free and not work.is_stopping else []
-    here = obstacle(work, free[0], now) if waits else ""
+    free = [gpu for gpu in daemon.gpus if gpu not in taken and daemon.launcher.holder(gpu) is None]
+    waits = waiting.claimable(view.jobs) if free and not daemon.is_stopping else []
+    here = obstacle(daemon, free[0], now) if waits else ""
     for job in waits:
         if not free:
             break
-        if not is_due(job.not_before, now, work.settings.numbers.backoff_last_seconds):
+        if not is_due(job.not_before, now, daemon.settings.numbers.backoff_last_seconds):
             continue
-        if reason := here or lack_of_room(work, view.largest.get(job.name, 0)):
+        if reason := here or lack_of_room(daemon, view.largest.get(job.name, 0)):
             obstacles[job.name] = reason
             if reason != job.reason:
-                jobs.update_job(work.queue, job.name, reason=reason)
-        elif ready := work.handover.take(job.name):
-            start(work, job, ready, free.pop(0), now)
+                jobs.update_job(daemon.queue, job.name, reason=reason)
+        elif ready := daemon.handover.take(job.name):
+            start(daemon, job, ready, free.pop(0), now)
         else:
             unready.append(job.name)
-    work.obstacles = obstacles
-    work.handover.ask(unready)
+    daemon.obstacles = obstacles
+    daemon.handover.ask(unready)
 
 
-def obstacle(work: Workplace, gpu: int, now: float) -> str:
+def obstacle(daemon: DaemonContext, gpu: int, now: float) -> str:
     """What keeps every job from starting on this card."""
-    if work.stop_by is not None and work.stop_by - now < SHORTEST_SESSION_SECONDS:
+    if daemon.stop_by is not None and daemon.stop_by - now < SHORTEST_SESSION_SECONDS:
         # no countdown: what a job waits for is written down for each of them
         return f"the session ends in less than {SHORTEST_SESSION_SECONDS:.0f} s; the next one goes on"
-    if not work.cards:
+    if not daemon.cards:
         return ""
-    return reason_not_to_start({card.index: card for card in work.read_cards()}.get(gpu))
+    return reason_not_to_start({card.index: card for card in daemon.read_cards()}.get(gpu))
 
 
-def lack_of_room(work: Workplace, checkpoint_bytes: int) -> str:
-    needed, room = SPARE_BYTES + 3 * checkpoint_bytes, shutil.disk_usage(work.settings.home).free
+def lack_of_room(daemon: DaemonContext, checkpoint_bytes: int) -> str:
+    needed, room = SPARE_BYTES + 3 * checkpoint_bytes, shutil.disk_usage(daemon.settings.home).free
     if room >= needed:
         return ""
-    return f"the disk is full: {room >> 20:,} MiB free, {needed >> 20:,} MiB needed; make room in {work.settings.home}"
+    return (
+        f"the disk is full: {room >> 20:,} MiB free, {needed >> 20:,} MiB needed; make room in {daemon.settings.home}"
+    )
 
 
-def start(work: Workplace, job: Job, ready: Ready, gpu: int, now: float) -> None:
+def start(daemon: DaemonContext, job: Job, ready: Ready, gpu: int, now: float) -> None:
     """Claim the job for the card, write the order, start the trainer."""
-    run = work.run(job.name)
+    run = daemon.run(job.name)
     first_step = max(saved_steps(run), default=0)
     try:
         attempt = attempts.claim(
-            work.queue, job.name, session=work.session.id, gpu=gpu, first_step=first_step, now=now,
+            daemon.queue, job.name, session=daemon.session.id, gpu=gpu, first_step=first_step, now=now,
             above=ready.last_attempt,
         )  # fmt: skip
     except IllegalTransition:
@@ -77,11 +79,11 @@ def start(work: Workplace, job: Job, ready: Ready, gpu: int, now: float) -> None
     # Left by an attempt that may have had this number, before the database was rebuilt.
     run.result.unlink(missing_ok=True)
     run.heartbeat.unlink(missing_ok=True)
-    order = order_of(work, job, ready, attempt=attempt.id, gpu=attempt.gpu)
+    order = order_of(daemon, job, ready, attempt=attempt.id, gpu=attempt.gpu)
     write_json(run.order, order.model_dump(mode="json"))
     failpoint("dispatch.ordered")
-    environment = trainer_environment(os.environ, gpu, len(work.cards))
-    pid = work.launcher.start(run, attempt.id, environment)
-    attempts.set_pid(work.queue, attempt.id, pid)
-    said = f"{job.name} #{attempt.id}: started on {work.gpu_name(gpu)} from step {first_step}"
-    add_event(work.queue, now, "started", said, job=job.name)
+    environment = trainer_environment(os.environ, gpu, len(daemon.cards))
+    pid = daemon.launcher.start(run, attempt.id, environment)
+    attempts.set_pid(daemon.queue, attempt.id, pid)
+    said = f"{job.name} #{attempt.id}: started on {daemon.gpu_name(gpu)} from step {first_step}"
+    add_event(daemon.queue, now, "started", said, job=job.name)

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from runner.context import Workplace
+from runner.context import DaemonContext
 from runner.daemon.bugs import describe
 from runner.daemon.logfile import append
 from runner.daemon.tick import tick
 from runner.errors import RunnerError
-from runner.sync.job_in_store import Care
+from runner.sync.job_in_store import SyncContext
 from runner.sync.loop import sync
 
 MOST_BUGS_IN_A_ROW = 5
@@ -37,9 +37,9 @@ class Loops:
     idle_since: float | None = None  # monotonic: since when nothing can move by itself
 
 
-def start_loops(work: Workplace, care: Care, loops: Loops) -> BackgroundScheduler:
+def start_loops(daemon: DaemonContext, context: SyncContext, loops: Loops) -> BackgroundScheduler:
     """Two timers in memory, each in a thread of its own: a slow upload never delays a look at the trainers."""
-    numbers = work.settings.numbers
+    numbers = daemon.settings.numbers
     # a round that outlasts its interval is left out on purpose: no news for the screen
     logging.getLogger("apscheduler").setLevel(logging.ERROR)
     scheduler = BackgroundScheduler(
@@ -48,24 +48,24 @@ def start_loops(work: Workplace, care: Care, loops: Loops) -> BackgroundSchedule
         job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
     )
     for name, action, seconds in (
-        ("tick", lambda: tick(work, time.time(), time.monotonic()), numbers.tick_seconds),
-        ("sync", lambda: sync_alone(care), numbers.sync_seconds),
+        ("tick", lambda: tick(daemon, time.time(), time.monotonic()), numbers.tick_seconds),
+        ("sync", lambda: sync_alone(context), numbers.sync_seconds),
     ):
-        scheduler.add_job(counted(name, action, work, loops), "interval", seconds=seconds, executor=name, id=name)
+        scheduler.add_job(counted(name, action, daemon, loops), "interval", seconds=seconds, executor=name, id=name)
     scheduler.start()
     return scheduler
 
 
-def sync_alone(care: Care) -> None:
+def sync_alone(context: SyncContext) -> None:
     """Only the daemon's end holds the lock else, for good: a round that waited for it would keep the process alive."""
-    if care.busy.acquire(blocking=False):
+    if context.busy.acquire(blocking=False):
         try:
-            sync(care, time.time(), time.monotonic())
+            sync(context, time.time(), time.monotonic())
         finally:
-            care.busy.release()
+            context.busy.release()
 
 
-def counted(name: str, action: Callable[[], None], work: Workplace, loops: Loops) -> Callable[[], None]:
+def counted(name: str, action: Callable[[], None], daemon: DaemonContext, loops: Loops) -> Callable[[], None]:
     """Count failures in a row: a full disk is waited for, a bug ends the daemon before it can do harm."""
 
     def run() -> None:
@@ -74,7 +74,7 @@ def counted(name: str, action: Callable[[], None], work: Workplace, loops: Loops
         except (RunnerError, OSError) as error:
             _note(loops, name, error, 1)
         except Exception as error:
-            append(work.settings.daemon_log, describe(error, [name]))
+            append(daemon.settings.daemon_log, describe(error, [name]))
             _note(loops, name, error, MOST_TROUBLES_IN_A_ROW // MOST_BUGS_IN_A_ROW)
         else:
             loops.bugs[name] = 0

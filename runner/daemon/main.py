@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-from runner.context import Workplace
+from runner.context import DaemonContext
 from runner.daemon.loops import MOST_TROUBLES_IN_A_ROW, Loops, start_loops
 from runner.daemon.safety import bring_to_safety, safe_report
 from runner.errors import RunnerError, StoreLost, StoreUnavailable, Unsent
@@ -28,7 +28,7 @@ from runner.states import State
 from runner.store.known import ROOT
 from runner.store.open import open_store
 from runner.sync.copies import mirror
-from runner.sync.job_in_store import Care
+from runner.sync.job_in_store import SyncContext
 from runner.sync.loop import release_all
 from runner.sync.rebuild import restore
 from runner.sync.trust import check, holdings, unconfirmed
@@ -52,10 +52,10 @@ class Wanted:
     patience_minutes: float = 10.0  # for the store, when nothing is left to train
 
 
-Attend = Callable[[Care], None]  # told of the daemon's memory before it begins to work
+Attend = Callable[[SyncContext], None]  # told of the daemon's memory before it begins to work
 
 
-def run_daemon(settings: Settings, wanted: Wanted, say: Say = print, attend: Attend = lambda care: None) -> int:
+def run_daemon(settings: Settings, wanted: Wanted, say: Say = print, attend: Attend = lambda context: None) -> int:
     """Work until stopped; returns the exit code. Raises DaemonRunning, HomeUnusable, StoreUnavailable at the start."""
     check_home(settings.home, allow_network=wanted.allow_network_home)
     with only_daemon(settings.home):
@@ -67,39 +67,39 @@ def run_daemon(settings: Settings, wanted: Wanted, say: Say = print, attend: Att
 
 
 def _work(settings: Settings, wanted: Wanted, queue: Queue, say: Say, attend: Attend) -> int:
-    work = furnish(settings, wanted, queue)
-    care = Care(work=work)
-    attend(care)
+    daemon = furnish(settings, wanted, queue)
+    context = SyncContext(daemon=daemon)
+    attend(context)
     loops = Loops()
     with listening(loops, say):
-        _restore(care, wanted, say)
-        _require_card(work)
-        scheduler = start_loops(work, care, loops)
+        _restore(context, wanted, say)
+        _require_card(daemon)
+        scheduler = start_loops(daemon, context, loops)
         try:
-            end = wait(work, care, loops, wanted, say)
+            end = wait(daemon, context, loops, wanted, say)
             # a store that is away was waited for long enough
             is_away = isinstance(end, Unsent | StoreLost)
-            bring_to_safety(work, care, say, lambda: show_events(queue, loops, say), for_the_store=not is_away)
+            bring_to_safety(daemon, context, say, lambda: show_events(queue, loops, say), for_the_store=not is_away)
         finally:
             scheduler.shutdown(wait=False)
-        is_free = care.busy.acquire(timeout=settings.numbers.grace_seconds)
+        is_free = context.busy.acquire(timeout=settings.numbers.grace_seconds)
         if is_free and not is_away:
-            release_all(care, time.time())
-            mirror(care, time.time(), time.monotonic(), leaving=True)
+            release_all(context, time.time())
+            mirror(context, time.time(), time.monotonic(), leaving=True)
         show_events(queue, loops, say)
-        doubts = unconfirmed(care, time.time(), time.monotonic()) if is_free else {}
+        doubts = unconfirmed(context, time.time(), time.monotonic()) if is_free else {}
         for line in safe_report(queue, settings, doubts):
             say(line)
         for line in str(end).splitlines() if isinstance(end, RunnerError) else ():
             say(f"error: {line}")
-        code = last_code(end.exit_code if isinstance(end, RunnerError) else end, work, doubts)
+        code = last_code(end.exit_code if isinstance(end, RunnerError) else end, daemon, doubts)
         if not is_free:  # a call to the store hangs; the interpreter would wait for its thread
             sys.stdout.flush()
             os._exit(code)
     return code
 
 
-def furnish(settings: Settings, wanted: Wanted, queue: Queue) -> Workplace:
+def furnish(settings: Settings, wanted: Wanted, queue: Queue) -> DaemonContext:
     now = time.time()
     machine = this_machine(os.environ)
     cards = vram.read_cards()
@@ -112,7 +112,7 @@ def furnish(settings: Settings, wanted: Wanted, queue: Queue) -> Workplace:
         now=now,
     )
     settings.locks.mkdir(parents=True, exist_ok=True)
-    return Workplace(
+    return DaemonContext(
         settings=settings,
         queue=queue,
         store=open_store(settings.store_url, settings.home),
@@ -126,32 +126,32 @@ def furnish(settings: Settings, wanted: Wanted, queue: Queue) -> Workplace:
     )
 
 
-def _restore(care: Care, wanted: Wanted, say: Say) -> None:
+def _restore(context: SyncContext, wanted: Wanted, say: Say) -> None:
     try:
-        check(care, time.time())
-        new = restore(care, time.time(), say)
+        check(context, time.time())
+        new = restore(context, time.time(), say)
     except StoreUnavailable as error:
         if isinstance(error, StoreLost):
-            say(holdings(care, ROOT))
-        if not _can_go_on_without_store(care):
+            say(holdings(context, ROOT))
+        if not _can_go_on_without_store(context):
             raise
         say(f"{error}\ntraining goes on here; the store is tried again")
         return
     if new:
-        say(f"restored {len(new)} job{'s' * (len(new) != 1)} from {care.work.store.properties.place}")
+        say(f"restored {len(new)} job{'s' * (len(new) != 1)} from {context.daemon.store.properties.place}")
 
 
-def _require_card(work: Workplace) -> None:
+def _require_card(daemon: DaemonContext) -> None:
     """Raises NoGpu where a notebook was opened without the card that its jobs need."""
-    moving = waiting.unfinished(jobs.list_jobs(work.queue))
+    moving = waiting.unfinished(jobs.list_jobs(daemon.queue))
     loads = {job.name: job.spec.model.load for job in moving if job.spec.model is not None}
-    if reason := vram.no_card(work.session.platform, work.cards, loads):
+    if reason := vram.no_card(daemon.session.platform, daemon.cards, loads):
         raise NoGpu(reason)
 
 
-def _can_go_on_without_store(care: Care) -> bool:
+def _can_go_on_without_store(context: SyncContext) -> bool:
     """Whether something runs, or may run because the store had it before; a new job waits for a store."""
-    queue = care.work.queue
+    queue = context.daemon.queue
     moving = waiting.unfinished(jobs.list_jobs(queue))
     known = [job for job in moving if log_state(queue, job.name).created_at is not None]
     return bool(known or attempts.open_attempts(queue))
@@ -178,26 +178,26 @@ def listening(loops: Loops, say: Say) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def wait(work: Workplace, care: Care, loops: Loops, wanted: Wanted, say: Say) -> int | RunnerError:
+def wait(daemon: DaemonContext, context: SyncContext, loops: Loops, wanted: Wanted, say: Say) -> int | RunnerError:
     """Sleep until there is a reason to stop; returns the exit code, or the error to end with."""
-    while not loops.stop.wait(min(0.2, work.settings.numbers.tick_seconds)):
-        show_events(work.queue, loops, say)
+    while not loops.stop.wait(min(0.2, daemon.settings.numbers.tick_seconds)):
+        show_events(daemon.queue, loops, say)
         if max(loops.bugs.values(), default=0) >= MOST_TROUBLES_IN_A_ROW:
-            return _give_up(work, loops, say)
+            return _give_up(daemon, loops, say)
         if loops.last_error is not None and str(loops.last_error) != loops.last_text:
             loops.last_text = str(loops.last_error)
             say(f"trouble: {loops.last_text}; trying again")
-        if work.stop_by is not None and time.time() > work.stop_by:
+        if daemon.stop_by is not None and time.time() > daemon.stop_by:
             say("the session's time is over")
             return 0
-        if wanted.until_empty and (end := conclusion(work, care, loops, wanted, say)) is not None:
+        if wanted.until_empty and (end := conclusion(daemon, context, loops, wanted, say)) is not None:
             return end
     return INTERRUPTED
 
 
-def _give_up(work: Workplace, loops: Loops, say: Say) -> int:
+def _give_up(daemon: DaemonContext, loops: Loops, say: Say) -> int:
     error = loops.last_error
-    say(f"error: {error}\nthe same trouble again and again: the daemon ends; details in {work.settings.daemon_log}")
+    say(f"error: {error}\nthe same trouble again and again: the daemon ends; details in {daemon.settings.daemon_log}")
     return error.exit_code if isinstance(error, RunnerError) else BUG
 
 
@@ -210,24 +210,26 @@ def show_events(queue: Queue, loops: Loops, say: Say) -> None:
     loops.shown = events[-1].id if events else loops.shown or 1
 
 
-def last_code(code: int, work: Workplace, doubts: Mapping[str, str]) -> int:
+def last_code(code: int, daemon: DaemonContext, doubts: Mapping[str, str]) -> int:
     """What is lost is said by the exit code before all else; a claim that could not be seen is no success."""
-    if work.lost:
+    if daemon.lost:
         return StoreLost.exit_code
     return StoreUnavailable.exit_code if doubts and code == 0 else code
 
 
-def conclusion(work: Workplace, care: Care, loops: Loops, wanted: Wanted, say: Say) -> int | RunnerError | None:
+def conclusion(
+    daemon: DaemonContext, context: SyncContext, loops: Loops, wanted: Wanted, say: Say
+) -> int | RunnerError | None:
     """How `--until-empty` ends, once nothing can move by itself any more; None while something can."""
-    view = see(work.queue)
+    view = see(daemon.queue)
     every, working = view.jobs, {attempt.job for attempt in view.attempts}
-    held = {name for name, keeper in list(care.keepers.items()) if keeper.lease is not None}
+    held = {name for name, stored in list(context.opened.items()) if stored.lease is not None}
     moving = {job.name for job in waiting.unfinished(every)} | held | working
     left = [job for job in every if job.name in moving]
     if not left:
-        return exit_code(work.queue)
-    found = {job.name: trouble for job in left if (trouble := care.trouble_of(job.name)) is not None}
-    if working or still_moving(every, working, care.trouble_of) or held - found.keys():
+        return exit_code(daemon.queue)
+    found = {job.name: trouble for job in left if (trouble := context.trouble_of(job.name)) is not None}
+    if working or still_moving(every, working, context.trouble_of) or held - found.keys():
         loops.idle_since = None
         return None
     if loops.idle_since is None:
@@ -235,7 +237,7 @@ def conclusion(work: Workplace, care: Care, loops: Loops, wanted: Wanted, say: S
         if any(one.cause in OF_THE_STORE - {Cause.LOST} for one in found.values()):
             until = time.strftime("%H:%M:%S", time.localtime(time.time() + 60 * wanted.patience_minutes))
             say(f"nothing is left to train; the store is waited for until {until} (--store-patience)")
-    unsent = [job.name for job in left if job.finishing or not is_settled(care, job)]
+    unsent = [job.name for job in left if job.finishing or not is_settled(context, job)]
     waited = time.monotonic() - loops.idle_since
     return conclude(list(found.values()), unsent, waited, 60 * wanted.patience_minutes)
 

@@ -12,15 +12,15 @@ from shutil import get_terminal_size
 from typing import TextIO
 
 from runner.errors import RunnerError
-from runner.screen.build import take_picture
-from runner.screen.daemon_note import WorkNote
-from runner.screen.database import peek
-from runner.screen.home import look
+from runner.screen.build import build_snapshot
+from runner.screen.daemon_note import DaemonNote
+from runner.screen.database import read_database
+from runner.screen.home import read_home
 from runner.screen.layout import Page, cut, flow
 from runner.screen.narration import Scene, brief, flat, news, scene
 from runner.screen.snapshot import Snapshot
 from runner.settings import Settings
-from runner.sync.job_in_store import Care
+from runner.sync.job_in_store import SyncContext
 
 LOOK_SECONDS, SILENCE_SECONDS, FULL_SECONDS = 1.0, 9.0, 60.0
 NOTEBOOKS = ("JPY_PARENT_PID", "COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE")
@@ -89,7 +89,7 @@ class Narrator:
     """Looks at the picture about once a second, from a thread of its own: nothing that hangs makes it silent."""
 
     def __init__(self, settings: Settings, screen: Screen, say: Callable[[str], None]) -> None:
-        self.care: Care | None = None  # as soon as there is a daemon to look at
+        self.context: SyncContext | None = None  # as soon as there is a daemon to look at
         self._settings, self._screen, self._say = settings, screen, say
         self._last: Snapshot | None = None
         self._full_at = time.monotonic()
@@ -114,9 +114,9 @@ class Narrator:
             pause = max(LOOK_SECONDS, 10 * (time.monotonic() - began))
 
     def _look(self) -> None:
-        if self.care is None:
+        if self.context is None:
             return
-        picture, doing = see(self._settings, self.care, time.time()), _doing(self.care)
+        picture, doing = see(self._settings, self.context, time.time()), _doing(self.context)
         for line in news(self._last, picture):
             self._say(f"{time.strftime('%H:%M:%S', time.localtime(picture.at))} {line}")
         self._last = picture
@@ -129,15 +129,15 @@ class Narrator:
             self._screen.say(f"{time.strftime('%H:%M:%S', time.localtime(picture.at))} {told}")
 
 
-def see(settings: Settings, care: Care, now: float) -> Snapshot:
+def see(settings: Settings, context: SyncContext, now: float) -> Snapshot:
     """The picture that `status` shows, with what is in the way at this very moment."""
-    moment = peek(settings.database)
-    around = look(settings, moment.jobs)
-    note = replace(around.note or WorkNote(written_at=now), troubles=care.troubles_now)
-    return take_picture(moment, replace(around, note=note), now)
+    moment = read_database(settings.database)
+    around = read_home(settings, moment.jobs)
+    note = replace(around.note or DaemonNote(written_at=now), troubles=context.troubles_now)
+    return build_snapshot(moment, replace(around, note=note), now)
 
 
-def _doing(care: Care) -> str:
-    if care.work.is_stopping:
+def _doing(context: SyncContext) -> str:
+    if context.daemon.is_stopping:
         return "stopping: what is trained is saved and sent"
-    return f"reading {care.work.store.properties.place}" if care.root is None else ""
+    return f"reading {context.daemon.store.properties.place}" if context.root is None else ""

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from runner.errors import RunnerError
-from runner.machine.vram import Card
-from runner.screen.daemon_note import CardNote, WorkNote, forget_upload, write_note
+from runner.machine.vram import CardUse
+from runner.screen.daemon_note import CardNote, DaemonNote, forget_upload, write_note
 from runner.store.base import Quota, Store
 from runner.store.space import full_at
 from runner.trouble import Trouble
@@ -19,7 +19,7 @@ QUOTA_SECONDS = 120.0
 RATE_SAMPLES = 180  # six hours of asking
 
 
-class Teller:
+class NoteWriter:
     """Writes `work.json`; a store that is slow or away only makes its part of the note old."""
 
     def __init__(
@@ -27,7 +27,7 @@ class Teller:
         home: Path,
         store: Store,
         *,
-        read_cards: Callable[[], Sequence[Card]],
+        read_cards: Callable[[], Sequence[CardUse]],
         clock: Callable[[], float],
         note_seconds: float = NOTE_SECONDS,
         quota_seconds: float = QUOTA_SECONDS,
@@ -40,7 +40,7 @@ class Teller:
         self._end = threading.Event()
         # Two threads: the cards must not wait for the store.
         self._threads = [
-            threading.Thread(target=self._repeat, args=(action, seconds), name="teller", daemon=True)
+            threading.Thread(target=self._repeat, args=(action, seconds), name="note writer", daemon=True)
             for action, seconds in ((self._ask, quota_seconds), (self._write, note_seconds))
         ]
 
@@ -53,7 +53,7 @@ class Teller:
         """Does not wait for a store that hangs."""
         self._end.set()
 
-    def __enter__(self) -> Teller:
+    def __enter__(self) -> NoteWriter:
         self.start()
         return self
 
@@ -79,7 +79,7 @@ class Teller:
             CardNote(index=card.index, name=card.name, total_mib=card.total_mib, used_mib=card.used_mib)
             for card in self._read_cards()
         )
-        note = WorkNote(
+        note = DaemonNote(
             written_at=self._clock(),
             place=self._store.properties.place,
             free_bytes=self._quota.free,

@@ -6,14 +6,14 @@ import errno
 import os
 import signal
 
-from runner.context import Workplace
+from runner.context import DaemonContext
 from runner.daemon.watch import HUNG
 from runner.intake import import_new_lines, note_saved
 from runner.machine.launcher import GPU_BUSY_EXIT, describe_exit, end_group
 from runner.queue import attempts, checkpoints, jobs
 from runner.queue.ledger import add_event, add_regime
 from runner.queue.rows import Attempt, Job
-from runner.states import Budget, Ending, Outcome, Verdict, Where, judge, same_failure
+from runner.states import Ending, Outcome, RetryBudget, Verdict, Where, judge, same_failure
 from wake2vec.contract.files import last_line
 from wake2vec.contract.manifest import manifest_sha256, saved_steps, set_aside
 from wake2vec.contract.rundir import Result, read_heartbeat, read_result
@@ -21,61 +21,61 @@ from wake2vec.contract.rundir import Result, read_heartbeat, read_result
 OUT_OF_SPACE = "No space left on device"
 
 
-def reap(work: Workplace, now: float, monotonic: float) -> None:
+def reap(daemon: DaemonContext, now: float, monotonic: float) -> None:
     """Close every attempt whose trainer is gone; end every trainer whose attempt is closed."""
-    open_ones = work.sight.view.attempts
+    open_ones = daemon.sight.view.attempts
     for attempt in open_ones:
-        if not work.launcher.is_alive(attempt.id, attempt.gpu):
-            close(work, attempt, now)
-    for gpu in work.gpus:
-        holder = work.launcher.holder(gpu)
+        if not daemon.launcher.is_alive(attempt.id, attempt.gpu):
+            close(daemon, attempt, now)
+    for gpu in daemon.gpus:
+        holder = daemon.launcher.holder(gpu)
         if holder is not None and holder.attempt and holder.attempt not in {one.id for one in open_ones}:
-            _end_orphan(work, holder.pid, f"{holder.job} #{holder.attempt}", now, monotonic)
+            _end_orphan(daemon, holder.pid, f"{holder.job} #{holder.attempt}", now, monotonic)
 
 
-def _end_orphan(work: Workplace, pid: int, name: str, now: float, monotonic: float) -> None:
+def _end_orphan(daemon: DaemonContext, pid: int, name: str, now: float, monotonic: float) -> None:
     """A trainer that nobody waits for, left by a daemon that died: let it save, then end it."""
-    asked_at = work.asked_at.setdefault(pid, monotonic)
+    asked_at = daemon.asked_at.setdefault(pid, monotonic)
     if asked_at == monotonic:
-        add_event(work.queue, now, "orphan", f"{name}: a trainer of an earlier daemon is asked to save and end")
+        add_event(daemon.queue, now, "orphan", f"{name}: a trainer of an earlier daemon is asked to save and end")
         end_group(pid, signal.SIGTERM)
-    elif monotonic - asked_at > work.settings.numbers.grace_seconds:
+    elif monotonic - asked_at > daemon.settings.numbers.grace_seconds:
         end_group(pid, signal.SIGKILL)
 
 
-def close(work: Workplace, attempt: Attempt, now: float) -> None:
+def close(daemon: DaemonContext, attempt: Attempt, now: float) -> None:
     """Take over what the attempt left, and write how it ended together with what becomes of the job."""
-    run = work.run(attempt.job)
-    import_new_lines(work, attempt.job, now)
-    note_saved(work, attempt.job, now)
-    job = jobs.get_job(work.queue, attempt.job)
+    run = daemon.run(attempt.job)
+    import_new_lines(daemon, attempt.job, now)
+    note_saved(daemon, attempt.job, now)
+    job = jobs.get_job(daemon.queue, attempt.job)
     result = read_result(run)
     result = result if result is not None and result.attempt == attempt.id else None
     newest = max(saved_steps(run), default=0)
     heartbeat = read_heartbeat(run)
     reached = heartbeat.step if heartbeat is not None and heartbeat.attempt == attempt.id else newest
     step = max(result.step, attempt.first_step) if result else max(reached, newest)
-    ending = _ending(work, job, attempt, result, newest, step)
-    verdict = judge(ending, _budget(work, job))
+    ending = _ending(daemon, job, attempt, result, newest, step)
+    verdict = judge(ending, _budget(daemon, job))
     if ending.outcome is Outcome.FAILED and OUT_OF_SPACE in ending.cause:
-        verdict = _wait_for_space(work, job, ending)
-    _remember(work, job, attempt, result, now)
+        verdict = _wait_for_space(daemon, job, ending)
+    _remember(daemon, job, attempt, result, now)
     if verdict.roll_back:
-        roll_back(work, job, newest, now)
+        roll_back(daemon, job, newest, now)
     attempts.close_attempt(
-        work.queue, attempt, verdict, now,
+        daemon.queue, attempt, verdict, now,
         outcome=ending.outcome, last_step=step, place=ending.where, cause=ending.cause, remedy=ending.remedy,
         kept_step=newest,
     )  # fmt: skip
-    work.launcher.forget(attempt.id)
-    work.signs.pop(attempt.id, None)
+    daemon.launcher.forget(attempt.id)
+    daemon.signs.pop(attempt.id, None)
     if attempt.pid is not None:
-        work.asked_at.pop(attempt.pid, None)
+        daemon.asked_at.pop(attempt.pid, None)
 
 
-def _ending(work: Workplace, job: Job, attempt: Attempt, result: Result | None, newest: int, step: int) -> Ending:
-    outcome, where, cause, remedy = _outcome(work, job, attempt, result)
-    last = next((one for one in reversed(attempts.list_attempts(work.queue, job.name)) if one.id < attempt.id), None)
+def _ending(daemon: DaemonContext, job: Job, attempt: Attempt, result: Result | None, newest: int, step: int) -> Ending:
+    outcome, where, cause, remedy = _outcome(daemon, job, attempt, result)
+    last = next((one for one in reversed(attempts.list_attempts(daemon.queue, job.name)) if one.id < attempt.id), None)
     return Ending(
         outcome=outcome,
         where=where,
@@ -83,7 +83,7 @@ def _ending(work: Workplace, job: Job, attempt: Attempt, result: Result | None, 
         remedy=remedy,
         asked_to_stop=attempt.asked_to_stop_at is not None and outcome is not Outcome.HUNG,
         kept_new_step=newest > attempt.first_step,
-        same_session=attempt.session == work.session.id,
+        same_session=attempt.session == daemon.session.id,
         wish=job.wish,
         stalls=job.stalls,
         rolled_back=job.rolled_back,
@@ -92,7 +92,7 @@ def _ending(work: Workplace, job: Job, attempt: Attempt, result: Result | None, 
     )
 
 
-def _outcome(work: Workplace, job: Job, attempt: Attempt, result: Result | None) -> tuple[Outcome, str, str, str]:
+def _outcome(daemon: DaemonContext, job: Job, attempt: Attempt, result: Result | None) -> tuple[Outcome, str, str, str]:
     """Outcome, place, cause and remedy. The result file is the truth; an exit code only fills its absence."""
     if result is not None:
         if was_extended(job, result):
@@ -100,11 +100,11 @@ def _outcome(work: Workplace, job: Job, attempt: Attempt, result: Result | None)
         return Outcome(result.outcome), result.where, result.cause, result.remedy
     if attempt.cause.startswith(HUNG):
         return Outcome.HUNG, "training", attempt.cause, ""
-    code = work.launcher.exit_code(attempt.id)
+    code = daemon.launcher.exit_code(attempt.id)
     if code == GPU_BUSY_EXIT:
         return Outcome.FAILED, Where.CARD, f"GPU {attempt.gpu} is taken by another trainer", ""
     if code is not None and code >= 0:
-        cause = f"{describe_exit(code)}: {last_line(work.run(attempt.job).log)}"
+        cause = f"{describe_exit(code)}: {last_line(daemon.run(attempt.job).log)}"
         # a trainer that left no result has only its last words
         where = Where.DISK if os.strerror(errno.EIO) in cause or OUT_OF_SPACE in cause else Where.SETUP
         return Outcome.FAILED, where, cause, ""
@@ -117,44 +117,44 @@ def was_extended(job: Job, result: Result) -> bool:
     return at_its_end and job.steps is not None and result.step < job.steps
 
 
-def _budget(work: Workplace, job: Job) -> Budget:
-    numbers = work.settings.numbers
-    return Budget(
+def _budget(daemon: DaemonContext, job: Job) -> RetryBudget:
+    numbers = daemon.settings.numbers
+    return RetryBudget(
         attempts=job.spec.runner.max_attempts,
         first_seconds=numbers.backoff_first_seconds,
         last_seconds=numbers.backoff_last_seconds,
     )
 
 
-def _wait_for_space(work: Workplace, job: Job, ending: Ending) -> Verdict:
+def _wait_for_space(daemon: DaemonContext, job: Job, ending: Ending) -> Verdict:
     """A full disk is not the job's fault: it waits, without a count, until there is room."""
-    verdict = judge(Ending(outcome=Outcome.LOST, same_session=False, wish=ending.wish), _budget(work, job))
+    verdict = judge(Ending(outcome=Outcome.LOST, same_session=False, wish=ending.wish), _budget(daemon, job))
     return Verdict(
         change=verdict.change,
         stalls=job.stalls,
-        wait_seconds=work.settings.numbers.backoff_first_seconds,
+        wait_seconds=daemon.settings.numbers.backoff_first_seconds,
         reason=f"the disk is full: {ending.cause}",
-        remedy=f"make room on the disk of {work.settings.home}",
+        remedy=f"make room on the disk of {daemon.settings.home}",
     )
 
 
-def _remember(work: Workplace, job: Job, attempt: Attempt, result: Result | None, now: float) -> None:
+def _remember(daemon: DaemonContext, job: Job, attempt: Attempt, result: Result | None, now: float) -> None:
     """Keep the plan that the card was found to hold, and the end of a job that stopped early."""
     if result is None:
         return
     if result.plan:
-        attempts.remember_plan(work.queue, work.gpu_name(attempt.gpu), job.name, result.plan, now)
+        attempts.remember_plan(daemon.queue, daemon.gpu_name(attempt.gpu), job.name, result.plan, now)
     if result.outcome == "completed" and not was_extended(job, result):
-        jobs.end_at(work.queue, job.name, result.step)
+        jobs.end_at(daemon.queue, job.name, result.step)
 
 
-def roll_back(work: Workplace, job: Job, step: int, now: float) -> None:
+def roll_back(daemon: DaemonContext, job: Job, step: int, now: float) -> None:
     """Put the newest checkpoint in quarantine, here and for every later session; it may hold the seed of the fault."""
-    folder = work.run(job.name).checkpoint(step)
+    folder = daemon.run(job.name).checkpoint(step)
     if step < 1 or not folder.is_dir():
         return
     change = {"what": "quarantine", "step": step, "manifest_sha256": manifest_sha256(folder)}
-    with work.queue.write() as connection:
+    with daemon.queue.write() as connection:
         add_regime(connection, job.name, step, change, now)
-    checkpoints.quarantine(work.queue, job.name, step)
+    checkpoints.quarantine(daemon.queue, job.name, step)
     set_aside(folder)

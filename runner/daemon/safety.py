@@ -5,32 +5,39 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
-from runner.context import Workplace
+from runner.context import DaemonContext
 from runner.queue import attempts, checkpoints, jobs, waiting
 from runner.queue.database import Queue
 from runner.queue.ledger import add_event
 from runner.queue.rows import Job
 from runner.settings import Settings
 from runner.states import State
-from runner.sync.job_in_store import Care
+from runner.sync.job_in_store import SyncContext
 from runner.sync.upload import is_settled
 from wake2vec.contract.manifest import saved_steps
 from wake2vec.contract.rundir import RunDir
 
 
 def bring_to_safety(
-    work: Workplace, care: Care, say: Callable[[str], None], meanwhile: Callable[[], None], *, for_the_store: bool
+    daemon: DaemonContext,
+    context: SyncContext,
+    say: Callable[[str], None],
+    meanwhile: Callable[[], None],
+    *,
+    for_the_store: bool,
 ) -> None:
     """Have every trainer save and end, then bring what it saved to the store; each within the grace time."""
-    work.is_stopping = True
-    grace = work.settings.numbers.grace_seconds
-    wait_for(lambda: not attempts.open_attempts(work.queue), 2 * grace, meanwhile)
-    every = [job for job in jobs.list_jobs(work.queue) if job.state in (State.QUEUED, State.RUNNING) and for_the_store]
-    held = [job for job in every if job.name in care.keepers and care.keepers[job.name].lease is not None]
-    if not all(is_settled(care, job) for job in held):
-        say(f"bringing the last checkpoint to {work.store.properties.place}")
-    wait_for(lambda: all(is_settled(care, job) for job in held), grace, meanwhile)
-    add_event(work.queue, time.time(), "stopped", "the daemon stopped")
+    daemon.is_stopping = True
+    grace = daemon.settings.numbers.grace_seconds
+    wait_for(lambda: not attempts.open_attempts(daemon.queue), 2 * grace, meanwhile)
+    every = [
+        job for job in jobs.list_jobs(daemon.queue) if job.state in (State.QUEUED, State.RUNNING) and for_the_store
+    ]
+    held = [job for job in every if job.name in context.opened and context.opened[job.name].lease is not None]
+    if not all(is_settled(context, job) for job in held):
+        say(f"bringing the last checkpoint to {daemon.store.properties.place}")
+    wait_for(lambda: all(is_settled(context, job) for job in held), grace, meanwhile)
+    add_event(daemon.queue, time.time(), "stopped", "the daemon stopped")
 
 
 def wait_for(condition: Callable[[], bool], seconds: float, meanwhile: Callable[[], None]) -> None:

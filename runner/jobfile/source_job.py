@@ -14,7 +14,7 @@ from wake2vec.contract.spec import JobSpec
 
 
 @dataclass(frozen=True, kw_only=True)
-class Known:
+class SourceJob:
     """A job that is in the queue, or comes before in the same call."""
 
     spec: JobSpec
@@ -23,7 +23,7 @@ class Known:
     state: State
 
 
-def source_faults(job: JobSpec, inputs: Sequence[InputFile], known: Mapping[str, Known]) -> list[Fault]:
+def source_faults(job: JobSpec, inputs: Sequence[InputFile], known: Mapping[str, SourceJob]) -> list[Fault]:
     """Why the job can never run on top of its source; empty when it can."""
     if job.after is None:
         return []
@@ -38,7 +38,7 @@ def source_faults(job: JobSpec, inputs: Sequence[InputFile], known: Mapping[str,
     return [fault for fault in (_other_model(job, inputs, source), _no_such_checkpoint(job, source)) if fault]
 
 
-def _no_such_job(name: str, known: Mapping[str, Known]) -> str:
+def _no_such_job(name: str, known: Mapping[str, SourceJob]) -> str:
     nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     if nearest:
         return f"there is no job {name}; did you mean {nearest[0]}?"
@@ -46,7 +46,7 @@ def _no_such_job(name: str, known: Mapping[str, Known]) -> str:
     return f"there is no job {name} in the queue; {first}, or `start` once, which fetches the store's jobs"
 
 
-def _other_model(job: JobSpec, inputs: Sequence[InputFile], source: Known) -> Fault | None:
+def _other_model(job: JobSpec, inputs: Sequence[InputFile], source: SourceJob) -> Fault | None:
     assert job.model is not None
     assert source.spec.model is not None
     here, there = _digest(inputs), _digest(source.inputs)
@@ -62,7 +62,7 @@ def _other_model(job: JobSpec, inputs: Sequence[InputFile], source: Known) -> Fa
     return None
 
 
-def _no_such_checkpoint(job: JobSpec, source: Known) -> Fault | None:
+def _no_such_checkpoint(job: JobSpec, source: SourceJob) -> Fault | None:
     if not isinstance(job.rows, int) or source.steps is None:
         return None
     if job.rows > source.steps:
@@ -78,7 +78,7 @@ def _digest(inputs: Sequence[InputFile]) -> str | None:
     return next((item.sha256 for item in inputs if item.role == "model"), None)
 
 
-def source_notes(job: JobSpec, inputs: Sequence[InputFile], known: Mapping[str, Known]) -> list[str]:
+def source_notes(job: JobSpec, inputs: Sequence[InputFile], known: Mapping[str, SourceJob]) -> list[str]:
     """What a person should know although the job can run."""
     source = known.get(job.after or "")
     if source is None or job.phase != "p2" or job.data is None or source.spec.data is None:

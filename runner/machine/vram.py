@@ -18,7 +18,7 @@ SWITCH = {"colab": "Runtime → Change runtime type → T4 GPU", "kaggle": "Sett
 
 
 @dataclass(frozen=True, kw_only=True)
-class Card:
+class CardUse:
     index: int
     name: str
     total_mib: int
@@ -26,7 +26,7 @@ class Card:
     capability: tuple[int, int] = OLDEST_CAPABILITY
 
 
-def read_cards() -> list[Card]:
+def read_cards() -> list[CardUse]:
     """Every card that the NVIDIA driver shows; none where there is no driver."""
     import pynvml
 
@@ -43,11 +43,11 @@ def read_cards() -> list[Card]:
             pynvml.nvmlShutdown()
 
 
-def _read_card(nvml: Any, index: int) -> Card:
+def _read_card(nvml: Any, index: int) -> CardUse:
     handle = nvml.nvmlDeviceGetHandleByIndex(index)
     memory = nvml.nvmlDeviceGetMemoryInfo(handle)
     name = nvml.nvmlDeviceGetName(handle)
-    return Card(
+    return CardUse(
         index=index,
         name=name if isinstance(name, str) else name.decode(),
         total_mib=int(memory.total) // MIB,
@@ -56,7 +56,7 @@ def _read_card(nvml: Any, index: int) -> Card:
     )
 
 
-def reason_not_to_start(card: Card | None) -> str:
+def reason_not_to_start(card: CardUse | None) -> str:
     """Why a trainer would not fit beside what others use; empty when it may start. No card: it trains on the CPU."""
     if card is None or card.used_mib <= MOST_USED_BY_OTHERS * card.total_mib:
         return ""
@@ -66,7 +66,7 @@ def reason_not_to_start(card: Card | None) -> str:
     )
 
 
-def no_card(platform: str, cards: Sequence[Card], loads: Mapping[str, str]) -> str:
+def no_card(platform: str, cards: Sequence[CardUse], loads: Mapping[str, str]) -> str:
     """Why nothing should begin in a notebook's runtime that has no card, or one too old; empty when it may.
 
     `loads` says how each job holds its body.
@@ -80,7 +80,7 @@ def no_card(platform: str, cards: Sequence[Card], loads: Mapping[str, str]) -> s
     )
 
 
-def threats(card: Card, reserved_mib: int, retries: int) -> dict[str, str]:
+def threats(card: CardUse, reserved_mib: int, retries: int) -> dict[str, str]:
     """What a person should know of a card on which a trainer works, by kind. The ladder deals with it between steps.
 
     Memory tells of other programs, since process ids are hidden in containers.

@@ -30,7 +30,7 @@ class Queue:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        with _told(self.path), self.engine.connect() as connection:
+        with _translated_errors(self.path), self.engine.connect() as connection:
             connection.execute(text("BEGIN"))
             try:
                 yield connection
@@ -39,7 +39,7 @@ class Queue:
 
     @contextmanager
     def write(self, *, in_view: bool = True) -> Iterator[Connection]:
-        with _told(self.path), self.engine.connect() as connection:
+        with _translated_errors(self.path), self.engine.connect() as connection:
             connection.execute(text("BEGIN IMMEDIATE"))
             before = version_of(connection)
             try:
@@ -110,7 +110,7 @@ def _set_up(queue: Queue) -> None:
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _translated_errors(path: Path) -> Iterator[None]:
     """Turn the library's errors into ours, with place and remedy."""
     try:
         yield

@@ -54,7 +54,7 @@ class Mark:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
+class LogSays:
     """What the log says of a job; beyond that its history does not count."""
 
     fingerprint: str
@@ -113,7 +113,7 @@ def is_new(queue: Queue) -> bool:
 
 
 def take_history(
-    queue: Queue, path: Path, told: Mapping[str, Told], present: Session, seen_at: float = 0.0
+    queue: Queue, path: Path, told: Mapping[str, LogSays], present: Session, seen_at: float = 0.0
 ) -> tuple[Session, list[tuple[str, Row]]]:
     """Take over what the copy tells of these jobs, before everything that this home has done itself; all or nothing.
 
@@ -179,7 +179,7 @@ def _take_events(connection: Connection, copy: sqlite3.Connection, names: Sequen
     _put(connection, events, [row | {"id": newest + place} for place, row in enumerate(own, start=1)])
 
 
-def _take_ledger(connection: Connection, copy: sqlite3.Connection, name: str, told: Told) -> None:
+def _take_ledger(connection: Connection, copy: sqlite3.Connection, name: str, told: LogSays) -> None:
     """Rows that a checkpoint covers which both the copy and the log call durable; a done job has brought its own."""
     query = "SELECT step, manifest_sha256 FROM checkpoints WHERE job = ? AND durable_at IS NOT NULL"
     durable = [row["step"] for row in copy.execute(query, (name,)) if row["manifest_sha256"] in told.manifests]
@@ -195,7 +195,7 @@ def _take_limits(connection: Connection, copy: sqlite3.Connection, name: str) ->
     _put(connection, plan_limits, [row for row in rows if isinstance(json.loads(row["plan"]), dict)])
 
 
-def _take_wishes(connection: Connection, row: Row, told: Told) -> None:
+def _take_wishes(connection: Connection, row: Row, told: LogSays) -> None:
     """How a person left the job, unless the log was told something since."""
     values = {key: row[key] for key in ("created_at", "stalls", "kept_step", "rolled_back")}
     state = _wanted_state(row)

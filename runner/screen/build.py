@@ -10,9 +10,9 @@ from runner.machine.session import past_session_minutes
 from runner.queue.rows import Checkpoint, Evaluation, Job, Metric
 from runner.queue.waiting import claimable
 from runner.screen import estimates as progress
-from runner.screen.daemon_note import WorkNote
-from runner.screen.database import Moment
-from runner.screen.home import Surroundings
+from runner.screen.daemon_note import DaemonNote
+from runner.screen.database import DatabaseView
+from runner.screen.home import HomeView
 from runner.screen.reasons import explain, needs_of
 from runner.screen.snapshot import (
     FORMAT,
@@ -32,9 +32,9 @@ from wake2vec.contract.rundir import Heartbeat
 CURVE = 240  # points of the training curve that the snapshot keeps
 
 
-def take_picture(moment: Moment, around: Surroundings, now: float) -> Snapshot:
+def build_snapshot(moment: DatabaseView, around: HomeView, now: float) -> Snapshot:
     """Everything that there is to see."""
-    note = around.note or WorkNote(written_at=now)
+    note = around.note or DaemonNote(written_at=now)
     every = {job.name: job for job in moment.jobs}
     jobs = tuple(_job(job, every, moment, around, now) for job in moment.jobs)
     ready = claimable([job for job in moment.jobs if job.not_before <= now])
@@ -79,7 +79,7 @@ def _in_focus(jobs: Sequence[Job]) -> list[Job]:
     return running or sorted(begun, key=lambda job: job.changed_at)[-1:]
 
 
-def _session(moment: Moment, around: Surroundings, note: WorkNote) -> SessionPart | None:
+def _session(moment: DatabaseView, around: HomeView, note: DaemonNote) -> SessionPart | None:
     if not moment.sessions:
         return None
     last = moment.sessions[-1]
@@ -101,7 +101,7 @@ def _segments(job: Job, planned: int, reached: int) -> int:
     return planned + count_segments(job.steps - reached, job.spec.checkpoint.every_steps)
 
 
-def _job(job: Job, every: dict[str, Job], moment: Moment, around: Surroundings, now: float) -> JobPart:
+def _job(job: Job, every: dict[str, Job], moment: DatabaseView, around: HomeView, now: float) -> JobPart:
     planned, done, reached = moment.pieces.get(job.name, (0, 0, 0))
     evaluations = moment.evaluations.get(job.name, [])
     saved, durable = _kept(
@@ -140,7 +140,7 @@ def _kept(checkpoints: Sequence[Checkpoint], beat: Heartbeat | None, is_lost: bo
     return max(saved, durable, (beat.saved_step or 0) if beat else 0), durable
 
 
-def _trained(job: Job, moment: Moment, around: Surroundings, saved: int) -> int:
+def _trained(job: Job, moment: DatabaseView, around: HomeView, saved: int) -> int:
     """Steps done. Where no trainer has begun, what was not saved is gone, whatever the ledger still says."""
     beat = around.heartbeats.get(job.name)
     if job.name not in around.trainers or beat is None or beat.state in ("loading", "fitting"):
@@ -160,7 +160,9 @@ def _evaluation(one: Evaluation | None) -> EvaluationPart | None:
     )
 
 
-def _detail(job: Job, moment: Moment, around: Surroundings, note: WorkNote, session: SessionPart | None) -> DetailPart:
+def _detail(
+    job: Job, moment: DatabaseView, around: HomeView, note: DaemonNote, session: SessionPart | None
+) -> DetailPart:
     beat = around.heartbeats.get(job.name)
     metrics: list[Metric] = moment.metrics.get(job.name, [])
     evaluations = moment.evaluations.get(job.name, [])
@@ -206,7 +208,7 @@ def _detail(job: Job, moment: Moment, around: Surroundings, note: WorkNote, sess
     )
 
 
-def _memory(beat: Heartbeat | None, gpu: int | None, note: WorkNote) -> MemoryPart:
+def _memory(beat: Heartbeat | None, gpu: int | None, note: DaemonNote) -> MemoryPart:
     card = note.cards[gpu] if gpu is not None and gpu < len(note.cards) else None
     return MemoryPart(
         reserved_mib=beat.vram_reserved_mib if beat else None,
@@ -225,7 +227,7 @@ def _tokens_per_second(metrics: Sequence[Metric]) -> float | None:
     return sum(one.tokens or 0 for one in recent) / seconds if seconds else None
 
 
-def _store(moment: Moment, around: Surroundings, note: WorkNote) -> StorePart:
+def _store(moment: DatabaseView, around: HomeView, note: DaemonNote) -> StorePart:
     every = [one for checkpoints in moment.checkpoints.values() for one in checkpoints if not one.quarantined]
     newest = {name: max(one.step for one in ones) for name, ones in moment.checkpoints.items()}
     # An older one that was overtaken will never be sent.

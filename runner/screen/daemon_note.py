@@ -36,7 +36,7 @@ class UploadNote:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WorkNote:
+class DaemonNote:
     """Everything may be absent: the screen shows what is known."""
 
     written_at: float
@@ -115,12 +115,12 @@ def note_path(home: Path) -> Path:
     return home / "work.json"
 
 
-def write_note(home: Path, note: WorkNote) -> None:
+def write_note(home: Path, note: DaemonNote) -> None:
     """Not fsynced: it says something only while the daemon lives."""
     write_json(note_path(home), asdict(note), durable=False)
 
 
-def read_note(home: Path) -> WorkNote | None:
+def read_note(home: Path) -> DaemonNote | None:
     """None when there is none, or it is not one."""
     table = read_json(note_path(home))
     if not isinstance(table, dict):
@@ -129,6 +129,6 @@ def read_note(home: Path) -> WorkNote | None:
         cards = tuple(CardNote(**item) for item in table.pop("cards", ()))
         uploads = tuple(UploadNote(**item) for item in table.pop("uploads", ()))
         troubles = tuple(Trouble(**item | {"cause": Cause(item["cause"])}) for item in table.pop("troubles", ()))
-        return WorkNote(cards=cards, uploads=uploads, troubles=troubles, **table)
+        return DaemonNote(cards=cards, uploads=uploads, troubles=troubles, **table)
     except (TypeError, KeyError, ValueError):
         return None

@@ -36,7 +36,7 @@ NEWEST = """SELECT * FROM checkpoints WHERE (job, step) IN (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Moment:
+class DatabaseView:
     """The database at one moment, by job where it belongs to one."""
 
     jobs: list[Job] = field(default_factory=list)
@@ -52,19 +52,19 @@ class Moment:
     counts: dict[tuple[str, str], int] = field(default_factory=dict)  # events by job and kind
 
 
-def peek(path: Path) -> Moment:
+def read_database(path: Path) -> DatabaseView:
     """Everything that the screen shows; empty where there is no database yet.
 
     Raises DatabaseCorrupt, or HomeUnusable when a newer version wrote it.
     """
     if not path.is_file():
-        return Moment()
+        return DatabaseView()
     try:
         with _reading(path) as connection:
             return _read(connection, path)
     except sqlite3.DatabaseError as error:
         if "no such table" in str(error):  # another process is about to make them
-            return peek(path.with_name("absent"))
+            return read_database(path.with_name("absent"))
         raise DatabaseCorrupt(path, str(error)) from error
 
 
@@ -83,7 +83,7 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection]:
         yield connection
 
 
-def _read(connection: sqlite3.Connection, path: Path) -> Moment:
+def _read(connection: sqlite3.Connection, path: Path) -> DatabaseView:
     (found,) = connection.execute("PRAGMA user_version").fetchone()
     if found > KNOWN_FORMAT:
         raise HomeUnusable(f"{path}: written by a newer wake2vec-runner (format {found}); update this one")
@@ -92,7 +92,7 @@ def _read(connection: sqlite3.Connection, path: Path) -> Moment:
         return [dict(row) for row in connection.execute(query)]
 
     newest = f"SELECT id, at, job, kind, text FROM events ORDER BY id DESC LIMIT {EVENTS}"
-    return Moment(
+    return DatabaseView(
         jobs=[row_of(Job, row) for row in rows("SELECT * FROM jobs ORDER BY number")],
         sessions=[Session(**row) for row in rows("SELECT * FROM sessions ORDER BY id")],
         segments=_by_job(Segment(**row) for row in rows(SEGMENTS)),

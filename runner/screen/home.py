@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from runner.queue.rows import Job
-from runner.screen.daemon_note import LostNote, WorkNote, read_lost, read_note, read_upload
+from runner.screen.daemon_note import DaemonNote, LostNote, read_lost, read_note, read_upload
 from runner.settings import Settings
 from runner.states import State
 from wake2vec.contract.files import read_json
@@ -24,7 +24,7 @@ class Process:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Surroundings:
+class HomeView:
     """The home beside its database."""
 
     home: Path
@@ -33,21 +33,21 @@ class Surroundings:
     trainers: dict[str, Process] = field(default_factory=dict)  # by job
     heartbeats: dict[str, Heartbeat] = field(default_factory=dict)
     stop_by: dict[str, float] = field(default_factory=dict)  # known end of the session, by job
-    note: WorkNote | None = None
+    note: DaemonNote | None = None
     lost: tuple[LostNote, ...] = ()  # what the store was seen to have lost
 
     def has_lost(self, job: str) -> bool:
         return any(note.job in ("", job) for note in self.lost)
 
 
-def look(settings: Settings, jobs: Sequence[Job]) -> Surroundings:
+def read_home(settings: Settings, jobs: Sequence[Job]) -> HomeView:
     """What surrounds these jobs now."""
     lock = read_lock(settings.home / "daemon.lock")
     daemon = None if lock is None else Process(pid=int(lock.get("pid") or 0), started_at=lock.get("started_at"))
     running = [job.name for job in jobs if job.state is State.RUNNING]
     runs = {name: RunDir(root=settings.runs / name) for name in running}
     orders = {name: read_json(run.order) for name, run in runs.items()}
-    return Surroundings(
+    return HomeView(
         home=settings.home,
         store_url=settings.store_shown,
         daemon=daemon,
@@ -59,7 +59,7 @@ def look(settings: Settings, jobs: Sequence[Job]) -> Surroundings:
     )
 
 
-def _note(home: Path) -> WorkNote | None:
+def _note(home: Path) -> DaemonNote | None:
     note, upload = read_note(home), read_upload(home)
     return note if note is None or upload is None else replace(note, uploads=(upload,))
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from runner.queue.rows import Job
 from runner.queue.waiting import blocked, waiting_for
-from runner.screen.database import Moment
-from runner.screen.home import Surroundings
+from runner.screen.database import DatabaseView
+from runner.screen.home import HomeView
 from runner.screen.snapshot import JobPart, Need, StorePart
 from runner.states import State
 from runner.trouble import OF_THE_STORE, Trouble
@@ -18,7 +18,7 @@ LONG_SECONDS = 600.0  # a store that is away for longer may need a person
 START = "wake2vec-runner start"
 
 
-def explain(job: Job, every: dict[str, Job], moment: Moment, around: Surroundings, now: float) -> tuple[str, str]:
+def explain(job: Job, every: dict[str, Job], moment: DatabaseView, around: HomeView, now: float) -> tuple[str, str]:
     """Why a job is where it is, and what moves it when only a person can: a command, or words."""
     log = moment.logs.get(job.name)
     if log is not None and log.fenced:
@@ -36,7 +36,7 @@ def explain(job: Job, every: dict[str, Job], moment: Moment, around: Surrounding
     return (job.reason or "cancelled" if job.state is State.CANCELLED else ""), ""
 
 
-def _explain_running(job: Job, around: Surroundings) -> tuple[str, str]:
+def _explain_running(job: Job, around: HomeView) -> tuple[str, str]:
     if job.finishing:
         return "trained; its results are on their way to the store", ""
     if job.wish is not None:
@@ -47,7 +47,7 @@ def _explain_running(job: Job, around: Surroundings) -> tuple[str, str]:
 
 
 def _explain_queued(
-    job: Job, every: dict[str, Job], problem: str, remedy: str, around: Surroundings, now: float
+    job: Job, every: dict[str, Job], problem: str, remedy: str, around: HomeView, now: float
 ) -> tuple[str, str]:
     source = every.get(waiting_for(job, every))
     if source is not None and source.state is State.HELD:  # by the same person: no cause for alarm
@@ -66,16 +66,16 @@ def _explain_queued(
     return job.reason or "waits for its turn", ""
 
 
-def _is_of_the_store(job: Job, around: Surroundings) -> bool:
+def _is_of_the_store(job: Job, around: HomeView) -> bool:
     """Then it is told once, not for every job."""
     return any(one.job == job.name for one in _of_the_store(around))
 
 
-def _of_the_store(around: Surroundings) -> list[Trouble]:
+def _of_the_store(around: HomeView) -> list[Trouble]:
     return [one for one in (around.note.troubles if around.note is not None else ()) if one.cause in OF_THE_STORE]
 
 
-def needs_of(jobs: Sequence[JobPart], store: StorePart, around: Surroundings, now: float) -> list[Need]:
+def needs_of(jobs: Sequence[JobPart], store: StorePart, around: HomeView, now: float) -> list[Need]:
     """What only a person can mend, each with the command that does it; empty when all goes on by itself."""
     needs = [
         Need(job=job.name, cause=f"{job.name}: {job.says}", command=job.command)

@@ -23,7 +23,7 @@ class Line:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Life:
+class Timeline:
     """Everything that is known of a job, oldest first."""
 
     job: str
@@ -33,35 +33,35 @@ class Life:
     printed: Sequence[tuple[int | None, str]]
 
 
-def tell(life: Life) -> Iterator[Line]:
+def lines_of(timeline: Timeline) -> Iterator[Line]:
     """Attempt after attempt. Steps that a cut undid are not in the ledger, and so not here."""
-    for place, attempt in enumerate(life.attempts):
-        following = life.attempts[place + 1] if place + 1 < len(life.attempts) else None
-        yield _line(life, attempt, None, "attempt", _began(attempt), "began")
-        for number, (owner, text) in enumerate(life.printed):
+    for place, attempt in enumerate(timeline.attempts):
+        following = timeline.attempts[place + 1] if place + 1 < len(timeline.attempts) else None
+        yield _line(timeline, attempt, None, "attempt", _began(attempt), "began")
+        for number, (owner, text) in enumerate(timeline.printed):
             if owner == attempt.id:
-                yield _line(life, attempt, None, "output", f"  {text}", f"output {number}")
-        yield from _steps(life, attempt, following.first_step if following else None)
+                yield _line(timeline, attempt, None, "output", f"  {text}", f"output {number}")
+        yield from _steps(timeline, attempt, following.first_step if following else None)
         if attempt.ended_at is not None:
-            yield _line(life, attempt, attempt.last_step, "end", _ended(attempt), "ended")
+            yield _line(timeline, attempt, attempt.last_step, "end", _ended(attempt), "ended")
 
 
-def _steps(life: Life, attempt: Attempt, until: int | None) -> Iterator[Line]:
+def _steps(timeline: Timeline, attempt: Attempt, until: int | None) -> Iterator[Line]:
     def belongs(step: int) -> bool:
         return step > attempt.first_step and (until is None or step <= until)
 
-    rows: list[Metric | Evaluation] = [row for row in life.metrics if belongs(row.step)]
-    is_first = attempt is life.attempts[0]
-    rows += [row for row in life.evaluations if belongs(row.step) or (is_first and row.step == 0)]
+    rows: list[Metric | Evaluation] = [row for row in timeline.metrics if belongs(row.step)]
+    is_first = attempt is timeline.attempts[0]
+    rows += [row for row in timeline.evaluations if belongs(row.step) or (is_first and row.step == 0)]
     for row in sorted(rows, key=lambda row: (row.step, isinstance(row, Evaluation))):
         if isinstance(row, Metric):
-            yield _line(life, attempt, row.step, "step", _step(row), f"step {row.step}")
+            yield _line(timeline, attempt, row.step, "step", _step(row), f"step {row.step}")
         else:
-            yield _line(life, attempt, row.step, "evaluation", _evaluation(row), f"evaluation {row.step}")
+            yield _line(timeline, attempt, row.step, "evaluation", _evaluation(row), f"evaluation {row.step}")
 
 
-def _line(life: Life, attempt: Attempt, step: int | None, kind: str, text: str, key: str) -> Line:
-    return Line(job=life.job, attempt=attempt.id, step=step, kind=kind, text=text, key=f"{attempt.id} {key}")
+def _line(timeline: Timeline, attempt: Attempt, step: int | None, kind: str, text: str, key: str) -> Line:
+    return Line(job=timeline.job, attempt=attempt.id, step=step, kind=kind, text=text, key=f"{attempt.id} {key}")
 
 
 def _began(attempt: Attempt) -> str:

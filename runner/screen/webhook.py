@@ -72,7 +72,7 @@ def post(url: str, notice: Notice) -> None:
         pass
 
 
-class Bell:
+class Webhook:
     """Looks at the picture now and then in a thread of its own, and calls the webhook from there."""
 
     def __init__(
@@ -111,7 +111,7 @@ class Bell:
     def _look(self) -> None:
         try:
             now = self._see(time.time())
-        except Exception as error:  # the picture is somebody else's; it must not silence the bell for good
+        except Exception as error:  # the picture is somebody else's; it must not silence the webhook for good
             self._say(f"notifications: no picture: {error}")
             return
         if self._last is not None:

@@ -14,7 +14,7 @@ from typing import Any
 from runner.errors import Damaged, StoreBusy
 from runner.store import journal as journals
 from runner.store.log import Log, head_name
-from runner.store.publish import Stored, forget, publish_files
+from runner.store.publish import StoredFile, forget, publish_files
 from runner.store.space import orphans
 from wake2vec.contract.files import digest_file
 
@@ -31,7 +31,7 @@ class Generation:
 
     number: int
     holder: str  # the home that it is of
-    file: Stored  # packed
+    file: StoredFile  # packed
     made_at: float  # seconds since 1970, for people
 
 
@@ -56,7 +56,7 @@ def _generation(table: dict[str, Any]) -> Generation:
     return Generation(
         number=int(table["number"]),
         holder=str(table["holder"]),
-        file=Stored(id=str(file["id"]), size=int(file["size"]), sha256=str(file["sha256"]), md5=str(file["md5"])),
+        file=StoredFile(id=str(file["id"]), size=int(file["size"]), sha256=str(file["sha256"]), md5=str(file["md5"])),
         made_at=float(table["made_at"]),
     )
 

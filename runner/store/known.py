@@ -29,7 +29,7 @@ class Copy:
         return self.records[-1]
 
 
-class Known:
+class KnownLogs:
     """Written after the store has shown the same, so that it is behind the store at a kill, and never ahead of it."""
 
     def __init__(self, home: Path, place: str) -> None:

@@ -7,7 +7,7 @@ import hashlib
 from runner.errors import Damaged, Loss, NotStored, StoreBusy, StoreLost
 from runner.store.base import Store
 from runner.store.log import Log
-from runner.store.publish import Stored, files_of, is_there
+from runner.store.publish import StoredFile, files_of, is_there
 from runner.store.records import Record, is_done
 from runner.store.root import jobs, open_job
 
@@ -65,7 +65,7 @@ def check_walk(root: Log, job: str, log: Log) -> None:
         raise StoreLost(text, loss=Loss.TORN)
 
 
-def missing(store: Store, record: Record) -> dict[str, Stored]:
+def missing(store: Store, record: Record) -> dict[str, StoredFile]:
     """Those of its objects that are not there, or thrown away, or of another size."""
     return {name: file for name, file in files_of(record).items() if not is_there(store, file)}
 

@@ -22,7 +22,7 @@ OBJECTS = ("checkpoints", "files")  # what a job stores; beside these folders li
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stored:
+class StoredFile:
     """Where a file lies in a store, and what it must be."""
 
     id: str
@@ -35,7 +35,7 @@ class Stored:
         return FileDigest(size=self.size, sha256=self.sha256, md5=self.md5)
 
     @classmethod
-    def of(cls, id: str, digest: FileDigest) -> Stored:
+    def of(cls, id: str, digest: FileDigest) -> StoredFile:
         return cls(id=id, **asdict(digest))
 
 
@@ -107,10 +107,10 @@ def publish_files(
     digests: Mapping[str, FileDigest],
     *,
     folder: str,
-    known: Mapping[str, Stored],
+    known: Mapping[str, StoredFile],
     journal: Path,
     progress: Progress | None = None,
-) -> dict[str, Stored]:
+) -> dict[str, StoredFile]:
     """Store files as `<folder>/<name>`, except those whose sha256 is among `known`; returns where each one is.
 
     In the order given; a known file that the store has lost is stored again. `forget` the journal once the result is
@@ -131,7 +131,7 @@ def publish_files(
             journals.drop_id(place, digests[name].sha256)  # the id is spent: the next call stores under a new one
             raise
         done += digests[name].size
-        found[name] = Stored.of(id, digests[name])
+        found[name] = StoredFile.of(id, digests[name])
     return {name: found[name] for name in paths}
 
 
@@ -141,12 +141,12 @@ def fetch_checkpoint(store: Store, commit: Record, into: Path, *, progress: Prog
     Raises NotStored, Damaged or CheckpointCorrupt when it cannot be had; the COMMIT before is then the one to try.
     """
     target = into / f"checkpoint-{int(commit.payload['step'])}"
-    manifest = Stored(**commit.payload["manifest"])
+    manifest = StoredFile(**commit.payload["manifest"])
     if target.exists():
         if verify_checkpoint(target) and digest_file(target / MANIFEST).sha256 != manifest.sha256:
             raise Damaged(f"{target}: is another checkpoint than the log names; it is left alone")
         return target
-    parts = {name: Stored(**part) for name, part in commit.payload["parts"].items()}
+    parts = {name: StoredFile(**part) for name, part in commit.payload["parts"].items()}
     if foreign := parts.keys() - KNOWN_FILES:
         raise Damaged(f"{target.name}: its record names foreign files {', '.join(sorted(foreign))}; nothing is fetched")
     arriving = into / f"{target.name}.tmp" / target.name
@@ -160,7 +160,7 @@ def fetch_checkpoint(store: Store, commit: Record, into: Path, *, progress: Prog
 
 
 def fetch_files(
-    store: Store, files: Mapping[str, Stored], into: Path, *, progress: Progress | None = None
+    store: Store, files: Mapping[str, StoredFile], into: Path, *, progress: Progress | None = None
 ) -> dict[str, Path]:
     """Bring files into a folder; what is there and right already is not fetched again."""
     done, paths = 0, {}
@@ -188,7 +188,7 @@ def committed(records: Sequence[Record], manifest_sha256: str) -> Record | None:
     )
 
 
-def files_of(record: Record) -> dict[str, Stored]:
+def files_of(record: Record) -> dict[str, StoredFile]:
     """The objects that a record names, by file name."""
     tables: Mapping[str, Any] = {
         "GENESIS": lambda said: said.get("stored_inputs", {}),
@@ -197,13 +197,13 @@ def files_of(record: Record) -> dict[str, Stored]:
         "DONE": lambda said: said["files"],
     }
     found = tables[record.kind](record.payload) if record.kind in tables else {}
-    return {name: Stored(**table) for name, table in found.items()}
+    return {name: StoredFile(**table) for name, table in found.items()}
 
 
-def stored_parts(records: Sequence[Record]) -> dict[str, Stored]:
+def stored_parts(records: Sequence[Record]) -> dict[str, StoredFile]:
     """Parts that earlier commits hold, by sha256."""
     parts = [part for commit in commits(records) for part in commit.payload["parts"].values()]
-    return {part["sha256"]: Stored(**part) for part in parts}
+    return {part["sha256"]: StoredFile(**part) for part in parts}
 
 
 def journal_of(journal: Path, folder: str) -> Path:
@@ -227,7 +227,7 @@ def _make_sure_of_room(store: Store, size: int) -> None:
         raise StoreFull(room.text)
 
 
-def is_there(store: Store, file: Stored) -> bool:
+def is_there(store: Store, file: StoredFile) -> bool:
     stat = store.stat(file.id)
     if stat is None or stat.in_bin:
         return False

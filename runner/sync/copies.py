@@ -11,7 +11,7 @@ from typing import Any
 from runner.errors import Damaged, DatabaseCorrupt, NotStored, RunnerError
 from runner.queue.changing import apply_regime
 from runner.queue.database import check_integrity, copy_database
-from runner.queue.history import Told, check_copy, take_history
+from runner.queue.history import LogSays, check_copy, take_history
 from runner.queue.ledger import add_event
 from runner.store.copies import (
     Generation,
@@ -22,7 +22,7 @@ from runner.store.copies import (
 )
 from runner.store.log import Log
 from runner.store.records import commits, genesis, is_done, regimes
-from runner.sync.job_in_store import Care
+from runner.sync.job_in_store import SyncContext
 from wake2vec.contract.failpoints import failpoint
 
 Say = Callable[[str], None]
@@ -32,57 +32,59 @@ AFTER_A_COMMIT_SECONDS = 600.0
 AFTER_TROUBLE_SECONDS = 120.0  # the jobs find out when the store is there again
 
 
-def mirror(care: Care, now: float, monotonic: float, *, leaving: bool = False) -> None:
+def mirror(context: SyncContext, now: float, monotonic: float, *, leaving: bool = False) -> None:
     """Publish a copy when the queue has changed in what no log carries, and the last one is old enough.
 
     `leaving`: whatever the age of the last one. SQLite's own backup reads beside the writer. What keeps the copy from
     the store is told by the jobs, which it keeps from there too. Raises DatabaseCorrupt when the queue is not sound.
     """
-    if not leaving and monotonic - care.mirrored_at < AFTER_AN_EVENT_SECONDS:
+    if not leaving and monotonic - context.mirrored_at < AFTER_AN_EVENT_SECONDS:
         return
-    view = care.sight.look() if leaving else care.sight.view
-    work, mark = care.work, view.mark
-    is_first, happened = care.mirrored is None, care.mirrored is None or care.mirrored.event != mark.event
+    view = context.sight.look() if leaving else context.sight.view
+    daemon, mark = context.daemon, view.mark
+    is_first, happened = context.mirrored is None, context.mirrored is None or context.mirrored.event != mark.event
     patience = AFTER_AN_EVENT_SECONDS if happened else AFTER_A_COMMIT_SECONDS
-    if mark == care.mirrored or (not leaving and monotonic - care.mirrored_at < patience):
+    if mark == context.mirrored or (not leaving and monotonic - context.mirrored_at < patience):
         return
-    if monotonic - care.trouble_at < AFTER_TROUBLE_SECONDS or not view.jobs:
+    if monotonic - context.trouble_at < AFTER_TROUBLE_SECONDS or not view.jobs:
         return
-    if any(name not in care.retry_at for name in work.handover.asked()):  # a job is about to start, and comes first
+    if any(
+        name not in context.retry_at for name in daemon.handover.asked()
+    ):  # a job is about to start, and comes first
         return
-    care.mirrored_at = monotonic  # a copy that fails is in no hurry
+    context.mirrored_at = monotonic  # a copy that fails is in no hurry
     try:
-        root = care.root_log()
+        root = context.root_log()
         if is_first:
-            sweep_generations(root, journal=care.journal, now=now)
-        with scratch(care) as folder:
+            sweep_generations(root, journal=context.journal, now=now)
+        with scratch(context) as folder:
             copy = folder / "runner.db"
-            copy_database(work.queue.path, copy)
+            copy_database(daemon.queue.path, copy)
             check_integrity(copy)
-            publish_generation(root, copy, journal=care.journal, now=now)
+            publish_generation(root, copy, journal=context.journal, now=now)
     except DatabaseCorrupt:
         raise
     except (RunnerError, OSError):
         return
     failpoint("mirror.published")
-    care.mirrored = mark
+    context.mirrored = mark
 
 
-def sound_copies(care: Care, folder: Path, now: float, say: Say) -> Iterator[tuple[Generation, Path]]:
+def sound_copies(context: SyncContext, folder: Path, now: float, say: Say) -> Iterator[tuple[Generation, Path]]:
     """The copies in the store that verify, newest first, each fetched when it is asked for. Raises StoreUnavailable."""
-    root = care.root_log()
+    root = context.root_log()
     for generation in reversed(list_generations(root)):
         try:
             copy = fetch_generation(root, generation, folder)
             check_copy(copy)
         except (NotStored, Damaged, DatabaseCorrupt) as error:
-            _pass_over(care, generation, error, now, say)
+            _pass_over(context, generation, error, now, say)
         else:
             yield generation, copy
 
 
 def bring_history(
-    care: Care,
+    context: SyncContext,
     copies: Iterable[tuple[Generation, Path]],
     logs: Mapping[str, Log],
     lives: Mapping[str, tuple[float, float]],
@@ -93,32 +95,34 @@ def bring_history(
 
     `lives` says when each home was first and last seen.
     """
-    told = {name: _told(log) for name, log in logs.items()}
+    told = {name: _log_says(log) for name, log in logs.items()}
     for generation, copy in copies:
         seen_at = lives.get(generation.holder, (0.0, 0.0))[1]
         try:
-            care.work.session, changes = take_history(care.work.queue, copy, told, care.work.session, seen_at)
+            context.daemon.session, changes = take_history(
+                context.daemon.queue, copy, told, context.daemon.session, seen_at
+            )
         except DatabaseCorrupt as error:
-            _pass_over(care, generation, error, now, say)
+            _pass_over(context, generation, error, now, say)
             continue
         for name, change in changes:
-            _make_anew(care, name, change, now)
+            _make_anew(context, name, change, now)
         said = f"the history of {len(logs)} job{'s' * (len(logs) != 1)} came from {_name(generation)}"
         say(said)
-        add_event(care.work.queue, now, "restored", said)
+        add_event(context.daemon.queue, now, "restored", said)
         return
 
 
-def _pass_over(care: Care, generation: Generation, error: RunnerError, now: float, say: Say) -> None:
+def _pass_over(context: SyncContext, generation: Generation, error: RunnerError, now: float, say: Say) -> None:
     problem = error.problem if isinstance(error, DatabaseCorrupt) else str(error)
     said = f"{_name(generation)} is of no use, going back one: {problem}"
     say(said)
-    add_event(care.work.queue, now, "corrupt", said)
+    add_event(context.daemon.queue, now, "corrupt", said)
 
 
-def _told(log: Log) -> Told:
+def _log_says(log: Log) -> LogSays:
     states = [record.written_at for record in regimes(log.records) if record.payload.get("what") == "state"]
-    return Told(
+    return LogSays(
         fingerprint=str(genesis(log.records)["fingerprint"]),
         is_done=is_done(log.records),
         manifests=frozenset(str(one.payload["manifest"]["sha256"]) for one in commits(log.records)),
@@ -126,11 +130,13 @@ def _told(log: Log) -> Told:
     )
 
 
-def _make_anew(care: Care, job: str, change: dict[str, Any], now: float) -> None:
+def _make_anew(context: SyncContext, job: str, change: dict[str, Any], now: float) -> None:
     try:
-        apply_regime(care.work.queue, job, change)
+        apply_regime(context.daemon.queue, job, change)
     except (RunnerError, ValueError, KeyError, TypeError) as error:
-        add_event(care.work.queue, now, "corrupt", f"{job}: a change of its settings cannot be made: {error}", job=job)
+        add_event(
+            context.daemon.queue, now, "corrupt", f"{job}: a change of its settings cannot be made: {error}", job=job
+        )
 
 
 def _name(generation: Generation) -> str:
@@ -138,9 +144,9 @@ def _name(generation: Generation) -> str:
 
 
 @contextmanager
-def scratch(care: Care) -> Iterator[Path]:
+def scratch(context: SyncContext) -> Iterator[Path]:
     """A folder of the home for copies on their way; a killed daemon's is removed by the next."""
-    folder = care.work.settings.home / "generation"
+    folder = context.daemon.settings.home / "generation"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     try:

@@ -12,7 +12,7 @@ from runner.store.publish import fetch_checkpoint, fetch_files
 from runner.store.records import Record, commits, is_done
 from runner.store.root import jobs as entries_of
 from runner.store.root import open_job
-from runner.sync.job_in_store import Care, Keeper, from_table
+from runner.sync.job_in_store import JobInStore, SyncContext, from_table
 from runner.sync.prepare import link_folder, prepare
 from runner.sync.rebuild import still_stored
 from wake2vec.contract.files import put_in_place, write_json
@@ -21,23 +21,23 @@ from wake2vec.contract.rundir import RunDir
 FINAL = "final/"
 
 
-def fetch_result(care: Care, job: Job, step: str, now: float) -> None:
+def fetch_result(context: SyncContext, job: Job, step: str, now: float) -> None:
     """Have here what the training core reads of a job: order, vocabulary, source, and its weights at `step`.
 
     `step` is a number, best, newest or final. Raises NeedsHelp when the store has no such step any more.
     """
-    keeper, run = _keeper(care, job), care.work.run(job.name)
-    ready = prepare(care, keeper, job, now)
+    stored, run = _open_log(context, job), context.daemon.run(job.name)
+    ready = prepare(context, stored, job, now)
     if ready.source is not None and not run.vocab.is_dir():
         link_folder(run.source / run.vocab.name, run.vocab)  # a P2 has the vocabulary of its P1
     if step == "final":
-        _fetch_final(care, keeper, run)
+        _fetch_final(context, stored, run)
     elif step != "newest":
-        commit = _commit_of(keeper, step)
-        fetch_checkpoint(care.work.store, commit, run.checkpoints)
+        commit = _commit_of(stored, step)
+        fetch_checkpoint(context.daemon.store, commit, run.checkpoints)
         if step == "best":
             write_json(run.best, {"step": int(commit.payload["step"])})
-    order = order_of(care.work, job, ready, attempt=ready.last_attempt, gpu=0)
+    order = order_of(context.daemon, job, ready, attempt=ready.last_attempt, gpu=0)
     write_json(run.order, order.model_dump(mode="json"))  # last: with it a run counts as being here
 
 
@@ -51,41 +51,41 @@ def is_here(run: RunDir, step: str) -> bool:
     return not step.isdecimal() or run.checkpoint(int(step)).is_dir()
 
 
-def _keeper(care: Care, job: Job) -> Keeper:
+def _open_log(context: SyncContext, job: Job) -> JobInStore:
     """Its log as it is: whoever only looks begins none."""
-    if job.name not in care.keepers:
-        root = care.root_log()
+    if job.name not in context.opened:
+        root = context.root_log()
         root.refresh()
         entry = entries_of(root.records).get(job.name)
         if entry is None or entry.payload.get("fingerprint") != job.fingerprint:
-            raise NeedsHelp(f"{job.name}: its result is neither here nor in {care.work.store.properties.place}")
-        care.keepers[job.name] = Keeper(job=job.name, log=open_job(root, entry))
-    return care.keepers[job.name]
+            raise NeedsHelp(f"{job.name}: its result is neither here nor in {context.daemon.store.properties.place}")
+        context.opened[job.name] = JobInStore(job=job.name, log=open_job(root, entry))
+    return context.opened[job.name]
 
 
-def _fetch_final(care: Care, keeper: Keeper, run: RunDir) -> None:
+def _fetch_final(context: SyncContext, stored: JobInStore, run: RunDir) -> None:
     """`final/` appears whole. A job that did not come to its end has none."""
-    if run.final.is_dir() or not is_done(keeper.log.records):
+    if run.final.is_dir() or not is_done(stored.log.records):
         return
-    files = from_table(keeper.log.records[-1].payload["files"])
-    if gone := [name for name in missing(care.work.store, keeper.log.records[-1]) if name.startswith(FINAL)]:
-        kept = [one for one in still_stored(care.work.store, keeper.log) if not missing(care.work.store, one)]
+    files = from_table(stored.log.records[-1].payload["files"])
+    if gone := [name for name in missing(context.daemon.store, stored.log.records[-1]) if name.startswith(FINAL)]:
+        kept = [one for one in still_stored(context.daemon.store, stored.log) if not missing(context.daemon.store, one)]
         there = ", ".join(f"--step {one.payload['step']}" for one in kept)
         raise NotStored(
-            f"{keeper.job}: its result in {care.work.store.properties.place} has lost {', '.join(gone)}; what can "
+            f"{stored.job}: its result in {context.daemon.store.properties.place} has lost {', '.join(gone)}; what can "
             f"still be had: {there or 'nothing there'}; run `wake2vec-runner repair` on the home that trained it"
         )
     arriving = run.root / "final.arriving"
-    fetch_files(care.work.store, {name: file for name, file in files.items() if name.startswith(FINAL)}, arriving)
+    fetch_files(context.daemon.store, {name: file for name, file in files.items() if name.startswith(FINAL)}, arriving)
     put_in_place(arriving / run.final.name, run.final)
     shutil.rmtree(arriving)
 
 
-def _commit_of(keeper: Keeper, step: str) -> Record:
-    records = keeper.log.records
+def _commit_of(stored: JobInStore, step: str) -> Record:
+    records = stored.log.records
     wanted = records[-1].payload.get("best_step") if step == "best" and is_done(records) else step
     found = [one for one in commits(records) if str(one.payload["step"]) == str(wanted)]
     if not found:
         there = ", ".join(str(one.payload["step"]) for one in commits(records))
-        raise NeedsHelp(f"{keeper.job}: the store has no checkpoint of step {step}; committed were {there}")
+        raise NeedsHelp(f"{stored.job}: the store has no checkpoint of step {step}; committed were {there}")
     return found[-1]

@@ -10,17 +10,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from runner.context import Workplace
+from runner.context import DaemonContext
 from runner.errors import Damaged, Fenced, Loss, NotStored, StoreLost, StoreUnavailable
 from runner.queue import checkpoints, jobs
 from runner.queue.history import Mark
 from runner.queue.rows import Job
 from runner.queue.view import Sight
-from runner.store.known import ROOT, Known
+from runner.store.known import ROOT, KnownLogs
 from runner.store.lease import BEAT_SECONDS, Lease, Watch, acquire
 from runner.store.log import Log
 from runner.store.presence import check_record
-from runner.store.publish import Stored, forget, publish_files, sweep
+from runner.store.publish import StoredFile, forget, publish_files, sweep
 from runner.store.records import commits, genesis, is_done, regimes
 from runner.store.retry import Busy
 from runner.store.root import add_job, open_job, open_root
@@ -33,7 +33,7 @@ HICCUP_SECONDS = 5.0  # a store that is busy for less is no news
 
 
 @dataclass(kw_only=True)
-class Keeper:
+class JobInStore:
     job: str
     log: Log
     watch: Watch = field(default_factory=Watch)
@@ -61,13 +61,13 @@ class Keeper:
 
 
 @dataclass(kw_only=True)
-class Care:
+class SyncContext:
     """The sync loop's own memory."""
 
-    work: Workplace
+    daemon: DaemonContext
     clock: Callable[[], float] = time.monotonic
     root: Log | None = None
-    keepers: dict[str, Keeper] = field(default_factory=dict)
+    opened: dict[str, JobInStore] = field(default_factory=dict)
     retry_at: dict[str, float] = field(default_factory=dict)  # monotonic
     troubles: dict[str, Trouble] = field(default_factory=dict)  # what keeps a job from the store now
     taken: set[str] = field(default_factory=set)  # held once: a person's word to take over does not last for ever
@@ -76,25 +76,25 @@ class Care:
     looked_at: float = -1e9  # monotonic: at the root
     swept_inputs_at: float = -1e9  # monotonic
     looked_at_done: float = -1e9  # monotonic: at a job that is over
-    known: Known = field(init=False)
+    known: KnownLogs = field(init=False)
     trouble_at: float = -1e9  # monotonic: when the store was last in the way of a job
     busy: threading.Lock = field(default_factory=threading.Lock)  # held for the length of a round
     sight: Sight = field(init=False)
 
     def __post_init__(self) -> None:
-        self.sight = Sight(self.work.queue)
-        self.known = Known(self.work.settings.home, self.work.store.properties.place)
+        self.sight = Sight(self.daemon.queue)
+        self.known = KnownLogs(self.daemon.settings.home, self.daemon.store.properties.place)
 
     @property
     def journal(self) -> Path:
-        return self.work.settings.home / "transfers"
+        return self.daemon.settings.home / "transfers"
 
     def trouble_of(self, job: str) -> Trouble | None:
         """What keeps the job from the store: its own trouble, or a store that is being asked again and again."""
         return self.troubles.get(job) or self.store_trouble()
 
     def store_trouble(self) -> Trouble | None:
-        busy: Busy | None = getattr(self.work.store, "busy", None)
+        busy: Busy | None = getattr(self.daemon.store, "busy", None)
         if busy is None or busy.again_at - busy.since_at < HICCUP_SECONDS:
             return None
         return Trouble(job=None, cause=Cause.STORE, said=busy.said, since_at=busy.since_at, again_at=busy.again_at)
@@ -102,11 +102,11 @@ class Care:
     @property
     def troubles_now(self) -> tuple[Trouble, ...]:
         """All that is in the way at this moment, of the store and of this machine."""
-        obstacles = list(self.work.obstacles.items())
+        obstacles = list(self.daemon.obstacles.items())
         here = [Trouble(job=job, cause=Cause.MACHINE, said=f"{job}: {said}", since_at=0.0) for job, said in obstacles]
         lost = [
             Trouble(job=None, cause=Cause.LOST, said=str(error), command=error.command, since_at=0.0)
-            for job, error in list(self.work.lost.items())
+            for job, error in list(self.daemon.lost.items())
             if job not in self.troubles
         ]
         return (*list(self.troubles.values()), *lost, *here, *filter(None, [self.store_trouble()]))
@@ -114,11 +114,13 @@ class Care:
     def root_log(self) -> Log:
         """Begun only by a home that never had one. Raises StoreLost when it is not the one that this home knows."""
         if self.root is None:
-            copy, queue = self.known.read(ROOT), self.work.queue
+            copy, queue = self.known.read(ROOT), self.daemon.queue
             names = [job.name for job in jobs.list_jobs(queue)]
             has_brought = any(checkpoints.log_state(queue, name).created_at for name in names)
             try:
-                root = open_root(self.work.store, holder=self.work.holder, may_begin=copy is None and not has_brought)
+                root = open_root(
+                    self.daemon.store, holder=self.daemon.holder, may_begin=copy is None and not has_brought
+                )
             except Damaged as error:
                 raise StoreLost(str(error), loss=Loss.TORN) from error
             copy = copy if has_brought else None  # who brought nothing can miss nothing
@@ -131,47 +133,49 @@ class Care:
         return self.root
 
 
-def keeper_of(care: Care, job: Job, now: float) -> Keeper:
+def open_job_log(context: SyncContext, job: Job, now: float) -> JobInStore:
     """The job's log, begun in the store with all that another machine needs to run the job."""
-    found = care.keepers.get(job.name)
-    if found is None and (known := open_known(care, job)) is not None:
-        found = care.keepers[job.name] = Keeper(job=job.name, log=known)
+    found = context.opened.get(job.name)
+    if found is None and (known := open_known(context, job)) is not None:
+        found = context.opened[job.name] = JobInStore(job=job.name, log=known)
     if found is None:
-        root = care.root_log()
+        root = context.root_log()
         body = {
             "job": job.spec.model_dump(mode="json"),
             "fingerprint": job.fingerprint,
             "inputs": [item.model_dump() for item in job.inputs],
-            "stored_inputs": _publish_inputs(care, job),
+            "stored_inputs": _publish_inputs(context, job),
             "created_at": job.created_at,
         }
         log = add_job(root, job.name, fingerprint=job.fingerprint, genesis=body)
         for item in job.inputs:
-            forget(care.journal, _input_folder(item.sha256))
-        found = care.keepers[job.name] = Keeper(job=job.name, log=log)
-        checkpoints.set_log_state(care.work.queue, job.name, now, created_at=log.records[0].written_at)
+            forget(context.journal, _input_folder(item.sha256))
+        found = context.opened[job.name] = JobInStore(job=job.name, log=log)
+        checkpoints.set_log_state(context.daemon.queue, job.name, now, created_at=log.records[0].written_at)
     return found
 
 
-def open_known(care: Care, job: Job) -> Log | None:
+def open_known(context: SyncContext, job: Job) -> Log | None:
     """The job's log, not less than this home has seen of it; None when this home never brought the job there."""
-    root, name = care.root_log(), f"jobs/{job.name}"
-    copy, state = care.known.read(name), checkpoints.log_state(care.work.queue, job.name)
+    root, name = context.root_log(), f"jobs/{job.name}"
+    copy, state = context.known.read(name), checkpoints.log_state(context.daemon.queue, job.name)
     if copy is None and state.created_at is None:
         return None
     root.refresh()
-    entry, place = entries_of(root.records).get(job.name), care.work.store.properties.place
-    if entry is None or care.work.store.stat(str(entry.payload["genesis_id"])) is None:
+    entry, place = entries_of(root.records).get(job.name), context.daemon.store.properties.place
+    if entry is None or context.daemon.store.stat(str(entry.payload["genesis_id"])) is None:
         raise StoreLost(f"{place}: the log of {job.name} is gone: its folder was deleted there, or the store is older")
     try:
         log = open_job(root, entry)
     except Damaged as error:
         raise StoreLost(str(error), loss=Loss.TORN) from error
     if copy is not None and copy.records[0].nonce != log.records[0].nonce:
-        match_rows(care, job.name, log)  # somebody wrote it anew
+        match_rows(context, job.name, log)  # somebody wrote it anew
     elif copy is not None:
-        check_record(care.work.store, copy.tail_id, copy.tail.nonce, f"record {copy.tail.seq} of the log of {job.name}")
-    if unknown := _rows_beyond(care, job.name, log) or (
+        check_record(
+            context.daemon.store, copy.tail_id, copy.tail.nonce, f"record {copy.tail.seq} of the log of {job.name}"
+        )
+    if unknown := _rows_beyond(context, job.name, log) or (
         ["its end"] if state.done_at and not is_done(log.records) else []
     ):
         text = f"{place}: the log of {job.name} ends before {', '.join(unknown)}: the store is older than this home"
@@ -179,16 +183,16 @@ def open_known(care: Care, job: Job) -> Log | None:
     return log
 
 
-def _rows_beyond(care: Care, job: str, log: Log) -> list[str]:
+def _rows_beyond(context: SyncContext, job: str, log: Log) -> list[str]:
     """Checkpoints that the queue counts as durable and the log does not name."""
     named = {str(one.payload["manifest"]["sha256"]) for one in commits(log.records)}
-    rows = checkpoints.list_checkpoints(care.work.queue, job)
+    rows = checkpoints.list_checkpoints(context.daemon.queue, job)
     return [f"checkpoint {one.step}" for one in rows if one.durable_at is not None and one.manifest_sha256 not in named]
 
 
-def match_rows(care: Care, job: str, log: Log) -> None:
+def match_rows(context: SyncContext, job: str, log: Log) -> None:
     """Have the queue count as durable, and as done, only what this log says."""
-    queue, named = care.work.queue, {str(one.payload["manifest"]["sha256"]): one for one in commits(log.records)}
+    queue, named = context.daemon.queue, {str(one.payload["manifest"]["sha256"]): one for one in commits(log.records)}
     for row in checkpoints.list_checkpoints(queue, job):
         if row.durable_at is not None and row.manifest_sha256 not in named:
             checkpoints.mark_gone_from_store(queue, job, row.step)
@@ -203,86 +207,87 @@ def _input_folder(sha256: str) -> str:
     return f"inputs/{sha256[:16]}"
 
 
-def _publish_inputs(care: Care, job: Job) -> dict[str, Any]:
+def _publish_inputs(context: SyncContext, job: Job) -> dict[str, Any]:
     """Store each text and word list once, whatever number of jobs share it; a model stays where it is."""
-    copies = [copy for name in care.known.names() if (copy := care.known.read(name)) is not None]
+    copies = [copy for name in context.known.names() if (copy := context.known.read(name)) is not None]
     known = {
-        sha256: Stored(**table)
-        for records in [*(copy.records for copy in copies), *(keeper.log.records for keeper in care.keepers.values())]
+        sha256: StoredFile(**table)
+        for records in [*(copy.records for copy in copies), *(stored.log.records for stored in context.opened.values())]
         for sha256, table in genesis(records).get("stored_inputs", {}).items()
     }
     found = {}
     for item in job.inputs:
-        path = care.work.settings.inputs / item.sha256
+        path = context.daemon.settings.inputs / item.sha256
         if item.role == "model" or not path.is_file():
             continue
-        stored = publish_files(
-            care.work.store, {item.sha256: path}, {item.sha256: digest_file(path)},
-            folder=_input_folder(item.sha256), known=known, journal=care.journal,
+        sent = publish_files(
+            context.daemon.store, {item.sha256: path}, {item.sha256: digest_file(path)},
+            folder=_input_folder(item.sha256), known=known, journal=context.journal,
         )  # fmt: skip
-        found[item.sha256] = asdict(stored[item.sha256])
+        found[item.sha256] = asdict(sent[item.sha256])
     return found
 
 
-def hold(care: Care, keeper: Keeper, now: float, monotonic: float) -> bool:
+def hold(context: SyncContext, stored: JobInStore, now: float, monotonic: float) -> bool:
     """Have the lease, and show that this runner lives. False when the log says that the job is done.
 
     Raises LeaseHeld while another runner is at work, Fenced when it took over.
     """
-    work = care.work
-    keeper.used_at = monotonic
-    if keeper.lease is None:
-        keeper.log.refresh()
-        if is_done(keeper.log.records):
+    daemon = context.daemon
+    stored.used_at = monotonic
+    if stored.lease is None:
+        stored.log.refresh()
+        if is_done(stored.log.records):
             return False
-        keeper.lease = acquire(
-            keeper.log, keeper.watch, at=monotonic,
-            take_over=work.take_over and keeper.job not in care.taken, ttl_seconds=work.settings.numbers.lease_seconds,
+        stored.lease = acquire(
+            stored.log, stored.watch, at=monotonic,
+            take_over=daemon.take_over and stored.job not in context.taken,
+            ttl_seconds=daemon.settings.numbers.lease_seconds,
         )  # fmt: skip
-        keeper.beat_at = -1e9
-        care.taken.add(keeper.job)
+        stored.beat_at = -1e9
+        context.taken.add(stored.job)
         checkpoints.set_log_state(
-            work.queue, keeper.job, now, epoch=keeper.lease.epoch, problem="", remedy="", fenced=False
+            daemon.queue, stored.job, now, epoch=stored.lease.epoch, problem="", remedy="", fenced=False
         )
-    if monotonic - keeper.swept_at > ORPHAN_SECONDS:  # what killed uploads left is old enough an hour later
-        sweep(work.store, keeper.log, journal=care.journal, now=now)
-        keeper.swept_at = monotonic
-    beat(care, keeper, monotonic)
+    if monotonic - stored.swept_at > ORPHAN_SECONDS:  # what killed uploads left is old enough an hour later
+        sweep(daemon.store, stored.log, journal=context.journal, now=now)
+        stored.swept_at = monotonic
+    beat(context, stored, monotonic)
     return True
 
 
-def beat(care: Care, keeper: Keeper, monotonic: float) -> None:
-    interval = min(BEAT_SECONDS, care.work.settings.numbers.lease_seconds / 4)
-    if keeper.lease is None or monotonic - keeper.beat_at < interval:
+def beat(context: SyncContext, stored: JobInStore, monotonic: float) -> None:
+    interval = min(BEAT_SECONDS, context.daemon.settings.numbers.lease_seconds / 4)
+    if stored.lease is None or monotonic - stored.beat_at < interval:
         return
     with suppress(StoreUnavailable, NotStored):  # a beat that is missed is harmless; the log decides
-        keeper.lease.beat({"session": care.work.session.machine, "platform": care.work.session.platform})
-    keeper.beat_at = monotonic
+        stored.lease.beat({"session": context.daemon.session.machine, "platform": context.daemon.session.platform})
+    stored.beat_at = monotonic
 
 
-def give_back(care: Care, keeper: Keeper, now: float) -> None:
+def give_back(context: SyncContext, stored: JobInStore, now: float) -> None:
     """Release the lease, so that the next runner need not wait."""
-    if keeper.lease is None:
+    if stored.lease is None:
         return
     with suppress(Fenced):  # somebody has it already
-        keeper.lease.release()
-    keeper.lease = None
-    checkpoints.set_log_state(care.work.queue, keeper.job, now, epoch=None)
+        stored.lease.release()
+    stored.lease = None
+    checkpoints.set_log_state(context.daemon.queue, stored.job, now, epoch=None)
 
 
-def lose(care: Care, job: str, now: float, reason: str) -> None:
+def lose(context: SyncContext, job: str, now: float, reason: str) -> None:
     """Another runner has the job: forget the lease, and have the trainer stopped by the tick loop."""
-    keeper = care.keepers.get(job)
-    if keeper is not None:
-        keeper.lease = None
-    care.work.handover.take(job)
+    stored = context.opened.get(job)
+    if stored is not None:
+        stored.lease = None
+    context.daemon.handover.take(job)
     remedy = "it goes on there; stop that runner first if this machine is to take the job"
-    checkpoints.set_log_state(care.work.queue, job, now, epoch=None, fenced=True, problem=reason, remedy=remedy)
+    checkpoints.set_log_state(context.daemon.queue, job, now, epoch=None, fenced=True, problem=reason, remedy=remedy)
 
 
-def stored_table(files: dict[str, Stored]) -> dict[str, Any]:
+def stored_table(files: dict[str, StoredFile]) -> dict[str, Any]:
     return {name: asdict(file) for name, file in files.items()}
 
 
-def from_table(table: dict[str, Any]) -> dict[str, Stored]:
-    return {name: Stored(**file) for name, file in table.items()}
+def from_table(table: dict[str, Any]) -> dict[str, StoredFile]:
+    return {name: StoredFile(**file) for name, file in table.items()}

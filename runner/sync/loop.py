@@ -21,7 +21,7 @@ from runner.store.known import ROOT
 from runner.store.publish import sweep
 from runner.store.records import commits, is_done, newest_commit, regimes
 from runner.sync.copies import mirror
-from runner.sync.job_in_store import Care, Keeper, beat, give_back, hold, keeper_of, lose
+from runner.sync.job_in_store import JobInStore, SyncContext, beat, give_back, hold, lose, open_job_log
 from runner.sync.mend import repair_when_agreed
 from runner.sync.prepare import prepare
 from runner.sync.prune import INPUTS_DAY_SECONDS, prune, sweep_inputs
@@ -37,20 +37,20 @@ IDLE_LEASE_SECONDS = 10.0
 TOLD_IN_THE_LOG = (State.HELD, State.FAILED, State.CANCELLED)
 
 
-def sync(care: Care, now: float, monotonic: float) -> None:
+def sync(context: SyncContext, now: float, monotonic: float) -> None:
     """Running jobs first, then those that tick wants to start, then the rest."""
-    work = care.work
-    if work.lost:
-        repair_when_agreed(care, now, lambda text: add_event(work.queue, now, "repaired", text))
-    look(care, now, monotonic)
-    asked = work.handover.asked()
-    for job in sorted(care.sight.look().jobs, key=lambda job: _rank(job, asked)):
-        if monotonic < care.retry_at.get(job.name, -1e9):
-            _stay_alive(care, job, now, monotonic)
+    daemon = context.daemon
+    if daemon.lost:
+        repair_when_agreed(context, now, lambda text: add_event(daemon.queue, now, "repaired", text))
+    look(context, now, monotonic)
+    asked = daemon.handover.asked()
+    for job in sorted(context.sight.look().jobs, key=lambda job: _rank(job, asked)):
+        if monotonic < context.retry_at.get(job.name, -1e9):
+            _stay_alive(context, job, now, monotonic)
         else:
-            _guarded(care, job, now, monotonic)
-    if not work.lost:
-        mirror(care, now, monotonic)
+            _guarded(context, job, now, monotonic)
+    if not daemon.lost:
+        mirror(context, now, monotonic)
 
 
 def _rank(job: Job, asked: dict[str, int]) -> tuple[int, int]:
@@ -59,58 +59,58 @@ def _rank(job: Job, asked: dict[str, int]) -> tuple[int, int]:
     return {State.RUNNING: 0, State.QUEUED: 2}.get(job.state, 3), job.number
 
 
-def _guarded(care: Care, job: Job, now: float, monotonic: float) -> None:
+def _guarded(context: SyncContext, job: Job, now: float, monotonic: float) -> None:
     """Whatever keeps one job from the store is written down for that job, and does not hinder the others."""
     try:
-        _look_after(care, job, now, monotonic)
+        _look_after(context, job, now, monotonic)
     except Fenced as error:
-        care.troubles.pop(job.name, None)
-        lose(care, job.name, now, str(error))
+        context.troubles.pop(job.name, None)
+        lose(context, job.name, now, str(error))
     except StoreLost as error:
         with suppress(StoreUnavailable):
-            check(care, now)  # all of it, or only this job?
-        if ROOT not in care.work.lost:
-            distrust(care, job.name, error, now)
-        if _may_train_without_store(care, job):
-            care.work.handover.give(job.name, Ready())
-        _wait(care, job, now, monotonic, error, most=LOST_SECONDS)
+            check(context, now)  # all of it, or only this job?
+        if ROOT not in context.daemon.lost:
+            distrust(context, job.name, error, now)
+        if _may_train_without_store(context, job):
+            context.daemon.handover.give(job.name, Ready())
+        _wait(context, job, now, monotonic, error, most=LOST_SECONDS)
     except StoreUnavailable as error:
-        care.trouble_at = monotonic
-        if _may_train_without_store(care, job):
-            care.work.handover.give(job.name, Ready())
-        _wait(care, job, now, monotonic, error, most=LAST_RETRY_SECONDS)
+        context.trouble_at = monotonic
+        if _may_train_without_store(context, job):
+            context.daemon.handover.give(job.name, Ready())
+        _wait(context, job, now, monotonic, error, most=LAST_RETRY_SECONDS)
     except (RunnerError, CheckpointCorrupt) as error:
-        _wait(care, job, now, monotonic, error, most=5.0 if isinstance(error, LeaseHeld) else LAST_RETRY_SECONDS)
+        _wait(context, job, now, monotonic, error, most=5.0 if isinstance(error, LeaseHeld) else LAST_RETRY_SECONDS)
     except OSError as error:
-        _wait(care, job, now, monotonic, error, most=30.0)
+        _wait(context, job, now, monotonic, error, most=30.0)
     else:
-        care.troubles.pop(job.name, None)
-        care.retry_at.pop(job.name, None)
-        log = care.sight.view.log(job.name)
+        context.troubles.pop(job.name, None)
+        context.retry_at.pop(job.name, None)
+        log = context.sight.view.log(job.name)
         if not log.fenced and (log.problem or log.remedy or not log.changed_at):
-            checkpoints.set_log_state(care.work.queue, job.name, now, problem="", remedy="")
+            checkpoints.set_log_state(context.daemon.queue, job.name, now, problem="", remedy="")
 
 
-def _stay_alive(care: Care, job: Job, now: float, monotonic: float) -> None:
+def _stay_alive(context: SyncContext, job: Job, now: float, monotonic: float) -> None:
     """While a job's uploads wait, nobody shall take this runner for dead."""
-    keeper = care.keepers.get(job.name)
-    if keeper is not None:
+    stored = context.opened.get(job.name)
+    if stored is not None:
         try:
-            beat(care, keeper, monotonic)
+            beat(context, stored, monotonic)
         except Fenced as error:
-            lose(care, job.name, now, str(error))
+            lose(context, job.name, now, str(error))
 
 
-def _wait(care: Care, job: Job, now: float, monotonic: float, error: Exception, *, most: float) -> None:
-    cause, before = cause_of(error), care.troubles.get(job.name)
+def _wait(context: SyncContext, job: Job, now: float, monotonic: float, error: Exception, *, most: float) -> None:
+    cause, before = cause_of(error), context.troubles.get(job.name)
     times = before.times if before is not None else 0
     pause = min(FIRST_RETRY_SECONDS * 2.0 ** min(times, 16), most)
-    care.retry_at[job.name] = monotonic + pause
+    context.retry_at[job.name] = monotonic + pause
     said, command = str(error), command_of(error, cause, job.name)
     if isinstance(error, OSError):
-        said = f"{error.filename or care.work.settings.home}: {error.strerror}"
-        command = f"make room on the disk of {care.work.settings.home}, or see whether it can be written"
-    care.troubles[job.name] = Trouble(
+        said = f"{error.filename or context.daemon.settings.home}: {error.strerror}"
+        command = f"make room on the disk of {context.daemon.settings.home}, or see whether it can be written"
+    context.troubles[job.name] = Trouble(
         job=job.name,
         cause=cause,
         said=said,
@@ -119,142 +119,146 @@ def _wait(care: Care, job: Job, now: float, monotonic: float, error: Exception, 
         again_at=now + (error.seconds_left if isinstance(error, LeaseHeld) else pause),
         times=times + 1,
     )
-    checkpoints.set_log_state(care.work.queue, job.name, now, problem=said, remedy=command)
+    checkpoints.set_log_state(context.daemon.queue, job.name, now, problem=said, remedy=command)
 
 
-def _may_train_without_store(care: Care, job: Job) -> bool:
+def _may_train_without_store(context: SyncContext, job: Job) -> bool:
     """A job that this home has worked on goes on locally while the store is away; the lease decides later whether that
     counts. A new one waits: nothing of it could be kept. So does one whose newest checkpoint only the store has."""
-    if not care.work.handover.asks(job.name) or job.after is not None:
+    if not context.daemon.handover.asks(job.name) or job.after is not None:
         return False
-    run, durable = care.work.run(job.name), checkpoints.durable_step(care.work.queue, job.name)
+    run, durable = context.daemon.run(job.name), checkpoints.durable_step(context.daemon.queue, job.name)
     if durable is None:
-        known = care.sight.view.log(job.name).created_at is not None
+        known = context.sight.view.log(job.name).created_at is not None
         return known and run.order.is_file()
     here = newest_verified(run, job.fingerprint)
     return here is not None and here[1].step >= durable
 
 
-def _look_after(care: Care, job: Job, now: float, monotonic: float) -> None:
-    work = care.work
-    log = care.sight.view.log(job.name)
+def _look_after(context: SyncContext, job: Job, now: float, monotonic: float) -> None:
+    daemon = context.daemon
+    log = context.sight.view.log(job.name)
     if job.is_final and log.done_at is not None:
-        _see_that_it_is_there(care, job, now, monotonic)
+        _see_that_it_is_there(context, job, now, monotonic)
         return
-    if ROOT in work.lost:
-        raise work.lost[ROOT]
+    if ROOT in daemon.lost:
+        raise daemon.lost[ROOT]
     if log.fenced and job.state is State.RUNNING and not job.finishing:
         return  # its trainer is being stopped; nothing more is uploaded
-    if job.state in FINAL and log.created_at is None and job.name not in care.keepers:
+    if job.state in FINAL and log.created_at is None and job.name not in context.opened:
         return  # it ended before the store ever heard of it
-    keeper = keeper_of(care, job, now)
-    if is_due(care, keeper, monotonic):
-        confirm(care, keeper, now, monotonic)
+    stored = open_job_log(context, job, now)
+    if is_due(context, stored, monotonic):
+        confirm(context, stored, now, monotonic)
     if job.state is State.RUNNING:
-        _keep_running(care, keeper, job, now, monotonic)
-    elif work.handover.asks(job.name):
-        if _hold(care, keeper, now, monotonic):
-            if _state_in_log(keeper):
-                keeper.note("state", state="")  # released or retried since
-            publish_regimes(care, keeper, job, now)
-            work.handover.give(job.name, prepare(care, keeper, job, now))
+        _keep_running(context, stored, job, now, monotonic)
+    elif daemon.handover.asks(job.name):
+        if _hold(context, stored, now, monotonic):
+            if _state_in_log(stored):
+                stored.note("state", state="")  # released or retried since
+            publish_regimes(context, stored, job, now)
+            daemon.handover.give(job.name, prepare(context, stored, job, now))
     else:
-        _rest(care, keeper, job, now, monotonic)
+        _rest(context, stored, job, now, monotonic)
 
 
-def _see_that_it_is_there(care: Care, job: Job, now: float, monotonic: float) -> None:
+def _see_that_it_is_there(context: SyncContext, job: Job, now: float, monotonic: float) -> None:
     """A job that is over is looked at too, one a round, and what killed uploads left of it is swept then."""
-    known = care.keepers.get(job.name)
-    if ROOT in care.work.lost or monotonic == care.looked_at_done or (known and not is_due(care, known, monotonic)):
+    known = context.opened.get(job.name)
+    if (
+        ROOT in context.daemon.lost
+        or monotonic == context.looked_at_done
+        or (known and not is_due(context, known, monotonic))
+    ):
         return
-    care.looked_at_done = monotonic
-    keeper = keeper_of(care, job, now)
-    confirm(care, keeper, now, monotonic)
-    sweep(care.work.store, keeper.log, journal=care.journal, now=now)
-    if monotonic - care.swept_inputs_at > INPUTS_DAY_SECONDS:
-        care.swept_inputs_at = monotonic
-        sweep_inputs(care, now)
+    context.looked_at_done = monotonic
+    stored = open_job_log(context, job, now)
+    confirm(context, stored, now, monotonic)
+    sweep(context.daemon.store, stored.log, journal=context.journal, now=now)
+    if monotonic - context.swept_inputs_at > INPUTS_DAY_SECONDS:
+        context.swept_inputs_at = monotonic
+        sweep_inputs(context, now)
 
 
-def _hold(care: Care, keeper: Keeper, now: float, monotonic: float) -> bool:
+def _hold(context: SyncContext, stored: JobInStore, now: float, monotonic: float) -> bool:
     """Have the lease; False when the job is done, which counts once all of it has been seen."""
-    if hold(care, keeper, now, monotonic):
+    if hold(context, stored, now, monotonic):
         return True
-    confirm(care, keeper, now, monotonic, fully=True)
-    checkpoints.set_log_state(care.work.queue, keeper.job, now, done_at=now, problem="", remedy="", fenced=False)
+    confirm(context, stored, now, monotonic, fully=True)
+    checkpoints.set_log_state(context.daemon.queue, stored.job, now, done_at=now, problem="", remedy="", fenced=False)
     return False
 
 
-def _keep_running(care: Care, keeper: Keeper, job: Job, now: float, monotonic: float) -> None:
-    fresh = keeper.lease is None
-    if not _hold(care, keeper, now, monotonic):
+def _keep_running(context: SyncContext, stored: JobInStore, job: Job, now: float, monotonic: float) -> None:
+    fresh = stored.lease is None
+    if not _hold(context, stored, now, monotonic):
         return
     if fresh:
-        _see_whether_it_was_passed(care, keeper, job, now)
-    _publish(care, keeper, job, now)
-    prune(care, keeper, job)
+        _see_whether_it_was_passed(context, stored, job, now)
+    _publish(context, stored, job, now)
+    prune(context, stored, job)
     if job.finishing and job.wish is None:
-        finish(care, keeper, job, now)
+        finish(context, stored, job, now)
 
 
-def _see_whether_it_was_passed(care: Care, keeper: Keeper, job: Job, now: float) -> None:
+def _see_whether_it_was_passed(context: SyncContext, stored: JobInStore, job: Job, now: float) -> None:
     """A job that went on while the store was away may find that another runner did so too, and was faster."""
-    foreign = [one for one in commits(keeper.log.records) if one.holder != care.work.holder]
-    known = {one.manifest_sha256 for one in care.sight.view.checkpoints(job.name)}
+    foreign = [one for one in commits(stored.log.records) if one.holder != context.daemon.holder]
+    known = {one.manifest_sha256 for one in context.sight.view.checkpoints(job.name)}
     if (
         foreign
-        and foreign[-1] is newest_commit(keeper.log.records)
+        and foreign[-1] is newest_commit(stored.log.records)
         and foreign[-1].payload["manifest"]["sha256"] not in known
     ):
-        give_back(care, keeper, now)
+        give_back(context, stored, now)
         raise Fenced(f"{job.name}: {foreign[-1].holder} has gone on with this job; it is taken up from there")
 
 
-def _rest(care: Care, keeper: Keeper, job: Job, now: float, monotonic: float) -> None:
+def _rest(context: SyncContext, stored: JobInStore, job: Job, now: float, monotonic: float) -> None:
     """Nothing of the job runs: bring what it saved to the store, say in the log how it stands, give the lease back."""
-    work = care.work
+    daemon = context.daemon
     if job.state is State.QUEUED:
-        if keeper.lease is not None and not work.handover.holds(job.name):
-            _publish(care, keeper, job, now)
-            beat(care, keeper, monotonic)
-            if monotonic - keeper.used_at > IDLE_LEASE_SECONDS or work.is_stopping:
-                give_back(care, keeper, now)
+        if stored.lease is not None and not daemon.handover.holds(job.name):
+            _publish(context, stored, job, now)
+            beat(context, stored, monotonic)
+            if monotonic - stored.used_at > IDLE_LEASE_SECONDS or daemon.is_stopping:
+                give_back(context, stored, now)
         return
-    work.handover.take(job.name)
-    if (keeper.lease is None and keeper.rested_at == job.changed_at) or is_done(keeper.log.records):
+    daemon.handover.take(job.name)
+    if (stored.lease is None and stored.rested_at == job.changed_at) or is_done(stored.log.records):
         return
-    if _hold(care, keeper, now, monotonic):
-        _publish(care, keeper, job, now)
+    if _hold(context, stored, now, monotonic):
+        _publish(context, stored, job, now)
         if job.state is State.SUCCEEDED:  # the log that said so is gone, and begun anew
-            finish(care, keeper, job, now)
+            finish(context, stored, job, now)
             return
-        if _state_in_log(keeper) != job.state and job.state in TOLD_IN_THE_LOG:
-            keeper.note("state", state=str(job.state), reason=job.reason, remedy=job.remedy)
-        give_back(care, keeper, now)
-        keeper.rested_at = job.changed_at
+        if _state_in_log(stored) != job.state and job.state in TOLD_IN_THE_LOG:
+            stored.note("state", state=str(job.state), reason=job.reason, remedy=job.remedy)
+        give_back(context, stored, now)
+        stored.rested_at = job.changed_at
 
 
-def _publish(care: Care, keeper: Keeper, job: Job, now: float) -> None:
-    publish_vocabulary(care, keeper, job)
-    publish_regimes(care, keeper, job, now)
+def _publish(context: SyncContext, stored: JobInStore, job: Job, now: float) -> None:
+    publish_vocabulary(context, stored, job)
+    publish_regimes(context, stored, job, now)
     try:
-        publish_saved(care, keeper, job, now)
+        publish_saved(context, stored, job, now)
     except StoreFull:  # what nothing needs any more may be all that is in the way
-        prune(care, keeper, job)
-        sweep(care.work.store, keeper.log, journal=care.journal, now=now)
-        publish_saved(care, keeper, job, now)
+        prune(context, stored, job)
+        sweep(context.daemon.store, stored.log, journal=context.journal, now=now)
+        publish_saved(context, stored, job, now)
 
 
-def _state_in_log(keeper: Keeper) -> str:
+def _state_in_log(stored: JobInStore) -> str:
     """What was told last; nothing for a job that is queued or runs."""
-    told = [record for record in regimes(keeper.log.records) if record.payload.get("what") == "state"]
+    told = [record for record in regimes(stored.log.records) if record.payload.get("what") == "state"]
     return str(told[-1].payload["state"]) if told else ""
 
 
-def release_all(care: Care, now: float) -> None:
+def release_all(context: SyncContext, now: float) -> None:
     """Give every lease back at the end of the daemon, as far as the store lets us."""
-    for keeper in care.keepers.values():
+    for stored in context.opened.values():
         try:
-            give_back(care, keeper, now)
+            give_back(context, stored, now)
         except RunnerError:
             continue  # it lapses by itself

@@ -12,7 +12,7 @@ from runner.store.journal import set_aside
 from runner.store.records import Record, commits, stored_ids
 from runner.store.root import jobs as entries_of
 from runner.store.space import orphans
-from runner.sync.job_in_store import Care, Keeper
+from runner.sync.job_in_store import JobInStore, SyncContext
 from wake2vec.contract.failpoints import failpoint
 from wake2vec.contract.files import read_json
 from wake2vec.contract.manifest import MANIFEST, saved_steps
@@ -27,11 +27,11 @@ def best_step(run: RunDir) -> int | None:
     return int(table["step"]) if isinstance(table, dict) and isinstance(table.get("step"), int) else None
 
 
-def keep_of(care: Care, job: Job) -> Keep:
-    others = care.sight.view.jobs
+def keep_of(context: SyncContext, job: Job) -> Keep:
+    others = context.sight.view.jobs
     sources = {other.spec.rows for other in others if other.after == job.name}
     return Keep(
-        best=best_step(care.work.run(job.name)),
+        best=best_step(context.daemon.run(job.name)),
         sources=frozenset(step for step in sources if isinstance(step, int)),
         every_steps=job.spec.checkpoint.every_steps,
         milestones=job.spec.checkpoint.keep_milestones,
@@ -39,31 +39,31 @@ def keep_of(care: Care, job: Job) -> Keep:
     )
 
 
-def prune(care: Care, keeper: Keeper, job: Job) -> None:
+def prune(context: SyncContext, stored: JobInStore, job: Job) -> None:
     """The newest two stay everywhere; what is kept for good stays in the store."""
-    rows = care.sight.view.checkpoints(job.name)
+    rows = context.sight.view.checkpoints(job.name)
     durable = [one.step for one in rows if one.durable_at is not None and not one.quarantined]
-    keep = keep_of(care, job)
-    run = care.work.run(job.name)
+    keep = keep_of(context, job)
+    run = context.daemon.run(job.name)
     for step in deletable_here(saved_steps(run), durable, keep):
         delete_folder(run.checkpoint(step))
     for folder in sorted(run.checkpoints.glob("*.corrupt-*"), key=lambda path: path.stat().st_mtime)[:-KEPT_CORRUPT]:
         shutil.rmtree(folder, ignore_errors=True)
     drop = set(deletable_in_store(durable, keep))
-    found = commits(keeper.log.records)
+    found = commits(stored.log.records)
     kept = {id for one in found if int(one.payload["step"]) not in drop for id in object_ids(one)}
     for one in found:
         if (step := int(one.payload["step"])) in drop:
             for id in object_ids(one):
                 if id not in kept:
-                    care.work.store.delete(id)
+                    context.daemon.store.delete(id)
             failpoint("sync.pruned")
-            checkpoints.mark_gone_from_store(care.work.queue, job.name, step)
+            checkpoints.mark_gone_from_store(context.daemon.queue, job.name, step)
 
 
-def sweep_inputs(care: Care, now: float) -> None:
+def sweep_inputs(context: SyncContext, now: float) -> None:
     """Delete texts that no job in the store names, once they are a day old: what many starts and kills left."""
-    root, store, named = care.root_log(), care.work.store, set_aside(care.journal)
+    root, store, named = context.root_log(), context.daemon.store, set_aside(context.journal)
     for entry in entries_of(root.records).values():
         body = store.read(str(entry.payload["genesis_id"]))
         named |= set() if body is None else stored_ids([Record.from_bytes(body, str(entry.payload["genesis_id"]))])

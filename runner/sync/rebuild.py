@@ -23,7 +23,7 @@ from runner.store.records import Record, commits, genesis, is_done, regimes
 from runner.store.root import jobs as entries_of
 from runner.store.root import open_job
 from runner.sync.copies import bring_history, scratch, sound_copies
-from runner.sync.job_in_store import Care, Keeper, from_table
+from runner.sync.job_in_store import JobInStore, SyncContext, from_table
 from wake2vec.contract.order import InputFile
 from wake2vec.contract.spec import JobSpec
 
@@ -32,68 +32,68 @@ PUT_BACK = "`wake2vec-runner repair` on the home that trained it puts it back, a
 SMALL_FOLDERS = ("logs/", "eval/")
 
 
-def restore(care: Care, now: float, say: Callable[[str], None]) -> list[str]:
+def restore(context: SyncContext, now: float, say: Callable[[str], None]) -> list[str]:
     """Add the jobs that the store knows and the queue does not; returns their names. Raises StoreUnavailable.
 
     The logs say what there is. A home without a past gets the history of the home before it on top.
     """
-    if not is_new(care.work.queue):
-        return rebuild(care, now, say)
-    with scratch(care) as folder:
-        copies = sound_copies(care, folder, now, say)
+    if not is_new(context.daemon.queue):
+        return rebuild(context, now, say)
+    with scratch(context) as folder:
+        copies = sound_copies(context, folder, now, say)
         newest = next(copies, None)  # before the first row: a store that goes away now leaves the home a new one
-        logs = _rebuild_jobs(care, now, say)
+        logs = _rebuild_jobs(context, now, say)
         lives = past_sessions([log.records for log in logs.values()])
         if logs and newest:
-            bring_history(care, chain([newest], copies), logs, lives, now, say)
-    _remember(care, lives)
+            bring_history(context, chain([newest], copies), logs, lives, now, say)
+    _remember(context, lives)
     return list(logs)
 
 
-def rebuild(care: Care, now: float, say: Callable[[str], None]) -> list[str]:
+def rebuild(context: SyncContext, now: float, say: Callable[[str], None]) -> list[str]:
     """The same from the logs alone, for a person who trusts nothing else."""
-    logs = _rebuild_jobs(care, now, say)
-    _remember(care, past_sessions([log.records for log in logs.values()]))
+    logs = _rebuild_jobs(context, now, say)
+    _remember(context, past_sessions([log.records for log in logs.values()]))
     return list(logs)
 
 
-def _rebuild_jobs(care: Care, now: float, say: Callable[[str], None]) -> dict[str, Log]:
-    root = care.root_log()
+def _rebuild_jobs(context: SyncContext, now: float, say: Callable[[str], None]) -> dict[str, Log]:
+    root = context.root_log()
     root.refresh()
     entries = entries_of(root.records)
-    known = {job.name for job in jobs.list_jobs(care.work.queue) if not _is_only_queued(care, job, entries)}
+    known = {job.name for job in jobs.list_jobs(context.daemon.queue) if not _is_only_queued(context, job, entries)}
     new = {name: entry for name, entry in entries.items() if name not in known}
-    again = {job.name for job in jobs.list_jobs(care.work.queue)} & new.keys()
+    again = {job.name for job in jobs.list_jobs(context.daemon.queue)} & new.keys()
     for number, (name, entry) in enumerate(new.items(), start=1):
-        say(f"restoring {name} from {care.work.store.properties.place} ({number} of {len(new)})")
+        say(f"restoring {name} from {context.daemon.store.properties.place} ({number} of {len(new)})")
         try:
             log = open_job(root, entry)
             if name in again:
-                jobs.forget(care.work.queue, name)
-            _add(care, name, log, now)
+                jobs.forget(context.daemon.queue, name)
+            _add(context, name, log, now)
         except (Damaged, NotStored, ValueError, KeyError, TypeError) as error:
-            is_there = care.work.store.stat(str(entry.payload["genesis_id"])) is not None
+            is_there = context.daemon.store.stat(str(entry.payload["genesis_id"])) is not None
             why = str(error) if is_there else f"its folder was deleted there; {PUT_BACK}"
-            add_event(care.work.queue, now, "corrupt", f"{name}: its log in the store cannot be read: {why}")
+            add_event(context.daemon.queue, now, "corrupt", f"{name}: its log in the store cannot be read: {why}")
             say(f"{name}: its log in the store cannot be read and is left alone: {why}")
-    return {name: care.keepers[name].log for name in new if name in care.keepers}
+    return {name: context.opened[name].log for name in new if name in context.opened}
 
 
-def _is_only_queued(care: Care, job: Job, entries: Mapping[str, Record]) -> bool:
+def _is_only_queued(context: SyncContext, job: Job, entries: Mapping[str, Record]) -> bool:
     """Whether a person queued here, on a new machine, what the store has already: then the store knows more of it."""
     entry = entries.get(job.name)
     if entry is None or entry.payload.get("fingerprint") != job.fingerprint:
         return False
-    queue = care.work.queue
+    queue = context.daemon.queue
     touched = (
         job.state is not State.QUEUED or job.wish is not None or list_regimes(queue, job.name)
     )  # by hold, set, ...
     return not touched and log_state(queue, job.name).created_at is None and not list_attempts(queue, job.name)
 
 
-def _remember(care: Care, lives: dict[str, tuple[float, float]]) -> None:
-    lives.pop(care.work.holder, None)
-    add_past_sessions(care.work.queue, lives)
+def _remember(context: SyncContext, lives: dict[str, tuple[float, float]]) -> None:
+    lives.pop(context.daemon.holder, None)
+    add_past_sessions(context.daemon.queue, lives)
 
 
 def past_sessions(logs: Sequence[Sequence[Record]]) -> dict[str, tuple[float, float]]:
@@ -106,11 +106,11 @@ def past_sessions(logs: Sequence[Sequence[Record]]) -> dict[str, tuple[float, fl
     return lives
 
 
-def _add(care: Care, name: str, log: Log, now: float) -> None:
-    queue = care.work.queue
+def _add(context: SyncContext, name: str, log: Log, now: float) -> None:
+    queue = context.daemon.queue
     origin = genesis(log.records)
-    keeper = Keeper(job=name, log=log)
-    told = keeper.noted("state") or {}
+    stored = JobInStore(job=name, log=log)
+    told = stored.noted("state") or {}
     state = State(told["state"]) if told.get("state") else State.QUEUED
     jobs.add_job(
         queue,
@@ -123,18 +123,18 @@ def _add(care: Care, name: str, log: Log, now: float) -> None:
         remedy=str(told.get("remedy", "")),
         again=True,
     )
-    care.keepers[name] = keeper
+    context.opened[name] = stored
     for record in regimes(log.records):
         apply_regime(queue, name, record.payload)
     quarantined = {
         one.payload["manifest_sha256"] for one in regimes(log.records) if one.payload["what"] == "quarantine"
     }
-    for commit in still_stored(care.work.store, log):
-        _add_checkpoint(care, name, commit, quarantined)
+    for commit in still_stored(context.daemon.store, log):
+        _add_checkpoint(context, name, commit, quarantined)
     checkpoints.set_log_state(queue, name, now, created_at=log.records[0].written_at)
     if is_done(log.records):
-        _add_results(care, keeper, now)
-    add_event(queue, now, "restored", f"{name}: restored from {care.work.store.properties.place}", job=name)
+        _add_results(context, stored, now)
+    add_event(queue, now, "restored", f"{name}: restored from {context.daemon.store.properties.place}", job=name)
 
 
 def still_stored(store: Store, log: Log) -> list[Record]:
@@ -148,21 +148,21 @@ def still_stored(store: Store, log: Log) -> list[Record]:
     return [one for one in found if one.payload["manifest"]["id"] in listed | sure]
 
 
-def _add_checkpoint(care: Care, name: str, commit: Record, quarantined: set[str]) -> None:
+def _add_checkpoint(context: SyncContext, name: str, commit: Record, quarantined: set[str]) -> None:
     manifest, step = commit.payload["manifest"], int(commit.payload["step"])
     size = sum(int(part["size"]) for part in commit.payload["parts"].values())
-    queue = care.work.queue
+    queue = context.daemon.queue
     checkpoints.mark_durable(queue, name, step, manifest_sha256=manifest["sha256"], size=size, now=commit.written_at)
     if manifest["sha256"] in quarantined:
         checkpoints.quarantine(queue, name, step)
 
 
-def _add_results(care: Care, keeper: Keeper, now: float) -> None:
+def _add_results(context: SyncContext, stored: JobInStore, now: float) -> None:
     """A finished job gets its ledger and its tables back; its weights stay in the store until they are wanted."""
-    work, done = care.work, keeper.log.records[-1]
+    daemon, done = context.daemon, stored.log.records[-1]
     small = {name: file for name, file in done.payload["files"].items() if name.startswith(SMALL_FOLDERS)}
-    fetch_files(work.store, from_table(small), work.run(keeper.job).root)
-    import_new_lines(work, keeper.job, now)
-    jobs.end_at(work.queue, keeper.job, int(done.payload["step"]))
-    checkpoints.set_log_state(work.queue, keeper.job, now, done_at=done.written_at)
-    promote(work, jobs.get_job(work.queue, keeper.job), now)
+    fetch_files(daemon.store, from_table(small), daemon.run(stored.job).root)
+    import_new_lines(daemon, stored.job, now)
+    jobs.end_at(daemon.queue, stored.job, int(done.payload["step"]))
+    checkpoints.set_log_state(daemon.queue, stored.job, now, done_at=done.written_at)
+    promote(daemon, jobs.get_job(daemon.queue, stored.job), now)

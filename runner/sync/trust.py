@@ -12,7 +12,7 @@ from runner.store.presence import check_objects, check_root, check_tail, check_w
 from runner.store.publish import committed
 from runner.store.records import is_done
 from runner.store.root import jobs as entries_of
-from runner.sync.job_in_store import Care, Keeper, keeper_of
+from runner.sync.job_in_store import JobInStore, SyncContext, open_job_log
 from wake2vec.contract.manifest import saved_steps
 
 CHECK_SECONDS = 60.0
@@ -21,68 +21,68 @@ LOST_SECONDS = 10.0
 WALK_SECONDS = 600.0
 
 
-def look(care: Care, now: float, monotonic: float) -> None:
+def look(context: SyncContext, now: float, monotonic: float) -> None:
     """At the root: once a minute, and more often while it is lost. A store that does not answer is no news of it."""
-    if monotonic - care.looked_at < (LOST_SECONDS if ROOT in care.work.lost else CHECK_SECONDS):
+    if monotonic - context.looked_at < (LOST_SECONDS if ROOT in context.daemon.lost else CHECK_SECONDS):
         return
-    care.looked_at = monotonic
+    context.looked_at = monotonic
     try:
-        check(care, now)
+        check(context, now)
     except StoreUnavailable:
         return
 
 
-def check(care: Care, now: float) -> Log:
+def check(context: SyncContext, now: float) -> Log:
     """The root log, seen to be the one that this home knows. Raises StoreLost, having said so, and StoreUnavailable."""
     try:
-        root = care.root_log()
+        root = context.root_log()
         check_root(root)
         root.refresh()
     except StoreLost as error:
-        distrust(care, ROOT, error, now)
+        distrust(context, ROOT, error, now)
         raise
-    care.known.keep(root)
-    trust(care, ROOT, now)
+    context.known.keep(root)
+    trust(context, ROOT, now)
     return root
 
 
-def is_due(care: Care, keeper: Keeper, monotonic: float) -> bool:
-    remote = care.work.store.properties.remote
-    every = CHECK_DONE_SECONDS if remote and is_done(keeper.log.records) else CHECK_SECONDS
-    return keeper.job in care.work.lost or monotonic - keeper.confirmed_at >= every
+def is_due(context: SyncContext, stored: JobInStore, monotonic: float) -> bool:
+    remote = context.daemon.store.properties.remote
+    every = CHECK_DONE_SECONDS if remote and is_done(stored.log.records) else CHECK_SECONDS
+    return stored.job in context.daemon.lost or monotonic - stored.confirmed_at >= every
 
 
-def confirm(care: Care, keeper: Keeper, now: float, monotonic: float, *, fully: bool = False) -> None:
+def confirm(context: SyncContext, stored: JobInStore, now: float, monotonic: float, *, fully: bool = False) -> None:
     """See that a home which knows nothing but the store finds this log to its end, and every object that it needs.
 
     Reading the whole chain anew costs a call a record: over a network that is done every ten minutes, and `fully`.
     Raises StoreLost, StoreUnavailable, and Fenced when another home has written the log anew.
     """
-    root = check(care, now)
-    entry = entries_of(root.records).get(keeper.job)
-    if entry is not None and entry.payload["genesis_id"] != keeper.log.first_id:
-        care.keepers.pop(keeper.job, None)
-        raise Fenced(f"{keeper.job}: {entry.holder} has written its log in the store anew; it is taken up from there")
-    check_tail(keeper.log, f"the newest record of {keeper.job}")
-    patience = WALK_SECONDS if care.work.store.properties.remote else 0.0
-    if fully or monotonic - keeper.walked_at >= patience:
-        check_walk(root, keeper.job, keeper.log)
-        keeper.walked_at = monotonic
-    check_objects(keeper.log)
-    _see_checkpoints(care, keeper, now)
-    care.known.keep(keeper.log)
-    keeper.confirmed_at = monotonic
-    trust(care, keeper.job, now)
+    root = check(context, now)
+    entry = entries_of(root.records).get(stored.job)
+    if entry is not None and entry.payload["genesis_id"] != stored.log.first_id:
+        context.opened.pop(stored.job, None)
+        raise Fenced(f"{stored.job}: {entry.holder} has written its log in the store anew; it is taken up from there")
+    check_tail(stored.log, f"the newest record of {stored.job}")
+    patience = WALK_SECONDS if context.daemon.store.properties.remote else 0.0
+    if fully or monotonic - stored.walked_at >= patience:
+        check_walk(root, stored.job, stored.log)
+        stored.walked_at = monotonic
+    check_objects(stored.log)
+    _see_checkpoints(context, stored, now)
+    context.known.keep(stored.log)
+    stored.confirmed_at = monotonic
+    trust(context, stored.job, now)
 
 
-def _see_checkpoints(care: Care, keeper: Keeper, now: float) -> None:
+def _see_checkpoints(context: SyncContext, stored: JobInStore, now: float) -> None:
     """The newest durable checkpoint is there. One that is not does not count any more: it is brought there again where
     it lies here, and the one before it counts where it does not."""
-    queue, job = care.work.queue, keeper.job
+    queue, job = context.daemon.queue, stored.job
     rows = [row for row in checkpoints.list_checkpoints(queue, job) if row.durable_at is not None]
     for row in reversed(rows):
-        record = committed(keeper.log.records, row.manifest_sha256)
-        gone = {} if record is None else missing(care.work.store, record)
+        record = committed(stored.log.records, row.manifest_sha256)
+        gone = {} if record is None else missing(context.daemon.store, record)
         if not gone:
             return
         checkpoints.mark_gone_from_store(queue, job, row.step)
@@ -91,55 +91,59 @@ def _see_checkpoints(care: Care, keeper: Keeper, now: float) -> None:
         add_event(queue, now, "lost", text, job=job)
 
 
-def distrust(care: Care, job: str, error: StoreLost, now: float) -> None:
+def distrust(context: SyncContext, job: str, error: StoreLost, now: float) -> None:
     """Say it once; from here on nothing of the job, or of any, counts as durable."""
-    work = care.work
-    if job not in work.lost:
-        add_event(work.queue, now, "lost", f"{error}. {holdings(care, job)}", job=job or None)
-    work.lost[job] = error
-    others = [note for note in read_lost(work.settings.home) if note.job != job]
+    daemon = context.daemon
+    if job not in daemon.lost:
+        add_event(daemon.queue, now, "lost", f"{error}. {holdings(context, job)}", job=job or None)
+    daemon.lost[job] = error
+    others = [note for note in read_lost(daemon.settings.home) if note.job != job]
     note = LostNote(job=job, loss=error.loss, problem=error.problem, remedy=error.remedy, since_at=now)
-    write_lost(work.settings.home, [*others, note])
+    write_lost(daemon.settings.home, [*others, note])
 
 
-def trust(care: Care, job: str, now: float) -> None:
+def trust(context: SyncContext, job: str, now: float) -> None:
     """It is there, or there again."""
-    work = care.work
-    if work.lost.pop(job, None) is not None:
-        said = f"{work.store.properties.place}: {job or 'the store'} is there again; what waited goes on"
-        add_event(work.queue, now, "found", said, job=job or None)
-        care.retry_at.clear()
-    notes = read_lost(work.settings.home)
+    daemon = context.daemon
+    if daemon.lost.pop(job, None) is not None:
+        said = f"{daemon.store.properties.place}: {job or 'the store'} is there again; what waited goes on"
+        add_event(daemon.queue, now, "found", said, job=job or None)
+        context.retry_at.clear()
+    notes = read_lost(daemon.settings.home)
     if any(note.job == job for note in notes):
-        write_lost(work.settings.home, [note for note in notes if note.job != job])
+        write_lost(daemon.settings.home, [note for note in notes if note.job != job])
 
 
-def holdings(care: Care, job: str) -> str:
+def holdings(context: SyncContext, job: str) -> str:
     """What this home still has, in words."""
-    names = [one.name for one in jobs.list_jobs(care.work.queue) if job in (ROOT, one.name)]
-    steps = {name: max(saved_steps(care.work.run(name)), default=None) for name in names}
+    names = [one.name for one in jobs.list_jobs(context.daemon.queue) if job in (ROOT, one.name)]
+    steps = {name: max(saved_steps(context.daemon.run(name)), default=None) for name in names}
     told = [f"{name} {'without a checkpoint' if step is None else f'at step {step}'}" for name, step in steps.items()]
     return f"This home holds {', '.join(told[:8])}" if told else "This home holds no job"
 
 
-def unconfirmed(care: Care, now: float, monotonic: float) -> dict[str, str]:
+def unconfirmed(context: SyncContext, now: float, monotonic: float) -> dict[str, str]:
     """Look once more at every job of which something is claimed; by job, why it could not be seen. Losses are noted."""
     found: dict[str, str] = {}
-    away = care.store_trouble()
-    for job in jobs.list_jobs(care.work.queue):
-        state = checkpoints.log_state(care.work.queue, job.name)
-        if state.done_at is None and checkpoints.durable_step(care.work.queue, job.name) is None:
+    away = context.store_trouble()
+    for job in jobs.list_jobs(context.daemon.queue):
+        state = checkpoints.log_state(context.daemon.queue, job.name)
+        if state.done_at is None and checkpoints.durable_step(context.daemon.queue, job.name) is None:
             continue
         if away is not None:  # asked again and again already
             found[job.name] = away.said
             continue
         try:
-            keeper = keeper_of(care, job, now)
-            if state.done_at is None or is_due(care, keeper, monotonic) or not care.work.store.properties.remote:
-                confirm(care, keeper, now, monotonic, fully=True)
+            stored = open_job_log(context, job, now)
+            if (
+                state.done_at is None
+                or is_due(context, stored, monotonic)
+                or not context.daemon.store.properties.remote
+            ):
+                confirm(context, stored, now, monotonic, fully=True)
         except StoreLost as error:
-            if ROOT not in care.work.lost:
-                distrust(care, job.name, error, now)
+            if ROOT not in context.daemon.lost:
+                distrust(context, job.name, error, now)
             found[job.name] = error.problem
         except (RunnerError, OSError) as error:
             found[job.name] = str(error)

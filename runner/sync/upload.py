@@ -11,10 +11,10 @@ from runner.retention import kept_for_good
 from runner.screen.daemon_note import Sending, UploadNote
 from runner.store.base import Progress
 from runner.store.presence import missing
-from runner.store.publish import Stored, committed, forget, publish_checkpoint, publish_files, stored_parts
+from runner.store.publish import StoredFile, committed, forget, publish_checkpoint, publish_files, stored_parts
 from runner.store.records import Record, commits, newest_commit
 from runner.store.transfer import Shipment, ship_in_a_process
-from runner.sync.job_in_store import Care, Keeper, beat, stored_table
+from runner.sync.job_in_store import JobInStore, SyncContext, beat, stored_table
 from runner.sync.prune import best_step, keep_of
 from runner.sync.trust import confirm
 from wake2vec.contract.errors import CheckpointCorrupt
@@ -26,132 +26,132 @@ from wake2vec.contract.rundir import RunDir
 LAST_FOLDERS = ("final", "logs", "eval", "vocab")
 
 
-def publish_saved(care: Care, keeper: Keeper, job: Job, now: float) -> None:
+def publish_saved(context: SyncContext, stored: JobInStore, job: Job, now: float) -> None:
     """Commit what is wanted of the saved checkpoints, oldest first; the newest always is."""
-    run = care.work.run(job.name)
-    _mark_committed(care, keeper, job, run, now)
-    for step in to_publish(care, keeper, job, run):
-        publish_one(care, keeper, job, run.checkpoint(step), now)
+    run = context.daemon.run(job.name)
+    _mark_committed(context, stored, job, run, now)
+    for step in to_publish(context, stored, job, run):
+        publish_one(context, stored, job, run.checkpoint(step), now)
 
 
-def _mark_committed(care: Care, keeper: Keeper, job: Job, run: RunDir, now: float) -> None:
+def _mark_committed(context: SyncContext, stored: JobInStore, job: Job, run: RunDir, now: float) -> None:
     """What lies here and is in the log is durable, also when a daemon died between the two."""
-    rows = {one.step: one for one in care.sight.view.checkpoints(job.name)}
+    rows = {one.step: one for one in context.sight.view.checkpoints(job.name)}
     unmarked = [step for step in saved_steps(run) if step in rows and rows[step].durable_at is None]
     for step in unmarked:
-        record = committed(keeper.log.records, rows[step].manifest_sha256)
-        if record is not None and not rows[step].quarantined and not missing(care.work.store, record):
-            confirm(care, keeper, now, care.clock())
-            mark(care, keeper, job.name, step, record.payload, now)
+        record = committed(stored.log.records, rows[step].manifest_sha256)
+        if record is not None and not rows[step].quarantined and not missing(context.daemon.store, record):
+            confirm(context, stored, now, context.clock())
+            mark(context, stored, job.name, step, record.payload, now)
 
 
-def to_publish(care: Care, keeper: Keeper, job: Job, run: RunDir) -> list[int]:
+def to_publish(context: SyncContext, stored: JobInStore, job: Job, run: RunDir) -> list[int]:
     """Saved steps that are to become durable: the newest, and those before it that are kept for good.
 
     In ascending order, and those for good only beyond the newest COMMIT: a resume starts from the log's last one. The
     newest may lie before it, when the job runs again from before a checkpoint that was damaged or in quarantine.
     """
-    rows = care.sight.view.checkpoints(job.name)
+    rows = context.sight.view.checkpoints(job.name)
     durable = {one.manifest_sha256 for one in rows if one.durable_at is not None}
     quarantined = {one.step for one in rows if one.quarantined}
     there = [step for step in saved_steps(run) if step not in quarantined]
-    newest = newest_commit(keeper.log.records)
+    newest = newest_commit(stored.log.records)
     reached = int(newest.payload["step"]) if newest else -1
-    keep = keep_of(care, job)
+    keep = keep_of(context, job)
     wanted = {step for step in there if step == max(there) or (step > reached and kept_for_good(step, keep))}
     return sorted(step for step in wanted if manifest_sha256(run.checkpoint(step)) not in durable)
 
 
-def publish_one(care: Care, keeper: Keeper, job: Job, folder: Path, now: float) -> None:
+def publish_one(context: SyncContext, stored: JobInStore, job: Job, folder: Path, now: float) -> None:
     step = int(folder.name.rsplit("-", 1)[1])
     every = job.spec.checkpoint.every_steps
     kind = "milestone" if step % every == 0 or step == job.steps else "rolling"
     failpoint("sync.publish")
     size = sum(path.stat().st_size for path in folder.iterdir())
     upload = UploadNote(job=job.name, name=folder.name, done_bytes=0, size=size, started_at=now)
-    sending = Sending(care.work.settings.home, upload, care.clock)
+    sending = Sending(context.daemon.settings.home, upload, context.clock)
 
     def progress(sent: int) -> None:
         sending.report(sent)
-        beat(care, keeper, care.clock())
+        beat(context, stored, context.clock())
 
     try:
-        record = _send(care, keeper, folder, kind, progress)
+        record = _send(context, stored, folder, kind, progress)
     except CheckpointCorrupt as error:
         moved = set_aside(folder) if folder.is_dir() else folder
         ledger.add_event(
-            care.work.queue, now, "corrupt", f"{job.name}: {error}; set aside as {moved.name}", job=job.name
+            context.daemon.queue, now, "corrupt", f"{job.name}: {error}; set aside as {moved.name}", job=job.name
         )
         return
     finally:
         sending.end()
     failpoint("sync.committed")
-    confirm(care, keeper, now, care.clock())
-    mark(care, keeper, job.name, step, record.payload, now)
+    confirm(context, stored, now, context.clock())
+    mark(context, stored, job.name, step, record.payload, now)
 
 
-def _send(care: Care, keeper: Keeper, folder: Path, kind: str, progress: Progress) -> Record:
+def _send(context: SyncContext, stored: JobInStore, folder: Path, kind: str, progress: Progress) -> Record:
     """Over a network in a process of its own, since only a process can be ended whatever it hangs in."""
-    work, settings = care.work, care.work.settings
-    attempt = attempts.newest_attempt(work.queue, keeper.job)
-    if not work.store.properties.remote:
+    daemon, settings = context.daemon, context.daemon.settings
+    attempt = attempts.newest_attempt(daemon.queue, stored.job)
+    if not daemon.store.properties.remote:
         return publish_checkpoint(
-            work.store, keeper.log, folder, epoch=keeper.epoch, kind=kind, journal=care.journal, attempt=attempt,
+            daemon.store, stored.log, folder, epoch=stored.epoch, kind=kind, journal=context.journal, attempt=attempt,
             progress=progress,
         )  # fmt: skip
     shipment = Shipment(
-        store_url=settings.store_url, home=str(settings.home), first_id=keeper.log.first_id, holder=work.holder,
-        epoch=keeper.epoch, folder=str(folder), kind=kind, attempt=attempt, hint=keeper.log.carrying_id,
+        store_url=settings.store_url, home=str(settings.home), first_id=stored.log.first_id, holder=daemon.holder,
+        epoch=stored.epoch, folder=str(folder), kind=kind, attempt=attempt, hint=stored.log.carrying_id,
         bandwidth_mib_per_second=settings.numbers.bandwidth_mib_per_second,
     )  # fmt: skip
-    record = ship_in_a_process(shipment, care.journal / "running", progress=progress)
-    keeper.log.refresh()
+    record = ship_in_a_process(shipment, context.journal / "running", progress=progress)
+    stored.log.refresh()
     return record
 
 
-def mark(care: Care, keeper: Keeper, job: str, step: int, payload: dict[str, object], now: float) -> None:
+def mark(context: SyncContext, stored: JobInStore, job: str, step: int, payload: dict[str, object], now: float) -> None:
     parts, manifest = payload["parts"], payload["manifest"]
     assert isinstance(parts, dict), payload
     assert isinstance(manifest, dict), payload
     size = sum(part["size"] for part in parts.values())
-    checkpoints.mark_durable(care.work.queue, job, step, manifest_sha256=manifest["sha256"], size=size, now=now)
+    checkpoints.mark_durable(context.daemon.queue, job, step, manifest_sha256=manifest["sha256"], size=size, now=now)
 
 
-def publish_vocabulary(care: Care, keeper: Keeper, job: Job) -> None:
+def publish_vocabulary(context: SyncContext, stored: JobInStore, job: Job) -> None:
     """A job never goes on under an id map made anew, so the one it began with becomes durable once."""
-    run = care.work.run(job.name)
-    if job.after is None and run.id_map.is_file() and keeper.noted("vocab") is None:
-        files = _publish(care, keeper, job, _files(run.root, ["vocab"]), "vocab")
-        keeper.note("vocab", files=stored_table(files))
-        forget(care.journal, f"{keeper.log.name}/files/vocab")
+    run = context.daemon.run(job.name)
+    if job.after is None and run.id_map.is_file() and stored.noted("vocab") is None:
+        files = _publish(context, stored, job, _files(run.root, ["vocab"]), "vocab")
+        stored.note("vocab", files=stored_table(files))
+        forget(context.journal, f"{stored.log.name}/files/vocab")
 
 
-def publish_regimes(care: Care, keeper: Keeper, job: Job, now: float) -> None:
-    for regime in care.sight.view.regimes:
+def publish_regimes(context: SyncContext, stored: JobInStore, job: Job, now: float) -> None:
+    for regime in context.sight.view.regimes:
         if regime.job == job.name:
             body = dict(regime.change) | {"from_step": regime.from_step}
-            if body not in [record.payload for record in keeper.log.records if record.kind == "REGIME"]:
-                keeper.log.append("REGIME", body, epoch=keeper.epoch)
-            ledger.mark_regime_durable(care.work.queue, regime.id, now)
+            if body not in [record.payload for record in stored.log.records if record.kind == "REGIME"]:
+                stored.log.append("REGIME", body, epoch=stored.epoch)
+            ledger.mark_regime_durable(context.daemon.queue, regime.id, now)
 
 
-def finish(care: Care, keeper: Keeper, job: Job, now: float) -> None:
+def finish(context: SyncContext, stored: JobInStore, job: Job, now: float) -> None:
     """Everything the job leaves behind goes to the store; then the log is closed with DONE."""
-    run = care.work.run(job.name)
+    run = context.daemon.run(job.name)
     last = max(saved_steps(run), default=0)
-    if any(int(one.payload["step"]) == last for one in commits(keeper.log.records)) or last == 0:
+    if any(int(one.payload["step"]) == last for one in commits(stored.log.records)) or last == 0:
         failpoint("sync.finish")
         paths = _files(run.root, LAST_FOLDERS)
         report = run.root / "report.html"
         paths |= {report.name: report} if report.is_file() else {}
-        files = _publish(care, keeper, job, paths, "artefacts")
+        files = _publish(context, stored, job, paths, "artefacts")
         payload = {"files": stored_table(files), "step": last, "best_step": best_step(run)}
-        keeper.log.append("DONE", payload, epoch=keeper.epoch)
-        forget(care.journal, f"{keeper.log.name}/files/artefacts")
+        stored.log.append("DONE", payload, epoch=stored.epoch)
+        forget(context.journal, f"{stored.log.name}/files/artefacts")
         failpoint("sync.done")
-        keeper.lease = None  # DONE gave it back
-        confirm(care, keeper, now, care.clock(), fully=True)
-        checkpoints.set_log_state(care.work.queue, job.name, now, done_at=now, epoch=None, problem="", remedy="")
+        stored.lease = None  # DONE gave it back
+        confirm(context, stored, now, context.clock(), fully=True)
+        checkpoints.set_log_state(context.daemon.queue, job.name, now, done_at=now, epoch=None, problem="", remedy="")
 
 
 def _files(root: Path, folders: Iterable[str]) -> dict[str, Path]:
@@ -164,20 +164,22 @@ def _files(root: Path, folders: Iterable[str]) -> dict[str, Path]:
     }
 
 
-def _publish(care: Care, keeper: Keeper, job: Job, paths: dict[str, Path], folder: str) -> dict[str, Stored]:
+def _publish(
+    context: SyncContext, stored: JobInStore, job: Job, paths: dict[str, Path], folder: str
+) -> dict[str, StoredFile]:
     digests = {name: digest_file(path) for name, path in paths.items()}
-    known = stored_parts(keeper.log.records)
+    known = stored_parts(stored.log.records)
     return publish_files(
-        care.work.store, paths, digests, folder=f"{keeper.log.name}/files/{folder}", known=known, journal=care.journal,
-        progress=lambda _: beat(care, keeper, care.clock()),
+        context.daemon.store, paths, digests, folder=f"{stored.log.name}/files/{folder}", known=known,
+        journal=context.journal, progress=lambda _: beat(context, stored, context.clock()),
     )  # fmt: skip
 
 
-def is_settled(care: Care, job: Job) -> bool:
+def is_settled(context: SyncContext, job: Job) -> bool:
     """Whether all that is saved of the job is durable."""
-    run = care.work.run(job.name)
+    run = context.daemon.run(job.name)
     saved = saved_steps(run)
     if not saved or not (run.checkpoint(saved[0]) / MANIFEST).is_file():
         return True
-    durable = checkpoints.durable_step(care.work.queue, job.name)
+    durable = checkpoints.durable_step(context.daemon.queue, job.name)
     return durable is not None and durable >= saved[0]

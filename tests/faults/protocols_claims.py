@@ -30,7 +30,7 @@ from runner.store.places.fsspec import open_fs
 from runner.store.publish import publish_checkpoint
 from runner.store.retry import Backoff, RetryingStore
 from runner.sync.fetch import fetch_result
-from runner.sync.job_in_store import keeper_of
+from runner.sync.job_in_store import open_job_log
 from runner.sync.loop import release_all
 from runner.sync.mend import repair
 from runner.sync.prepare import prepare
@@ -199,7 +199,7 @@ def go_on(home: Home, draw: random.Random, rounds: int) -> None:
 
 def claims(home: Home) -> dict[str, int | None]:
     """What the last lines of `start` say is safe: a step, or None for a job that is over; "" when the code is 0."""
-    doubts = unconfirmed(home.care, home.clock.now, home.clock.monotonic)
+    doubts = unconfirmed(home.context, home.clock.now, home.clock.monotonic)
     found: dict[str, int | None] = {}
     for job in (every := jobs.list_jobs(home.queue)):
         if job.name in doubts:
@@ -209,13 +209,13 @@ def claims(home: Home) -> dict[str, int | None]:
         elif (step := checkpoints.durable_step(home.queue, job.name)) is not None:
             found[job.name] = step
     if every and all(job.is_final for job in every):
-        found |= {"": None} if last_code(exit_code(home.queue), home.work, doubts) == 0 else {}
+        found |= {"": None} if last_code(exit_code(home.queue), home.daemon, doubts) == 0 else {}
     return found
 
 
 def said_in_between(home: Home) -> dict[str, int | None]:
     """What `status` shows: everything that the queue counts, but of jobs that are known to be lost."""
-    if home.work.lost:
+    if home.daemon.lost:
         return {}
     every = {job.name: checkpoints.durable_step(home.queue, job.name) for job in jobs.list_jobs(home.queue)}
     return {name: step for name, step in every.items() if step is not None}
@@ -244,9 +244,9 @@ def _judge(fresh: Home, name: str, step: int | None) -> str:
     job, now = known[name], fresh.clock.now
     try:
         if step is None:
-            fetch_result(fresh.care, job, "final", now)
+            fetch_result(fresh.context, job, "final", now)
         else:
-            prepare(fresh.care, keeper_of(fresh.care, job, now), job, now)
+            prepare(fresh.context, open_job_log(fresh.context, job, now), job, now)
     except RunnerError as error:
         return f"{name} at {step}: {error}"
     if step is None:
@@ -300,7 +300,7 @@ def _one(place: Place, moment: str, part: str, draw: random.Random, found: Found
     place.keep()
     go_on(home, draw, draw.randint(0, 12))
     if moment != "training":
-        release_all(home.care, clock.now)
+        release_all(home.context, clock.now)
         home.queue.close()
     way = place.strike(part)
     called = f"{called}, {way})"
@@ -308,16 +308,16 @@ def _one(place: Place, moment: str, part: str, draw: random.Random, found: Found
     is_open = True
     if moment != "training":
         home, is_open = a_home(place, "home" if moment == "between sessions" else "second", clock)
-        home.work.take_over = True
+        home.daemon.take_over = True
     if is_open:
         go_on(home, draw, draw.randint(0, 10))
         clock.monotonic += 700.0
         go_on(home, draw, 1)
         _weigh(place, said_in_between(home), found, f"{called} in between", clock)
         go_on(home, draw, draw.randint(0, 20))
-        release_all(home.care, clock.now)
+        release_all(home.context, clock.now)
         _weigh(place, claims(home), found, f"{called} at the end", clock)
-    found.noticed += bool(home.work.lost) or not is_open
+    found.noticed += bool(home.daemon.lost) or not is_open
     home.queue.close()
     _mended(place, home.folder.name if is_open else "home", draw, found, called, clock)
 
@@ -338,14 +338,14 @@ def _mended(place: Place, name: str, draw: random.Random, found: Found, called: 
         home, _ = a_home(place, "home", clock)  # the one that knows most
         called += ", then repaired"
         try:
-            repair(home.care, clock.now, lambda text: None, agreed=True)
+            repair(home.context, clock.now, lambda text: None, agreed=True)
         except StoreLost:
             assert place.undo is not None, called
             place.undo()
         home.queue.close()
         name = "home"
     home, is_open = a_home(place, name, clock)
-    home.work.take_over = True
+    home.daemon.take_over = True
     for _ in range(60 if is_open else 0):
         go_on(home, draw, 5)
         if home.state() == "succeeded" and checkpoints.log_state(home.queue, "a").done_at is not None:

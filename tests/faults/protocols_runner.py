@@ -24,7 +24,7 @@ from runner.store.places.directory import DirectoryStore
 from runner.store.root import jobs as entries_of
 from runner.store.root import open_root
 from runner.sync.fetch import fetch_result
-from runner.sync.job_in_store import Care
+from runner.sync.job_in_store import SyncContext
 from runner.sync.rebuild import restore
 from tests.faults.world import World, expected_weights, fake_spec, wait_until
 from wake2vec.contract.failpoints import VARIABLE
@@ -74,17 +74,17 @@ def not_confirmed(world: World, names: dict[str, int]) -> list[str]:
     """What was claimed and a home that knows nothing but the store cannot confirm."""
     judge = f"judge{len(list(world.root.glob('judge*')))}"
     with world.queue(judge) as queue:
-        care = Care(work=furnish(world.settings(judge), Wanted(), queue))
-        restore(care, time.time(), lambda text: None)
-        return [fault for name, steps in names.items() if (fault := _not_confirmed(world, care, name, steps))]
+        context = SyncContext(daemon=furnish(world.settings(judge), Wanted(), queue))
+        restore(context, time.time(), lambda text: None)
+        return [fault for name, steps in names.items() if (fault := _not_confirmed(world, context, name, steps))]
 
 
-def _not_confirmed(world: World, care: Care, name: str, steps: int) -> str:
+def _not_confirmed(world: World, context: SyncContext, name: str, steps: int) -> str:
     try:
-        fetch_result(care, jobs.get_job(care.work.queue, name), "final", time.time())
+        fetch_result(context, jobs.get_job(context.daemon.queue, name), "final", time.time())
     except RunnerError as error:
         return f"{name}: a fresh home cannot confirm it: {error}"
-    there = (care.work.run(name).final / "weights.txt").read_text()
+    there = (context.daemon.run(name).final / "weights.txt").read_text()
     return "" if there == expected_weights(f"print-{name}", steps) else f"{name}: a fresh home has other bits"
 
 

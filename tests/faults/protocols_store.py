@@ -21,7 +21,7 @@ from runner.store.drive.transfer import UNIT_BYTES, Throttle
 from runner.store.lease import Watch, acquire
 from runner.store.log import Log
 from runner.store.places.directory import DirectoryStore
-from runner.store.publish import Stored, fetch_checkpoint, publish_checkpoint
+from runner.store.publish import StoredFile, fetch_checkpoint, publish_checkpoint
 from runner.store.records import Record, commits
 from runner.store.retry import Backoff, RetryingStore
 from runner.store.root import add_job, open_root
@@ -112,7 +112,7 @@ def faulty_calls(faults: int, *, rate: float = 0.25, seed: int = 0) -> dict[str,
 def _verdict(server: DriveServer, log: Log, confirmed: list[Record], folder: Path) -> dict[str, Any]:
     found = commits(Log.open(log.store, log.first_id, holder="judge").records)
     named = [
-        Stored(**one) for record in found for one in (record.payload["manifest"], *record.payload["parts"].values())
+        StoredFile(**one) for record in found for one in (record.payload["manifest"], *record.payload["parts"].values())
     ]
     present = {stat.id: stat for stat in log.store.find("jobs/q/checkpoints")}
     whole = {one.id for one in named if one.id in present and present[one.id].md5 == one.md5}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from runner.jobfile.read import read_job
-from runner.jobfile.source_job import Known, source_faults, source_notes
+from runner.jobfile.source_job import SourceJob, source_faults, source_notes
 from runner.states import State
 
 JOBS = Path(__file__).parents[2] / "jobs"
@@ -39,7 +39,7 @@ def test_a_job_file_is_valid_and_every_line_says_why(path):
 @pytest.mark.parametrize("model", MODELS)
 def test_p2_fits_its_p1_and_holds_out_the_same_text(model):
     p1, p2 = read_job(JOBS / f"{model}_p1.toml"), read_job(JOBS / f"{model}_p2.toml")
-    known = {p1.name: Known(spec=p1, inputs=[], steps=None, state=State.QUEUED)}
+    known = {p1.name: SourceJob(spec=p1, inputs=[], steps=None, state=State.QUEUED)}
 
     assert source_faults(p2, [], known) == []
     assert source_notes(p2, [], known) == []

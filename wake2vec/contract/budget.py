@@ -54,7 +54,7 @@ CARDS: dict[str, Card] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class Workload:
     """What a step has to do."""
 
     shape: ModelShape
@@ -124,7 +124,7 @@ class Budget:
         return sum(getattr(self, name) for name in self.__dataclass_fields__)
 
 
-def budget(job: Job, plan: Plan) -> Budget:
+def budget(job: Workload, plan: Plan) -> Budget:
     """Peak device memory of a step, as PyTorch's allocator counts it."""
     shape = job.shape
     tokens = plan.micro_batch * job.seq_len // plan.block_splits
@@ -142,7 +142,7 @@ def budget(job: Job, plan: Plan) -> Budget:
     )
 
 
-def _body(job: Job) -> int:
+def _body(job: Workload) -> int:
     shape, weights = job.shape, job.shape.body_weights
     # NF4 with double quantisation: half a byte, one byte in 64 for the scale, four in 64 * 256 for the scale of scales
     held = {"nf4": weights // 2 + weights // 64 + weights // 4096, "int8": weights, "fp32": 4 * weights}
@@ -152,7 +152,7 @@ def _body(job: Job) -> int:
     return held.get(job.load, 2 * weights) + rest * job.number_bytes
 
 
-def _head(job: Job, plan: Plan) -> int:
+def _head(job: Workload, plan: Plan) -> int:
     numbers = job.shape.matrix_rows * job.shape.width
     if plan.head == "int8":
         return numbers + 4 * job.shape.matrix_rows
@@ -161,13 +161,13 @@ def _head(job: Job, plan: Plan) -> int:
     return numbers * job.number_bytes
 
 
-def _embedding(job: Job, plan: Plan) -> int:
+def _embedding(job: Workload, plan: Plan) -> int:
     if plan.embedding == "host" or (job.shape.tied and plan.head == "as-is"):
         return 0
     return job.shape.matrix_rows * job.shape.width * job.number_bytes
 
 
-def _rows(job: Job, plan: Plan) -> int:
+def _rows(job: Workload, plan: Plan) -> int:
     """New rows: fp32 while they train, afterwards held like the base rows of their side."""
     numbers = job.new_tokens * job.shape.width
     if job.phase == "p1":
@@ -177,7 +177,7 @@ def _rows(job: Job, plan: Plan) -> int:
     return outside + (0 if plan.embedding == "host" or is_one else numbers * job.number_bytes)
 
 
-def _optimizer(job: Job) -> int:
+def _optimizer(job: Workload) -> int:
     trained = job.trained_row_sets * job.new_tokens * job.shape.width + job.adapter_weights
     if job.optimizer == "adamw":
         return 8 * trained
@@ -189,7 +189,7 @@ def kept_width(shape: ModelShape) -> int:
     return 2 * shape.width + (shape.heads + 2 * shape.groups) * shape.head_dim + 2 * shape.feed
 
 
-def _activations(job: Job, plan: Plan, tokens: int) -> tuple[int, int]:
+def _activations(job: Workload, plan: Plan, tokens: int) -> tuple[int, int]:
     """Bytes kept between the passes, and of the work in progress when both together are largest."""
     shape, b = job.shape, job.number_bytes
     one_input = tokens * shape.width * b
@@ -204,7 +204,7 @@ def _activations(job: Job, plan: Plan, tokens: int) -> tuple[int, int]:
     return kept, max(_loss_work(job, tokens), _layer_work(job, plan, tokens))
 
 
-def _loss_work(job: Job, tokens: int) -> int:
+def _loss_work(job: Workload, tokens: int) -> int:
     """Hidden states, their gradient in fp32 and below, one block of logits with its copies, and cuBLAS's workspace."""
     block = max(1024, min(8192, BLOCK_BYTES // (4 * max(tokens, 1)) // 64 * 64))
     hidden = tokens * job.shape.width * (2 * job.number_bytes + 4 + job.number_bytes)
@@ -213,7 +213,7 @@ def _loss_work(job: Job, tokens: int) -> int:
     return hidden + logits + weights + WORKSPACE_BYTES
 
 
-def _layer_work(job: Job, plan: Plan, tokens: int) -> int:
+def _layer_work(job: Workload, plan: Plan, tokens: int) -> int:
     """One layer's backward pass: what it recomputed, the gradients in flight and a dequantised weight."""
     shape, b = job.shape, job.number_bytes
     again = {"lean": 0, "autograd": 0, "recompute": 2}.get(plan.layers, 1)  # the library's layer keeps twice as much
@@ -235,7 +235,7 @@ class Work:
         return self.flop / (tflops * 1e12) + self.moved / (bandwidth_gbs * 1e9)
 
 
-def work(job: Job, plan: Plan) -> Work:
+def work(job: Workload, plan: Plan) -> Work:
     """Floor of one step on a path: 2 FLOP per weight, token and pass; each weight dequantised once a pass."""
     shape = job.shape
     tokens = job.batch * job.seq_len

@@ -9,7 +9,7 @@ from wake2vec.data.blocks import Blocks
 from wake2vec.data.permutation import blocks_of_step
 
 
-class Met:
+class SeenWords:
     """Remembers up to which step it has looked, and looks only at what came since."""
 
     def __init__(self, blocks: Blocks, *, batch: int, seed: int, first_new_id: int, n_new: int) -> None:

@@ -23,7 +23,7 @@ _ROWS, _ADAPTER = "rows", "adapter."
 
 
 @dataclass(frozen=True, kw_only=True)
-class Taken:
+class ImportedStart:
     """The frozen input of role `start`; tensors stay in the file until they are asked for."""
 
     path: Path
@@ -59,7 +59,7 @@ class Taken:
             return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
 
 
-def taken_over(order: Order) -> Taken | None:
+def taken_over(order: Order) -> ImportedStart | None:
     """What this job was imported with. Raises InputError when its file has gone or is not one."""
     path = next((Path(order.inputs_folder) / item.sha256 for item in order.inputs if item.role == "start"), None)
     if path is None:
@@ -67,7 +67,7 @@ def taken_over(order: Order) -> Taken | None:
     try:
         with safe_open(path, framework="pt") as tensors:
             about = json.loads(tensors.metadata()[_ABOUT])
-        return Taken(path=path, first_row=int(about["first_row"]), told=tuple(about["told"]))
+        return ImportedStart(path=path, first_row=int(about["first_row"]), told=tuple(about["told"]))
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise InputError(path, f"is not what import wrote: {error}", "import the old run again") from error
 

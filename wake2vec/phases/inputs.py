@@ -19,7 +19,7 @@ from wake2vec.data.blocks import Blocks, Windows
 from wake2vec.data.control import english
 from wake2vec.data.corpus import open_corpus
 from wake2vec.data.dataset import prepare
-from wake2vec.data.seen_words import Met
+from wake2vec.data.seen_words import SeenWords
 from wake2vec.data.tokens import fingerprint
 from wake2vec.model.published_files import Origin
 from wake2vec.phases.identity import PUT_BACK, Identity, digests_of, identify_beside
@@ -92,7 +92,7 @@ def gather(run: RunDir, order: Order, say: Callable[[str], None], getting_on: Ge
     origin = Origin(path=table.base, revision=table.revision, trust_remote_code=table.trust_remote_code)
     steps = total_steps(job, len(data.blocks))
     if job.phase == "p1":
-        met = Met(
+        met = SeenWords(
             data.blocks,
             batch=job.train.batch,
             seed=job.data.seed,
@@ -126,7 +126,7 @@ def require_same_tokenizer(base: str, tokenizer: Any, id_map: IdMap) -> None:
         raise ModelChanged(f"model.base = {base}", problem, PUT_BACK)
 
 
-def require_met(met: Met, steps: int, lexicon: Path, id_map: IdMap) -> None:
+def require_met(met: SeenWords, steps: int, lexicon: Path, id_map: IdMap) -> None:
     """Raises InputError where no step of the job meets a new word: nothing that trains would ever have a reason to."""
     if met.first(steps) is None:
         problem = f"none of its {id_map.n_new:,} new words stands in what the {steps:,} steps read"

@@ -25,7 +25,7 @@ PARITY_AT_ONCE = 512  # tokens: this comes before memory is measured, so it asks
 
 
 @dataclass(frozen=True, kw_only=True)
-class Published:
+class PublishedOutputs:
     """What the model as published computes; nothing that is built on it may change a bit of this."""
 
     logits: Tensor  # [tokens, first_new_id], of base tokens on a stretch of the held-out text
@@ -88,11 +88,11 @@ def parity_inputs(material: Material) -> Tensor:
     return torch.from_numpy(ids.copy()).unsqueeze(0)
 
 
-def as_published(model: Any, material: Material) -> Published:
+def as_published(model: Any, material: Material) -> PublishedOutputs:
     """What is compared later, computed before anything is built on the model."""
     head = published_head(model, material.id_map.first_new_id)
     check_head(model, head, material)
-    return Published(logits=base_logits(model, material), english=english_nats(model, head, material))
+    return PublishedOutputs(logits=base_logits(model, material), english=english_nats(model, head, material))
 
 
 @torch.no_grad()
@@ -133,12 +133,12 @@ def english_nats(model: Any, head: SplitHead, material: Material) -> Tensor:
     return torch.cat(found)
 
 
-def check_parity(model: Any, material: Material, before: Published) -> None:
+def check_parity(model: Any, material: Material, before: PublishedOutputs) -> None:
     """Raise ModelError unless base tokens have the same logits, to the bit, as in the model as published (G7).
 
     And unless English costs the same nats over the base vocabulary: that is the zero that forgetting is counted from.
     """
-    after = Published(
+    after = PublishedOutputs(
         logits=base_logits(model, material),
         english=english_nats(model, model.get_output_embeddings().without_new(), material),
     )

@@ -21,7 +21,7 @@ from wake2vec.model.quiet import quiet_libraries
 from wake2vec.phases.imported import write_taken
 from wake2vec.phases.inputs import input_paths, load_tokenizer
 from wake2vec.takeover.find import OldRun, find
-from wake2vec.takeover.fit import Base, Fitted, fit_adapter, fit_rows, fit_words
+from wake2vec.takeover.fit import Base, FittedRows, fit_adapter, fit_rows, fit_words
 from wake2vec.vocab.idmap import IdMap
 from wake2vec.vocab.inject import inject
 
@@ -86,7 +86,7 @@ def id_map_of(order: Order) -> IdMap:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def tell_rows(job: JobSpec, old: OldRun, fitted: Fitted, id_map: IdMap, base: Base) -> list[str]:
+def tell_rows(job: JobSpec, old: OldRun, fitted: FittedRows, id_map: IdMap, base: Base) -> list[str]:
     """What was taken of the rows, and what is not as it was."""
     assert old.rows and job.vocab, "checked by the caller"  # noqa: PT018
     kind = str(fitted.rows.dtype).removeprefix("torch.")

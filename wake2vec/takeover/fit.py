@@ -29,14 +29,14 @@ class Base:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fitted:
+class FittedRows:
     """The trained rows out of an old matrix, and the first row of the job that they stand for."""
 
     rows: Tensor  # [k, d], still on disk
     first_row: int
 
 
-def fit_rows(old: OldRows, id_map: IdMap, base: Base) -> Fitted:
+def fit_rows(old: OldRows, id_map: IdMap, base: Base) -> FittedRows:
     """Raises InputError naming file, key, both shapes and the remedy."""
     rows, place = old.tensor, f"{old.path}: {old.key}"
     shape = tuple(rows.shape)
@@ -55,7 +55,7 @@ def fit_rows(old: OldRows, id_map: IdMap, base: Base) -> Fitted:
     trained = first or max(base.matrix_rows, id_map.first_new_id)
     found = rows[trained - first :]
     _require_numbers(found, place, trained)
-    return Fitted(rows=found, first_row=trained - id_map.first_new_id)
+    return FittedRows(rows=found, first_row=trained - id_map.first_new_id)
 
 
 def _first_id(old: OldRows, id_map: IdMap, base: Base) -> int | None:

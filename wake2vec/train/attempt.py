@@ -18,7 +18,7 @@ from wake2vec.contract.order import Order
 from wake2vec.contract.plan import Plan
 from wake2vec.contract.rundir import Result, RunDir
 from wake2vec.contract.versions import versions
-from wake2vec.data.seen_words import Met
+from wake2vec.data.seen_words import SeenWords
 from wake2vec.model.device import card_name
 from wake2vec.model.quiet import quiet_libraries
 from wake2vec.phases.base import Prepared
@@ -28,7 +28,7 @@ from wake2vec.phases.table import PHASES
 from wake2vec.show.facts import RunFacts, SessionFact
 from wake2vec.show.write import write_artefacts
 from wake2vec.train.checkpoint import Loaded, read_checkpoint
-from wake2vec.train.heartbeat import Pulse
+from wake2vec.train.heartbeat import HeartbeatWriter
 from wake2vec.train.loop import Loop
 from wake2vec.train.plans.choice import choose_plan, guard
 from wake2vec.train.plans.proven import Proven
@@ -38,7 +38,7 @@ from wake2vec.train.stopping import Stop
 HASHING_SECONDS = 1.0  # between two signs of life
 
 
-def train(run: RunDir, order: Order, stop: Stop, pulse: Pulse) -> Result:
+def train(run: RunDir, order: Order, stop: Stop, pulse: HeartbeatWriter) -> Result:
     """Raises Wake2vecError for whatever a person can mend."""
     quiet_libraries()
 
@@ -65,7 +65,9 @@ def train(run: RunDir, order: Order, stop: Stop, pulse: Pulse) -> Result:
     return replace(result, step=loop.progress.step)
 
 
-def start_loop(material: Material, prepared: Prepared, stop: Stop, pulse: Pulse, say: Callable[[str], None]) -> Loop:
+def start_loop(
+    material: Material, prepared: Prepared, stop: Stop, pulse: HeartbeatWriter, say: Callable[[str], None]
+) -> Loop:
     """A loop at the newest checkpoint that verifies, or at step 0 where there is none. Raises what require_same does.
 
     One that verifies but does not load, or computes something else, is sound: what it stands on has changed. It is
@@ -92,7 +94,7 @@ def start_loop(material: Material, prepared: Prepared, stop: Stop, pulse: Pulse,
     return loop
 
 
-def require_same_model(material: Material, pulse: Pulse) -> None:
+def require_same_model(material: Material, pulse: HeartbeatWriter) -> None:
     """Raises ModelChanged where it is not the one that the job began with. Hashing may take a minute."""
     while not wait([material.identity], timeout=HASHING_SECONDS).done:
         pulse.beat(state="loading", detail="hashing the model's weights", progress=None)
@@ -110,7 +112,7 @@ def known_as_sound(prepared: Prepared, loaded: Loaded | None = None) -> Iterator
         raise StackChanged(error.place, f"is whole by its hashes, but {error.problem}", remedy) from error
 
 
-def fitting(text: str, pulse: Pulse) -> None:
+def fitting(text: str, pulse: HeartbeatWriter) -> None:
     print(text, flush=True)
     pulse.beat(state="fitting", detail=text)
 
@@ -163,7 +165,7 @@ def words_met(loop: Loop, material: Material) -> tuple[int, int]:
     job, blocks = material.job, material.blocks
     assert job.train, "checked by the spec"
     assert job.data, "checked by the spec"
-    known = Met(
+    known = SeenWords(
         blocks, batch=job.train.batch, seed=job.data.seed, first_new_id=material.id_map.first_new_id,
         n_new=material.id_map.n_new,
     )  # fmt: skip

@@ -33,7 +33,7 @@ from wake2vec.contract.rundir import RunDir
 
 
 @dataclass(frozen=True, kw_only=True)
-class Snapshot:
+class TrainingState:
     """Everything needed to go on from a step, on the host, shared with nothing that still changes."""
 
     job: str
@@ -46,7 +46,7 @@ class Snapshot:
     state: Mapping[str, Any]
 
 
-def write_checkpoint(run: RunDir, snapshot: Snapshot) -> Path:
+def write_checkpoint(run: RunDir, snapshot: TrainingState) -> Path:
     """Write `checkpoints/checkpoint-<step>`; a kill at any instant leaves the checkpoints before it untouched.
 
     Order: files, each fsynced; the manifest last; rename; fsync of the parent. An existing checkpoint of the step
@@ -149,7 +149,7 @@ class Writer:
     def is_busy(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
 
-    def submit(self, snapshot: Snapshot) -> None:
+    def submit(self, snapshot: TrainingState) -> None:
         """Start writing; waits for the one in flight first, so that there are never two."""
         self.wait()
         self._thread = threading.Thread(target=self._write, args=(snapshot,), name="checkpoint", daemon=True)
@@ -164,7 +164,7 @@ class Writer:
             error, self._error = self._error, None
             raise error
 
-    def _write(self, snapshot: Snapshot) -> None:
+    def _write(self, snapshot: TrainingState) -> None:
         started = time.monotonic()
         try:
             folder = write_checkpoint(self._run, snapshot)

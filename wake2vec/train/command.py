@@ -34,7 +34,7 @@ from wake2vec.contract.manifest import (
 )
 from wake2vec.contract.order import Order
 from wake2vec.contract.rundir import Result, RunDir
-from wake2vec.train.heartbeat import Pulse
+from wake2vec.train.heartbeat import HeartbeatWriter
 from wake2vec.train.stopping import Stop
 
 ARCHIVE, STATE = ARCHIVE_FILES
@@ -51,7 +51,7 @@ class CommandTrainer:
     run: RunDir
     order: Order
     stop: Stop
-    pulse: Pulse
+    pulse: HeartbeatWriter
     work_done: int = 0
     seen: dict[Path, tuple[Shape, float]] = field(default_factory=dict)  # since when a folder has looked like this
 

@@ -49,7 +49,7 @@ class Sums:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class Losses:
     """One evaluation: the held-out text, and the English control in the two ways that its change is read by."""
 
     held_out: Sums
@@ -59,7 +59,7 @@ class Measured:
 
 def evaluate(
     prepared: Prepared, material: Material, *, folder: Path, key: str, stop: Stop, progress: Callable[[float], None]
-) -> Measured | None:
+) -> Losses | None:
     """All that an evaluation measures; None when a stop was asked for. Partial sums lie in `folder`, under `key`."""
     head = prepared.rows.head
     texts = (
@@ -84,7 +84,7 @@ def evaluate(
         if sums is None:
             return None
         found.append(sums)
-    return Measured(held_out=found[0], english=found[1], english_base=found[2])
+    return Losses(held_out=found[0], english=found[1], english_base=found[2])
 
 
 def measure(
@@ -177,7 +177,7 @@ def _add(sums: Sums, prepared: Prepared, head: SplitHead, windows: Windows, part
     )
 
 
-def as_row(measured: Measured, *, step: int, checkpoint: str | None, vocabulary: int, seconds: float) -> dict[str, Any]:
+def as_row(measured: Losses, *, step: int, checkpoint: str | None, vocabulary: int, seconds: float) -> dict[str, Any]:
     """The ledger row of an evaluation: nats per token, bits per byte, and ln V as the line to beat."""
     sums = measured.held_out
     return {
@@ -200,7 +200,7 @@ def as_row(measured: Measured, *, step: int, checkpoint: str | None, vocabulary:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class EvaluationVerdict:
     """What the evaluations so far say: the best one, and whether the job should end here."""
 
     best_step: int | None = None
@@ -209,17 +209,17 @@ class Verdict:
     stop_reason: str = ""
 
 
-def judge(evaluations: list[dict[str, Any]], rules: EvaluateTable) -> Verdict:
+def judge(evaluations: list[dict[str, Any]], rules: EvaluateTable) -> EvaluationVerdict:
     """A pure function of the ledger, so that patience and the best checkpoint cannot be lost by a resume.
 
     Step 0 is the line to beat, not a candidate: it has no checkpoint.
     """
-    verdict = Verdict()
+    verdict = EvaluationVerdict()
     for row in sorted(evaluations, key=lambda row: int(row["step"])):
         if row["step"] == 0:
             continue
         if verdict.best_loss is None or row["loss"] < verdict.best_loss - rules.min_delta:
-            verdict = Verdict(best_step=row["step"], best_loss=row["loss"])
+            verdict = EvaluationVerdict(best_step=row["step"], best_loss=row["loss"])
         else:
             verdict = replace(verdict, without_best=verdict.without_best + 1)
         if rules.patience is not None and verdict.without_best >= rules.patience:

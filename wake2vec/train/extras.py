@@ -24,17 +24,19 @@ from wake2vec.phases.inputs import Material
 from wake2vec.show.geometry.film import add_frame, put_back, read_film
 from wake2vec.show.geometry.matrix import Array, InMemory, Places
 from wake2vec.show.samples import parse_samples, read_samples, write_sample_rows
-from wake2vec.train.heartbeat import Pulse
+from wake2vec.train.heartbeat import HeartbeatWriter
 from wake2vec.use.generate import write_samples
 
 TRIES = 2  # at the samples of a step, where the first try ended this process
 MOST_FRAMES = 60  # 20 KiB each, in every checkpoint
 
 
-class Beside:
+class Extras:
     """The extras of one attempt."""
 
-    def __init__(self, material: Material, prepared: Prepared, pulse: Pulse, note: Callable[[str, str], None]) -> None:
+    def __init__(
+        self, material: Material, prepared: Prepared, pulse: HeartbeatWriter, note: Callable[[str, str], None]
+    ) -> None:
         self._material, self._prepared, self._pulse, self._note = material, prepared, pulse, note
         self._run, self._rules = material.run, material.job.evaluate
         self._tries = self._run.evaluation / "sampling.json"
@@ -126,7 +128,7 @@ class Beside:
         if rows is None or (step != self._material.steps and step % (every * stride)):
             return
         id_map = self._material.id_map
-        base = Published(self._prepared.rows.embedding.base, id_map.first_new_id)
+        base = PublishedRows(self._prepared.rows.embedding.base, id_map.first_new_id)
         self._left_out_if_it_fails("film", lambda: add_frame(self._run, step, InMemory(rows), base, id_map.words))
 
     def _left_out_if_it_fails(self, what: str, make: Callable[[], None]) -> bool:
@@ -142,7 +144,7 @@ class Beside:
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedRows:
     """The published rows in the model, a few at a time, for the film's plane."""
 
     base: BaseRows

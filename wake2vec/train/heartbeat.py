@@ -13,7 +13,7 @@ from wake2vec.contract.rundir import Heartbeat, Outcome, Result, RunDir
 MIN_SECONDS_BETWEEN_WRITES = 0.25
 
 
-class Pulse:
+class HeartbeatWriter:
     """Holds the present heartbeat; `beat` changes fields and writes it, at most a few times a second."""
 
     def __init__(self, run: RunDir, attempt: int) -> None:

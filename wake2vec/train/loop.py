@@ -20,9 +20,9 @@ from wake2vec.phases.imported import taken_over
 from wake2vec.phases.inputs import Material
 from wake2vec.train.cadence import must_stop
 from wake2vec.train.checkpoint import Loaded, point_to_best
-from wake2vec.train.evaluate import Verdict, as_row, evaluate, judge
-from wake2vec.train.extras import Beside
-from wake2vec.train.heartbeat import Pulse
+from wake2vec.train.evaluate import EvaluationVerdict, as_row, evaluate, judge
+from wake2vec.train.extras import Extras
+from wake2vec.train.heartbeat import HeartbeatWriter
 from wake2vec.train.ledger import LedgerFile
 from wake2vec.train.optimizers import Optimizer, make_optimizer
 from wake2vec.train.plans.oom_ladder import Ladder, base_rows_rest
@@ -40,7 +40,7 @@ class Loop:
     """One attempt at a job."""
 
     def __init__(
-        self, material: Material, prepared: Prepared, plan: Plan, proven: Proven, stop: Stop, pulse: Pulse
+        self, material: Material, prepared: Prepared, plan: Plan, proven: Proven, stop: Stop, pulse: HeartbeatWriter
     ) -> None:
         job = material.job
         assert job.train, "checked by the spec"
@@ -58,7 +58,7 @@ class Loop:
         first_scale = 2.0**16 if prepared.precision.dtype == torch.float16 else 1.0
         self.progress = Progress(plan=plan, scale=LossScale(value=first_scale))
         self.saver = Saver(material, prepared, self.optimizer)
-        self.beside = Beside(material, prepared, pulse, self.note)
+        self.beside = Extras(material, prepared, pulse, self.note)
         self.ledger = LedgerFile(self.run.metrics)
         self.step_seconds = 0.0
         self.rate = 0.0
@@ -255,7 +255,7 @@ class Loop:
         else:
             self.run.best.unlink(missing_ok=True)
 
-    def verdict(self) -> Verdict:
+    def verdict(self) -> EvaluationVerdict:
         return judge(self.progress.evaluations, self.job.evaluate)
 
     # ---- ending ---------------------------------------------------------------------------------------------
@@ -271,7 +271,7 @@ class Loop:
         self.save_whole()
         return self.result("yielded", cause=self.stop.reason)
 
-    def finish(self, verdict: Verdict) -> Result:
+    def finish(self, verdict: EvaluationVerdict) -> Result:
         self.require_movement("grad_norm", "entries_changed")
         self.save_whole()
         return self.result("completed", cause=verdict.stop_reason)

@@ -13,7 +13,7 @@ from wake2vec.model.placement import apply_plan
 from wake2vec.phases.base import Prepared
 from wake2vec.phases.inputs import Material
 from wake2vec.train import cadence
-from wake2vec.train.checkpoint import Loaded, Snapshot, Writer, load_strictly
+from wake2vec.train.checkpoint import Loaded, TrainingState, Writer, load_strictly
 from wake2vec.train.evaluate import probe_loss
 from wake2vec.train.optimizers import Optimizer
 from wake2vec.train.stack import judge_probe, stack_of
@@ -89,7 +89,7 @@ class Saver:
         self._parent = self.writer.saved_sha256 or self._parent
         source = self._material.order.source
         self.writer.submit(
-            Snapshot(
+            TrainingState(
                 job=self._material.job.name,
                 step=progress.step,
                 fingerprint=self._material.order.fingerprint,

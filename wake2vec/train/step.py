@@ -14,7 +14,7 @@ from wake2vec.contract.plan import Plan
 from wake2vec.contract.spec import DataTable, TrainTable
 from wake2vec.data.blocks import Blocks
 from wake2vec.data.permutation import blocks_of_step
-from wake2vec.data.seen_words import Met
+from wake2vec.data.seen_words import SeenWords
 from wake2vec.model.device import brief, is_out_of_memory
 from wake2vec.model.dropout import drop_only_keyed
 from wake2vec.model.loss import IGNORE, blocked_cross_entropy
@@ -55,7 +55,7 @@ class Stepper:
         self._train, self._data = train, data
         head = prepared.rows.head
         self._met = (
-            Met(blocks, batch=train.batch, seed=data.seed, first_new_id=head.first_new_id, n_new=len(head.rows))
+            SeenWords(blocks, batch=train.batch, seed=data.seed, first_new_id=head.first_new_id, n_new=len(head.rows))
             if only_seen
             else None
         )
@@ -124,7 +124,7 @@ class Stepper:
             keep_met_rows(self._prepared.rows, torch.from_numpy(self._met.up_to(step)))
         return float(total), tokens
 
-    def _forward_backward(self, step: int, piece: Piece, scale: float) -> Tensor:
+    def _forward_backward(self, step: int, piece: Slice, scale: float) -> Tensor:
         self._prepared.context.set(step=step, sample_ids=piece.samples, position_offset=piece.offsets)
         failpoint("step.forward")
         hidden = self._prepared.hidden(piece.inputs).flatten(0, 1)  # [tokens, d]
@@ -149,7 +149,7 @@ def keep_met_rows(rows: InstalledRows, met: Tensor) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Piece:
+class Slice:
     """What goes through the model at once."""
 
     inputs: Tensor  # [b, s]
@@ -158,11 +158,11 @@ class Piece:
     offsets: Tensor  # [b] where in its block each sample begins
 
 
-def pieces(inputs: Tensor, targets: Tensor, samples: Tensor, splits: int) -> list[Piece]:
+def pieces(inputs: Tensor, targets: Tensor, samples: Tensor, splits: int) -> list[Slice]:
     """One piece, or with a shortened context `splits` of them: the same targets in the same order. [b, L] each"""
     length = -(-inputs.shape[1] // splits)
     return [
-        Piece(
+        Slice(
             inputs=inputs[:, start : start + length],
             targets=targets[:, start : start + length],
             samples=samples,

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from wake2vec.contract.errors import InputError
 from wake2vec.model.outline import Outline
-from wake2vec.use.shards import Piece
+from wake2vec.use.shards import TensorToWrite
 
 VALUES_AT_ONCE = 1 << 24  # 64 MiB in fp32
 
 
-class Published(Protocol):
+class PublishedTensors(Protocol):
     """The published tensors, read when they are asked for and not kept."""
 
     def names(self) -> list[str]:
@@ -49,11 +49,13 @@ class Trained:
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    pieces: list[Piece]
+    pieces: list[TensorToWrite]
     tied: bool  # whether the two matrices are one
 
 
-def lay_out(base: Published, trained: Trained, *, outline: Outline, merge: bool, dtype: torch.dtype | None) -> Layout:
+def lay_out(
+    base: PublishedTensors, trained: Trained, *, outline: Outline, merge: bool, dtype: torch.dtype | None
+) -> Layout:
     """All tensors of the model in the order of the published files. Raises InputError where an adapter has no place.
 
     `dtype` None keeps each tensor's own.
@@ -78,7 +80,7 @@ def lay_out(base: Published, trained: Trained, *, outline: Outline, merge: bool,
 class _Weights:
     """Published tensors, and those that were trained as wholes in their places."""
 
-    base: Published
+    base: PublishedTensors
     own: Mapping[str, Tensor]  # by the names of the files
 
     def read(self, name: str, start: int, stop: int) -> Tensor:
@@ -88,7 +90,7 @@ class _Weights:
 
 def _piece(
     weights: _Weights, trained: Trained, outline: Outline, name: str, merge: bool, dtype: torch.dtype | None
-) -> Piece:
+) -> TensorToWrite:
     if name == outline.places.get(outline.inputs):
         return _matrix(weights, trained, name, trained.input_rows, dtype)
     if name == outline.places.get(outline.outputs):
@@ -108,12 +110,12 @@ def _piece(
             part = weights.read(name, start, stop)
             yield part if delta is None else part.float() + delta.rows(start, stop)
 
-    return Piece(name=name, shape=shape, dtype=_target(kept, dtype), values=values)
+    return TensorToWrite(name=name, shape=shape, dtype=_target(kept, dtype), values=values)
 
 
 def _matrix(
     weights: _Weights, trained: Trained, source: str, rows: Tensor, dtype: torch.dtype | None, *, name: str = ""
-) -> Piece:
+) -> TensorToWrite:
     """Base rows below the first new id, then the new rows; padding rows of the published matrix end with it."""
     shape = (trained.vocabulary, *weights.base.shape(source)[1:])
 
@@ -123,7 +125,9 @@ def _matrix(
         for start, stop in _stretches(tuple(rows.shape)):
             yield rows[start:stop]
 
-    return Piece(name=name or source, shape=shape, dtype=_target(weights.base.dtype(source), dtype), values=values)
+    return TensorToWrite(
+        name=name or source, shape=shape, dtype=_target(weights.base.dtype(source), dtype), values=values
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

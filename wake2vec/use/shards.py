@@ -33,7 +33,7 @@ NAMES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Piece:
+class TensorToWrite:
     """One tensor to be: its values come in order, as flat or whole stretches that add up to its shape."""
 
     name: str
@@ -46,9 +46,9 @@ class Piece:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def plan_shards(pieces: Sequence[Piece], most: int = SHARD_BYTES) -> list[list[Piece]]:
+def plan_shards(pieces: Sequence[TensorToWrite], most: int = SHARD_BYTES) -> list[list[TensorToWrite]]:
     """Pieces in their order, a new file wherever the next one would go beyond `most` bytes."""
-    shards: list[list[Piece]] = [[]]
+    shards: list[list[TensorToWrite]] = [[]]
     for piece in pieces:
         if shards[-1] and sum(held.size for held in shards[-1]) + piece.size > most:
             shards.append([])
@@ -58,7 +58,7 @@ def plan_shards(pieces: Sequence[Piece], most: int = SHARD_BYTES) -> list[list[P
 
 def write_model(
     folder: Path,
-    pieces: Sequence[Piece],
+    pieces: Sequence[TensorToWrite],
     *,
     most: int = SHARD_BYTES,
     progress: Callable[[int, int], None] = lambda done, whole: None,
@@ -77,7 +77,7 @@ def write_model(
         write_json(folder / INDEX, {"metadata": {"total_size": whole}, "weight_map": places})
 
 
-def _write_shard(path: Path, pieces: Sequence[Piece]) -> Iterator[int]:
+def _write_shard(path: Path, pieces: Sequence[TensorToWrite]) -> Iterator[int]:
     """Bytes of each stretch as it is on its way to the disk. Raises ValueError where a piece is not what it said."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0

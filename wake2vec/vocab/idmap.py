@@ -22,7 +22,7 @@ Case = Literal["as-is", "also-capitalised"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class WordIds:
     """One word. `row` is its place in the trainable rows, None for a word that the base tokenizer knew."""
 
     word: str
@@ -39,19 +39,19 @@ class IdMap:
     """The only source of row identity: row r of the trained rows belongs to `new[r]`, whose id is first_new_id + r."""
 
     first_new_id: int
-    entries: tuple[Entry, ...]
+    entries: tuple[WordIds, ...]
     match: Match
     case: Case
     scheme: str
     base_fingerprint: str
 
     @cached_property
-    def new(self) -> tuple[Entry, ...]:
+    def new(self) -> tuple[WordIds, ...]:
         """Entries that got a row, in the order of the rows."""
         return tuple(entry for entry in self.entries if not entry.known)
 
     @cached_property
-    def known(self) -> tuple[Entry, ...]:
+    def known(self) -> tuple[WordIds, ...]:
         return tuple(entry for entry in self.entries if entry.known)
 
     @property
@@ -105,7 +105,7 @@ def load(path: Path) -> IdMap:
         if data.pop("format") != FORMAT:
             raise InputError(path, "the id map has another format", "write it again with this version")
         n_new = data.pop("n_new")
-        id_map = IdMap(**{**data, "entries": tuple(Entry(**entry) for entry in data["entries"])})
+        id_map = IdMap(**{**data, "entries": tuple(WordIds(**entry) for entry in data["entries"])})
     except OSError as exc:
         raise InputError(path, exc.strerror or str(exc), "the id map is written at injection: start P1 again") from exc
     except (ValueError, KeyError, TypeError, AttributeError) as exc:

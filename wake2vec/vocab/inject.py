@@ -29,7 +29,7 @@ from typing import Any
 from wake2vec.contract.errors import InputError, ModelError
 from wake2vec.data.tokens import fingerprint
 from wake2vec.vocab import bytelevel, metaspace
-from wake2vec.vocab.idmap import Case, Entry, IdMap, Match
+from wake2vec.vocab.idmap import Case, IdMap, Match, WordIds
 
 # What a saved tokenizer is made of; anything else (vocab.json, merges.txt, tokenizer.model) would be the base's.
 _KEPT = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
@@ -199,10 +199,12 @@ def _reached(tokenizer: Any, ids: dict[str, int]) -> set[str]:
 
 def _entry(
     word: str, row: int | None, first: int, change: _Change, vocabulary: dict[str, int], reached: set[str]
-) -> Entry:
+) -> WordIds:
     if row is None:
-        return Entry(word=word, token=word, id=vocabulary[word], row=None, trainable=False, known=True, reachable=True)
-    return Entry(
+        return WordIds(
+            word=word, token=word, id=vocabulary[word], row=None, trainable=False, known=True, reachable=True
+        )
+    return WordIds(
         word=word,
         token=change.tokens[word],
         id=first + row,

@@ -13,7 +13,7 @@ from runner.queue.database import Queue, open_queue
 from runner.queue.rows import Job
 from runner.settings import Settings
 from runner.sync.fetch import fetch_result, is_here
-from runner.sync.job_in_store import Care
+from runner.sync.job_in_store import SyncContext
 from runner.sync.rebuild import restore
 from wake2vec.contract.lock import read_lock
 from wake2vec.contract.rundir import RunDir
@@ -40,7 +40,7 @@ def bring_jobs(settings: Settings, queue: Queue) -> None:
     check_home(settings.home, allow_network=False)
     if read_lock(settings.home / "daemon.lock") is None:
         with only_daemon(settings.home):
-            restore(Care(work=furnish(settings, Wanted(), queue)), time.time(), _say)
+            restore(SyncContext(daemon=furnish(settings, Wanted(), queue)), time.time(), _say)
 
 
 def _is_here(queue: Queue, settings: Settings, name: str, step: str) -> bool:
@@ -55,14 +55,14 @@ def _known(queue: Queue, name: str) -> Job | None:
 
 
 def _bring(queue: Queue, settings: Settings, name: str, step: str) -> None:
-    care = Care(work=furnish(settings, Wanted(), queue))
+    context = SyncContext(daemon=furnish(settings, Wanted(), queue))
     if _known(queue, name) is None:
         with only_daemon(settings.home):  # which would do the same
-            restore(care, time.time(), _say)
+            restore(context, time.time(), _say)
     job = jobs.get_job(queue, name)
     if job.is_final:
-        _say(f"{name}: fetching its result from {care.work.store.properties.place}")
-        fetch_result(care, job, step, time.time())
+        _say(f"{name}: fetching its result from {context.daemon.store.properties.place}")
+        fetch_result(context, job, step, time.time())
 
 
 def _say(text: str) -> None:

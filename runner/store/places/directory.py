@@ -48,7 +48,7 @@ class DirectoryStore:
 
     def put(self, path: Path, *, id: str, name: str, digest: FileDigest, progress: Progress | None = None) -> None:
         target = safe_path(self.root, id)
-        with self._told(target), self._temporary(target) as temporary:
+        with self._translated_errors(target), self._temporary(target) as temporary:
             if not target.exists():
                 _copy(path, temporary, digest, progress)
                 with suppress(FileExistsError):
@@ -60,7 +60,7 @@ class DirectoryStore:
         source = safe_path(self.root, id)
 
         def chunks(start: int) -> Iterator[bytes]:
-            with self._told(source), open(source, "rb") as file:
+            with self._translated_errors(source), open(source, "rb") as file:
                 file.seek(start)
                 while chunk := file.read(COPY_BYTES):
                     yield chunk
@@ -74,7 +74,7 @@ class DirectoryStore:
 
     def delete(self, id: str) -> None:
         target = safe_path(self.root, id)
-        with self._told(target), suppress(FileNotFoundError):
+        with self._translated_errors(target), suppress(FileNotFoundError):
             target.unlink()
             sync_directory(target.parent)
             with suppress(OSError):  # the group's folder goes with its last object
@@ -90,7 +90,7 @@ class DirectoryStore:
 
     def quota(self) -> Quota:
         there = next(folder for folder in (self.root, *self.root.parents) if folder.exists())
-        with self._told(there):
+        with self._translated_errors(there):
             if not there.is_dir():
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(there))
             usage = shutil.disk_usage(there)
@@ -98,7 +98,7 @@ class DirectoryStore:
 
     def create(self, id: str, body: bytes, *, name: str) -> bool:
         target = safe_path(self.root, id)
-        with self._told(target), self._temporary(target) as temporary:
+        with self._translated_errors(target), self._temporary(target) as temporary:
             if target.exists():
                 return False
             _write(temporary, body)
@@ -110,7 +110,7 @@ class DirectoryStore:
 
     def read(self, id: str) -> bytes | None:
         target = safe_path(self.root, id)
-        with self._told(target), suppress(FileNotFoundError):
+        with self._translated_errors(target), suppress(FileNotFoundError):
             body = target.read_bytes()
             self._is_begun = self._is_begun or id == self.root_id()
             return body
@@ -118,7 +118,7 @@ class DirectoryStore:
 
     def read_head(self, id: str) -> tuple[bytes, str] | None:
         target = safe_path(self.root, id)
-        with self._told(target), suppress(FileNotFoundError), open(target, "rb") as file:
+        with self._translated_errors(target), suppress(FileNotFoundError), open(target, "rb") as file:
             status, body = os.fstat(file.fileno()), file.read()
             # not the content alone: the same words written again are another document
             return body, f"{status.st_ino}-{status.st_mtime_ns}-{hashlib.sha256(body).hexdigest()[:16]}"
@@ -126,7 +126,11 @@ class DirectoryStore:
 
     def swap_head(self, id: str, body: bytes, tag: str | None, *, name: str) -> bool:
         target = safe_path(self.root, id)
-        with self._told(target), self._temporary(target) as temporary, _locked(target.parent, patience_seconds=5.0):
+        with (
+            self._translated_errors(target),
+            self._temporary(target) as temporary,
+            _locked(target.parent, patience_seconds=5.0),
+        ):
             current = self.read_head(id)
             if (current and current[1]) != tag:
                 return False
@@ -136,7 +140,7 @@ class DirectoryStore:
         return True
 
     def _stat(self, path: Path) -> Stat | None:
-        with self._told(path), suppress(FileNotFoundError, NotADirectoryError):
+        with self._translated_errors(path), suppress(FileNotFoundError, NotADirectoryError):
             found = path.stat()
             if path.is_file():
                 id = path.relative_to(self.root).as_posix()
@@ -156,7 +160,7 @@ class DirectoryStore:
             temporary.unlink(missing_ok=True)
 
     @contextmanager
-    def _told(self, place: Path) -> Iterator[None]:
+    def _translated_errors(self, place: Path) -> Iterator[None]:
         """Say what an error of the file system means for the store."""
         try:
             yield

@@ -60,7 +60,7 @@ class FsStore:
     def put(self, path: Path, *, id: str, name: str, digest: FileDigest, progress: Progress | None = None) -> None:
         if digest_file(path) != digest:
             raise Damaged(f"{path}: is not what its manifest says; it is not uploaded")
-        with self._told(id):
+        with self._translated_errors(id):
             found = self._info(id)
             if (
                 found is None or int(found["size"]) < digest.size
@@ -79,17 +79,17 @@ class FsStore:
         download(lambda start: self._chunks(id, start), path, place=self._shown(id), digest=digest, progress=progress)
 
     def stat(self, id: str) -> Stat | None:
-        with self._told(id):
+        with self._translated_errors(id):
             found = self._info(id)
         return None if found is None else _stat(id, found)
 
     def delete(self, id: str) -> None:
-        with self._told(id):
+        with self._translated_errors(id):
             if self._info(id) is not None:
                 self._fs.rm_file(self._path(id))
 
     def find(self, folder: str) -> Iterator[Stat]:
-        with self._told(folder):
+        with self._translated_errors(folder):
             found = self._fs.find(f"{self._root}/{checked(folder)}", detail=True)
         for path, info in sorted(found.items()):
             yield _stat(str(path)[len(self._root) :].lstrip("/"), info)
@@ -98,7 +98,7 @@ class FsStore:
         return Quota(free=None)
 
     def create(self, id: str, body: bytes, *, name: str) -> bool:
-        with self._told(id):
+        with self._translated_errors(id):
             self._make_parent(id)
             try:
                 self._fs.pipe_file(self._path(id), body, mode="create")
@@ -107,7 +107,7 @@ class FsStore:
         return True
 
     def read(self, id: str) -> bytes | None:
-        with self._told(id):
+        with self._translated_errors(id):
             try:
                 return bytes(self._fs.cat_file(self._path(id)))
             except FileNotFoundError:
@@ -123,7 +123,7 @@ class FsStore:
         current = self.read_head(id)
         if current is None or current[1] != tag:
             return False
-        with self._told(id):
+        with self._translated_errors(id):
             self._fs.pipe_file(self._path(id), body)
         return True
 
@@ -156,7 +156,7 @@ class FsStore:
 
     def _chunks(self, id: str, start: int) -> Iterator[bytes]:
         while True:
-            with self._told(id):
+            with self._translated_errors(id):
                 chunk = bytes(self._fs.cat_file(self._path(id), start=start, end=start + CHUNK_BYTES))
             if chunk:
                 yield chunk
@@ -165,7 +165,7 @@ class FsStore:
             start += len(chunk)
 
     @contextmanager
-    def _told(self, id: str) -> Iterator[None]:
+    def _translated_errors(self, id: str) -> Iterator[None]:
         try:
             yield
         except Exception as error:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from runner.queue.rows import Attempt, Checkpoint, Evaluation, Event, Job, LogState, Metric, Segment, Session
-from runner.screen.daemon_note import CardNote, WorkNote
-from runner.screen.database import Moment
-from runner.screen.home import Process, Surroundings
+from runner.screen.daemon_note import CardNote, DaemonNote
+from runner.screen.database import DatabaseView
+from runner.screen.home import HomeView, Process
 from runner.states import State, plan_segments
 from tests.unit.runner.conftest import job_spec
 from wake2vec.contract.rundir import Heartbeat
@@ -88,7 +88,7 @@ def running_moment(**extra):
         "metrics": {"a": metrics()},
         "events": [Event(id=1, at=NOW - 5, job="a", kind="started", text="a #1: started")],
     }
-    return Moment(**(fields | extra))
+    return DatabaseView(**(fields | extra))
 
 
 def running_surroundings(**extra):
@@ -98,17 +98,17 @@ def running_surroundings(**extra):
         "daemon": Process(pid=5, started_at=NOW - 3600),
         "trainers": {"a": Process(pid=7)},
         "heartbeats": {"a": heartbeat()},
-        "note": WorkNote(
+        "note": DaemonNote(
             written_at=NOW, place="Google Drive", free_bytes=100 << 20,
             cards=(CardNote(index=0, name="Tesla T4", total_mib=15_000, used_mib=12_000),),
         ),
     }  # fmt: skip
-    return Surroundings(**(fields | extra))
+    return HomeView(**(fields | extra))
 
 
 def nothing(**extra):
     """A home without a daemon."""
-    return Surroundings(home=Path("/home/x"), store_url="dir:/home/x/store", **extra)
+    return HomeView(home=Path("/home/x"), store_url="dir:/home/x/store", **extra)
 
 
 def log_state(name="a", **extra):

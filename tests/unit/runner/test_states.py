@@ -10,10 +10,10 @@ from runner.errors import IllegalTransition
 from runner.states import (
     FINAL,
     TRANSITIONS,
-    Budget,
     Change,
     Ending,
     Outcome,
+    RetryBudget,
     State,
     Where,
     Wish,
@@ -25,7 +25,7 @@ from runner.states import (
     same_failure,
 )
 
-BUDGET = Budget(attempts=10, first_seconds=60.0, last_seconds=1800.0)
+BUDGET = RetryBudget(attempts=10, first_seconds=60.0, last_seconds=1800.0)
 
 
 @given(st.sampled_from(State), st.sampled_from(Change))
@@ -192,7 +192,7 @@ def test_a_clock_that_was_set_back_does_not_freeze_a_job():
 
 def test_a_hub_that_is_away_never_counts_against_a_job_but_is_waited_for():
     ending = Ending(outcome=Outcome.FAILED, where="network", cause="away", remedy="look", stalls=9)
-    verdict = judge(ending, Budget(attempts=10, first_seconds=60, last_seconds=1800))
+    verdict = judge(ending, RetryBudget(attempts=10, first_seconds=60, last_seconds=1800))
 
     assert (verdict.change, verdict.stalls) == (Change.REQUEUE, 9)
     assert verdict.wait_seconds == 240
@@ -200,7 +200,7 @@ def test_a_hub_that_is_away_never_counts_against_a_job_but_is_waited_for():
 
 def test_training_that_trains_nothing_has_failed_for_good():
     ending = Ending(outcome=Outcome.FAILED, where="nothing", cause="the gradient was exactly 0")
-    verdict = judge(ending, Budget(attempts=10, first_seconds=60, last_seconds=1800))
+    verdict = judge(ending, RetryBudget(attempts=10, first_seconds=60, last_seconds=1800))
 
     assert verdict.change is Change.FAIL
     assert verdict.reason == "trains nothing: the gradient was exactly 0"

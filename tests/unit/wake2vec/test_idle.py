@@ -9,9 +9,9 @@ import pytest
 from tests.tiny import loop_for, material_for, order_for
 from wake2vec.__main__ import failure
 from wake2vec.contract.errors import InputError, NothingTrains
-from wake2vec.data.seen_words import Met
+from wake2vec.data.seen_words import SeenWords
 from wake2vec.phases.inputs import require_met
-from wake2vec.train.heartbeat import Pulse
+from wake2vec.train.heartbeat import HeartbeatWriter
 from wake2vec.train.loop import IDLE_STEPS
 
 
@@ -26,7 +26,7 @@ def test_rows_that_have_not_moved_at_the_end_are_a_failure_that_names_its_remedy
     with pytest.raises(NothingTrains, match="nothing moved in each of 2 steps") as told:
         loop.run_to_end(nothing)
 
-    pulse = Pulse(loop.run, 1)
+    pulse = HeartbeatWriter(loop.run, 1)
     pulse.beat(state="training")
     result = failure(told.value, order, pulse)
     assert (result.outcome, result.where) == ("failed", "nothing")
@@ -46,13 +46,15 @@ def test_a_gradient_of_exactly_zero_ends_a_long_job_early(tmp_path: Path) -> Non
 def test_a_job_whose_words_no_step_reads_ends_before_its_first_and_names_the_persons_file(tmp_path: Path) -> None:
     order = order_for(tmp_path)
     material = material_for(tmp_path, order)
-    never = Met(material.blocks, batch=2, seed=1, first_new_id=material.id_map.n_ids, n_new=3)  # ids that stand nowhere
+    never = SeenWords(
+        material.blocks, batch=2, seed=1, first_new_id=material.id_map.n_ids, n_new=3
+    )  # ids that stand nowhere
     lexicon = next(item for item in order.inputs if item.role == "lexicon")
 
     with pytest.raises(InputError, match="new words stands in what the 100,000,000 steps read") as told:
         require_met(never, 10**8, Path(order.inputs_folder) / lexicon.sha256, material.id_map)
 
-    result = failure(told.value, order, Pulse(material.run, 1))
+    result = failure(told.value, order, HeartbeatWriter(material.run, 1))
     assert result.cause.startswith("lexicon.txt: none of its")
     assert lexicon.sha256 not in result.cause
     assert (result.where, bool(result.remedy)) == ("setup", True)

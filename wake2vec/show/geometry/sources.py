@@ -18,7 +18,7 @@ from wake2vec.contract.matrices import INPUT, OUTPUT, is_called
 from wake2vec.contract.order import Order
 from wake2vec.contract.rundir import RunDir
 from wake2vec.show.geometry.matrix import Array, InFile, Matrix, Part, Places, chunks, tensors_in
-from wake2vec.vocab.idmap import Entry, IdMap
+from wake2vec.vocab.idmap import IdMap, WordIds
 from wake2vec.vocab.idmap import load as load_id_map
 
 Side = Literal["input", "output"]
@@ -173,7 +173,7 @@ class Initial:
     def take(self, places: Places) -> Array:
         return self._of(tuple(self._id_map.new[place] for place in places))
 
-    def _of(self, entries: tuple[Entry, ...]) -> Array:
+    def _of(self, entries: tuple[WordIds, ...]) -> Array:
         from wake2vec.vocab.initial import initial_rows
 
         # a row depends on its word alone, so some of the words give the same rows as all of them

@@ -26,7 +26,7 @@ class Series:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mark:
+class ChartMark:
     """Something at a step: a session's end, an event."""
 
     x: float
@@ -41,7 +41,7 @@ class Chart:
     series: Sequence[Series]
     levels: Sequence[tuple[float, str, str]] = ()  # y, label, look
     borders: Sequence[float] = ()  # thin lines at these steps
-    marks: Sequence[Mark] = ()
+    marks: Sequence[ChartMark] = ()
     x_label: str = "optimizer step"
     from_zero: bool = False
     small: bool = False  # two beside each other where there is room
@@ -188,7 +188,7 @@ def _level(frame: _Frame, y: float, look: str) -> Html | None:
     return el("line", x1=LEFT, x2=frame.width - RIGHT, y1=py, y2=py, class_=f"level {look}")
 
 
-def _mark(frame: _Frame, mark: Mark) -> Html:
+def _mark(frame: _Frame, mark: ChartMark) -> Html:
     px, _ = frame.at(mark.x, frame.y[0])
     tip = el("title", f"{mark.text} (step {mark.x:g})")
     return el("circle", tip, cx=px, cy=TOP + 4, r=4, class_=f"dot {mark.look}")

@@ -7,7 +7,7 @@ from itertools import groupby
 
 from wake2vec.show.facts import ln_v
 from wake2vec.show.ledger import EvaluationRow, StepRow
-from wake2vec.show.report.chart import Chart, Mark, Point, Series, draw
+from wake2vec.show.report.chart import Chart, ChartMark, Point, Series, draw
 from wake2vec.show.report.html import Html
 from wake2vec.show.report.reading import RunView
 from wake2vec.show.series import running_mean
@@ -129,11 +129,11 @@ def _borders(view: RunView) -> list[float]:
     return sorted({float(session.first_step) for session in view.facts.sessions if session.first_step > 0})
 
 
-def _marks(view: RunView) -> list[Mark]:
+def _marks(view: RunView) -> list[ChartMark]:
     names = {"oom": "out of memory", "regime": "recorded change (REGIME)"}
     events = sorted((row for row in view.ledger.events if row.event in names), key=lambda row: (row.step, row.event))
     marks = []
     for (step, event), rows in groupby(events, key=lambda row: (row.step, row.event)):
         told = "; ".join(row.text for row in rows if row.text)
-        marks.append(Mark(x=step, look=event, text=f"{names[event]}: {told}" if told else names[event]))
+        marks.append(ChartMark(x=step, look=event, text=f"{names[event]}: {told}" if told else names[event]))
     return marks

@@ -56,14 +56,14 @@ def guard(material: Material, prepared: Prepared, say: Callable[[str], None]) ->
         say(check.remedy)
 
 
-def as_budgeted(material: Material, prepared: Prepared) -> budget.Job:
+def as_budgeted(material: Material, prepared: Prepared) -> budget.Workload:
     job = material.job
     assert job.model, "checked by the spec"
     assert job.data, "checked by the spec"
     assert job.train, "checked by the spec"
     config, rows = prepared.model.config.to_dict(), prepared.rows
     shape = shape_of_config(job.model.base, config, tokenizer_length=material.id_map.first_new_id)
-    return budget.Job(
+    return budget.Workload(
         # the config in memory counts the new tokens and is untied: what is held is what was published
         shape=replace(shape, matrix_rows=rows.published_rows, tied=rows.was_tied),
         phase="p2" if job.phase == "p2" else "p1",

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import torch
 
-from wake2vec.contract.budget import Card, Job, budget, work
+from wake2vec.contract.budget import Card, Workload, budget, work
 from wake2vec.contract.plan import (
     LIBRARY,
     WRITTEN_OUT,
@@ -45,7 +45,7 @@ class Trial:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fitted:
+class ChosenPlan:
     """The plan that was chosen, why, and what was tried."""
 
     plan: Plan
@@ -54,7 +54,7 @@ class Fitted:
 
 
 def fit(
-    job: Job,
+    job: Workload,
     wishes: Wishes,
     *,
     limit_bytes: int | None,
@@ -62,7 +62,7 @@ def fit(
     remembered: Mapping[str, Any],
     run: Callable[[Plan], Trial | None],
     holds: Callable[[LayerPath], bool] = lambda _path: True,
-) -> Fitted:
+) -> ChosenPlan:
     """Choose a plan. `run` makes a real pass and returns None when memory ran out; `limit_bytes` is None on a CPU.
 
     A remembered plan is taken at once. Nothing measured as fitting leaves the leanest plan, for the ladder to work on.
@@ -72,23 +72,25 @@ def fit(
         wishes = replace(wishes, layers=first_that_holds(wishes.layers, holds))
     known = Plan.from_dict(remembered)
     if known and job.batch % known.micro_batch == 0 and _meets(known, wishes) and holds(known.layers):
-        return Fitted(plan=known, reason="remembered")
+        return ChosenPlan(plan=known, reason="remembered")
     if limit_bytes is None:
-        return Fitted(plan=_on_cpu(job, wishes), reason="cpu")
+        return ChosenPlan(plan=_on_cpu(job, wishes), reason="cpu")
     if wishes.micro_batch != "auto" and wishes.layers != "auto":
         size = largest_divisor(job.batch, wishes.micro_batch)
         fixed = [Plan(micro_batch=size, layers=wishes.layers, embedding=place) for place in places(wishes)]
-        return Fitted(plan=next((plan for plan in fixed if _fits(job, plan, limit_bytes)), fixed[-1]), reason="fixed")
+        return ChosenPlan(
+            plan=next((plan for plan in fixed if _fits(job, plan, limit_bytes)), fixed[-1]), reason="fixed"
+        )
     found = candidates(job, wishes, limit_bytes=limit_bytes, card=card, holds=holds)
     trials = _try(found, run, limit_bytes)
     if not trials:
-        return Fitted(plan=_leanest(job, wishes, holds), reason="leanest")
+        return ChosenPlan(plan=_leanest(job, wishes, holds), reason="leanest")
     best = max(trials, key=lambda trial: trial.tokens_per_second)
-    return Fitted(plan=best.plan, reason="measured", trials=tuple(trials))
+    return ChosenPlan(plan=best.plan, reason="measured", trials=tuple(trials))
 
 
 def candidates(
-    job: Job,
+    job: Workload,
     wishes: Wishes,
     *,
     limit_bytes: int,
@@ -116,11 +118,11 @@ def places(wishes: Wishes) -> tuple[Literal["device", "host"], ...]:
     return ("device", "host") if wishes.host_embedding else ("device",)
 
 
-def _fits(job: Job, plan: Plan, limit_bytes: float) -> bool:
+def _fits(job: Workload, plan: Plan, limit_bytes: float) -> bool:
     return budget(job, plan).total <= limit_bytes
 
 
-def _seconds(job: Job, plan: Plan, card: Card) -> float:
+def _seconds(job: Workload, plan: Plan, card: Card) -> float:
     return work(job, plan).seconds(card.half_tflops, card.bandwidth_gbs)
 
 
@@ -160,13 +162,13 @@ def _meets(plan: Plan, wishes: Wishes) -> bool:
     return wishes.micro_batch in ("auto", plan.micro_batch) and wishes.layers in ("auto", plan.layers)
 
 
-def _on_cpu(job: Job, wishes: Wishes) -> Plan:
+def _on_cpu(job: Workload, wishes: Wishes) -> Plan:
     size = max(1, CPU_TOKENS // job.seq_len) if wishes.micro_batch == "auto" else wishes.micro_batch
     layers: LayerPath = "autograd" if wishes.layers == "auto" else wishes.layers
     return Plan(micro_batch=largest_divisor(job.batch, min(size, job.batch)), layers=layers)
 
 
-def _leanest(job: Job, wishes: Wishes, holds: Callable[[LayerPath], bool]) -> Plan:
+def _leanest(job: Workload, wishes: Wishes, holds: Callable[[LayerPath], bool]) -> Plan:
     size = 1 if wishes.micro_batch == "auto" else largest_divisor(job.batch, wishes.micro_batch)
     layers = first_that_holds("offload", holds) if wishes.layers == "auto" else wishes.layers
     return Plan(micro_batch=size, layers=layers, embedding="host" if wishes.host_embedding else "device")

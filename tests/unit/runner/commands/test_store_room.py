@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from runner.commands import enqueue
-from runner.commands.store_room import Answer, Need, ask, foretell, lines_of, need_of
+from runner.commands.store_room import Answer, StoreNeed, ask, foretell, lines_of, need_of
 from runner.errors import SignInNeeded
 from runner.jobfile.read import read_job
 from runner.settings import read_settings
@@ -22,7 +22,7 @@ JOBS = Path(__file__).parents[4] / "jobs"
 GB = 1 << 30
 
 
-def of(name: str, **more: object) -> Need | None:
+def of(name: str, **more: object) -> StoreNeed | None:
     spec = read_job(JOBS / name)
     return need_of(spec.model_copy(update=more), JOBS / name)
 
@@ -62,7 +62,7 @@ def test_nobody_can_tell_of_a_program_of_ones_own() -> None:
 
 
 def test_a_job_that_does_not_fit_is_warned_of_and_told_what_to_do() -> None:
-    needs = [Need(job=name, checkpoint_bytes=GB, kept=3) for name in "ab"]
+    needs = [StoreNeed(job=name, checkpoint_bytes=GB, kept=3) for name in "ab"]
 
     lines = lines_of(needs, Answer(quota=Quota(free=5 * GB, total=15 * GB)), "Google Drive, folder w")
 

@@ -6,7 +6,7 @@ import pytest
 
 from runner.daemon.loops import MOST_TROUBLES_IN_A_ROW, Loops, counted, sync_alone
 from runner.errors import StoreBusy
-from runner.sync.job_in_store import Care
+from runner.sync.job_in_store import SyncContext
 from tests.simulated import Clock, Home
 
 
@@ -24,7 +24,7 @@ def failing(error):
 def test_a_bug_ends_the_daemon_after_five_rounds_and_trouble_only_after_long(tmp_path, error, times):
     home = Home.new(tmp_path / "home", tmp_path / "store", Clock())
     loops = Loops()
-    run = counted("tick", failing(error), home.work, loops)
+    run = counted("tick", failing(error), home.daemon, loops)
 
     for _ in range(times - 1):
         run()
@@ -32,7 +32,7 @@ def test_a_bug_ends_the_daemon_after_five_rounds_and_trouble_only_after_long(tmp
     run()
 
     assert max(loops.bugs.values()) >= MOST_TROUBLES_IN_A_ROW
-    counted("tick", lambda: None, home.work, loops)()
+    counted("tick", lambda: None, home.daemon, loops)()
     assert loops.bugs["tick"] == 0
     home.queue.close()
 
@@ -40,10 +40,10 @@ def test_a_bug_ends_the_daemon_after_five_rounds_and_trouble_only_after_long(tmp
 def test_a_round_of_uploads_never_waits_for_the_end_of_the_daemon(tmp_path):
     """The interpreter waits for its threads: one that waited for the lock which the end holds kept a daemon alive."""
     home = Home.new(tmp_path / "home", tmp_path / "store", Clock())
-    care = Care(work=home.work)
-    care.busy.acquire()
+    context = SyncContext(daemon=home.daemon)
+    context.busy.acquire()
 
-    round_ = threading.Thread(target=sync_alone, args=(care,), daemon=True)
+    round_ = threading.Thread(target=sync_alone, args=(context,), daemon=True)
     round_.start()
     round_.join(timeout=60)
 

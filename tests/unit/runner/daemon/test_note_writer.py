@@ -4,17 +4,17 @@ import itertools
 import threading
 import time
 
-from runner.daemon.note_writer import Teller
+from runner.daemon.note_writer import NoteWriter
 from runner.errors import StoreUnavailable
-from runner.machine.vram import Card
+from runner.machine.vram import CardUse
 from runner.screen.daemon_note import CardNote, note_path, read_note
 from runner.store.base import Properties, Quota
 
-CARD = Card(index=0, name="Tesla T4", total_mib=15_000, used_mib=100)
+CARD = CardUse(index=0, name="Tesla T4", total_mib=15_000, used_mib=100)
 
 
 class _Store:
-    """The two things that the teller asks a store for."""
+    """The two things that the note writer asks a store for."""
 
     properties = Properties(place="a shelf")
 
@@ -26,13 +26,13 @@ class _Store:
 
 
 def _note(folder, answer, wanted):
-    teller = Teller(
+    writer = NoteWriter(
         folder, _Store(answer), read_cards=lambda: [CARD], clock=lambda: 7.0, note_seconds=0.01, quota_seconds=0.01
     )
-    teller.start()
+    writer.start()
     while (note := read_note(folder)) is None or not wanted(note):
         time.sleep(0.01)
-    teller.close()
+    writer.close()
     return note
 
 
@@ -46,7 +46,7 @@ def test_cards_and_room_are_noted(tmp_path):
 def test_when_the_room_ends_is_told_from_what_it_lost_meanwhile(tmp_path):
     hours = itertools.count(start=1)
     free = itertools.count(start=900, step=-100)
-    teller = Teller(
+    writer = NoteWriter(
         tmp_path,
         _Store(lambda: Quota(free=next(free))),
         read_cards=list,
@@ -54,10 +54,10 @@ def test_when_the_room_ends_is_told_from_what_it_lost_meanwhile(tmp_path):
         note_seconds=0.01,
         quota_seconds=0.01,
     )
-    teller.start()
+    writer.start()
     while (note := read_note(tmp_path)) is None or note.full_at is None:
         time.sleep(0.01)
-    teller.close()
+    writer.close()
 
     assert note.full_at > 3 * 3600.0
 
@@ -89,11 +89,11 @@ def test_a_store_that_hangs_does_not_keep_the_cards_waiting(tmp_path):
 
 def test_a_home_that_cannot_be_written_ends_nothing(tmp_path):
     (tmp_path / "home").write_text("a file")
-    teller = Teller(
+    writer = NoteWriter(
         tmp_path / "home", _Store(lambda: Quota(free=1)), read_cards=list, clock=lambda: 7.0, note_seconds=0.01
     )
 
-    teller.start()
-    teller.close()
+    writer.start()
+    writer.close()
 
     assert not note_path(tmp_path / "home").exists()

@@ -3,7 +3,7 @@
 import pytest
 
 from runner.errors import StoreBusy
-from runner.machine.vram import Card
+from runner.machine.vram import CardUse
 from runner.queue import attempts, checkpoints, jobs, ledger
 from runner.states import Wish
 from runner.store.base import Properties
@@ -170,7 +170,7 @@ def test_a_job_in_epochs_learns_its_segments_from_the_trainer(home):
 
 
 def test_nothing_starts_when_the_session_is_about_to_end(home):
-    home.work.stop_by = home.clock.now + 60
+    home.daemon.stop_by = home.clock.now + 60
     home.add(spec())
     home.rounds(4)
 
@@ -179,9 +179,9 @@ def test_nothing_starts_when_the_session_is_about_to_end(home):
 
 
 def test_a_card_that_others_use_is_left_alone_with_the_reason(home):
-    card = Card(index=0, name="T4", total_mib=15_000, used_mib=14_000)
-    home.work.cards = [card]
-    home.work.read_cards = lambda: [card]
+    card = CardUse(index=0, name="T4", total_mib=15_000, used_mib=14_000)
+    home.daemon.cards = [card]
+    home.daemon.read_cards = lambda: [card]
     home.add(spec())
     home.rounds(4)
 
@@ -191,9 +191,9 @@ def test_a_card_that_others_use_is_left_alone_with_the_reason(home):
 
 def test_what_threatens_a_card_is_told_once_an_attempt_and_the_trainer_goes_on(home):
     trainer = running(home)
-    card = Card(index=0, name="T4", total_mib=15_000, used_mib=14_900)
-    home.work.cards = [card]
-    home.work.read_cards = lambda: [card]
+    card = CardUse(index=0, name="T4", total_mib=15_000, used_mib=14_900)
+    home.daemon.cards = [card]
+    home.daemon.read_cards = lambda: [card]
     table = read_json(trainer.run.heartbeat)
     write_json(trainer.run.heartbeat, table | {"beat": 99, "vram_reserved_mib": 9_000, "vram_retries": 2})
 
@@ -237,14 +237,14 @@ def test_training_goes_on_while_the_store_is_away_and_all_of_it_becomes_durable_
     home.train(10)
     home.rounds(2)
     assert home.durable() == 10
-    store, home.work.store = home.work.store, Away()
-    home.care.keepers["a"].log.store = home.work.store
+    store, home.daemon.store = home.daemon.store, Away()
+    home.context.opened["a"].log.store = home.daemon.store
     home.train(10)
     home.rounds(2)
     assert home.durable() == 10
     assert home.problem() == "the store is away"
     assert home.trainers.living
-    home.work.store = home.care.keepers["a"].log.store = store
+    home.daemon.store = home.context.opened["a"].log.store = store
 
     home.rounds(3, seconds=130)
 

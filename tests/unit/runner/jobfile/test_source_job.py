@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from runner.jobfile.source_job import Known, source_faults, source_notes
+from runner.jobfile.source_job import SourceJob, source_faults, source_notes
 from runner.states import State
 from tests.unit.runner.conftest import CORPUS, job_spec
 from wake2vec.contract.order import InputFile
@@ -13,7 +13,7 @@ WEIGHED, WITH_NAN = (FOLDER.model_copy(update={"weights": letter * 64}) for lett
 
 
 def _source(*, inputs=(CORPUS,), state=State.QUEUED, steps=500, **extra):
-    return {"p1": Known(spec=job_spec("p1", **extra), inputs=inputs, steps=steps, state=state)}
+    return {"p1": SourceJob(spec=job_spec("p1", **extra), inputs=inputs, steps=steps, state=state)}
 
 
 def _p2(**extra):
@@ -52,7 +52,7 @@ def test_a_milestone_the_end_or_an_unknown_length_is_accepted():
 
 
 def test_p2_cannot_build_on_p2():
-    known = {"p1": Known(spec=_p2(), inputs=[CORPUS], steps=500, state=State.QUEUED)}
+    known = {"p1": SourceJob(spec=_p2(), inputs=[CORPUS], steps=500, state=State.QUEUED)}
 
     assert "builds on the rows of a p1 job" in str(source_faults(_p2(), [CORPUS], known)[0])
 

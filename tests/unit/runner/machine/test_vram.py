@@ -1,10 +1,10 @@
 """Whether a card is free for a trainer."""
 
-from runner.machine.vram import Card, no_card, read_cards, reason_not_to_start, threats
+from runner.machine.vram import CardUse, no_card, read_cards, reason_not_to_start, threats
 
 
 def card(used):
-    return Card(index=1, name="Tesla T4", total_mib=15_360, used_mib=used)
+    return CardUse(index=1, name="Tesla T4", total_mib=15_360, used_mib=used)
 
 
 def test_a_card_that_others_fill_is_named_with_a_remedy():
@@ -47,7 +47,7 @@ def test_a_notebook_s_runtime_without_a_card_is_refused_for_what_needs_one_and_s
 
 
 def test_a_card_that_the_platform_s_pytorch_no_longer_knows_is_refused_with_the_reason():
-    old = Card(index=0, name="Tesla P100-PCIE-16GB", total_mib=16_276, used_mib=0, capability=(6, 0))
+    old = CardUse(index=0, name="Tesla P100-PCIE-16GB", total_mib=16_276, used_mib=0, capability=(6, 0))
 
     said = no_card("kaggle", [old], {"qwen_p1": "nf4"})
     assert said.startswith("this runtime has a Tesla P100-PCIE-16GB, for which its PyTorch has no kernels")

@@ -10,7 +10,7 @@ from runner.errors import DatabaseCorrupt
 from runner.queue import attempts, checkpoints, jobs, ledger
 from runner.queue.changing import set_value
 from runner.queue.database import copy_database, open_queue
-from runner.queue.history import Told, check_copy, is_new, mark_of, take_history
+from runner.queue.history import LogSays, check_copy, is_new, mark_of, take_history
 from runner.states import Change, Outcome, State, Verdict, Wish
 from tests.unit.runner.conftest import CORPUS, job_spec
 
@@ -19,7 +19,9 @@ MANIFESTS = {10: "a" * 64, 20: "b" * 64}
 
 def told(**more):
     return {
-        "a": Told(**({"fingerprint": "print-a", "is_done": False, "manifests": frozenset(MANIFESTS.values())} | more))
+        "a": LogSays(
+            **({"fingerprint": "print-a", "is_done": False, "manifests": frozenset(MANIFESTS.values())} | more)
+        )
     }
 
 

@@ -4,9 +4,9 @@ import pytest
 
 from runner.screen.daemon_note import (
     CardNote,
+    DaemonNote,
     Sending,
     UploadNote,
-    WorkNote,
     note_path,
     read_note,
     read_upload,
@@ -15,7 +15,7 @@ from runner.screen.daemon_note import (
 
 
 def test_a_note_comes_back_as_it_was_written(tmp_path):
-    note = WorkNote(
+    note = DaemonNote(
         written_at=1.5,
         place="Drive",
         free_bytes=7,

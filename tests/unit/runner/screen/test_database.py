@@ -8,7 +8,7 @@ import pytest
 from runner.errors import DatabaseCorrupt, HomeUnusable
 from runner.queue import attempts, checkpoints, jobs, ledger
 from runner.queue.tables import FORMAT
-from runner.screen.database import KNOWN_FORMAT, peek
+from runner.screen.database import KNOWN_FORMAT, read_database
 from runner.states import Change, State, Wish
 from tests.unit.runner.conftest import CORPUS, job_spec
 
@@ -36,7 +36,7 @@ def test_it_knows_the_format_that_the_queue_writes():
 def test_what_it_reads_is_what_the_queue_gives_out(queue):
     _fill(queue)
 
-    moment = peek(queue.path)
+    moment = read_database(queue.path)
 
     assert moment.jobs == jobs.list_jobs(queue)
     assert [job.state for job in moment.jobs] == [State.RUNNING, State.HELD]
@@ -64,7 +64,7 @@ def test_of_a_job_out_of_focus_it_reads_what_decides_its_line(queue):
         checkpoints.quarantine(queue, name, 450)
     jobs.change_state(queue, "b", Change.SUCCEED, 5.0)
 
-    moment = peek(queue.path)
+    moment = read_database(queue.path)
 
     assert [one.step for one in moment.evaluations["a"]] == [2, 5]
     assert [one.step for one in moment.evaluations["b"]] == [1, 2, 3, 4, 5]
@@ -79,7 +79,7 @@ def test_it_writes_nothing_and_waits_for_nobody(queue):
 
     with queue.write() as connection:
         connection.exec_driver_sql("UPDATE jobs SET priority = 9")
-        moment = peek(queue.path)  # while a writer holds its lock
+        moment = read_database(queue.path)  # while a writer holds its lock
 
     assert {job.priority for job in moment.jobs} == {0}
     assert queue.path.read_bytes() == before
@@ -91,7 +91,7 @@ def test_a_folder_that_may_not_be_written_can_be_read(queue, tmp_path):
     os.chmod(queue.path, 0o444)
     os.chmod(queue.path.parent, 0o555)
     try:
-        assert len(peek(queue.path).jobs) == 2
+        assert len(read_database(queue.path).jobs) == 2
     finally:
         os.chmod(queue.path.parent, 0o755)
 
@@ -99,8 +99,8 @@ def test_a_folder_that_may_not_be_written_can_be_read(queue, tmp_path):
 def test_no_database_and_an_empty_file_are_an_empty_queue(tmp_path):
     (tmp_path / "empty.db").touch()
 
-    assert peek(tmp_path / "none.db").jobs == []
-    assert peek(tmp_path / "empty.db").jobs == []
+    assert read_database(tmp_path / "none.db").jobs == []
+    assert read_database(tmp_path / "empty.db").jobs == []
     assert not (tmp_path / "none.db").exists()
 
 
@@ -108,7 +108,7 @@ def test_a_file_that_is_no_database_is_named(tmp_path):
     (tmp_path / "runner.db").write_bytes(b"not a database at all" * 100)
 
     with pytest.raises(DatabaseCorrupt, match=r"runner\.db"):
-        peek(tmp_path / "runner.db")
+        read_database(tmp_path / "runner.db")
 
 
 def test_the_database_of_a_newer_version_is_refused(queue):
@@ -118,4 +118,4 @@ def test_the_database_of_a_newer_version_is_refused(queue):
     connection.close()
 
     with pytest.raises(HomeUnusable, match="newer wake2vec-runner"):
-        peek(queue.path)
+        read_database(queue.path)

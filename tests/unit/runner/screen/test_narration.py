@@ -2,9 +2,9 @@
 
 import dataclasses
 
-from runner.screen.build import take_picture
-from runner.screen.database import Moment
-from runner.screen.home import Surroundings
+from runner.screen.build import build_snapshot
+from runner.screen.database import DatabaseView
+from runner.screen.home import HomeView
 from runner.screen.narration import brief, flat, news, scene
 from runner.states import State
 from runner.trouble import Cause, Trouble
@@ -19,10 +19,10 @@ from tests.unit.runner.moments import (
 )
 
 
-def picture(moment: Moment | None = None, around: Surroundings | None = None, *troubles: Trouble):
+def picture(moment: DatabaseView | None = None, around: HomeView | None = None, *troubles: Trouble):
     around = around or running_surroundings()
     around = dataclasses.replace(around, note=dataclasses.replace(around.note, troubles=troubles))
-    return take_picture(moment or running_moment(), around, NOW)
+    return build_snapshot(moment or running_moment(), around, NOW)
 
 
 def away(cause=Cause.STORE, **more):
@@ -69,7 +69,7 @@ def test_the_short_line_keeps_what_is_in_the_way():
 
 
 def test_a_daemon_with_nothing_at_work_says_what_it_is_at():
-    empty = picture(Moment(), running_surroundings(trainers={}, heartbeats={}))
+    empty = picture(DatabaseView(), running_surroundings(trainers={}, heartbeats={}))
 
     assert flat(scene(empty, "reading Google Drive")).startswith("reading Google Drive")
     assert flat(scene(empty)).startswith("the queue is empty")

@@ -8,9 +8,9 @@ import pytest
 from rich.console import Console
 
 from runner.figures import bar, curve, day, duration, hours, loss, segment_bar, size
-from runner.screen.build import take_picture
+from runner.screen.build import build_snapshot
 from runner.screen.daemon_note import UploadNote
-from runner.screen.database import Moment
+from runner.screen.database import DatabaseView
 from runner.screen.render import render
 from runner.states import State
 from runner.trouble import Cause, Trouble
@@ -28,7 +28,7 @@ from tests.unit.runner.moments import (
 
 
 def _lines(moment=None, around=None, *, width=80, height=None, ascii_only=False, encoding="utf-8"):
-    picture = take_picture(moment or running_moment(), around or running_surroundings(), NOW)
+    picture = build_snapshot(moment or running_moment(), around or running_surroundings(), NOW)
     file = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="strict")
     console = Console(width=width, file=file, highlight=False, color_system=None)
     console.print(render(picture, width=width, height=height, ascii_only=ascii_only))
@@ -134,7 +134,7 @@ def test_what_a_person_must_do_stands_at_the_top_with_its_command():
 
 
 def test_an_empty_queue_says_how_to_fill_it():
-    assert any("wake2vec-runner enqueue FILE..." in line for line in _lines(Moment(), nothing()))
+    assert any("wake2vec-runner enqueue FILE..." in line for line in _lines(DatabaseView(), nothing()))
 
 
 def test_a_best_loss_above_ln_v_is_called_a_guess():

@@ -9,9 +9,9 @@ import pytest
 
 from runner.queue.rows import Metric
 from runner.screen import snapshot
-from runner.screen.build import take_picture
-from runner.screen.daemon_note import WorkNote
-from runner.screen.database import Moment
+from runner.screen.build import build_snapshot
+from runner.screen.daemon_note import DaemonNote
+from runner.screen.database import DatabaseView
 from runner.screen.home import Process
 from runner.states import State, Wish
 from tests.unit.runner.moments import (
@@ -30,7 +30,7 @@ from tests.unit.runner.moments import (
 
 
 def _picture(moment=None, around=None):
-    return take_picture(moment or running_moment(), around or running_surroundings(), NOW)
+    return build_snapshot(moment or running_moment(), around or running_surroundings(), NOW)
 
 
 def test_steps_are_trained_saved_and_durable_apart():
@@ -197,7 +197,7 @@ def test_a_failed_job_says_what_its_trainer_would_mend():
 
 
 def test_a_store_that_is_nearly_full_needs_a_person():
-    note = WorkNote(written_at=NOW, free_bytes=2 << 20)
+    note = DaemonNote(written_at=NOW, free_bytes=2 << 20)
 
     picture = _picture(around=running_surroundings(note=note))
 
@@ -214,7 +214,7 @@ def test_only_the_newest_checkpoint_waits_for_the_store():
 
 
 def test_an_empty_home_is_an_empty_picture():
-    picture = take_picture(Moment(), nothing(), NOW)
+    picture = build_snapshot(DatabaseView(), nothing(), NOW)
 
     assert (picture.jobs, picture.details, picture.needs, picture.session) == ((), (), (), None)
 

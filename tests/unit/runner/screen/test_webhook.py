@@ -9,8 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from runner.screen.build import take_picture
-from runner.screen.webhook import Bell, notices
+from runner.screen.build import build_snapshot
+from runner.screen.webhook import Webhook, notices
 from runner.states import State
 from tests.unit.runner.moments import NOW, evaluation, job, nothing, running_moment, running_surroundings
 
@@ -19,7 +19,7 @@ def _picture(state=State.RUNNING, evaluations=((100, 7.0),), around=None, **extr
     moment = running_moment(
         jobs=[job(state=state, **extra)], evaluations={"a": [evaluation(step, loss) for step, loss in evaluations]}
     )
-    return take_picture(moment, around or running_surroundings(), NOW)
+    return build_snapshot(moment, around or running_surroundings(), NOW)
 
 
 @contextmanager
@@ -55,7 +55,7 @@ def _webhook(answers, *, hang=None):
 def _ring(url, pictures, **extra):
     said: list[str] = []
     queue = list(pictures)
-    bell = Bell(
+    webhook = Webhook(
         url,
         lambda now: queue.pop(0) if len(queue) > 1 else queue[0],
         say=said.append,
@@ -63,8 +63,8 @@ def _ring(url, pictures, **extra):
         pauses_seconds=(0.0, 0.0),
         **extra,
     )
-    bell.start()
-    return bell, said
+    webhook.start()
+    return webhook, said
 
 
 def test_the_end_of_a_job_is_told_with_its_best_figures():
@@ -106,8 +106,8 @@ def test_nothing_new_is_no_notice():
 
 def test_the_webhook_gets_one_json_body_for_each_notice():
     with _webhook([]) as (url, bodies):
-        bell, said = _ring(url, [_picture(), _picture(State.SUCCEEDED)])
-        bell.close()
+        webhook, said = _ring(url, [_picture(), _picture(State.SUCCEEDED)])
+        webhook.close()
 
     assert [(body["kind"], body["job"], body["format"]) for body in bodies] == [("done", "a", 1)]
     assert said == []
@@ -115,10 +115,10 @@ def test_the_webhook_gets_one_json_body_for_each_notice():
 
 def test_a_webhook_that_fails_at_first_is_called_again():
     with _webhook([500, 429]) as (url, bodies):
-        bell, said = _ring(url, [_picture(), _picture(State.SUCCEEDED)])
+        webhook, said = _ring(url, [_picture(), _picture(State.SUCCEEDED)])
         while len(bodies) < 3:
             time.sleep(0.01)
-        bell.close()
+        webhook.close()
 
     assert [body["kind"] for body in bodies] == ["done"] * 3
     assert said == []
@@ -129,10 +129,10 @@ def test_a_webhook_that_is_gone_is_said_once_and_without_its_address():
         best = [
             _picture(evaluations=[(step, 7.0 - step / 1000) for step in range(0, last, 100)]) for last in (200, 300)
         ]
-        bell, said = _ring(url, [_picture(), *best, _picture(State.SUCCEEDED)])
+        webhook, said = _ring(url, [_picture(), *best, _picture(State.SUCCEEDED)])
         while len(bodies) < 2:
             time.sleep(0.01)
-        bell.close()
+        webhook.close()
 
     assert said == ["notifications do not get through: HTTP 404; see WAKE2VEC_NOTIFY"]
     assert "secret" not in said[0]
@@ -141,18 +141,18 @@ def test_a_webhook_that_is_gone_is_said_once_and_without_its_address():
 def test_a_webhook_that_hangs_holds_nobody_up():
     hang = threading.Event()
     with _webhook([], hang=hang) as (url, _bodies):
-        bell, _said = _ring(url, [_picture(), _picture(State.SUCCEEDED)])
-        bell.close(patience_seconds=0.2)  # returns although the call is still open
+        webhook, _said = _ring(url, [_picture(), _picture(State.SUCCEEDED)])
+        webhook.close(patience_seconds=0.2)  # returns although the call is still open
         hang.set()
-        bell.close()
+        webhook.close()
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/", "no address at all", "ftp://x/"])
 def test_an_address_that_cannot_work_only_says_so(url):
-    bell, said = _ring(url, [_picture(), _picture(State.SUCCEEDED)])
+    webhook, said = _ring(url, [_picture(), _picture(State.SUCCEEDED)])
     while not said:
         time.sleep(0.01)
-    bell.close()
+    webhook.close()
 
     assert said[0].startswith("notifications do not get through")
 
@@ -168,11 +168,11 @@ def test_a_picture_that_cannot_be_taken_does_not_silence_the_bell():
 
     said: list[str] = []
     with _webhook([]) as (url, bodies):
-        bell = Bell(url, see, say=said.append, every_seconds=0.01)
-        bell.start()
+        webhook = Webhook(url, see, say=said.append, every_seconds=0.01)
+        webhook.start()
         while not bodies:
             time.sleep(0.01)
-        bell.close()
+        webhook.close()
 
     assert bodies[0]["kind"] == "done"
     assert said[0] == "notifications: no picture: locked"

@@ -26,7 +26,7 @@ from runner.store.copies import (
 from runner.store.log import Log
 from runner.store.open import open_store
 from runner.store.places.directory import DirectoryStore
-from runner.store.publish import Stored
+from runner.store.publish import StoredFile
 from runner.store.root import open_root
 from tests.drive_server.server import DriveServer
 
@@ -105,7 +105,7 @@ def test_homes_that_share_a_store_count_together_and_push_none_of_the_others_out
 
 
 def test_of_the_dead_homes_five_copies_stay_between_them() -> None:
-    file = Stored(id="x", size=1, sha256="", md5="")
+    file = StoredFile(id="x", size=1, sha256="", md5="")
     every = [Generation(number=n, holder=f"home {n}", file=file, made_at=0.0) for n in range(1, 9)]
 
     assert [one.number for one in kept(every, "home 2")] == [2, 4, 5, 6, 7, 8]
@@ -159,9 +159,9 @@ def test_what_is_no_archive_or_grows_beyond_any_queue_is_refused(
 
         with pytest.raises(Damaged, match="cannot be unpacked"):
             fetch_generation(
-                root, Generation(number=1, holder="", file=Stored.of(id, digest), made_at=0.0), tmp_path / "here"
+                root, Generation(number=1, holder="", file=StoredFile.of(id, digest), made_at=0.0), tmp_path / "here"
             )
-    large = Stored(id=id, size=10**9, sha256="", md5="")
+    large = StoredFile(id=id, size=10**9, sha256="", md5="")
     with pytest.raises(Damaged, match="no queue has"):
         fetch_generation(root, Generation(number=1, holder="", file=large, made_at=0.0), tmp_path)
 

@@ -14,7 +14,7 @@ from runner.store.lease import Lease, Watch, acquire
 from runner.store.log import Log
 from runner.store.places.directory import DirectoryStore
 from runner.store.publish import (
-    Stored,
+    StoredFile,
     fetch_checkpoint,
     fetch_files,
     forget,
@@ -261,7 +261,7 @@ def test_files_go_out_and_come_back_once_each(store: DirectoryStore, tmp_path: P
 @pytest.mark.parametrize("name", ["../out", "/etc/x", "a/../../out", ".hidden"])
 def test_a_name_from_a_record_cannot_leave_its_folder(store: DirectoryStore, tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="name"):
-        fetch_files(store, {name: Stored(id="a", size=0, sha256="", md5="")}, tmp_path / "new")
+        fetch_files(store, {name: StoredFile(id="a", size=0, sha256="", md5="")}, tmp_path / "new")
 
 
 def finish(transfer: Transfer) -> Record:

@@ -33,7 +33,7 @@ def spec(name="a"):
 
 
 def copies(home):
-    return [one.number for one in list_generations(home.care.root_log())]
+    return [one.number for one in list_generations(home.context.root_log())]
 
 
 def running(home):
@@ -43,7 +43,7 @@ def running(home):
 
 
 def leave(home):
-    mirror(home.care, home.clock.now, home.clock.monotonic, leaving=True)
+    mirror(home.context, home.clock.now, home.clock.monotonic, leaving=True)
 
 
 def test_an_empty_queue_is_not_copied(home):
@@ -128,7 +128,7 @@ def test_a_lost_home_gets_its_past_back(home):
     assert attempts.plan_limit(home.queue, "cpu", "a") == {"micro_batch": 2}
     assert home.job("b").priority == -5
     assert any("oom at step 20" in event.text for event in ledger.list_events(home.queue))
-    assert home.work.session.id == 2
+    assert home.daemon.session.id == 2
     home.until(lambda: home.trainers.living)
     assert (home.trainer.attempt, home.trainer.step) == (3, 20)
 
@@ -156,12 +156,12 @@ def test_the_logs_win_over_an_old_copy(home):
     home.train(10)
     home.rounds(2)
     leave(home)
-    home.care.mirrored_at = 1e12  # no copy ever after
+    home.context.mirrored_at = 1e12  # no copy ever after
     home.train(20)
     home.rounds(2)
     home.lose()
 
-    assert [one.payload["step"] for one in commits(home.care.keepers["a"].log.records)] == [10, 30]
+    assert [one.payload["step"] for one in commits(home.context.opened["a"].log.records)] == [10, 30]
     assert home.durable() == 30
     assert [row.step for row in ledger.list_metrics(home.queue, "a")] == list(range(1, 11))
     home.until(lambda: home.trainers.living)

@@ -52,7 +52,7 @@ def running(home, *, to_step=0, **more):
 
 
 def records(home, name="a"):
-    log = home.care.keepers[name].log
+    log = home.context.opened[name].log
     log.refresh()
     return log.records
 
@@ -156,7 +156,7 @@ def test_p2_starts_from_the_best_rows_of_its_source_also_on_another_machine(home
     home.until(lambda: home.trainers.living)
 
     run = home.run("b")
-    source = home.care.keepers["b"].noted("source")
+    source = home.context.opened["b"].noted("source")
     assert (source["step"], source["manifest_sha256"]) == (40, best)
     assert (run.source / "checkpoint-40" / "manifest.json").is_file()
     assert (run.source / "vocab" / "vocab.json").is_file()
@@ -243,10 +243,10 @@ def test_a_frozen_home_is_fenced_stops_its_trainer_and_commits_nothing(home, oth
 
 
 def test_the_word_to_take_over_counts_once_so_that_two_homes_do_not_take_turns(home, other):
-    home.work.take_over = True
+    home.daemon.take_over = True
     running(home, to_step=10)
     other.kill_daemon()
-    other.work.take_over = True
+    other.daemon.take_over = True
     other.until(lambda: other.trainers.living)
 
     for _ in range(6):
@@ -334,7 +334,7 @@ def test_when_no_durable_checkpoint_can_be_read_a_person_is_asked(home):
 
 def test_a_text_that_changed_under_its_hash_keeps_the_job_from_starting(home):
     home.add(spec())
-    path = home.work.settings.inputs / CORPUS.sha256
+    path = home.daemon.settings.inputs / CORPUS.sha256
     path.write_bytes(b"another!")
     home.rounds(4)
 
@@ -411,14 +411,14 @@ def test_a_job_that_comes_back_is_counted_on_from_where_the_other_home_came_to(h
     home.end_trainer(None)
     home.kill_daemon()
     other.kill_daemon()  # knows the job now
-    other.work.take_over = True
+    other.daemon.take_over = True
     for step in (20, 30):
         other.until(lambda: other.trainers.living)
         other.train(step - other.trainer.step)
         other.rounds(2)
         number = other.trainer.attempt
         other.end_trainer(None)
-    home.work.take_over = True
+    home.daemon.take_over = True
     home.until(lambda: home.trainers.living)
 
     assert (number, home.trainer.attempt) == (3, 4)

@@ -12,7 +12,7 @@ from runner.errors import Loss, NotStored, StoreLost
 from runner.queue import checkpoints, ledger
 from runner.screen.daemon_note import read_lost
 from runner.settings import Settings
-from runner.store.known import Known
+from runner.store.known import KnownLogs
 from runner.store.root import jobs as entries_of
 from runner.sync.fetch import fetch_result
 from runner.sync.loop import release_all
@@ -71,7 +71,7 @@ def test_a_deleted_store_is_noticed_within_a_minute_and_never_made_anew(home, st
     home.train(10)
     a_minute(home)
 
-    assert home.work.lost[""].loss is Loss.GONE
+    assert home.daemon.lost[""].loss is Loss.GONE
     assert home.durable() == 10
     assert not store.exists()
 
@@ -108,7 +108,7 @@ def test_a_store_that_comes_back_gets_what_waited(home, store, tmp_path):
     (tmp_path / "aside").rename(store)
     a_minute(home)
 
-    assert home.work.lost == {}
+    assert home.daemon.lost == {}
     assert read_lost(home.folder) == []
     assert home.durable() == 20
 
@@ -131,7 +131,7 @@ def test_an_older_copy_of_the_store_is_not_taken_for_the_store(home, store, tmp_
     (tmp_path / "older").rename(store)
     a_minute(home)
 
-    assert home.work.lost["a"].loss is Loss.OLDER
+    assert home.daemon.lost["a"].loss is Loss.OLDER
 
 
 def test_another_store_at_the_same_place_is_not_taken_for_it(home, store, tmp_path, clock):
@@ -139,14 +139,14 @@ def test_another_store_at_the_same_place_is_not_taken_for_it(home, store, tmp_pa
     Home.new(tmp_path / "stranger", store, clock).queue.close()
     a_minute(home)
 
-    assert home.work.lost[""].loss is Loss.OTHER
+    assert home.daemon.lost[""].loss is Loss.OTHER
 
 
 def test_a_job_whose_folder_was_deleted_is_lost_alone(home, store):
     shutil.rmtree(store / "jobs/a")
     a_minute(home)
 
-    assert set(home.work.lost) == {"a"}
+    assert set(home.daemon.lost) == {"a"}
     assert "is gone" in home.problem()
 
 
@@ -155,15 +155,15 @@ def test_a_text_that_was_deleted_is_named(home, store):
     path.unlink()
     a_minute(home)
 
-    assert home.work.lost["a"].loss is Loss.TORN
-    assert CORPUS.sha256 in home.work.lost["a"].problem
+    assert home.daemon.lost["a"].loss is Loss.TORN
+    assert CORPUS.sha256 in home.daemon.lost["a"].problem
 
 
 def test_a_checkpoint_that_was_deleted_is_brought_there_again(home, store, tmp_path):
     shutil.rmtree(store / "jobs/a/checkpoints")
     a_minute(home)
 
-    assert home.work.lost == {}
+    assert home.daemon.lost == {}
     assert home.durable() == 10
     assert any("it is brought there again" in text for text in lost_events(home))
     other = fresh(home, tmp_path, store)
@@ -177,8 +177,8 @@ def test_a_home_of_before_learns_the_store_that_has_its_jobs(home, store):
     home.start_daemon()
     home.rounds(2)
 
-    assert Known(home.folder, str(store)).read("") is not None
-    assert home.work.lost == {}
+    assert KnownLogs(home.folder, str(store)).read("") is not None
+    assert home.daemon.lost == {}
 
 
 def test_a_home_of_before_does_not_begin_a_root_where_its_jobs_should_be(home, store):
@@ -212,10 +212,10 @@ def test_a_repair_brings_back_what_a_fresh_home_goes_on_from(home, store, tmp_pa
     a_minute(home)
     said: list[str] = []
 
-    repair(home.care, home.clock.now, said.append, agreed=True)
-    release_all(home.care, home.clock.now)
+    repair(home.context, home.clock.now, said.append, agreed=True)
+    release_all(home.context, home.clock.now)
     other = fresh(home, tmp_path, store)
-    other.work.take_over = True
+    other.daemon.take_over = True
     other.until(lambda: other.trainers.living)
 
     assert said
@@ -228,7 +228,7 @@ def test_without_a_yes_a_repair_changes_nothing(home, store):
     a_minute(home)
     said: list[str] = []
 
-    assert repair(home.care, home.clock.now, said.append, agreed=False) == 1
+    assert repair(home.context, home.clock.now, said.append, agreed=False) == 1
     assert "checkpoint 10" in said[-1]
     assert not store.exists()
 
@@ -238,9 +238,9 @@ def test_a_job_that_was_over_is_put_back_with_its_result(home, store, tmp_path):
     shutil.rmtree(store)
     a_minute(home)
 
-    repair(home.care, home.clock.now, lambda text: None, agreed=True)
+    repair(home.context, home.clock.now, lambda text: None, agreed=True)
     other = fresh(home, tmp_path, store)
-    fetch_result(other.care, other.job(), "final", home.clock.now)
+    fetch_result(other.context, other.job(), "final", home.clock.now)
 
     assert json.loads((other.run().final / "weights.json").read_text())["step"] == 60
     other.queue.close()
@@ -249,7 +249,7 @@ def test_a_job_that_was_over_is_put_back_with_its_result(home, store, tmp_path):
 def test_what_cannot_be_seen_at_the_end_is_not_called_safe(home, store):
     shutil.rmtree(store / "jobs/a")
 
-    assert list(unconfirmed(home.care, home.clock.now, home.clock.monotonic)) == ["a"]
+    assert list(unconfirmed(home.context, home.clock.now, home.clock.monotonic)) == ["a"]
 
 
 def test_the_name_of_a_job_whose_folder_was_deleted_can_be_used_again(home, store, tmp_path, clock):
@@ -260,7 +260,7 @@ def test_the_name_of_a_job_whose_folder_was_deleted_can_be_used_again(home, stor
     other.rounds(3)
 
     assert other.trainers.living
-    assert entries_of(other.care.root_log().records)["a"].payload["fingerprint"] == "another"
+    assert entries_of(other.context.root_log().records)["a"].payload["fingerprint"] == "another"
     other.queue.close()
 
 
@@ -279,5 +279,5 @@ def test_a_result_that_was_deleted_is_named_by_whoever_wants_it(home, store, tmp
     other = fresh(home, tmp_path, store)
 
     with pytest.raises(NotStored, match=r"final/weights.json;.*--step 60"):
-        fetch_result(other.care, other.job(), "final", home.clock.now)
+        fetch_result(other.context, other.job(), "final", home.clock.now)
     other.queue.close()

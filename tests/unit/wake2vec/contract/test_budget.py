@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from wake2vec.contract.budget import CARDS, GIB, Job, budget, kept_width, work
+from wake2vec.contract.budget import CARDS, GIB, Workload, budget, kept_width, work
 from wake2vec.contract.model_shapes import SHAPES, known_shape, shape_of_config
 from wake2vec.contract.plan import Plan
 
@@ -19,7 +19,7 @@ NEW = {
     "TinyLlama/TinyLlama-1.1B-Chat-v1.0": 44_500,
     "meta-llama/Llama-3.1-8B": 44_195,
 }
-QWEN = Job(
+QWEN = Workload(
     shape=SHAPES["Qwen/Qwen2.5-14B"], phase="p1", load="nf4", new_tokens=44_223, rows="shared", batch=16, seq_len=256
 )
 
@@ -37,12 +37,12 @@ def measured() -> list[Any]:
     return found
 
 
-def job_of(table: dict[str, Any], row: dict[str, Any]) -> tuple[Job, Plan]:
+def job_of(table: dict[str, Any], row: dict[str, Any]) -> tuple[Workload, Plan]:
     words = [part.split()[-1] for part in row["details"].split(", ")]
     phase = "p1" if table["question"] == "P1" else "p2"
     mode = words[0] if phase == "p1" else "separate"
     plan = Plan(micro_batch=row["micro_batch"], layers=row["layers"], embedding=words[-2], head=words[-1])  # type: ignore[arg-type]
-    job = Job(
+    job = Workload(
         shape=SHAPES[table["model"]],
         phase=phase,  # type: ignore[arg-type]
         load="nf4",
@@ -56,7 +56,7 @@ def job_of(table: dict[str, Any], row: dict[str, Any]) -> tuple[Job, Plan]:
 
 
 @pytest.mark.parametrize(("job", "plan", "peak_gib"), measured())
-def test_the_budget_is_within_five_percent_of_what_was_measured(job: Job, plan: Plan, peak_gib: float) -> None:
+def test_the_budget_is_within_five_percent_of_what_was_measured(job: Workload, plan: Plan, peak_gib: float) -> None:
     assert budget(job, plan).total / GIB == pytest.approx(peak_gib, rel=0.05)
 
 

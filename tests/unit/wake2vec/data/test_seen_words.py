@@ -7,7 +7,7 @@ import pytest
 
 from wake2vec.data.blocks import Blocks
 from wake2vec.data.permutation import blocks_of_step
-from wake2vec.data.seen_words import Met
+from wake2vec.data.seen_words import SeenWords
 
 FIRST, NEW, BATCH, SEED = 10, 90, 2, 5
 
@@ -17,8 +17,8 @@ def blocks() -> Blocks:
     return Blocks(np.random.default_rng(0).integers(0, FIRST + NEW, 500), 8, place="text")
 
 
-def met(blocks: Blocks) -> Met:
-    return Met(blocks, batch=BATCH, seed=SEED, first_new_id=FIRST, n_new=NEW)
+def met(blocks: Blocks) -> SeenWords:
+    return SeenWords(blocks, batch=BATCH, seed=SEED, first_new_id=FIRST, n_new=NEW)
 
 
 def by_hand(blocks: Blocks, step: int) -> list[bool]:

@@ -24,7 +24,7 @@ from wake2vec.model.device import copy_to_host
 from wake2vec.model.new_rows import install_rows
 from wake2vec.phases.inputs import Material, gather, total_steps
 from wake2vec.phases.p1 import export, prepare
-from wake2vec.phases.parity import Published, as_published, check_parity, load
+from wake2vec.phases.parity import PublishedOutputs, as_published, check_parity, load
 from wake2vec.train.loop import Loop, warmup_steps
 from wake2vec.train.stopping import Stop
 
@@ -334,7 +334,7 @@ def test_the_parity_check_sees_english_that_costs_other_nats(tmp_path: Path) -> 
         check_parity(model, material, off)
 
 
-def dressed(tmp_path: Path) -> tuple[Any, Material, Published]:
+def dressed(tmp_path: Path) -> tuple[Any, Material, PublishedOutputs]:
     """A model with new rows, and what it computed without them."""
     material = material_for(tmp_path, order_for(tmp_path))
     model, _, _ = load(material)

@@ -15,13 +15,13 @@ from wake2vec.contract.errors import CheckpointCorrupt
 from wake2vec.contract.manifest import Manifest, newest_verified, saved_steps, verify_checkpoint
 from wake2vec.contract.rundir import RunDir
 from wake2vec.model.device import copy_to_host
-from wake2vec.train.checkpoint import Snapshot, Writer, load_strictly, read_checkpoint, write_checkpoint
+from wake2vec.train.checkpoint import TrainingState, Writer, load_strictly, read_checkpoint, write_checkpoint
 
 FAILPOINTS = ("begin", "trainable", "optimizer", "state", "manifest", "rename", "end")
 
 
-def snapshot(step: int, value: float = 1.0) -> Snapshot:
-    return Snapshot(
+def snapshot(step: int, value: float = 1.0) -> TrainingState:
+    return TrainingState(
         job="j",
         step=step,
         fingerprint="f",

@@ -17,7 +17,7 @@ from wake2vec.contract import failpoints
 from wake2vec.contract.errors import OutOfMemory
 from wake2vec.contract.files import read_json
 from wake2vec.contract.spec import EvaluateTable
-from wake2vec.train.evaluate import Measured, Sums, as_row, choose_windows, evaluate, judge, measure
+from wake2vec.train.evaluate import Losses, Sums, as_row, choose_windows, evaluate, judge, measure
 from wake2vec.train.loop import Loop
 from wake2vec.train.stopping import Stop
 
@@ -27,8 +27,8 @@ def rows(*losses: float) -> list[dict[str, Any]]:
     return [{"step": 100 * number, "loss": loss} for number, loss in enumerate(losses, start=1)]
 
 
-def measured(sums: Sums) -> Measured:
-    return Measured(held_out=sums, english=sums, english_base=sums)
+def measured(sums: Sums) -> Losses:
+    return Losses(held_out=sums, english=sums, english_base=sums)
 
 
 def test_the_best_step_is_the_one_of_lowest_loss() -> None:
@@ -181,7 +181,7 @@ def test_partial_sums_of_other_weights_are_not_used(tmp_path: Path) -> None:
     assert run("two") != first
 
 
-def english_of(loop: Loop, tmp_path: Path) -> Measured:
+def english_of(loop: Loop, tmp_path: Path) -> Losses:
     found = evaluate(
         loop.prepared, loop.material, folder=tmp_path, key=str(loop.progress.step), stop=Stop(), progress=lambda _: None
     )
@@ -230,7 +230,7 @@ def test_an_evaluation_that_is_cut_in_the_control_goes_on_there(tmp_path: Path) 
         if len(shares) == 2:  # the held-out windows are complete, the control has begun
             stop.ask("cut")
 
-    def run(folder: Path, stop: Stop, progress: Callable[[float], None]) -> Measured | None:
+    def run(folder: Path, stop: Stop, progress: Callable[[float], None]) -> Losses | None:
         return evaluate(loop.prepared, loop.material, folder=folder, key="k", stop=stop, progress=progress)
 
     whole = run(tmp_path / "whole", Stop(), lambda _: None)

@@ -33,7 +33,7 @@ from wake2vec.use.assemble import assemble
 from wake2vec.use.export import export
 from wake2vec.use.merged_weights import Trained, lay_out
 from wake2vec.use.sampling import Sampling, continue_text
-from wake2vec.use.shards import Piece, plan_shards, write_model
+from wake2vec.use.shards import TensorToWrite, plan_shards, write_model
 
 JOBS = Path(__file__).parents[4] / "jobs"
 # PEFT asks transformers by a name that is about to go
@@ -358,14 +358,15 @@ def test_several_files_and_their_index_load_as_one_model(runs: dict[str, RunDir]
 
 def test_pieces_keep_their_order_and_only_a_large_one_goes_beyond_the_limit() -> None:
     pieces = [
-        Piece(name=str(size), shape=(size,), dtype=torch.int8, values=lambda: iter(())) for size in (4, 5, 20, 1, 9)
+        TensorToWrite(name=str(size), shape=(size,), dtype=torch.int8, values=lambda: iter(()))
+        for size in (4, 5, 20, 1, 9)
     ]
 
     assert [[piece.size for piece in shard] for shard in plan_shards(pieces, 10)] == [[4, 5], [20], [1, 9]]
 
 
 def test_a_piece_that_gives_too_little_is_a_fault(tmp_path: Path) -> None:
-    piece = Piece(name="a", shape=(4,), dtype=torch.float32, values=lambda: iter([torch.zeros(3)]))
+    piece = TensorToWrite(name="a", shape=(4,), dtype=torch.float32, values=lambda: iter([torch.zeros(3)]))
 
     with pytest.raises(ValueError, match="a gave 12 bytes, expected 16"):
         write_model(tmp_path, [piece])

@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from wake2vec.contract.budget import CARDS, GIB, Job, budget
+from wake2vec.contract.budget import CARDS, GIB, Workload, budget
 from wake2vec.contract.model_shapes import SHAPES
 from wake2vec.contract.plan import LIBRARY, WRITTEN_OUT, LayerPath, Plan
-from wake2vec.train.plans.search import Fitted, Trial, Wishes, candidates, fit
+from wake2vec.train.plans.search import ChosenPlan, Trial, Wishes, candidates, fit
 
 T4 = CARDS["t4"]
 LIMIT = int(14.1 * GIB)
-QWEN = Job(
+QWEN = Workload(
     shape=SHAPES["Qwen/Qwen2.5-14B"], phase="p1", load="nf4", new_tokens=44_223, rows="shared", batch=16, seq_len=256
 )
 
@@ -21,7 +21,7 @@ QWEN = Job(
 class PretendCard:
     """Runs a plan by the budget: out of memory above the limit, and as fast as it is told."""
 
-    def __init__(self, job: Job, limit_bytes: int, favourite: str = "checkpoint") -> None:
+    def __init__(self, job: Workload, limit_bytes: int, favourite: str = "checkpoint") -> None:
         self.job, self.limit, self.favourite = job, limit_bytes, favourite
         self.tried: list[Plan] = []
 
@@ -34,7 +34,7 @@ class PretendCard:
         return Trial(plan=plan, tokens_per_second=speed, peak_bytes=peak)
 
 
-def fitted(card: PretendCard, wishes: Wishes = Wishes(), **remembered: object) -> Fitted:  # noqa: B008
+def fitted(card: PretendCard, wishes: Wishes = Wishes(), **remembered: object) -> ChosenPlan:  # noqa: B008
     return fit(card.job, wishes, limit_bytes=card.limit, card=T4, remembered=remembered, run=card.run)
 
 
@@ -76,7 +76,7 @@ def test_a_remembered_plan_starts_at_once() -> None:
     card = PretendCard(QWEN, LIMIT)
     plan = Plan(micro_batch=4, layers="offload")
 
-    assert fitted(card, **plan.to_dict()) == Fitted(plan=plan, reason="remembered")
+    assert fitted(card, **plan.to_dict()) == ChosenPlan(plan=plan, reason="remembered")
     assert card.tried == []
 
 
@@ -93,7 +93,7 @@ def test_fixed_values_are_obeyed() -> None:
 
     found = fitted(card, Wishes(micro_batch=8, layers="lean"))
 
-    assert found == Fitted(plan=Plan(micro_batch=8, layers="lean", embedding="host"), reason="fixed")
+    assert found == ChosenPlan(plan=Plan(micro_batch=8, layers="lean", embedding="host"), reason="fixed")
     assert fitted(card, Wishes(micro_batch=4)).plan.micro_batch == 4
     assert fitted(card, Wishes(layers="offload")).plan.layers == "offload"
 
@@ -104,7 +104,7 @@ def test_fixed_values_leave_the_place_of_the_embedding_to_the_card() -> None:
 
     found = fitted(card, Wishes(micro_batch=16, layers="checkpoint"))
 
-    assert found == Fitted(plan=Plan(micro_batch=16, layers="checkpoint", embedding="host"), reason="fixed")
+    assert found == ChosenPlan(plan=Plan(micro_batch=16, layers="checkpoint", embedding="host"), reason="fixed")
     assert (
         fitted(PretendCard(card.job, 2 * LIMIT), Wishes(micro_batch=16, layers="checkpoint")).plan.embedding == "device"
     )
@@ -150,7 +150,7 @@ def test_a_fixed_path_that_does_not_hold_gives_way_to_the_next(
             QWEN, wishes, limit_bytes=limit, card=T4, remembered=found.plan.to_dict(), run=lambda _: None,
             holds=lambda path: path == taken,
         )  # fmt: skip
-        assert again == Fitted(plan=found.plan, reason="remembered")
+        assert again == ChosenPlan(plan=found.plan, reason="remembered")
 
 
 def test_a_remembered_plan_whose_path_does_not_hold_is_forgotten() -> None:
