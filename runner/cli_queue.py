@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from runner.arguments import A_DAY_SECONDS, A_YEAR_HOURS, MOST, Json, Name, Names, settings_of
+from runner.states import Foreign, State
 
 
 def enqueue(
@@ -15,12 +16,21 @@ def enqueue(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Job files (TOML); all are queued, or none.")],
     again: Annotated[bool, typer.Option("--again", help="Train it once more, as NAME-2.")] = False,
     if_new: Annotated[bool, typer.Option("--if-new", help="Pass over jobs that are here or in the store.")] = False,
+    instead: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="In place of what a file says; repeatable.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="In place of the file's.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all of it and queue nothing.")] = False,
     as_json: Json = False,
 ) -> None:
     """Check job files, freeze them with their texts, and queue them."""
-    from runner.commands.enqueue import run
+    from runner.commands.enqueue import Asked, run
+    from runner.jobfile.overrides import read_pair
 
-    run(settings_of(context), files, again=again, if_new=if_new, as_json=as_json)
+    pairs = [*map(read_pair, instead or []), *([("name", name)] if name is not None else [])]
+    run(
+        settings_of(context), files, Asked(again=again, if_new=if_new, only_check=dry_run, pairs=pairs), as_json=as_json
+    )
 
 
 def new(
@@ -64,6 +74,10 @@ def start(
     allow_network_home: Annotated[
         bool, typer.Option("--allow-network-home", help="Insist on a home where locks may not be safe.")
     ] = False,
+    allow: Annotated[
+        list[Foreign] | None,
+        typer.Option("--allow", help="Run such jobs too that other machines queued in this store; repeatable."),
+    ] = None,
     store_patience: Annotated[
         float,
         typer.Option(
@@ -84,6 +98,7 @@ def start(
         stop_at=stop_at,
         take_over=take_over,
         allow_network_home=allow_network_home,
+        allow=tuple(allow or ()),
         patience_minutes=store_patience,
     )
     run(settings_of(context), wanted)
@@ -101,6 +116,34 @@ def status(
     from runner.commands.status import run
 
     run(settings_of(context), once=once, as_json=as_json, every_seconds=every_seconds)
+
+
+def list_(
+    context: typer.Context,
+    names: Annotated[list[str] | None, typer.Argument(metavar="[JOB...]", help="None: all.")] = None,
+    state: Annotated[State | None, typer.Option(help="Only those.")] = None,
+    exit_code: Annotated[
+        bool, typer.Option("--exit-code", help="0 all succeeded, 1 one failed, 22 one needs you, 26 still moving.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Show a line for every job, for scripts."""
+    from runner.commands.list_ import run
+
+    code = run(settings_of(context), names or [], state=state, as_json=as_json)
+    raise typer.Exit(code if exit_code else 0)
+
+
+def diff(
+    context: typer.Context,
+    first: Annotated[str, typer.Argument(metavar="JOB", help="A job, or a job file.")],
+    second: Annotated[str, typer.Argument(metavar="OTHER", help="Another one.")],
+    as_json: Json = False,
+) -> None:
+    """Show where two jobs differ, key by key; 1 when they do."""
+    from runner.commands.diff import run
+
+    raise typer.Exit(run(settings_of(context), first, second, as_json=as_json))
 
 
 def log(
@@ -172,4 +215,4 @@ def _control(context: typer.Context, verb: str, names: list[str], as_json: bool)
     run(settings_of(context), verb, names, as_json=as_json)
 
 
-COMMANDS = (new, enqueue, import_, start, status, log, hold, release, cancel, retry, kill, set_, extend)
+COMMANDS = (new, enqueue, import_, start, status, list_, diff, log, hold, release, cancel, retry, kill, set_, extend)

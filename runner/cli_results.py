@@ -51,6 +51,13 @@ def report(
     run(settings_of(context), names, out)
 
 
+def open_(context: typer.Context, name: Name) -> None:
+    """Write a job's report and show it in the browser."""
+    from runner.commands.results.report import show
+
+    show(settings_of(context), name)
+
+
 def generate(
     context: typer.Context,
     name: Name,
@@ -154,4 +161,4 @@ def schema(
     run(out, as_reference=reference)
 
 
-COMMANDS = (plan, lexicon, report, generate, geometry, export, login, doctor, demo, rebuild, repair, schema)
+COMMANDS = (plan, lexicon, report, open_, generate, geometry, export, login, doctor, demo, rebuild, repair, schema)

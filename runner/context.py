@@ -15,6 +15,7 @@ from runner.queue.database import Queue
 from runner.queue.rows import Job, Session
 from runner.queue.view import Sight
 from runner.settings import Settings
+from runner.states import Foreign
 from runner.store.base import Store
 from wake2vec.contract.order import Order, Source
 from wake2vec.contract.rundir import RunDir
@@ -104,6 +105,7 @@ class DaemonContext:
     read_cards: Callable[[], list[CardUse]] = list
     stop_by: float | None = None
     take_over: bool = False
+    allow: frozenset[Foreign] = frozenset()
     is_stopping: bool = False  # nothing new starts, every trainer is asked to end
     handover: Handover = field(default_factory=Handover)
     sight: Sight = field(init=False)  # tick's own, like all below

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from runner.children import STORE_VARIABLE
 from runner.discretion import hide
 from runner.errors import RunnerError
+from runner.states import Foreign
 
 
 class Numbers(BaseModel):
@@ -28,6 +29,9 @@ class Numbers(BaseModel):
     backoff_first_seconds: float = Field(60.0, ge=0)
     backoff_last_seconds: float = Field(1800.0, ge=0)
     bandwidth_mib_per_second: float | None = Field(None, gt=0, description="Cap on uploads.")
+    allow: list[Foreign] = Field(
+        [], description="What jobs that another machine queued may run here besides P1 and P2."
+    )
     trainer: list[str] | None = Field(None, description="The trainer command; the run directory is appended.")
 
 

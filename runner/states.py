@@ -48,6 +48,13 @@ class Where(StrEnum):
 PASSING = frozenset({Where.NETWORK, Where.CARD, Where.DISK})  # a lost connection, a card that is taken, a bad mount
 
 
+class Foreign(StrEnum):
+    """What a job from the store may want to run here that is not this program's own code."""
+
+    COMMAND = "command"  # a training program of the person who queued it
+    REMOTE_CODE = "remote-code"  # Python files that come with a model
+
+
 class Wish(StrEnum):
     """What a person asked of a job; carried out by the daemon when its trainer has ended."""
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-import tomllib
 from collections.abc import Sequence
-from typing import Any
 
-from runner.errors import RunnerError
+from runner.jobfile.overrides import read_pair
 from runner.queue import changing, checkpoints, jobs
 from runner.queue.database import Queue, open_queue
 from runner.queue.rows import Job
@@ -18,7 +16,7 @@ from runner.states import State
 
 def set_values(settings: Settings, name: str, pairs: Sequence[str], *, as_json: bool) -> None:
     """KEY=VALUE, each as in a job file; raises RunnerError for a key that decides the result."""
-    wanted = [_pair(pair) for pair in pairs]
+    wanted = [read_pair(pair) for pair in pairs]
     queue = open_queue(settings.database)
     try:
         job = jobs.get_job(queue, name)
@@ -45,18 +43,6 @@ def extend(settings: Settings, name: str, steps: int, *, as_json: bool) -> None:
     if is_running and not as_json:
         said += " (hold the job first to stretch it from where it stands)"
     _tell(job, said, as_json=as_json)
-
-
-def _pair(text: str) -> tuple[str, Any]:
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise RunnerError(f"{text!r}: expected KEY=VALUE, for example checkpoint.max_loss_minutes=2.0")
-    try:
-        return key.strip(), tomllib.loads(f"value = {value}")["value"]
-    except RecursionError:
-        raise RunnerError(f"{key.strip()}: nested too deeply") from None
-    except tomllib.TOMLDecodeError:
-        return key.strip(), value.strip()  # the shell took the quotes of a text
 
 
 def _saved_step(queue: Queue, name: str) -> int:

@@ -40,7 +40,7 @@ def _train(folder: Path, *, cut: bool) -> str:
     run = RunDir(root=home / "runs" / JOB)
 
     def start(*words: str) -> subprocess.Popen[bytes]:
-        home.mkdir(parents=True, exist_ok=True)
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
         (home / "settings.toml").write_text(SETTINGS)
         with log.open("ab") as said:
             return subprocess.Popen([*command, *words], stdout=said, stderr=said, start_new_session=True)

@@ -14,12 +14,14 @@ from runner import figures
 from runner.commands.results.fetch import bring_jobs
 from runner.commands.store_room import foretell
 from runner.commands.taken import StoredJobs, stored_jobs
-from runner.errors import JobExists
+from runner.errors import JobExists, RunnerError
 from runner.jobfile.inputs import keep_input
-from runner.jobfile.read import Resolved, name_of, read_job, resolve_inputs
+from runner.jobfile.overrides import Pair, value_at
+from runner.jobfile.read import Resolved, name_of, read_job, read_table, resolve_inputs
 from runner.jobfile.source_job import SourceJob, source_faults, source_notes
 from runner.queue import jobs
 from runner.queue.database import open_queue
+from runner.queue.ledger import add_event
 from runner.queue.rows import Job
 from runner.settings import Settings
 from runner.states import State, count_segments
@@ -38,39 +40,65 @@ class JobFile:
     file: Path
     resolved: Resolved
     notes: list[str]
+    changed: str = ""  # what the command line says in place of the file
 
     @property
     def job(self) -> JobSpec:
         return self.resolved.job
 
+    @property
+    def steps(self) -> int | None:
+        """None while they follow from the text."""
+        return self.job.train.steps if self.job.train else self.job.steps
 
-def run(settings: Settings, files: Sequence[Path], *, again: bool, as_json: bool, if_new: bool = False) -> None:
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """How a person wants the files queued: `pairs` stand for what a file says, `if_new` passes over known jobs."""
+
+    again: bool = False
+    if_new: bool = False
+    only_check: bool = False
+    pairs: Sequence[Pair] = ()
+
+
+def run(settings: Settings, files: Sequence[Path], asked: Asked, *, as_json: bool) -> None:
     """Raises SpecError with every fault of every file, JobExists, HomeUnusable; then nothing is queued.
 
     With `if_new` jobs of the store are fetched first, and files of jobs that are known are passed over.
     """
+    if len(files) > 1 and any(key == "name" for key, _ in asked.pairs):
+        raise RunnerError("--name: one name for several files; queue them one by one")
     queue = open_queue(settings.database)
     try:
-        if if_new:
+        if asked.if_new:
             bring_jobs(settings, queue)
-            files = new_ones(files, {job.name: job.state for job in jobs.list_jobs(queue)}, quiet=as_json)
-        entries = check_files(files, jobs.list_jobs(queue), settings, again=again)
+            files = new_ones(files, asked.pairs, {job.name: job.state for job in jobs.list_jobs(queue)}, quiet=as_json)
+        entries = check_files(files, jobs.list_jobs(queue), settings, asked)
         _require_rows(entries)
+        if asked.only_check:
+            show(settings, entries, is_queued=False, as_json=as_json)
+            return
         for entry in entries:
             for sha256, path in entry.resolved.files.items():
                 keep_input(path, sha256, settings.inputs)
         rows = [(entry.job, entry.resolved.inputs, fingerprint(entry.job, entry.resolved.inputs)) for entry in entries]
-        added = jobs.add_jobs(queue, rows, time.time(), again=again)
+        jobs.add_jobs(queue, rows, time.time(), again=asked.again)
+        for entry in entries:
+            if entry.changed:
+                add_event(
+                    queue, time.time(), "set", f"{entry.job.name}: queued with {entry.changed}", job=entry.job.name
+                )
     finally:
         queue.close()
-    show(settings, entries, added, as_json=as_json)
+    show(settings, entries, is_queued=True, as_json=as_json)
 
 
-def new_ones(files: Sequence[Path], states: Mapping[str, State], *, quiet: bool) -> list[Path]:
+def new_ones(files: Sequence[Path], pairs: Sequence[Pair], states: Mapping[str, State], *, quiet: bool) -> list[Path]:
     """The files whose job is not known yet; the others need not even be there."""
     found = []
     for file in files:
-        name = name_of(file)
+        name = dict(pairs).get("name") or name_of(file)
         if name not in states:
             found.append(file)
         elif not quiet:
@@ -78,14 +106,17 @@ def new_ones(files: Sequence[Path], states: Mapping[str, State], *, quiet: bool)
     return found
 
 
-def show(settings: Settings, entries: Sequence[JobFile], added: Sequence[Job], *, as_json: bool) -> None:
-    """Say what was queued."""
+def show(settings: Settings, entries: Sequence[JobFile], *, is_queued: bool, as_json: bool) -> None:
+    """Say what was queued, or could be."""
     if as_json:
-        print(json.dumps(_as_json(entries, added), ensure_ascii=False, indent=1))
+        print(json.dumps(_as_json(entries, is_queued=is_queued), ensure_ascii=False, indent=1))
         return
-    print("\n".join(_as_text(entries, added)), flush=True)
+    print("\n".join(_as_text(entries, is_queued=is_queued)), flush=True)
     for line in foretell(settings, [(entry.job, entry.file) for entry in entries]):
         print(line)
+    if not is_queued:
+        print("nothing was queued: --dry-run")
+        return
     is_daemon_here = read_lock(settings.home / "daemon.lock") is not None
     print("the runner at work here will pick it up" if is_daemon_here else "next: wake2vec-runner start")
 
@@ -98,7 +129,7 @@ def _require_rows(entries: Sequence[JobFile]) -> None:
             raise SpecError(str(entry.file), [Fault(key="vocab", problem=f"a P2 takes its words from a P1; {remedy}")])
 
 
-def check_files(files: Sequence[Path], queued: Sequence[Job], settings: Settings, *, again: bool) -> list[JobFile]:
+def check_files(files: Sequence[Path], queued: Sequence[Job], settings: Settings, asked: Asked) -> list[JobFile]:
     """Read every file, then look at all of them together, and at the store.
 
     Raises SpecError with every fault of every file, JobExists, RunnerError for an address that can be no store.
@@ -112,17 +143,17 @@ def check_files(files: Sequence[Path], queued: Sequence[Job], settings: Settings
     entries: list[JobFile] = []
     for file in files:
         try:
-            job = _rename(read_job(file), taken, renamed) if again else read_job(file)
+            job = read_job(file, asked.pairs)
+            job = _rename(job, taken, renamed) if asked.again else job
             if any(entry.job.name == job.name for entry in entries):
                 raise SpecError(str(file), [Fault(key="name", problem=f"{job.name} comes twice in this call")])
-            entry = _check(file, job, known, faulty)
+            entry = replace(_check(file, job, known, faulty), changed=changes(file, asked.pairs))
         except SpecError as error:
             faulty[file.stem] = error
             continue
         entries.append(entry)
         taken.add(job.name)
-        steps = job.train.steps if job.train else job.steps
-        known[job.name] = SourceJob(spec=entry.job, inputs=entry.resolved.inputs, steps=steps, state=State.QUEUED)
+        known[job.name] = SourceJob(spec=entry.job, inputs=entry.resolved.inputs, steps=entry.steps, state=State.QUEUED)
     if faulty:
         raise _joined(list(faulty.values()))
     for name in (entry.job.name for entry in entries if entry.job.name in states):
@@ -158,6 +189,15 @@ def _check(file: Path, job: JobSpec, known: Mapping[str, SourceJob], faulty: Map
     return JobFile(file=file, resolved=resolved, notes=notes)
 
 
+def changes(file: Path, pairs: Sequence[Pair]) -> str:
+    table = read_table(file)
+    olds = [(key, value, value_at(table, key)) for key, value in pairs]
+    return ", ".join(
+        f"{key} = {json.dumps(value)}" + ("" if old is None else f" (the file says {json.dumps(old)})")
+        for key, value, old in olds
+    )
+
+
 def _known(job: Job) -> SourceJob:
     return SourceJob(spec=job.spec, inputs=job.inputs, steps=job.steps, state=job.state)
 
@@ -184,22 +224,23 @@ def _joined(errors: Sequence[SpecError]) -> SpecError:
     return joined
 
 
-def _as_json(entries: Sequence[JobFile], added: Sequence[Job]) -> dict[str, Any]:
+def _as_json(entries: Sequence[JobFile], *, is_queued: bool) -> dict[str, Any]:
     return {
         "format": 1,
-        "queued": [
+        "queued" if is_queued else "checked": [
             {
-                "name": job.name,
+                "name": entry.job.name,
                 "file": str(entry.file),
-                "phase": job.phase,
-                "steps": job.steps,
-                "segments": _segments(entry.job, job.steps),
-                "after": job.after,
-                "fingerprint": job.fingerprint,
+                "phase": entry.job.phase,
+                "steps": entry.steps,
+                "segments": _segments(entry.job, entry.steps),
+                "after": entry.job.after,
+                "fingerprint": fingerprint(entry.job, entry.resolved.inputs),
                 "inputs": [item.model_dump() for item in entry.resolved.inputs],
+                "changed": entry.changed,
                 "notes": entry.notes,
             }
-            for entry, job in zip(entries, added, strict=True)
+            for entry in entries
         ],
     }
 
@@ -208,16 +249,18 @@ def _segments(spec: JobSpec, steps: int | None) -> int:
     return count_segments(steps, spec.checkpoint.every_steps) if steps else 0
 
 
-def _as_text(entries: Sequence[JobFile], added: Sequence[Job]) -> list[str]:
+def _as_text(entries: Sequence[JobFile], *, is_queued: bool) -> list[str]:
     lines = []
-    for entry, job in zip(entries, added, strict=True):
-        lines.append(f"queued {job.name}: {_what(entry.job, job.steps)}")
+    for entry in entries:
+        job = entry.job
+        lines.append(f"{'queued' if is_queued else 'good'} {job.name}: {_what(job, entry.steps)}")
+        lines += [f"  set       {entry.changed}"] if entry.changed else []
         lines += [
             f"  {item.role:<9} {item.name}  {figures.size(item.size)}  {item.sha256[:12]}"
             for item in entry.resolved.inputs
         ]
-        if entry.job.phase == "p2" and job.after:
-            lines.append(f"  starts after {job.after}, on its {_rows(entry.job)}")
+        if job.phase == "p2" and job.after:
+            lines.append(f"  starts after {job.after}, on its {_rows(job)}")
         elif job.after:
             lines.append(f"  starts after {job.after}")
         lines += [f"  note: {note}" for note in entry.notes]

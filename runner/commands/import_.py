@@ -11,13 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from runner.commands.enqueue import JobFile, check_files, show
+from runner.commands.enqueue import Asked, JobFile, check_files, show
 from runner.commands.results.process import use
 from runner.jobfile.inputs import keep_input
 from runner.queue import jobs
 from runner.queue.database import Queue, open_queue
 from runner.queue.ledger import add_regime
-from runner.queue.rows import Job
 from runner.settings import Settings
 from wake2vec.contract.errors import Fault, SpecError
 from wake2vec.contract.files import digest_file
@@ -32,7 +31,7 @@ def run(settings: Settings, old: Sequence[Path], into: Path, *, again: bool, as_
     """Raises what `enqueue` raises; exits with the engine's own code for an old file that does not fit."""
     queue = open_queue(settings.database)
     try:
-        (entry,) = check_files([into], jobs.list_jobs(queue), settings, again=again)
+        (entry,) = check_files([into], jobs.list_jobs(queue), settings, Asked(again=again))
         if entry.job.phase == "command":
             raise SpecError(str(into), [Fault(key="phase", problem="a command job has no rows to begin with")])
         for sha256, path in entry.resolved.files.items():
@@ -44,10 +43,10 @@ def run(settings: Settings, old: Sequence[Path], into: Path, *, again: bool, as_
             told = told_by(start)
         entry = replace(entry, resolved=replace(entry.resolved, inputs=[*entry.resolved.inputs, item]))
         entry = replace(entry, notes=[*entry.notes, *told])
-        added = _add(queue, entry, old, told, again=again)
+        _add(queue, entry, old, told, again=again)
     finally:
         queue.close()
-    show(settings, [entry], [added], as_json=as_json)
+    show(settings, [entry], is_queued=True, as_json=as_json)
 
 
 def convert(settings: Settings, entry: JobFile, old: Sequence[Path], scratch: Path) -> Path:
@@ -74,7 +73,7 @@ def told_by(start: Path) -> list[str]:
     return list(json.loads(header["__metadata__"][ABOUT])["told"])
 
 
-def _add(queue: Queue, entry: JobFile, old: Sequence[Path], told: Sequence[str], *, again: bool) -> Job:
+def _add(queue: Queue, entry: JobFile, old: Sequence[Path], told: Sequence[str], *, again: bool) -> None:
     """The job and the REGIME that says where it comes from, which the sync loop carries into the job's log."""
     now = time.time()
     row = (entry.job, entry.resolved.inputs, fingerprint(entry.job, entry.resolved.inputs))
@@ -82,4 +81,3 @@ def _add(queue: Queue, entry: JobFile, old: Sequence[Path], told: Sequence[str],
     change = {"what": "import", "from": [path.name for path in old], "told": list(told)}
     with queue.write() as connection:
         add_regime(connection, added.name, 0, change, now)
-    return added

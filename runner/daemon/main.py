@@ -24,7 +24,7 @@ from runner.queue.checkpoints import log_state
 from runner.queue.database import Queue
 from runner.queue.view import see
 from runner.settings import Settings
-from runner.states import State
+from runner.states import Foreign, State
 from runner.store.known import ROOT
 from runner.store.open import open_store
 from runner.sync.copies import mirror
@@ -49,6 +49,7 @@ class Wanted:
     stop_at: str | None = None
     take_over: bool = False
     allow_network_home: bool = False
+    allow: tuple[Foreign, ...] = ()
     patience_minutes: float = 10.0  # for the store, when nothing is left to train
 
 
@@ -123,6 +124,7 @@ def furnish(settings: Settings, wanted: Wanted, queue: Queue) -> DaemonContext:
         read_cards=vram.read_cards,
         stop_by=session_end(machine, now, max_hours=wanted.max_hours, stop_at=wanted.stop_at),
         take_over=wanted.take_over,
+        allow=frozenset((*settings.numbers.allow, *wanted.allow)),
     )
 
 

@@ -6,6 +6,7 @@ import codecs
 import hashlib
 import re
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +17,7 @@ from runner.jobfile.faults import Checked, check
 from runner.jobfile.hub import hub_config
 from runner.jobfile.modelcheck import config_faults, fit_targets, look, model_faults, notes
 from runner.jobfile.modelfolder import digest_model
+from runner.jobfile.overrides import Pair, lay_over
 from runner.jobfile.reach import words_not_met
 from wake2vec.contract.errors import Fault, InputError, SpecError
 from wake2vec.contract.files import open_regular
@@ -30,10 +32,14 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 Role = Literal["corpus", "lexicon", "morphemes"]
 
 
-def read_job(path: Path) -> JobSpec:
-    """The checked job in a TOML file; its name defaults to the file's. Raises SpecError with every fault."""
+def read_job(path: Path, pairs: Sequence[Pair] = ()) -> JobSpec:
+    """The checked job in a TOML file; its name defaults to the file's. Raises SpecError with every fault.
+
+    `pairs` stand for what the file says at their keys.
+    """
     try:
-        table = _read_table(path)
+        table = read_table(path)
+        lay_over(table, pairs)
         checked = check(JobSpec, table)
     except RecursionError:
         raise SpecError(str(path), [Fault(key="", problem="nested too deeply; is this a job file?")]) from None
@@ -50,7 +56,7 @@ def read_job(path: Path) -> JobSpec:
 def name_of(path: Path) -> str:
     """What the job in a file is called, whatever else stands there; the file's own name where it cannot be read."""
     try:
-        return str(_read_table(path).get("name", path.stem))
+        return str(read_table(path).get("name", path.stem))
     except SpecError:
         return path.stem
 
@@ -67,7 +73,7 @@ def _faults_of_inputs(checked: Checked, path: Path) -> list[Fault]:
     return []
 
 
-def _read_table(path: Path) -> dict[str, Any]:
+def read_table(path: Path) -> dict[str, Any]:
     body = _read_body(path, MAX_JOB_BYTES)
     try:
         return tomllib.loads(body.decode("utf-8-sig"))

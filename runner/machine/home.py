@@ -23,7 +23,7 @@ Say = Callable[[str], None]
 def check_home(home: Path, *, allow_network: bool, mounts: str | None = None) -> None:
     """Raises HomeUnusable where the database and the locks would not be safe."""
     try:
-        home.mkdir(parents=True, exist_ok=True)
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
         probe = home / f".probe.{os.getpid()}"
         probe.touch()
         probe.unlink()

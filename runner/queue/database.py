@@ -67,7 +67,8 @@ def version_of(connection: Connection) -> tuple[int, int]:
 def open_queue(path: Path) -> Queue:
     """Raises DatabaseCorrupt when the file is no sound database, HomeUnusable when it cannot be used or is newer."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # its log and its copies take over the mode
     except OSError as error:
         raise HomeUnusable(f"{path.parent}: cannot be made: {error.strerror}; choose another --home") from error
     engine = create_engine(

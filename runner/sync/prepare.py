@@ -13,6 +13,7 @@ from runner.errors import Damaged, NeedsHelp, NotStored
 from runner.queue import checkpoints, jobs, ledger
 from runner.queue.rows import Job
 from runner.screen.daemon_note import Sending, UploadNote
+from runner.states import Foreign
 from runner.store.publish import StoredFile, fetch_checkpoint, fetch_files
 from runner.store.records import Record, commits, genesis, is_done, last_attempt
 from runner.sync.job_in_store import JobInStore, SyncContext, from_table, open_job_log
@@ -23,10 +24,12 @@ from wake2vec.contract.files import digest_file, make_directory, put_in_place, r
 from wake2vec.contract.manifest import MANIFEST, manifest_sha256, newest_verified, saved_steps, verify_checkpoint
 from wake2vec.contract.order import Source
 from wake2vec.contract.rundir import RunDir
+from wake2vec.contract.spec import JobSpec
 
 
 def prepare(context: SyncContext, stored: JobInStore, job: Job, now: float) -> Ready:
     """Raises NeedsHelp when a person must decide, StoreUnavailable when something cannot be fetched now."""
+    require_allowed(context, stored, job)
     run = context.daemon.run(job.name)
     make_directory(run.checkpoints)
     fetch_inputs(context, stored, job)
@@ -34,6 +37,26 @@ def prepare(context: SyncContext, stored: JobInStore, job: Job, now: float) -> R
     restore_checkpoint(context, stored, job, run, now)
     source = restore_source(context, stored, job, run, now) if job.after is not None and job.phase == "p2" else None
     return Ready(source=source, last_attempt=last_attempt(stored.log.records))
+
+
+def require_allowed(context: SyncContext, stored: JobInStore, job: Job) -> None:
+    """Raises NeedsHelp for a job of another machine that would run more than our own code: whoever can write the store
+    could have put it there."""
+    wanted = foreign_code(job.spec)
+    if wanted is None or wanted in context.daemon.allow or stored.log.records[0].holder == context.daemon.holder:
+        return
+    what = "a program of its own" if wanted is Foreign.COMMAND else "Python code that comes with its model"
+    raise NeedsHelp(
+        f"{job.name}: runs {what}, and {stored.log.records[0].holder} queued it, not this home; where you trust all "
+        f"who can write {context.daemon.store.properties.place}, let it",
+        command=f"wake2vec-runner start --allow {wanted}",
+    )
+
+
+def foreign_code(spec: JobSpec) -> Foreign | None:
+    if spec.phase == "command":
+        return Foreign.COMMAND
+    return Foreign.REMOTE_CODE if spec.model and spec.model.trust_remote_code else None
 
 
 def fetch_inputs(context: SyncContext, stored: JobInStore, job: Job) -> None:

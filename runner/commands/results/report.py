@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import webbrowser
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -31,6 +32,12 @@ def run(settings: Settings, names: Sequence[str], out: Path | None) -> None:
         json.dump(facts, file, ensure_ascii=False)
         file.flush()
         use(ReportOptions(out=target, runs=runs, facts=Path(file.name)))
+
+
+def show(settings: Settings, name: str) -> None:
+    """The report as it is now; where no browser can be had, its path stands in what `report` says."""
+    run(settings, [name], None)
+    webbrowser.open((settings.runs / name / "report.html").as_uri())
 
 
 def _facts(queue: Queue, name: str) -> dict[str, Any]:

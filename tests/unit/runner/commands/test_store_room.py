@@ -94,7 +94,7 @@ def test_queueing_says_what_drive_has_and_goes_on_without_it(
 ) -> None:
     monkeypatch.setattr(ask, "__defaults__", (240.0,))  # a busy machine may not answer itself in eight seconds
     settings = read_settings(tmp_path / "home", "drive:wake2vec", {})
-    enqueue.run(settings, [JOBS / "tiny_p1.toml"], again=False, as_json=False)
+    enqueue.run(settings, [JOBS / "tiny_p1.toml"], enqueue.Asked(again=False), as_json=False)
     said = capsys.readouterr().out
     assert "queued tiny_p1" in said
     assert "could not be asked for" in said
@@ -103,7 +103,7 @@ def test_queueing_says_what_drive_has_and_goes_on_without_it(
     with DriveServer(tmp_path / "google") as server:
         for key, value in server.environ().items():
             monkeypatch.setenv(key, value)
-        enqueue.run(settings, [JOBS / "tiny_p1.toml"], again=True, as_json=False)
+        enqueue.run(settings, [JOBS / "tiny_p1.toml"], enqueue.Asked(again=True), as_json=False)
 
     assert "of your 15 GB in Google Drive, folder wake2vec; 15 GB free" in capsys.readouterr().out
 

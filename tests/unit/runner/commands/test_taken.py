@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.commands.enqueue import run
+from runner.commands.enqueue import Asked, run
 from runner.errors import JobExists
 from runner.queue import jobs
 from runner.queue.database import open_queue
@@ -36,7 +36,7 @@ def keep_in_store(settings: Settings) -> None:
 
 
 def enqueue(settings: Settings, folder: Path, *names: str, again: bool = False) -> list[str]:
-    run(settings, [folder / f"{name}.toml" for name in names or ("a_p1",)], again=again, as_json=False)
+    run(settings, [folder / f"{name}.toml" for name in names or ("a_p1",)], Asked(again=again), as_json=False)
     queue = open_queue(settings.database)
     try:
         return [job.name for job in jobs.list_jobs(queue)]
