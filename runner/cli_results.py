@@ -58,6 +58,20 @@ def open_(context: typer.Context, name: Name) -> None:
     show(settings_of(context), name)
 
 
+def track(
+    context: typer.Context,
+    names: Names,
+    to: Annotated[str, typer.Option(metavar="NAME", help="tensorboard, trackio, wandb or mlflow.")],
+    into: Annotated[
+        Path | None, typer.Option("--into", metavar="DIR", help="For those that keep files; default: in the home.")
+    ] = None,
+) -> None:
+    """Tell a tracker what a job's ledger says; repeated, it adds what is new."""
+    from runner.commands.track import run
+
+    run(settings_of(context), names, to, into)
+
+
 def generate(
     context: typer.Context,
     name: Name,
@@ -161,4 +175,19 @@ def schema(
     run(out, as_reference=reference)
 
 
-COMMANDS = (plan, lexicon, report, open_, generate, geometry, export, login, doctor, demo, rebuild, repair, schema)
+COMMANDS = (
+    plan,
+    lexicon,
+    report,
+    open_,
+    track,
+    generate,
+    geometry,
+    export,
+    login,
+    doctor,
+    demo,
+    rebuild,
+    repair,
+    schema,
+)

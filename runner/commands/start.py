@@ -18,6 +18,7 @@ from runner.machine.vram import read_cards
 from runner.settings import Settings
 from runner.store.open import open_store
 from runner.sync.job_in_store import SyncContext
+from runner.track.replay import Following
 
 
 def run(settings: Settings, wanted: Wanted) -> None:
@@ -40,7 +41,7 @@ def run(settings: Settings, wanted: Wanted) -> None:
     store = open_store(settings.store_url, settings.home)
     writer = NoteWriter(settings.home, store, read_cards=read_cards, clock=time.time)
     webhook = ringing(settings, os.environ.get("WAKE2VEC_NOTIFY", ""), say)
-    with writer, Narrator(settings, screen, say) as narrator, webhook:
+    with writer, Narrator(settings, screen, say) as narrator, webhook, Following(settings, say):
         code = run_daemon(settings, wanted, say, attend)
     sys.exit(code)
 

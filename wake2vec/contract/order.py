@@ -53,6 +53,7 @@ class Order(Table):
 PLAN_AND_CADENCE = (
     "checkpoint",
     "runner",
+    "track",
     "train.micro_batch",
     "train.layers",
     "train.allow_shorter_context",

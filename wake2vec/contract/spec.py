@@ -175,6 +175,15 @@ class CheckpointTable(Table):
     keep_milestones: int = Field(0, ge=0, description="Keep every n-th milestone; 0: the last two and the best.")
 
 
+TrackerName = Literal["tensorboard", "trackio", "wandb", "mlflow"]  # each is a package of its own
+
+
+class TrackTable(Table):
+    """[track]: who else is told the figures of every step and evaluation, once each, by the runner."""
+
+    to: list[TrackerName] = Field(default=[], description="Each needs its own package installed.")
+
+
 class RunnerTable(Table):
     """[runner]: the daemon's part; the trainer never sees it."""
 
@@ -199,6 +208,7 @@ class JobSpec(Table):
     evaluate: EvaluateTable = EvaluateTable()
     checkpoint: CheckpointTable = CheckpointTable()
     runner: RunnerTable = RunnerTable()
+    track: TrackTable = TrackTable()
     command: list[str] | None = Field(
         None, min_length=1, description="phase = command: what runs, with {resume_from}, {checkpoint_dir}, {steps}."
     )

@@ -1,0 +1,38 @@
+"""track: tell a tracker what a job's ledger says; repeated, it adds what is new."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from runner.errors import RunnerError
+from runner.queue import jobs
+from runner.queue.database import open_queue
+from runner.settings import Settings
+from runner.track.replay import folder, replay
+from runner.track.trackers import TRACKERS, open_tracker
+from wake2vec.contract.spec import TrackerName
+
+
+def run(settings: Settings, names: Sequence[str], to: str, into: Path | None) -> None:
+    """Raises UnknownJob, and RunnerError for an unknown tracker or one whose package is not here."""
+    if to not in TRACKERS:
+        raise RunnerError(f"{to}: no tracker that is known here; there are {', '.join(TRACKERS)}")
+    tracker_name: TrackerName = to  # type: ignore[assignment]  # one of them
+    queue = open_queue(settings.database)
+    try:
+        for name in names:
+            jobs.get_job(queue, name)
+        for name in names:
+            place = into or folder(settings)
+            tracker = open_tracker(tracker_name, name, place)
+            try:
+                before = tracker.reached()
+                after = replay(queue, name, tracker, before)
+            finally:
+                tracker.close()
+            print(f"{name}: {to} knows it to step {max(after.train, 0):,} (before: {max(before.train, 0):,})")
+            if to == "tensorboard":
+                print(f"look at it with: tensorboard --logdir {place / 'tensorboard'}")
+    finally:
+        queue.close()

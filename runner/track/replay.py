@@ -1,0 +1,88 @@
+"""Tell trackers what the ledger says of a job: once, or for as long as the daemon works."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from runner.queue import jobs, ledger
+from runner.queue.database import Queue, open_queue
+from runner.settings import Settings
+from runner.states import State
+from runner.track.curves import Reached, points
+from runner.track.trackers import Tracker, open_tracker
+from wake2vec.contract.spec import TrackerName
+
+PAUSE_SECONDS = 10.0
+
+
+def folder(settings: Settings) -> Path:
+    """Where trackers that keep files keep them."""
+    return settings.home / "track"
+
+
+def replay(queue: Queue, job: str, tracker: Tracker, reached: Reached) -> Reached:
+    """Add what the tracker does not hold; returns how far it knows the job now."""
+    metrics = ledger.list_metrics(queue, job, since_step=reached.train)
+    evaluations = ledger.list_evaluations(queue, job)
+    found = list(points(metrics, evaluations, reached))
+    if found:
+        tracker.add(found)
+    return Reached(
+        train=max([reached.train, *(row.step for row in metrics)]),
+        evaluation=max([reached.evaluation, *(row.step for row in evaluations)]),
+    )
+
+
+class Following:
+    """A thread that tells the trackers of each job that names some; whatever they do, training goes on."""
+
+    def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
+        self._settings, self._say = settings, say
+        self._open: dict[tuple[str, TrackerName], tuple[Tracker, Reached]] = {}
+        self._failed: set[tuple[str, TrackerName]] = set()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="track", daemon=True)
+
+    def __enter__(self) -> Following:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _work(self) -> None:
+        queue = open_queue(self._settings.database)
+        try:
+            while not self._stop.wait(PAUSE_SECONDS):
+                self.look(queue)
+            self.look(queue)  # what came since the last look
+        finally:
+            for tracker, _ in self._open.values():
+                tracker.close()
+            queue.close()
+
+    def look(self, queue: Queue) -> None:
+        """Jobs that trained since this daemon began, and those that it finds half told."""
+        for job in jobs.list_jobs(queue):
+            for name in job.spec.track.to if job.state is not State.CANCELLED else ():
+                key = (job.name, name)
+                if key not in self._failed:
+                    self._tell(queue, key)
+
+    def _tell(self, queue: Queue, key: tuple[str, TrackerName]) -> None:
+        job, name = key
+        try:
+            if key not in self._open:
+                tracker = open_tracker(name, job, folder(self._settings))
+                self._open[key] = tracker, tracker.reached()
+            tracker, reached = self._open[key]
+            self._open[key] = tracker, replay(queue, job, tracker, reached)
+        except Exception as error:  # a library of somebody else's, over a network: anything can come out of it
+            self._failed.add(key)
+            self._say(
+                f"{job}: {name} is not told any more: {error}; training goes on, and "
+                f"`wake2vec-runner track {job} --to {name}` tells it the rest"
+            )
