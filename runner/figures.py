@@ -8,6 +8,8 @@ import statistics
 import time
 from collections.abc import Sequence
 
+from wake2vec.contract.files import size as size
+
 LEVELS = "▁▂▃▄▅▆▇█"
 ASCII_LEVELS = "_.-=+*#@"
 
@@ -35,18 +37,6 @@ def day(at: float) -> str:
     """`3 Dec, 14:00`, in the time zone of this machine; to the hour, since no forecast is better."""
     when = time.localtime(at)
     return f"{when.tm_mday} {time.strftime('%b, %H', when)}:00"
-
-
-def size(number: float | None) -> str:
-    """Bytes in binary units."""
-    if number is None:
-        return "?"
-    value = float(number)
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}" if unit == "bytes" or value >= 100 else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} TiB"
 
 
 def loss(value: float | None) -> str:

@@ -73,13 +73,16 @@ class Change(StrEnum):
     RELEASE = "release"
     CANCEL = "cancel"
     RETRY = "retry"
+    EXTEND = "extend"
 
 
 NETWORK_PATIENCE = 3  # waits as after so many attempts in vain, each time
 
 FINAL = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
 
-ASKED = frozenset({Change.HOLD, Change.RELEASE, Change.CANCEL, Change.RETRY})  # by a person; the rest is the daemon's
+ASKED = frozenset(
+    {Change.HOLD, Change.RELEASE, Change.CANCEL, Change.RETRY, Change.EXTEND}
+)  # by a person; the rest is the daemon's
 
 # SUCCEED also leaves queued and held: the log may say that another session finished the job.
 TRANSITIONS: dict[tuple[State, Change], State] = {
@@ -98,6 +101,7 @@ TRANSITIONS: dict[tuple[State, Change], State] = {
     (State.HELD, Change.SUCCEED): State.SUCCEEDED,
     (State.FAILED, Change.RETRY): State.QUEUED,
     (State.CANCELLED, Change.RETRY): State.QUEUED,
+    (State.SUCCEEDED, Change.EXTEND): State.QUEUED,
 }
 
 

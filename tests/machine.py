@@ -141,9 +141,12 @@ class Machine:
             "step": newest.name,
             "trainable": sha256(newest / "trainable.safetensors"),
             "optimizer": sha256(newest / "optimizer.safetensors"),
-            "final": {path.name: sha256(path) for path in sorted(run.final.glob("*.safetensors"))},
+            "final": self.final(job),
             "metrics": measured,
         }
+
+    def final(self, job: str) -> dict[str, str]:
+        return {path.name: sha256(path) for path in sorted(self.run_dir(job).final.glob("*.safetensors"))}
 
 
 def sha256(path: Path) -> str:

@@ -115,7 +115,7 @@ class Trainers:
 
     def start(self, run: RunDir, attempt: int, environment: Any) -> int:
         order = read_json(run.order)
-        steps = order["job"]["train"]["steps"] or 30
+        steps = [order["job"]["train"]["steps"] or 30, *(one["steps"] for one in order["job"]["train"]["extended"])][-1]
         trainer = Trainer(run=run, attempt=attempt, job=order["job"]["name"], steps=steps)
         trainer.resume()
         self.living[0] = trainer

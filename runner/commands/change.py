@@ -35,7 +35,8 @@ def extend(settings: Settings, name: str, steps: int, *, as_json: bool) -> None:
     try:
         job = jobs.get_job(queue, name)
         is_running = job.state is State.RUNNING
-        from_step = job.steps if is_running and job.steps else _saved_step(queue, name)
+        keeps = job.steps if is_running or job.state is State.SUCCEEDED else None
+        from_step = keeps or _saved_step(queue, name)
         job = changing.extend(queue, name, steps, time.time(), from_step=from_step)
     finally:
         queue.close()

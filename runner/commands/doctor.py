@@ -64,7 +64,7 @@ def _examine(settings: Settings) -> Iterator[Finding]:
     yield _database(settings)
     yield _found("libraries", ", ".join(f"{name} {_version(name)}" for name in SHOWN))
     cards = read_cards()
-    names = [f"{card.name}, {card.used_mib:,} of {card.total_mib:,} MiB used" for card in cards]
+    names = [f"{card.name}, {card.used} used" for card in cards]
     missing = no_card(machine.platform, cards, {"a large job": "nf4"})
     yield _found("card", "; ".join(names) or "none: jobs train on the CPU, slowly", passed=not missing, meaning=missing)
     yield _trial()

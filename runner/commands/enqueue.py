@@ -158,8 +158,8 @@ def check_files(files: Sequence[Path], queued: Sequence[Job], settings: Settings
         raise _joined(list(faulty.values()))
     for name in (entry.job.name for entry in entries if entry.job.name in states):
         raise JobExists(
-            f"{name}: a job of that name is {states[name]}; `status` shows it, --again trains it once more as "
-            f"{free_name(name, taken)}"
+            f"{name}: a job of that name is {states[name]}; `status` shows it, `extend {name} STEPS` gives it more "
+            f"steps, --again trains it once more as {free_name(name, taken)}"
         )
     return [_compared(entry, stored, taken) for entry in entries]
 

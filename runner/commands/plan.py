@@ -125,12 +125,13 @@ def _show(spec: JobSpec, one: Forecast, words: int) -> None:
         if size := getattr(one.parts, name):
             table.add_row(words_for_it, figures.size(size))
     table.add_row("CUDA and fragmentation", figures.size(one.card.overhead_gib * 2**30))
-    table.add_row("[bold]all together[/]", f"[bold]{one.needed_gib:.2f} GiB[/]")
+    table.add_row("[bold]all together[/]", f"[bold]{figures.size(one.needed_gib * 2**30)}[/]")
     console.print(table)
     style = "green" if one.fits else "bold red"
     said = "fits" if one.fits else "does not fit"
     console.print(
-        f"{said} a {one.card.name.upper()} with {one.card.memory_gib:.2f} GiB: {_plan(one.plan)}", style=style
+        f"{said} a {one.card.name.upper()} with {figures.size(one.card.memory_gib * 2**30)}: {_plan(one.plan)}",
+        style=style,
     )
     time = f"at least {one.step_seconds:.2g} s a step"
     if one.hours is not None and one.steps is not None:

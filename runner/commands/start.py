@@ -15,6 +15,7 @@ from runner.daemon.note_writer import NoteWriter
 from runner.machine.home import check_home
 from runner.machine.session import mounted_drive
 from runner.machine.vram import read_cards
+from runner.queue.history import mark_of
 from runner.settings import Settings
 from runner.store.open import open_store
 from runner.sync.job_in_store import SyncContext
@@ -32,6 +33,7 @@ def run(settings: Settings, wanted: Wanted) -> None:
 
     def attend(context: SyncContext) -> None:
         writer.troubles = lambda: context.troubles_now
+        writer.newest_event = lambda: mark_of(context.daemon.queue).event
         narrator.context = context
 
     check_home(settings.home, allow_network=wanted.allow_network_home)

@@ -7,6 +7,7 @@ import shutil
 
 from runner.context import DaemonContext, Ready, order_of
 from runner.errors import IllegalTransition
+from runner.figures import size
 from runner.machine.launcher import trainer_environment
 from runner.machine.vram import reason_not_to_start
 from runner.queue import attempts, jobs, waiting
@@ -59,9 +60,7 @@ def lack_of_room(daemon: DaemonContext, checkpoint_bytes: int) -> str:
     needed, room = SPARE_BYTES + 3 * checkpoint_bytes, shutil.disk_usage(daemon.settings.home).free
     if room >= needed:
         return ""
-    return (
-        f"the disk is full: {room >> 20:,} MiB free, {needed >> 20:,} MiB needed; make room in {daemon.settings.home}"
-    )
+    return f"the disk is full: {size(room)} free, {size(needed)} needed; make room in {daemon.settings.home}"
 
 
 def start(daemon: DaemonContext, job: Job, ready: Ready, gpu: int, now: float) -> None:

@@ -23,6 +23,7 @@ from runner.queue import attempts, jobs, waiting
 from runner.queue.checkpoints import log_state
 from runner.queue.database import Queue
 from runner.queue.view import see
+from runner.screen.daemon_note import read_note
 from runner.settings import Settings
 from runner.states import Foreign, State
 from runner.store.known import ROOT
@@ -60,7 +61,8 @@ def run_daemon(settings: Settings, wanted: Wanted, say: Say = print, attend: Att
     """Work until stopped; returns the exit code. Raises DaemonRunning, HomeUnusable, StoreUnavailable at the start."""
     check_home(settings.home, allow_network=wanted.allow_network_home)
     with only_daemon(settings.home):
-        queue = open_or_set_aside(settings, say)
+        note = read_note(settings.home)
+        queue = open_or_set_aside(settings, say, newest_event=note.newest_event if note else 0)
         try:
             return _work(settings, wanted, queue, say, attend)
         finally:

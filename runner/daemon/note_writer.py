@@ -34,6 +34,7 @@ class NoteWriter:
     ) -> None:
         self._home, self._store, self._read_cards, self._clock = home, store, read_cards, clock
         self.troubles: Callable[[], tuple[Trouble, ...]] = tuple
+        self.newest_event: Callable[[], int] = int
         self._quota = Quota(free=None)
         self._free: deque[tuple[float, int]] = deque(maxlen=RATE_SAMPLES)
         self._full_at: float | None = None
@@ -79,6 +80,10 @@ class NoteWriter:
             CardNote(index=card.index, name=card.name, total_mib=card.total_mib, used_mib=card.used_mib)
             for card in self._read_cards()
         )
+        try:
+            newest_event = self.newest_event()
+        except RunnerError:
+            return  # so is a database that cannot be read
         note = DaemonNote(
             written_at=self._clock(),
             place=self._store.properties.place,
@@ -87,6 +92,7 @@ class NoteWriter:
             full_at=self._full_at,
             cards=cards,
             troubles=self.troubles(),
+            newest_event=newest_event,
         )
         try:
             write_note(self._home, note)

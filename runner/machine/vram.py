@@ -7,6 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from runner.figures import size
+
 MIB = 1 << 20
 MOST_USED_BY_OTHERS = 0.5
 CONTEXT_MIB = 800  # CUDA's context and the libraries' code, beside what PyTorch reserves (520 MiB on an H100)
@@ -24,6 +26,10 @@ class CardUse:
     total_mib: int
     used_mib: int
     capability: tuple[int, int] = OLDEST_CAPABILITY
+
+    @property
+    def used(self) -> str:
+        return f"{size(self.used_mib * MIB)} of {size(self.total_mib * MIB)}"
 
 
 def read_cards() -> list[CardUse]:
@@ -61,7 +67,7 @@ def reason_not_to_start(card: CardUse | None) -> str:
     if card is None or card.used_mib <= MOST_USED_BY_OTHERS * card.total_mib:
         return ""
     return (
-        f"GPU {card.index} ({card.name}) is in use by another program: {card.used_mib:,} of {card.total_mib:,} MiB; "
+        f"GPU {card.index} ({card.name}) is in use by another program: {card.used}; "
         "end that program, for example by restarting the notebook's other kernels"
     )
 
@@ -90,13 +96,13 @@ def threats(card: CardUse, reserved_mib: int, retries: int) -> dict[str, str]:
     found = {}
     if foreign > FOREIGN_MIB:
         found["foreign"] = (
-            f"{named}: about {foreign:,} MiB are held by another program; end it, for example by restarting the "
+            f"{named}: about {size(foreign * MIB)} are held by another program; end it, for example by restarting the "
             "notebook's other kernels"
         )
     if left < LEFT_SHARE * card.total_mib:
         found["left"] = (
-            f"{named}: {left:,} of {card.total_mib:,} MiB are left; where they do not do, the step is taken again on a "
-            "smaller plan"
+            f"{named}: {size(left * MIB)} of {size(card.total_mib * MIB)} are left; where they do not do, the "
+            "step is taken again on a smaller plan"
         )
     if retries:
         found["retries"] = (

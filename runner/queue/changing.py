@@ -1,17 +1,20 @@
-"""Change a job that is queued or runs: settings that never change the result, and more steps. Each is a REGIME."""
+"""Change how a job goes on: settings that never change the result, and more steps. Each is a REGIME."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import ValidationError
+from sqlalchemy import Connection, update
 
 from runner.errors import IllegalTransition, RunnerError
 from runner.queue.database import Queue
-from runner.queue.jobs import fetch_job, get_job, replace_spec
-from runner.queue.ledger import add_regime
+from runner.queue.jobs import apply_change, fetch_job, get_job, list_segments, replace_spec
+from runner.queue.ledger import add_regime, list_regimes
 from runner.queue.rows import Job
-from runner.states import State
+from runner.queue.tables import logs
+from runner.states import Change, State
 from wake2vec.contract.order import PLAN_AND_CADENCE, fingerprint
 from wake2vec.contract.spec import Extension, JobSpec
 
@@ -59,23 +62,41 @@ def changed_spec(job: Job, key: str, value: Any) -> JobSpec:
 
 
 def extend(queue: Queue, name: str, steps: int, now: float, *, from_step: int) -> Job:
-    """More steps for a job that has not succeeded. Steps before `from_step` keep the learning rates they had.
+    """More steps, also for a job that has succeeded. Steps before `from_step` keep the learning rates they had.
 
-    Raises RunnerError where the number is not larger, IllegalTransition for a job whose log is closed.
+    Raises RunnerError where the number is not larger, IllegalTransition where more steps would change nothing.
     """
-    job = get_job(queue, name)
-    if job.state in (State.SUCCEEDED, State.CANCELLED) or job.finishing:
-        raise IllegalTransition(
-            f"{name}: has {'been trained to its end' if job.finishing else job.state}, and its log is closed with its "
-            "results; enqueue a job with more steps under another name"
-        )
-    if job.steps is None or steps <= job.steps:
-        raise RunnerError(f"{name}: has {job.steps or 'an unknown number of'} steps; extend to more than that")
+    _check_extension(queue, get_job(queue, name), steps)
     with queue.write() as connection:
         current = fetch_job(connection, name)
         replace_spec(connection, current, extended_spec(current.spec, from_step, steps), steps)
         add_regime(connection, name, from_step, {"what": "extend", "steps": steps}, now)
+        _open_again(connection, current, now)
     return get_job(queue, name)
+
+
+def _check_extension(queue: Queue, job: Job, steps: int) -> None:
+    if job.state is State.CANCELLED:
+        raise IllegalTransition(f"{job.name}: is cancelled; `wake2vec-runner retry {job.name}` first, then extend it")
+    if job.finishing:
+        raise IllegalTransition(f"{job.name}: is trained and its results are on their way; extend it when that is done")
+    planned = list_segments(queue, job.name) if job.state is State.SUCCEEDED else []
+    if planned and planned[-1].last_step < (job.steps or 0):
+        raise IllegalTransition(
+            f"{job.name}: ended by its own rule at step {planned[-1].last_step:,} of {job.steps:,} (patience or "
+            "stop_if in [evaluate]), and would again; enqueue it with another rule under another name"
+        )
+    if job.steps is None or steps <= job.steps:
+        raise RunnerError(f"{job.name}: has {job.steps or 'an unknown number of'} steps; extend to more than that")
+
+
+def _open_again(connection: Connection, job: Job, now: float) -> None:
+    """A job that was trained to the end it had goes on; the sync loop opens its log."""
+    change = Change.EXTEND if job.state is State.SUCCEEDED else Change.REQUEUE if job.finishing else None
+    if change is not None:
+        also = {"not_before": 0.0, "stalls": 0, "rolled_back": 0}
+        apply_change(connection, job.name, change, now, reason="extended", **also)
+        connection.execute(update(logs).where(logs.c.job == job.name).values(done_at=None))
 
 
 def extended_spec(spec: JobSpec, from_step: int, steps: int) -> JobSpec:
@@ -93,9 +114,27 @@ def apply_regime(queue: Queue, name: str, payload: dict[str, Any]) -> None:
     if payload.get("what") == "set":
         spec, steps = changed_spec(job, str(payload["key"]), payload["value"]), job.steps
     elif payload.get("what") == "extend":
-        steps = int(payload["steps"])
-        spec = extended_spec(job.spec, int(payload["from_step"]), steps)
+        spec, steps = extended_spec(job.spec, int(payload["from_step"]), int(payload["steps"])), int(payload["steps"])
+        if job.steps is not None and steps <= job.steps:
+            return
     else:
         return
     with queue.write() as connection:
         replace_spec(connection, fetch_job(connection, name), spec, steps)
+
+
+def unknown_changes(queue: Queue, name: str, told: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What the log tells of a job's settings and steps that this queue has not heard of: another home's word."""
+    known = [one.change | {"from_step": one.from_step} for one in list_regimes(queue, name)]
+    return [dict(one) for one in told if one.get("what") in ("set", "extend") and one not in known]
+
+
+def follow(queue: Queue, name: str, payload: dict[str, Any], now: float) -> None:
+    """Do here, once, what another home's REGIME says; a job that had ended goes on where it has more steps now."""
+    before = get_job(queue, name).steps
+    apply_regime(queue, name, payload)
+    change = {key: value for key, value in payload.items() if key != "from_step"}
+    with queue.write() as connection:
+        add_regime(connection, name, int(payload["from_step"]), change, now, is_told=True)
+        if change["what"] == "extend" and before is not None and before < int(change["steps"]):
+            _open_again(connection, fetch_job(connection, name), now)

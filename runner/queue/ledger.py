@@ -86,10 +86,13 @@ def list_events(queue: Queue, *, job: str | None = None, since: int = 0, limit: 
         return [Event(**row._mapping) for row in reversed(rows)]
 
 
-def add_regime(connection: Connection, job: str, from_step: int, change: Mapping[str, Any], now: float) -> None:
-    """Record that from this step on the job runs otherwise; the sync loop carries it into the log."""
+def add_regime(
+    connection: Connection, job: str, from_step: int, change: Mapping[str, Any], now: float, *, is_told: bool = False
+) -> None:
+    """Record that from this step on the job runs otherwise; the sync loop tells the log, unless that told us."""
     body = json.dumps(change, sort_keys=True)
-    connection.execute(insert(regimes).values(job=job, from_step=from_step, change=body, at=now))
+    durable_at = now if is_told else None
+    connection.execute(insert(regimes).values(job=job, from_step=from_step, change=body, at=now, durable_at=durable_at))
     note(connection, now, "regime", f"{job}: from step {from_step:,} on: {in_words(change)}", job=job)
 
 

@@ -19,14 +19,14 @@ def claimable(jobs: Sequence[Job]) -> list[Job]:
 
 
 def waiting_for(job: Job, every: dict[str, Job]) -> str:
-    """The source that has not succeeded yet, or nothing."""
+    """The source that has not succeeded yet, or nothing. A job that has begun has its source."""
     source = every.get(job.after) if job.after else None
-    return "" if job.after is None or (source and source.state is State.SUCCEEDED) else job.after
+    return "" if job.after is None or job.kept_step or (source and source.state is State.SUCCEEDED) else job.after
 
 
 def blocked(job: Job, every: dict[str, Job]) -> str:
     """Why the job cannot run until a person acts on its source; empty when it can."""
-    if job.after is None or job.state is not State.QUEUED:
+    if job.after is None or job.kept_step or job.state is not State.QUEUED:
         return ""
     source = every.get(job.after)
     if source is None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from runner import figures
+from runner.machine.home import MISSING
 from runner.machine.session import past_session_minutes
 from runner.queue.rows import Checkpoint, Evaluation, Job, Metric
 from runner.queue.waiting import claimable
@@ -13,13 +14,14 @@ from runner.screen import estimates as progress
 from runner.screen.daemon_note import DaemonNote
 from runner.screen.database import DatabaseView
 from runner.screen.home import HomeView
-from runner.screen.reasons import explain, needs_of
+from runner.screen.reasons import START, explain, needs_of
 from runner.screen.snapshot import (
     FORMAT,
     DetailPart,
     EvaluationPart,
     JobPart,
     MemoryPart,
+    Need,
     RunnerPart,
     SessionPart,
     Snapshot,
@@ -55,10 +57,17 @@ def build_snapshot(moment: DatabaseView, around: HomeView, now: float) -> Snapsh
         next_job=ready[0].name if ready else None,
         jobs=jobs,
         store=store,
-        needs=tuple(needs_of(jobs, store, around, now)),
+        needs=(*_older(moment, around), *needs_of(jobs, store, around, now)),
         troubles=(*note.troubles, *_backing_off(moment.jobs, now)) if around.daemon is not None else (),
         events=tuple(moment.events),
     )
+
+
+def _older(moment: DatabaseView, around: HomeView) -> list[Need]:
+    """Nobody must take an empty queue for the truth."""
+    if around.newest_event <= max((event.id for event in moment.events), default=0):
+        return []
+    return [Need(job=None, cause=f"{around.home / 'runner.db'}: {MISSING}", command=START)]
 
 
 def _backing_off(jobs: Sequence[Job], now: float) -> list[Trouble]:

@@ -48,6 +48,7 @@ class DaemonNote:
     cards: tuple[CardNote, ...] = ()
     uploads: tuple[UploadNote, ...] = ()
     troubles: tuple[Trouble, ...] = ()  # as they stand now
+    newest_event: int = 0  # of the database: by it a later start sees that it lost what was written last
 
 
 @dataclass(frozen=True, kw_only=True)

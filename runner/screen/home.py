@@ -34,6 +34,7 @@ class HomeView:
     heartbeats: dict[str, Heartbeat] = field(default_factory=dict)
     stop_by: dict[str, float] = field(default_factory=dict)  # known end of the session, by job
     note: DaemonNote | None = None
+    newest_event: int = 0  # that was seen in the database, where nobody writes to it now
     lost: tuple[LostNote, ...] = ()  # what the store was seen to have lost
 
     def has_lost(self, job: str) -> bool:
@@ -42,7 +43,7 @@ class HomeView:
 
 def read_home(settings: Settings, jobs: Sequence[Job]) -> HomeView:
     """What surrounds these jobs now."""
-    lock = read_lock(settings.home / "daemon.lock")
+    lock, note = read_lock(settings.home / "daemon.lock"), read_note(settings.home)
     daemon = None if lock is None else Process(pid=int(lock.get("pid") or 0), started_at=lock.get("started_at"))
     running = [job.name for job in jobs if job.state is State.RUNNING]
     runs = {name: RunDir(root=settings.runs / name) for name in running}
@@ -55,6 +56,7 @@ def read_home(settings: Settings, jobs: Sequence[Job]) -> HomeView:
         heartbeats={name: beat for name, run in runs.items() if (beat := read_heartbeat(run)) is not None},
         stop_by={name: float(end) for name, order in orders.items() if (end := (order or {}).get("stop_by"))},
         note=_note(settings.home) if daemon is not None else None,
+        newest_event=note.newest_event if note is not None and daemon is None else 0,
         lost=tuple(read_lost(settings.home)),
     )
 

@@ -78,7 +78,7 @@ def _around(snapshot: Snapshot, page: Page) -> list[Text]:
         lines += flow("session", [f"{session.number}" + (f" on {where}" if where else ""), so_far + ends], page)
     if not any(detail.memory.peak_mib is not None for detail in snapshot.details):
         for card in snapshot.cards:
-            used = f"{card.used_mib / 1024:.1f} of {card.total_mib / 1024:.1f} GiB used"
+            used = f"{figures.size(card.used_mib << 20)} of {figures.size(card.total_mib << 20)} used"
             lines += flow("card", [card.name, used], page)
     return lines + flow("store", _store(snapshot, page), page)
 

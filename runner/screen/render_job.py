@@ -156,10 +156,10 @@ def _memory(detail: DetailPart, page: Page) -> list[Item]:
     items: list[Item] = []
     memory = detail.memory
     if memory.peak_mib is not None:
-        total = f" of {memory.total_mib / 1024:.1f}" if memory.total_mib else ""
-        held = f", {memory.reserved_mib / 1024:.1f} held" if memory.reserved_mib is not None else ""
+        total = f" of {figures.size(memory.total_mib * 2**20)}" if memory.total_mib else ""
+        held = f", {figures.size(memory.reserved_mib * 2**20)} held" if memory.reserved_mib is not None else ""
         near = memory.total_mib is not None and memory.peak_mib > 0.93 * memory.total_mib
-        items.append(page.text(f"peak {memory.peak_mib / 1024:.1f}{total} GiB{held}", "yellow" if near else ""))
+        items.append(page.text(f"peak {figures.size(memory.peak_mib * 2**20)}{total}{held}", "yellow" if near else ""))
     if detail.ooms or items:
         items.append(page.text(f"{detail.ooms} OOM" if detail.ooms else "no OOM", "yellow" if detail.ooms else "dim"))
     if detail.plan:

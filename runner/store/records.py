@@ -69,9 +69,9 @@ def lease_epoch(records: Sequence[Record]) -> int:
 
 
 def is_released(records: Sequence[Record]) -> bool:
-    """Whether nobody holds the job: never leased, or the newest lease was given back."""
+    """Whether nobody holds the job: never leased, or the newest lease was given back, by a RELEASE or by the end."""
     last = _last_of_lease(records)
-    return last is None or last.kind == "RELEASE"
+    return last is None or last.kind != "LEASE"
 
 
 def commits(records: Sequence[Record]) -> list[Record]:
@@ -94,7 +94,13 @@ def regimes(records: Sequence[Record]) -> list[Record]:
 
 
 def is_done(records: Sequence[Record]) -> bool:
+    """Whether the log is closed: a REGIME behind its DONE, which gives the job more steps, opens it again."""
     return records[-1].kind == "DONE"
+
+
+def ends(records: Sequence[Record]) -> list[Record]:
+    """Every end that the job has come to; all but the last were not the last."""
+    return [record for record in records if record.kind == "DONE"]
 
 
 def stored_ids(records: Sequence[Record]) -> set[str]:
@@ -110,7 +116,7 @@ def condense(records: Sequence[Record]) -> list[Record]:
 
 
 def _last_of_lease(records: Sequence[Record]) -> Record | None:
-    return next((record for record in reversed(records) if record.kind in ("LEASE", "RELEASE")), None)
+    return next((record for record in reversed(records) if record.kind in ("LEASE", "RELEASE", "DONE")), None)
 
 
 def _ids(value: Any) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
+from runner.figures import size
 from runner.store.base import Quota, Stat
 
 MARGIN = 1.1  # names, records and rounding on top of the bytes themselves
@@ -27,10 +28,10 @@ def room_for(new_bytes: int, quota: Quota, *, place: str) -> Room:
     """Asked before every upload. Where no limit is known there is always room."""
     needed = int(new_bytes * MARGIN) + RESERVE_BYTES
     if quota.free is None or quota.free >= needed:
-        return Room(is_enough=True, needed_bytes=needed, text=f"{place}: room for {gigabytes(new_bytes)}")
+        return Room(is_enough=True, needed_bytes=needed, text=f"{place}: room for {size(new_bytes)}")
     text = (
-        f"{place}: {gigabytes(new_bytes)} to store, {gigabytes(quota.free)} free. Training goes on here, uploads wait: "
-        f"free {gigabytes(needed - quota.free)} there (empty the bin too), or choose another --store"
+        f"{place}: {size(new_bytes)} to store, {size(quota.free)} free. Training goes on here, uploads wait: "
+        f"free {size(needed - quota.free)} there (empty the bin too), or choose another --store"
     )
     return Room(is_enough=False, needed_bytes=needed, text=text)
 
@@ -41,12 +42,12 @@ def forecast(checkpoint_bytes: int, kept: int, quota: Quota, *, place: str, prom
     `promised` bytes of what is free are for jobs queued before it.
     """
     needed = int(checkpoint_bytes * (kept + IN_FLIGHT) * MARGIN) + RESERVE_BYTES
-    text = f"{kept + IN_FLIGHT} × {gigabytes(checkpoint_bytes)}"
+    text = f"{kept + IN_FLIGHT} × {size(checkpoint_bytes)}"
     if quota.free is None:
         return Room(is_enough=True, needed_bytes=needed, text=f"{text} in {place}, whose limit is not known")
-    whole = f" in {place}" if quota.total is None else f" of your {gigabytes(quota.total)} in {place}"
+    whole = f" in {place}" if quota.total is None else f" of your {size(quota.total)} in {place}"
     is_enough = quota.free - promised >= needed
-    return Room(is_enough=is_enough, needed_bytes=needed, text=f"{text}{whole}; {gigabytes(quota.free)} free")
+    return Room(is_enough=is_enough, needed_bytes=needed, text=f"{text}{whole}; {size(quota.free)} free")
 
 
 def full_at(samples: Sequence[tuple[float, int]]) -> float | None:
@@ -79,11 +80,3 @@ def orphans(found: Iterable[Stat], named: Collection[str], *, now: float) -> lis
         for stat in found
         if stat.id not in named and stat.created_at is not None and now - stat.created_at > ORPHAN_SECONDS
     ]
-
-
-def gigabytes(size: int) -> str:
-    """As Google counts, 15 GB being 15 · 2^30 bytes: two digits below ten, none above; what is small in MB."""
-    value = size / (1 << 30)
-    if 0 < value < 0.1:
-        return f"{max(0.1, size / (1 << 20)):.1f} MB"
-    return f"{value:.2f} GB" if value < 10 else f"{value:.0f} GB"

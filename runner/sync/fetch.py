@@ -12,13 +12,11 @@ from runner.store.publish import fetch_checkpoint, fetch_files
 from runner.store.records import Record, commits, is_done
 from runner.store.root import jobs as entries_of
 from runner.store.root import open_job
-from runner.sync.job_in_store import JobInStore, SyncContext, from_table
-from runner.sync.prepare import link_folder, prepare
+from runner.sync.job_in_store import JobInStore, SyncContext
+from runner.sync.prepare import FINAL, final_files, link_folder, prepare
 from runner.sync.rebuild import still_stored
 from wake2vec.contract.files import put_in_place, write_json
 from wake2vec.contract.rundir import RunDir
-
-FINAL = "final/"
 
 
 def fetch_result(context: SyncContext, job: Job, step: str, now: float) -> None:
@@ -67,7 +65,6 @@ def _fetch_final(context: SyncContext, stored: JobInStore, run: RunDir) -> None:
     """`final/` appears whole. A job that did not come to its end has none."""
     if run.final.is_dir() or not is_done(stored.log.records):
         return
-    files = from_table(stored.log.records[-1].payload["files"])
     if gone := [name for name in missing(context.daemon.store, stored.log.records[-1]) if name.startswith(FINAL)]:
         kept = [one for one in still_stored(context.daemon.store, stored.log) if not missing(context.daemon.store, one)]
         there = ", ".join(f"--step {one.payload['step']}" for one in kept)
@@ -76,7 +73,7 @@ def _fetch_final(context: SyncContext, stored: JobInStore, run: RunDir) -> None:
             f"still be had: {there or 'nothing there'}; run `wake2vec-runner repair` on the home that trained it"
         )
     arriving = run.root / "final.arriving"
-    fetch_files(context.daemon.store, {name: file for name, file in files.items() if name.startswith(FINAL)}, arriving)
+    fetch_files(context.daemon.store, final_files(stored), arriving)
     put_in_place(arriving / run.final.name, run.final)
     shutil.rmtree(arriving)
 

@@ -13,7 +13,9 @@ from typing import Any
 from runner.context import DaemonContext
 from runner.errors import Damaged, Fenced, Loss, NotStored, StoreLost, StoreUnavailable
 from runner.queue import checkpoints, jobs
+from runner.queue.changing import follow, unknown_changes
 from runner.queue.history import Mark
+from runner.queue.ledger import add_event, in_words
 from runner.queue.rows import Job
 from runner.queue.view import Sight
 from runner.store.known import ROOT, KnownLogs
@@ -21,7 +23,7 @@ from runner.store.lease import BEAT_SECONDS, Lease, Watch, acquire
 from runner.store.log import Log
 from runner.store.presence import check_record
 from runner.store.publish import StoredFile, forget, publish_files, sweep
-from runner.store.records import commits, genesis, is_done, regimes
+from runner.store.records import commits, ends, genesis, is_done, regimes
 from runner.store.retry import Busy
 from runner.store.root import add_job, open_job, open_root
 from runner.store.root import jobs as entries_of
@@ -176,7 +178,7 @@ def open_known(context: SyncContext, job: Job) -> Log | None:
             context.daemon.store, copy.tail_id, copy.tail.nonce, f"record {copy.tail.seq} of the log of {job.name}"
         )
     if unknown := _rows_beyond(context, job.name, log) or (
-        ["its end"] if state.done_at and not is_done(log.records) else []
+        ["its end"] if state.done_at and not ends(log.records) else []
     ):
         text = f"{place}: the log of {job.name} ends before {', '.join(unknown)}: the store is older than this home"
         raise StoreLost(text, loss=Loss.OLDER)
@@ -229,7 +231,8 @@ def _publish_inputs(context: SyncContext, job: Job) -> dict[str, Any]:
 
 
 def hold(context: SyncContext, stored: JobInStore, now: float, monotonic: float) -> bool:
-    """Have the lease, and show that this runner lives. False when the log says that the job is done.
+    """Have the lease, and show that this runner lives. False when the log says that the job is done, and nobody here
+    wants more of it.
 
     Raises LeaseHeld while another runner is at work, Fenced when it took over.
     """
@@ -237,7 +240,8 @@ def hold(context: SyncContext, stored: JobInStore, now: float, monotonic: float)
     stored.used_at = monotonic
     if stored.lease is None:
         stored.log.refresh()
-        if is_done(stored.log.records):
+        take_changes(context, stored, now)
+        if is_done(stored.log.records) and not _open_again(context, stored):
             return False
         stored.lease = acquire(
             stored.log, stored.watch, at=monotonic,
@@ -254,6 +258,30 @@ def hold(context: SyncContext, stored: JobInStore, now: float, monotonic: float)
         stored.swept_at = monotonic
     beat(context, stored, monotonic)
     return True
+
+
+def take_changes(context: SyncContext, stored: JobInStore, now: float) -> None:
+    """Do here what other homes have changed of the job since."""
+    queue = context.daemon.queue
+    for change in unknown_changes(queue, stored.job, [record.payload for record in regimes(stored.log.records)]):
+        follow(queue, stored.job, change, now)
+        add_event(
+            queue, now, "regime", f"{stored.job}: another runner has changed it: {in_words(change)}", job=stored.job
+        )
+
+
+def _open_again(context: SyncContext, stored: JobInStore) -> bool:
+    """Give a job that is done more steps, where a person here wants them; False when nobody does.
+
+    One record does it, behind DONE, where exactly one writer can win; the lease is taken after it, as always.
+    """
+    end = int(stored.log.records[-1].payload["step"])
+    for one in context.sight.view.regimes:
+        if one.job == stored.job and one.change.get("what") == "extend" and int(one.change["steps"]) > end:
+            body = one.change | {"from_step": one.from_step}
+            stored.log.append_shared("REGIME", body, unless=lambda found: None if is_done(found) else found[-1])
+            return True
+    return False
 
 
 def beat(context: SyncContext, stored: JobInStore, monotonic: float) -> None:

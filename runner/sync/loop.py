@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from contextlib import suppress
 
 from runner.context import Ready
@@ -18,15 +19,16 @@ from runner.queue.ledger import add_event
 from runner.queue.rows import Job
 from runner.states import FINAL, State
 from runner.store.known import ROOT
+from runner.store.presence import missing
 from runner.store.publish import sweep
 from runner.store.records import commits, is_done, newest_commit, regimes
 from runner.sync.copies import mirror
-from runner.sync.job_in_store import JobInStore, SyncContext, beat, give_back, hold, lose, open_job_log
+from runner.sync.job_in_store import JobInStore, SyncContext, beat, give_back, hold, lose, open_job_log, take_changes
 from runner.sync.mend import repair_when_agreed
-from runner.sync.prepare import prepare
+from runner.sync.prepare import final_files, is_whole, prepare
 from runner.sync.prune import INPUTS_DAY_SECONDS, prune, sweep_inputs
 from runner.sync.trust import LOST_SECONDS, check, confirm, distrust, is_due, look
-from runner.sync.upload import finish, publish_regimes, publish_saved, publish_vocabulary
+from runner.sync.upload import finish, mark, publish_regimes, publish_saved, publish_vocabulary
 from runner.trouble import Trouble, cause_of, command_of
 from wake2vec.contract.errors import CheckpointCorrupt
 from wake2vec.contract.manifest import newest_verified
@@ -173,6 +175,8 @@ def _see_that_it_is_there(context: SyncContext, job: Job, now: float, monotonic:
         return
     context.looked_at_done = monotonic
     stored = open_job_log(context, job, now)
+    stored.log.refresh()
+    take_changes(context, stored, now)  # another home may have given it more steps
     confirm(context, stored, now, monotonic)
     sweep(context.daemon.store, stored.log, journal=context.journal, now=now)
     if monotonic - context.swept_inputs_at > INPUTS_DAY_SECONDS:
@@ -185,6 +189,11 @@ def _hold(context: SyncContext, stored: JobInStore, now: float, monotonic: float
     if hold(context, stored, now, monotonic):
         return True
     confirm(context, stored, now, monotonic, fully=True)
+    newest, run = newest_commit(stored.log.records), context.daemon.run(stored.job)
+    if newest is not None and not missing(context.daemon.store, newest):
+        mark(context, stored, stored.job, int(newest.payload["step"]), newest.payload, now)
+    if run.final.is_dir() and not is_whole(run.root, final_files(stored)):
+        shutil.rmtree(run.final)  # of an end before this one
     checkpoints.set_log_state(context.daemon.queue, stored.job, now, done_at=now, problem="", remedy="", fenced=False)
     return False
 
@@ -195,6 +204,8 @@ def _keep_running(context: SyncContext, stored: JobInStore, job: Job, now: float
         return
     if fresh:
         _see_whether_it_was_passed(context, stored, job, now)
+        if context.sight.view.by_name[job.name].finishing != job.finishing:
+            return  # another home has given it more steps
     _publish(context, stored, job, now)
     prune(context, stored, job)
     if job.finishing and job.wish is None:

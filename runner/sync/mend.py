@@ -15,7 +15,7 @@ from runner.store.log import Log
 from runner.store.names import safe_path
 from runner.store.presence import check_objects, check_record, check_root, check_tail, missing
 from runner.store.publish import StoredFile, files_of, forget, publish_files
-from runner.store.records import Record, commits, is_done, is_released, lease, newest_commit
+from runner.store.records import Record, commits, ends, is_done, is_released, lease, lease_epoch, newest_commit
 from runner.store.root import add_entry, carry_entry, open_root
 from runner.store.root import jobs as entries_of
 from runner.sync.job_in_store import SyncContext, match_rows, stored_table
@@ -177,8 +177,8 @@ def _is_whole(context: SyncContext, log: Log) -> bool:
         check_objects(log)
     except StoreLost:
         return False
-    ended = checkpoints.log_state(context.daemon.queue, job).done_at is None or is_done(log.records)
-    return ended and all(row.manifest_sha256 in named for row in rows if row.durable_at is not None)
+    ended = checkpoints.log_state(context.daemon.queue, job).done_at is None or ends(log.records)
+    return bool(ended) and all(row.manifest_sha256 in named for row in rows if row.durable_at is not None)
 
 
 def _pieces(context: SyncContext, job: str, records: list[Record]) -> tuple[list[LostRecord], list[str]]:
@@ -245,11 +245,15 @@ def _write_anew(context: SyncContext, plan: Repair, sent: dict[str, StoredFile])
     log = Log.begin(
         context.daemon.store, name=f"jobs/{plan.job}", kind="GENESIS", payload=own, holder=context.daemon.holder
     )
-    log.append("LEASE", {}, epoch=1)
     for kind, payload in others:
-        log.append(kind, payload, epoch=1)
-    if not is_done(log.records):
-        log.append("RELEASE", {}, epoch=1)
+        if is_done(log.records):  # what stands behind an end gave the job more steps
+            log.append_shared(kind, payload, unless=lambda found: None)
+            continue
+        if is_released(log.records):
+            log.append("LEASE", {}, epoch=lease_epoch(log.records) + 1)
+        log.append(kind, payload, epoch=lease_epoch(log.records))
+    if not is_released(log.records):
+        log.append("RELEASE", {}, epoch=lease_epoch(log.records))
     return log
 
 

@@ -26,6 +26,8 @@ from wake2vec.contract.order import Source
 from wake2vec.contract.rundir import RunDir
 from wake2vec.contract.spec import JobSpec
 
+FINAL = "final/"
+
 
 def prepare(context: SyncContext, stored: JobInStore, job: Job, now: float) -> Ready:
     """Raises NeedsHelp when a person must decide, StoreUnavailable when something cannot be fetched now."""
@@ -95,6 +97,12 @@ def restore_vocabulary(context: SyncContext, stored: JobInStore, run: RunDir) ->
 def vocabulary_of(stored: JobInStore) -> dict[str, StoredFile]:
     """Its files, by their paths below the run directory; none before they are durable."""
     return from_table((stored.noted("vocab") or {}).get("files", {}))
+
+
+def final_files(stored: JobInStore) -> dict[str, StoredFile]:
+    """Of the result that DONE names."""
+    files: dict[str, Any] = stored.log.records[-1].payload["files"]
+    return from_table({name: file for name, file in files.items() if name.startswith(FINAL)})
 
 
 def is_whole(root: Path, files: Mapping[str, StoredFile]) -> bool:

@@ -9,7 +9,7 @@ from runner.queue import checkpoints
 from runner.queue.rows import Job
 from runner.retention import Keep, deletable_here, deletable_in_store
 from runner.store.journal import set_aside
-from runner.store.records import Record, commits, stored_ids
+from runner.store.records import Record, commits, ends, stored_ids
 from runner.store.root import jobs as entries_of
 from runner.store.space import orphans
 from runner.sync.job_in_store import JobInStore, SyncContext
@@ -27,9 +27,11 @@ def best_step(run: RunDir) -> int | None:
     return int(table["step"]) if isinstance(table, dict) and isinstance(table.get("step"), int) else None
 
 
-def keep_of(context: SyncContext, job: Job) -> Keep:
+def keep_of(context: SyncContext, stored: JobInStore, job: Job) -> Keep:
+    """A P2 may stand on what was best or last at an end that was not the last one."""
     others = context.sight.view.jobs
     sources = {other.spec.rows for other in others if other.after == job.name}
+    sources |= {end.payload.get(key) for end in ends(stored.log.records) for key in ("step", "best_step")}
     return Keep(
         best=best_step(context.daemon.run(job.name)),
         sources=frozenset(step for step in sources if isinstance(step, int)),
@@ -43,7 +45,7 @@ def prune(context: SyncContext, stored: JobInStore, job: Job) -> None:
     """The newest two stay everywhere; what is kept for good stays in the store."""
     rows = context.sight.view.checkpoints(job.name)
     durable = [one.step for one in rows if one.durable_at is not None and not one.quarantined]
-    keep = keep_of(context, job)
+    keep = keep_of(context, stored, job)
     run = context.daemon.run(job.name)
     for step in deletable_here(saved_steps(run), durable, keep):
         delete_folder(run.checkpoint(step))

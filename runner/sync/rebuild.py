@@ -9,7 +9,7 @@ from runner.errors import Damaged, NotStored
 from runner.intake import import_new_lines, promote
 from runner.queue import checkpoints, jobs
 from runner.queue.attempts import add_past_sessions, list_attempts
-from runner.queue.changing import apply_regime
+from runner.queue.changing import follow, unknown_changes
 from runner.queue.checkpoints import log_state
 from runner.queue.history import is_new
 from runner.queue.ledger import add_event, list_regimes
@@ -124,8 +124,8 @@ def _add(context: SyncContext, name: str, log: Log, now: float) -> None:
         again=True,
     )
     context.opened[name] = stored
-    for record in regimes(log.records):
-        apply_regime(queue, name, record.payload)
+    for change in unknown_changes(queue, name, [record.payload for record in regimes(log.records)]):
+        follow(queue, name, change, now)
     quarantined = {
         one.payload["manifest_sha256"] for one in regimes(log.records) if one.payload["what"] == "quarantine"
     }
@@ -163,6 +163,7 @@ def _add_results(context: SyncContext, stored: JobInStore, now: float) -> None:
     small = {name: file for name, file in done.payload["files"].items() if name.startswith(SMALL_FOLDERS)}
     fetch_files(daemon.store, from_table(small), daemon.run(stored.job).root)
     import_new_lines(daemon, stored.job, now)
+    jobs.set_steps(daemon.queue, stored.job, int(done.payload["step"]))
     jobs.end_at(daemon.queue, stored.job, int(done.payload["step"]))
     checkpoints.set_log_state(daemon.queue, stored.job, now, done_at=done.written_at)
     promote(daemon, jobs.get_job(daemon.queue, stored.job), now)

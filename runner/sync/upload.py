@@ -57,7 +57,7 @@ def to_publish(context: SyncContext, stored: JobInStore, job: Job, run: RunDir) 
     there = [step for step in saved_steps(run) if step not in quarantined]
     newest = newest_commit(stored.log.records)
     reached = int(newest.payload["step"]) if newest else -1
-    keep = keep_of(context, job)
+    keep = keep_of(context, stored, job)
     wanted = {step for step in there if step == max(there) or (step > reached and kept_for_good(step, keep))}
     return sorted(step for step in wanted if manifest_sha256(run.checkpoint(step)) not in durable)
 

@@ -55,3 +55,31 @@ def test_an_extended_job_keeps_the_rates_it_had_and_ends_in_the_same_bits_when_c
 def rate(step: int, total: int) -> float:
     """What the job file's schedule gives when it knows of `total` steps."""
     return learning_rate(step, peak=PEAK, total=total, warmup_steps=WARMUP, kind="cosine")
+
+
+def test_a_job_that_is_done_goes_on_elsewhere_to_the_bits_of_one_extended_before_its_end(tmp_path: Path) -> None:
+    file = job_file(tmp_path, "p1", of="tiny_p1", checkpoint__every_steps=20, evaluate__every_steps=40)
+    early = Machine(home=tmp_path / "early", store=tmp_path / "early-store")
+    early.run("enqueue", str(file))
+    early.start("--until-empty")
+    early.wait_for_step("p1", 10)
+    early.run("extend", "p1", "100")  # at work: from its old end on
+    early.finish()
+
+    late = Machine(home=tmp_path / "late", store=tmp_path / "store")
+    late.run("enqueue", str(file))
+    late.finish()
+    assert late.outcome("p1")["step"] == "checkpoint-60"
+    late.run("extend", "p1", "100")
+    late.start("--until-empty")
+    late.wait_for_step("p1", 70)
+    late.power_cut()
+    fresh = Machine(home=tmp_path / "fresh", store=tmp_path / "store")
+    fresh.start("--until-empty", "--take-over")
+    fresh.finish()
+
+    assert fresh.outcome("p1") == early.outcome("p1")
+    late.finish()
+    late.run("export", "p1", "--to", str(tmp_path / "exported"))
+    assert "100/100" in late.run("status", "--once")
+    assert late.final("p1") == fresh.final("p1")

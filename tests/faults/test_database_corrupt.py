@@ -2,6 +2,9 @@
 
 import sqlite3
 
+from runner.commands.status import see
+from runner.queue.history import mark_of
+from runner.screen.daemon_note import DaemonNote, write_note
 from tests.faults.world import PATIENCE_SECONDS, assert_whole, fake_spec, wait_until
 
 PACE = {"seconds_per_step": 0.02, "save_every": 5}
@@ -73,3 +76,26 @@ def test_a_database_that_another_process_locks_delays_nothing_but_the_daemon(wor
     assert daemon.wait(timeout=PATIENCE_SECONDS) == 0
 
     assert_whole(world)
+
+
+def test_a_write_ahead_log_that_was_deleted_is_named_and_survived(world):
+    world.add(fake_spec())
+    home = world.root / "home"
+    daemon = world.start(told=PACE)
+    wait_until(lambda: world.durable_step() >= 15)
+    with world.queue() as queue:
+        seen = mark_of(queue).event
+    write_note(home, DaemonNote(written_at=0.0, newest_event=seen))  # as `start` does every few seconds
+    daemon.kill()
+    daemon.wait()
+    world.kill_trainer()
+    (home / "runner.db-wal").unlink()
+    (home / "runner.db-shm").unlink()
+    (need,) = [need for need in see(world.settings(), 0.0).needs if "runner.db-wal" in need.cause]
+
+    assert need.command == "wake2vec-runner start"
+    assert world.run(told=PACE) == 0
+
+    assert_whole(world)
+    assert "runner.db-wal, which goes with it, was deleted" in world.output()
+    assert any("runner.db-wal" in text for text in world.events())

@@ -119,6 +119,18 @@ def sync_directory(path: Path) -> None:
         os.close(handle)
 
 
+def size(number: float | None) -> str:
+    """Bytes as a person reads them, everywhere in the same units."""
+    if number is None:
+        return "?"
+    value = float(number)
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "bytes" or value >= 100 else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"
+
+
 def last_line(log: Path) -> str:
     """What a process said last."""
     try:

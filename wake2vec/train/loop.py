@@ -28,7 +28,7 @@ from wake2vec.train.optimizers import Optimizer, make_optimizer
 from wake2vec.train.plans.oom_ladder import Ladder, base_rows_rest
 from wake2vec.train.plans.proven import Proven
 from wake2vec.train.saving import Saver
-from wake2vec.train.schedule import horizon, learning_rate
+from wake2vec.train.schedule import ends_before, horizon, learning_rate
 from wake2vec.train.state import LossScale, Progress
 from wake2vec.train.step import Stepper, StepResult
 from wake2vec.train.stopping import Stop
@@ -217,7 +217,8 @@ class Loop:
 
     def evaluation_is_due(self) -> bool:
         step, rules = self.progress.step, self.job.evaluate
-        if step % rules.every_steps and step != self.material.steps:
+        ends = ends_before(self.material.first_total, self.train.extended) | {self.material.steps}
+        if step % rules.every_steps and step not in ends:
             return False
         return all(row["step"] != step for row in self.progress.evaluations)
 

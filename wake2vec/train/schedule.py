@@ -27,6 +27,12 @@ def learning_rate(step: int, *, peak: float, total: int, warmup_steps: int, kind
     return peak * max(0.0, 0.5 * (1.0 + math.cos(math.pi * progress)))
 
 
+def ends_before(first_total: int, extensions: Sequence[Extension]) -> set[int]:
+    """Steps at which the job had come to an end, and went on because it was extended."""
+    ends = [first_total, *(one.steps for one in extensions)]
+    return {end for end, one in zip(ends, extensions, strict=False) if one.from_step >= end}
+
+
 def horizon(step: int, first_total: int, extensions: Sequence[Extension]) -> int:
     """The number of steps that the rate of `step` follows: an extension changes only what comes after it was made."""
     return next((one.steps for one in reversed(extensions) if step >= one.from_step), first_total)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from wake2vec.contract.errors import InputError
-from wake2vec.contract.files import sync_directory, write_json
+from wake2vec.contract.files import size, sync_directory, write_json
 from wake2vec.contract.options import ExportOptions
 from wake2vec.contract.order import Order
 from wake2vec.contract.rundir import RunDir
@@ -217,8 +217,7 @@ def copy_tokenizer(run: RunDir, folder: Path) -> None:
 def _check_space(folder: Path, layout: Layout) -> None:
     needed, free = sum(piece.size for piece in layout.pieces), shutil.disk_usage(folder).free
     if needed > free:
-        gib = 1 << 30
-        problem = f"has {free / gib:.1f} GiB free, the model needs {needed / gib:.1f} GiB"
+        problem = f"has {size(free)} free, the model needs {size(needed)}"
         raise InputError(folder.parent, problem, "free some space, or choose another disk")
 
 
@@ -241,12 +240,6 @@ def run(options: ExportOptions) -> None:
 
 
 def _show(done: int, whole: int) -> None:
-    gib = 1 << 30
     end = "\n" if done == whole else "\r" if sys.stderr.isatty() else ""
     if end:
-        print(
-            f"{100 * done / whole:5.1f} %  {done / gib:.2f} of {whole / gib:.2f} GiB",
-            end=end,
-            file=sys.stderr,
-            flush=True,
-        )
+        print(f"{100 * done / whole:5.1f} %  {size(done)} of {size(whole)}", end=end, file=sys.stderr, flush=True)

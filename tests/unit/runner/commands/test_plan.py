@@ -22,7 +22,7 @@ def test_memory_and_time_are_told_part_by_part(capsys):
     said = capsys.readouterr().out
     assert "qwen_p1: P1 of Qwen/Qwen2.5-14B with up to 44,223 new words" in said
     assert "frozen body" in said
-    assert "fits a T4 with 14.56 GiB" in said
+    assert "fits a T4 with 14.6 GiB" in said
     assert "for 1,300 steps" in said
 
 

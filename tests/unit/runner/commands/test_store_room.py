@@ -66,7 +66,7 @@ def test_a_job_that_does_not_fit_is_warned_of_and_told_what_to_do() -> None:
 
     lines = lines_of(needs, Answer(quota=Quota(free=5 * GB, total=15 * GB)), "Google Drive, folder w")
 
-    assert lines[0] == "a will take up to 4 × 1.00 GB of your 15 GB in Google Drive, folder w; 5.00 GB free"
+    assert lines[0] == "a will take up to 4 × 1.0 GiB of your 15.0 GiB in Google Drive, folder w; 5.0 GiB free"
     assert lines[1].startswith("b will take up to")
     assert "warning: b will not fit" in lines[2]
     assert "empty the bin too" in lines[2]
@@ -105,7 +105,7 @@ def test_queueing_says_what_drive_has_and_goes_on_without_it(
             monkeypatch.setenv(key, value)
         enqueue.run(settings, [JOBS / "tiny_p1.toml"], enqueue.Asked(again=True), as_json=False)
 
-    assert "of your 15 GB in Google Drive, folder wake2vec; 15 GB free" in capsys.readouterr().out
+    assert "of your 15.0 GiB in Google Drive, folder wake2vec; 15.0 GiB free" in capsys.readouterr().out
 
 
 def test_a_model_whose_shape_is_not_known_is_no_hindrance(tmp_path: Path) -> None:

@@ -202,7 +202,7 @@ def test_what_threatens_a_card_is_told_once_an_attempt_and_the_trainer_goes_on(h
 
     said = [event.text for event in ledger.list_events(home.queue, job="a", limit=50) if event.kind == "vram"]
     assert len(said) == 3
-    assert any("a #1: GPU 0 (T4): about 5,100 MiB are held by another program" in text for text in said)
+    assert any("a #1: GPU 0 (T4): about 5.0 GiB are held by another program" in text for text in said)
     assert home.trainers.living
 
 

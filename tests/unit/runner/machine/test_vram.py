@@ -10,7 +10,7 @@ def card(used):
 def test_a_card_that_others_fill_is_named_with_a_remedy():
     reason = reason_not_to_start(card(12_000))
 
-    assert reason.startswith("GPU 1 (Tesla T4) is in use by another program: 12,000 of 15,360 MiB")
+    assert reason.startswith("GPU 1 (Tesla T4) is in use by another program: 11.7 GiB of 15.0 GiB")
 
 
 def test_a_card_with_room_and_no_card_at_all_may_start():
@@ -27,12 +27,12 @@ def test_a_card_that_its_trainer_alone_fills_well_is_no_threat():
 
 
 def test_another_program_beside_the_trainer_is_told_with_what_it_holds():
-    assert "about 2,200 MiB are held by another program" in threats(card(13_000), 10_000, 0)["foreign"]
+    assert "about 2.1 GiB are held by another program" in threats(card(13_000), 10_000, 0)["foreign"]
     assert "foreign" not in threats(card(11_500), 10_000, 0)
 
 
 def test_the_cliff_is_told_before_memory_runs_out():
-    assert "160 of 15,360 MiB are left" in threats(card(15_200), 14_300, 0)["left"]
+    assert "160 MiB of 15.0 GiB are left" in threats(card(15_200), 14_300, 0)["left"]
     assert "PyTorch gives cached pieces back" in threats(card(14_000), 13_300, 3)["retries"]
 
 

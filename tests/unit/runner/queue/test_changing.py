@@ -80,13 +80,13 @@ def test_an_extension_keeps_the_past_of_the_schedule(queue):
     assert jobs.list_segments(queue, "a")[-1].last_step == 1000
 
 
-def test_fewer_steps_and_a_closed_log_are_refused(queue):
+def test_fewer_steps_and_a_cancelled_job_are_refused(queue):
     add(queue)
 
     with pytest.raises(RunnerError, match="extend to more than that"):
         extend(queue, "a", 500, 3.0, from_step=0)
     jobs.set_wish(queue, "a", Wish.CANCEL, 4.0)
-    with pytest.raises(IllegalTransition, match="its log is closed"):
+    with pytest.raises(IllegalTransition, match="`wake2vec-runner retry a` first"):
         extend(queue, "a", 900, 5.0, from_step=0)
 
 

@@ -47,7 +47,7 @@ def test_everything_that_matters_is_on_a_screen_of_80_by_24():
         "runner at work for 1 h 0 min", "training · heartbeat 3 s ago", "trained 105 of 500 (21%)", "saved 104",
         "durable 100", "costs 10 s of work", "2 s if only the trainer dies", "6.900", "learning: down 1.00 nats",
         "7.000 nats at 100, the best", "ln V 9.00", "2.0 s/step", "32 tokens/s", "lr 1.0e-3",
-        "14 min to go", "evaluation at 200, milestone at 200", "peak 11.7 of 14.6 GiB, 10.7 held",
+        "14 min to go", "evaluation at 200, milestone at 200", "peak 11.7 GiB of 14.6 GiB, 10.7 GiB held",
         "no OOM", "micro-batch 2", "1 on colab Tesla T4", "Google Drive", "1 to send, 1.0 MiB",
         "last verified 30 s ago", "100 MiB free, room for 100 checkpoints", "waits for a",
     ):  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from runner.store.base import Quota, Stat
-from runner.store.space import ORPHAN_SECONDS, RESERVE_BYTES, forecast, full_at, gigabytes, orphans, room_for
+from runner.store.space import ORPHAN_SECONDS, RESERVE_BYTES, forecast, full_at, orphans, room_for
 
 GB = 1 << 30
 
@@ -18,9 +18,9 @@ def test_an_upload_needs_its_bytes_a_margin_and_a_reserve() -> None:
 def test_a_full_store_says_what_to_do() -> None:
     text = room_for(GB, Quota(free=0, total=15 * GB), place="Drive").text
 
-    assert "1.00 GB to store, 0.00 GB free" in text
+    assert "1.0 GiB to store, 0 bytes free" in text
     assert "Training goes on" in text
-    assert "free 1.16 GB there" in text
+    assert "free 1.2 GiB there" in text
 
 
 def test_where_no_limit_is_known_there_is_room() -> None:
@@ -31,7 +31,7 @@ def test_where_no_limit_is_known_there_is_room() -> None:
 def test_a_forecast_counts_what_stays_and_one_on_its_way() -> None:
     room = forecast(int(0.92 * GB), 2, Quota(free=int(4.1 * GB), total=15 * GB), place="Drive")
 
-    assert room.text == "3 × 0.92 GB of your 15 GB in Drive; 4.10 GB free"
+    assert room.text == "3 × 942 MiB of your 15.0 GiB in Drive; 4.1 GiB free"
     assert room.is_enough
     assert not forecast(int(0.92 * GB), 2, Quota(free=3 * GB, total=15 * GB), place="Drive").is_enough
 
@@ -42,10 +42,6 @@ def test_room_that_is_promised_to_another_job_is_not_there_twice() -> None:
 
     assert first.is_enough
     assert not forecast(GB, 2, quota, place="Drive", promised=first.needed_bytes).is_enough
-
-
-def test_what_is_small_is_told_in_megabytes() -> None:
-    assert (gigabytes(0), gigabytes(5 << 20), gigabytes(GB // 2)) == ("0.00 GB", "5.0 MB", "0.50 GB")
 
 
 def test_only_what_is_old_and_unnamed_is_an_orphan() -> None:
