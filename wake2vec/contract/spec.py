@@ -145,6 +145,48 @@ class LoraTable(Table):
     )
 
 
+class MorphemesTable(Table):
+    """[morphemes]: P3: derived words are to differ from their bases in one direction for each affix."""
+
+    groups: str = Field(min_length=1, description="JSONL of morphemes, each with examples and their bases.")
+    weight: float = Field(1.0, ge=0, description="Of the loss, beside the text's. 0 here and in devices: a control.")
+    loss: Literal["cosine", "offset", "contrast"] = Field(
+        "cosine", description="cosine: direction. offset: direction and length. contrast: nearer than other words."
+    )
+    pairs: Literal["whole", "any"] = Field(
+        "whole", description="whole: words with a row of their own, bases of one token that exist. any: as once."
+    )
+    group_weight: Literal["pair", "sqrt", "group"] = Field(
+        "sqrt", description="What counts alike: each pair, each group, or halfway between."
+    )
+    min_pairs: int = Field(5, ge=2, description="Groups with fewer pairs to train are left out.")
+    held_out: Fraction = Field(0.2, description="Share of the bases whose pairs are only measured.")
+    shuffle: bool = Field(False, description="Deal the groups out by the seed: structure without meaning, a null run.")
+    exclude: list[str] = Field(default_factory=list, description="Groups to leave out, by name.")
+    nulls: int = Field(200, ge=0, le=10_000, description="Permutations behind each p at an evaluation; 0 for none.")
+
+
+class DevicesTable(Table):
+    """[devices]: P3: words of one literary device are to lie nearer to each other than to those of another."""
+
+    groups: str = Field(min_length=1, description="JSONL of devices, each with examples.")
+    weight: float = Field(0.0, ge=0, description="Of the triplet loss, beside the text's. 0: measured alone.")
+    triplets: PositiveInt = Field(1024, description="Drawn once a step.")
+    margin: float = Field(0.2, gt=0, description="By which a word of the device must be nearer, in cosine.")
+    balance: bool = Field(True, description="Draw devices equally often, whatever their size.")
+
+
+class GeometryTable(Table):
+    """[geometry]: P3: where the structure is trained, and what holds the rows meanwhile."""
+
+    on: Literal["input", "output", "both"] = Field("input", description="Which rows of an untied model.")
+    anchor: float = Field(0.01, ge=0, description="Weight of the pull to where a row began.")
+    norm: float = Field(0.01, ge=0, description="Weight against rows longer or shorter than published ones.")
+    repulsion: float = Field(0.0, ge=0, description="Weight against rows with a cosine above 0.95.")
+    start_step: int = Field(0, ge=0, description="Before it the text trains alone.")
+    ramp_steps: int = Field(100, ge=0, description="Weights rise over so many steps, apart from the warm-up.")
+
+
 class EvaluateTable(Table):
     """[evaluate]: when the held-out text is measured, and when that ends the job."""
 

@@ -1,0 +1,253 @@
+"""What rows have of a structure, each figure beside what rows without one score. fp64 on the host unless said.
+
+p is (b + 1) / (m + 1) with b of m permutations at least as good (Phipson and Smyth 2010), so it is never 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from wake2vec.structure import draws
+from wake2vec.structure.chosen import Chosen, Pairs
+
+FOLDS = 5
+ROWS_AT_ONCE = 4096
+COSINES = 4096  # drawn pairs of rows
+
+
+def p_value(observed: float, null: np.ndarray) -> float:
+    return float((np.count_nonzero(null >= observed) + 1) / (len(null) + 1))
+
+
+def beside_null(observed: float, null: np.ndarray) -> dict[str, float]:
+    found = {"value": observed, "null": float(null.mean()), "null_sd": float(null.std()), "p": p_value(observed, null)}
+    return {key: round(value, 6) for key, value in found.items()}
+
+
+# ---- directions ---------------------------------------------------------------------------------------------
+
+
+def leave_one_out(offsets: Tensor, group: Tensor, groups: int) -> Tensor:
+    """cos(d_i, mean of the other offsets of its group); about 0 for random rows, whatever the group's size. [p]"""
+    sums = torch.zeros(groups, offsets.shape[1], dtype=offsets.dtype).index_add_(0, group, offsets)
+    return F.cosine_similarity(offsets, sums[group] - offsets, dim=1)
+
+
+def to_each_group(held: Tensor, offsets: Tensor, group: Tensor, groups: int) -> Tensor:
+    """cos of offsets that no loss saw with the mean trained offset of every group. [h, g]"""
+    sums = torch.zeros(groups, offsets.shape[1], dtype=offsets.dtype).index_add_(0, group, offsets)
+    return F.normalize(held, dim=1) @ F.normalize(sums, dim=1).T
+
+
+@dataclass(frozen=True, kw_only=True)
+class Directions:
+    """Of one moment: offsets without what all trained ones have in common, since a cloud that moves is no structure."""
+
+    train: Tensor  # [p, d]
+    held: Tensor  # [h, d]
+    raw: Tensor  # [p, d]
+
+    @classmethod
+    def of(cls, words: Tensor, chosen: Chosen) -> Directions:
+        """words [n, d] fp64"""
+        train, held = chosen.train.offsets(words), chosen.held.offsets(words)
+        return cls(train=train - train.mean(dim=0), held=held - train.mean(dim=0), raw=train)
+
+
+def macro(values: Tensor, group: Tensor) -> float:
+    """Mean over groups of their means: large groups weigh as small ones."""
+    found = [float(values[group == one].mean()) for one in group.unique()]
+    return float(np.mean(found)) if found else 0.0
+
+
+def consistency(now: Directions, start: Directions, chosen: Chosen, *, seed: int, nulls: int) -> dict[str, Any]:
+    """Of trained and of held-out pairs, level and gain since the start; `held_out_gain` is what a claim rests on."""
+    pairs, held, count = chosen.train, chosen.held, len(chosen.groups)
+    level, before = (leave_one_out(one.train, pairs.group, count) for one in (now, start))
+    near, near_before = (to_each_group(one.held, one.train, pairs.group, count) for one in (now, start))
+    here = near[torch.arange(len(held)), held.group]
+    gain = here - near_before[torch.arange(len(held)), held.group]
+    found: dict[str, Any] = {
+        "trained": _mean(level),
+        "trained_macro": macro(level, pairs.group),
+        "trained_raw": _mean(leave_one_out(now.raw, pairs.group, count)),
+        "trained_gain": _mean(level - before),
+        "as_labelled": _mean(leave_one_out(now.train, chosen.labels.group, count)),
+        "held_out": _mean(here),
+        "held_out_macro": macro(here, held.group),
+        "held_out_gain": _mean(gain),
+        "pairs": len(pairs),
+        "held_out_pairs": len(held),
+    }
+    found = {key: round(value, 6) for key, value in found.items()}
+    if len(held) and nulls:
+        orders = [torch.from_numpy(draws.permutation(seed, "null-label", k, len(held))) for k in range(nulls)]
+        labels = [held.group[order] for order in orders]
+        place = torch.arange(len(held))
+        found["held_out_null"] = beside_null(_mean(here), _each(labels, lambda one: _mean(near[place, one])))
+        moved = near - near_before
+        found["held_out_gain_null"] = beside_null(_mean(gain), _each(labels, lambda one: _mean(moved[place, one])))
+    return found
+
+
+def trained_nulls(
+    words: Tensor, now: Directions, start: Directions, chosen: Chosen, points: Tensor, *, seed: int, nulls: int
+) -> dict[str, Any]:
+    """Trained pairs against three kinds of chance: other labels, other bases of the group, other contents of rows."""
+    pairs, count = chosen.train, len(chosen.groups)
+    level = _mean(leave_one_out(now.train, pairs.group, count))
+    gain = level - _mean(leave_one_out(start.train, pairs.group, count))
+
+    def labels(k: int) -> Tensor:
+        return pairs.group[torch.from_numpy(draws.permutation(seed, "null-train", k, len(pairs)))]
+
+    def rebased(k: int) -> float:
+        order = torch.from_numpy(draws.permutation(seed, "null-base", k, len(pairs)))
+        within = torch.empty_like(order)
+        within[torch.argsort(pairs.group, stable=True)] = order[torch.argsort(pairs.group[order], stable=True)]
+        other = Pairs(word=pairs.word, base=pairs.base[within], group=pairs.group).offsets(words)
+        return _mean(leave_one_out(other - other.mean(dim=0), pairs.group, count))
+
+    def refilled(k: int) -> float:
+        order = torch.from_numpy(draws.permutation(seed, "null-row", k, len(points)))
+        return _mean(leave_one_out(Directions.of(chosen.vectors(points[order]), chosen).train, pairs.group, count))
+
+    every = [labels(k) for k in range(nulls)]
+    by_label = _each(every, lambda one: _mean(leave_one_out(now.train, one, count)))
+    by_label_before = _each(every, lambda one: _mean(leave_one_out(start.train, one, count)))
+    return {
+        "labels": beside_null(level, by_label),
+        "labels_gain": beside_null(gain, by_label - by_label_before),
+        "bases": beside_null(level, _each(range(nulls), rebased)),
+        "rows": beside_null(level, _each(range(nulls), refilled)),
+    }
+
+
+# ---- analogies ----------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def analogies(words: Tensor, chosen: Chosen, rows: Tensor) -> dict[str, float]:
+    """Where the held-out word stands among all new rows near e(base) + mean trained offset, by cosine.
+
+    Without the base itself; `nearest` leaves the offset out, which is the baseline of Linzen (2016). rows [n, d], in
+    fp32 on their own device.
+    """
+    is_row = chosen.points[chosen.held.word, 0] < len(chosen.rows)
+    word, base, group = (part[is_row] for part in (chosen.held.word, chosen.held.base, chosen.held.group))
+    if not len(word):
+        return {}
+    offsets = chosen.train.offsets(words)
+    member = chosen.train.member(len(chosen.groups), words)
+    means = (member @ offsets) / member.sum(dim=1, keepdim=True)  # [g, d]
+    target, own = (_row_of(chosen, one) for one in (word, base))
+    ranks = rank(words[base] + means[group], rows, target, own)
+    nearest = rank(words[base], rows, target, own)
+    found = {
+        "acc1": (ranks <= 1).double(), "acc10": (ranks <= 10).double(), "mrr": 1 / ranks.double(),
+        "nearest_acc1": (nearest <= 1).double(), "nearest_mrr": 1 / nearest.double(),
+    }  # fmt: skip
+    return {key: round(_mean(value), 6) for key, value in found.items()} | {"pairs": len(word), "candidates": len(rows)}
+
+
+def _row_of(chosen: Chosen, words: Tensor) -> Tensor:
+    """The new row of each word, -1 for a published one."""
+    first = chosen.points[words, 0]
+    is_row = first < len(chosen.rows)
+    rows = torch.cat([chosen.rows, chosen.rows.new_full((1,), -1)])
+    return rows[torch.where(is_row, first, len(chosen.rows))]
+
+
+def rank(asked: Tensor, rows: Tensor, target: Tensor, left_out: Tensor) -> Tensor:
+    """1 + the rows nearer to what was asked than the target row, one row left out. [h, d], [n, d], [h], [h] → [h]"""
+    asked = F.normalize(asked.to(rows), dim=1)
+    target, left_out = target.to(rows.device), left_out.to(rows.device)
+    wanted = (asked * F.normalize(rows[target], dim=1)).sum(dim=1, keepdim=True)
+    found = torch.ones(len(asked), dtype=torch.int64, device=rows.device)
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        part = F.normalize(rows[start : start + ROWS_AT_ONCE], dim=1)
+        number = torch.arange(start, start + len(part), device=rows.device)
+        counts = (number != target.unsqueeze(1)) & (number != left_out.unsqueeze(1))
+        found += ((asked @ part.T > wanted) & counts).sum(dim=1)
+    return found.cpu()
+
+
+# ---- devices ------------------------------------------------------------------------------------------------
+
+
+def balanced_accuracy(vectors: Tensor, labels: Tensor, fold: Tensor, classes: int) -> float:
+    """Mean recall of the nearest centroid, each word judged by centroids of the other folds. vectors [m, d]
+
+    In sample, centroids tell pure noise apart in 60 % of cases; so they score 1 / classes.
+    """
+    unit = F.normalize(vectors - vectors.mean(dim=0), dim=1)
+    right = torch.zeros(classes, dtype=torch.float64)
+    for one in range(FOLDS):
+        rest, mine = fold != one, fold == one
+        member = (torch.arange(classes).unsqueeze(1) == labels[rest]).to(unit)
+        nearest = (unit[mine] @ F.normalize(member @ unit[rest], dim=1).T).argmax(dim=1)
+        right.index_add_(0, labels[mine], (nearest == labels[mine]).double())
+    return _mean(right / torch.bincount(labels, minlength=classes).clamp_min(1))
+
+
+def device_classes(words: Tensor, chosen: Chosen, *, seed: int, nulls: int) -> dict[str, Any]:
+    vectors, labels, classes = words[chosen.members], chosen.device, len(chosen.devices)
+    if classes < 2:
+        return {}
+    texts = [chosen.words[place] for place in chosen.members.tolist()]
+    fold = torch.from_numpy((draws.of_text(seed, "fold", texts) * FOLDS).astype(np.int64))
+    found = balanced_accuracy(vectors, labels, fold, classes)
+    if not nulls:
+        return {"value": round(found, 6), "chance": round(1 / classes, 6)}
+    orders = [torch.from_numpy(draws.permutation(seed, "null-device", k, len(labels))) for k in range(nulls)]
+    null = _each(orders, lambda order: balanced_accuracy(vectors, labels[order], fold, classes))
+    return beside_null(found, null) | {"chance": round(1 / classes, 6), "words": len(labels)}
+
+
+# ---- rows as such -------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def cosines(rows: Tensor, *, seed: int) -> dict[str, float]:
+    """Mean cosine of drawn pairs of all new rows, as they are and without their mean: 0 for a cloud with no side."""
+    left, right = (
+        rows[torch.from_numpy((draws.uniform(seed, side, 0, COSINES) * len(rows)).astype(np.int64)).to(rows.device)]
+        for side in ("cosine-left", "cosine-right")
+    )
+    mean = rows.mean(dim=0)
+    found = {"raw": (left, right), "centred": (left - mean, right - mean)}
+    return {name: round(_mean(F.cosine_similarity(*pair, dim=1)), 6) for name, pair in found.items()}
+
+
+def moved(now: Tensor, start: Tensor) -> Tensor:
+    """|e - e0| / |e0| of each row. [t, d] → [t]"""
+    return torch.linalg.vector_norm(now - start, dim=1) / torch.linalg.vector_norm(start, dim=1).clamp_min(1e-12)
+
+
+def difference(treated: Tensor, others: Tensor, *, seed: int, times: int) -> dict[str, Any]:
+    """Of two means, with the middle 95 % of so many draws of the rows."""
+
+    def drawn(values: Tensor, name: str, k: int) -> float:
+        place = (draws.uniform(seed, f"bootstrap-{name}", k, len(values)) * len(values)).astype(np.int64)
+        return _mean(values[torch.from_numpy(place)])
+
+    found: dict[str, Any] = {"treated": round(_mean(treated), 6), "untreated": round(_mean(others), 6)}
+    if times and len(treated) and len(others):
+        gaps = [drawn(treated, "treated", k) - drawn(others, "untreated", k) for k in range(times)]
+        found["interval"] = [round(float(one), 6) for one in np.quantile(gaps, (0.025, 0.975))]
+    return found
+
+
+def _mean(values: Tensor) -> float:
+    return float(values.double().mean()) if len(values) else 0.0
+
+
+def _each(items: Any, value: Callable[[Any], float]) -> np.ndarray:
+    return np.array([value(one) for one in items])
