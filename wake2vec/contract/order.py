@@ -66,15 +66,22 @@ PLAN_AND_CADENCE = (
 )
 
 
+# Keys that came after the first release, at the value that says what was done before there was a choice.
+AS_BEFORE = {
+    "data.line_breaks": "keep",
+    "data.hyphens": "keep",
+}
+
+
 def fingerprint(job: JobSpec, inputs: list[InputFile]) -> str:
     """sha256 over everything that decides the result; two orders with the same one continue each other."""
     table = job.model_dump(mode="json")
-    for dotted in PLAN_AND_CADENCE:
+    for dotted in (*PLAN_AND_CADENCE, *AS_BEFORE):
         *folders, key = dotted.split(".")
         part: Any = table
         for folder in folders:
             part = (part or {}).get(folder)
-        if isinstance(part, dict):
+        if isinstance(part, dict) and (dotted not in AS_BEFORE or part.get(key) == AS_BEFORE[dotted]):
             part.pop(key, None)
     table["inputs"] = sorted((item.role, item.sha256) for item in inputs)
     # Paths are where things lay, not what they are: the hashes above stand for them.

@@ -77,6 +77,13 @@ class DataTable(Table):
     split: Literal["text", "blocks"] = Field(
         "text", description="text: held out as spans of text. blocks: the original 90/10 split of token blocks."
     )
+    line_breaks: Literal["keep", "join", "auto"] = Field(
+        "keep",
+        description="join: lines of print become paragraphs. auto: where the text is in such lines. keep: as they are.",
+    )
+    hyphens: Literal["keep", "mend"] = Field(
+        "keep", description="Of words broken at the end of joined lines. mend: taken away before a small letter."
+    )
     lexicon_in_corpus: bool = Field(False, description="Append the word list to the training text, as once.")
     seed: int = Field(42, ge=0, description="Chooses the held-out text and the order of the blocks.")
 

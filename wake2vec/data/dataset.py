@@ -13,6 +13,7 @@ from wake2vec.contract.errors import InputError
 from wake2vec.data.blocks import Blocks, Tokens, Windows, split_blocks, window_stacks, windows
 from wake2vec.data.cache import TokenTable, key_of, mapped, token_table
 from wake2vec.data.corpus import Corpus
+from wake2vec.data.lines import Hyphens, LineBreaks, Print, as_printed
 from wake2vec.data.heldout import JOINED_CHARACTERS, SPAN_CHARACTERS, Split, choose, spans_of_text
 from wake2vec.data.permutation import Ints
 from wake2vec.data.tokens import Stream, fingerprint, join, token_ids, tokenise
@@ -27,6 +28,7 @@ class Data:
     blocks: Blocks
     held_out: Windows
     training_tokens: int
+    lines: Print | None  # how the text is printed, where its line breaks were joined
 
 
 def prepare(
@@ -37,27 +39,31 @@ def prepare(
     fraction: float = 0.1,
     seed: int = 42,
     split: SplitBy = "text",
+    line_breaks: LineBreaks = "keep",
+    hyphens: Hyphens = "keep",
     cache_dir: Path | None = None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Data:
-    """Split, tokenise and cut a corpus.
+    """Split, tokenise and cut a corpus. What is held out is chosen before its lines are joined.
 
     With `cache_dir` tokens are made once for a text and a tokenizer, and stay on disk: memory does not grow with it.
     Raises InputError when it is too short for a block or a held-out span.
     """
     place = ", ".join(map(str, corpus.paths))
+    lines = as_printed(corpus, line_breaks, hyphens)
     if split == "blocks":
-        return _by_blocks(corpus, tokenizer, seq_len, fraction, seed, place)
+        return _by_blocks(corpus, lines, tokenizer, seq_len, fraction, seed, place)
     chosen = choose(corpus.pieces(), fraction=fraction, seed=seed, place=place)
-    spans = _spans(corpus, chosen, tokenizer, place, progress)
+    spans = _spans(corpus, chosen, lines, tokenizer, place, progress)
     if cache_dir is None:
-        return _in_memory(list(spans), seq_len, place)
+        return _in_memory(list(spans), lines, seq_len, place)
     key = key_of(
         text=corpus.sha256,
         tokenizer=fingerprint(tokenizer),
         fraction=fraction,
         seed=seed,
         cut=[SPAN_CHARACTERS, JOINED_CHARACTERS],
+        **({} if lines is None else {"lines": [lines.full, lines.hyphens]}),
     )
     table = token_table(key, spans, cache_dir)
     training = table.training()
@@ -66,7 +72,10 @@ def prepare(
         lambda: _stacks(table, seq_len, place),
     )
     return Data(
-        blocks=Blocks(training, seq_len, place=place), held_out=Windows.of(held_out), training_tokens=len(training)
+        blocks=Blocks(training, seq_len, place=place),
+        held_out=Windows.of(held_out),
+        training_tokens=len(training),
+        lines=lines,
     )
 
 
@@ -80,35 +89,45 @@ def _stacks(table: TokenTable, seq_len: int, place: str) -> Iterator[Ints]:
 
 
 def _spans(
-    corpus: Corpus, chosen: Split, tokenizer: Any, place: str, progress: Callable[[float], None]
+    corpus: Corpus,
+    chosen: Split,
+    lines: Print | None,
+    tokenizer: Any,
+    place: str,
+    progress: Callable[[float], None],
 ) -> Iterator[tuple[bool, Tokens]]:
     """Each span of the text, held out or not, as tokens; what a job appends to its text comes last."""
 
-    def trained(text: str) -> Tokens:
-        ids = token_ids(tokenizer, text, place)
+    def trained(text: str, lines: Print | None) -> Tokens:
+        ids = token_ids(tokenizer, text, place, lines)
         return Tokens(ids=ids, byte_ends=np.zeros(0, dtype=np.int64))
 
     read, whole = 0, sum(path.stat().st_size for path in corpus.paths)
     for span, text in spans_of_text(corpus.pieces(), chosen):
         # only of held-out text is it ever asked which bytes a token stands for
-        yield span.held_out, tokenise(tokenizer, text, place) if span.held_out else trained(text)
+        yield span.held_out, tokenise(tokenizer, text, place, lines) if span.held_out else trained(text, lines)
         read += len(text.encode("utf-8", "replace"))
         progress(min(1.0, read / max(whole, 1)))
     if corpus.appended:
-        yield False, trained(corpus.appended)
+        yield False, trained(corpus.appended, None)
 
 
-def _in_memory(spans: list[tuple[bool, Tokens]], seq_len: int, place: str) -> Data:
+def _in_memory(spans: list[tuple[bool, Tokens]], lines: Print | None, seq_len: int, place: str) -> Data:
     training = Stream([tokens.ids for held_out, tokens in spans if not held_out])
     return Data(
         blocks=Blocks(training, seq_len, place=place),
         held_out=windows([tokens for held_out, tokens in spans if held_out], seq_len, place=place),
         training_tokens=len(training),
+        lines=lines,
     )
 
 
-def _by_blocks(corpus: Corpus, tokenizer: Any, seq_len: int, fraction: float, seed: int, place: str) -> Data:
-    whole = join([tokenise(tokenizer, text, place) for text in (*corpus.pieces(), corpus.appended) if text])
+def _by_blocks(
+    corpus: Corpus, lines: Print | None, tokenizer: Any, seq_len: int, fraction: float, seed: int, place: str
+) -> Data:
+    texts = corpus.pieces() if lines is None else [corpus.text()]  # a piece may end within a line
+    parts = [tokenise(tokenizer, text, place, lines) for text in texts]
+    whole = join([*parts, *([tokenise(tokenizer, corpus.appended, place)] if corpus.appended else [])])
     n_blocks = max(0, (len(whole.ids) - 1) // seq_len)
     if n_blocks == 0:
         raise InputError(place, f"the text is shorter than one block of {seq_len} tokens", "give a longer text")
@@ -118,6 +137,7 @@ def _by_blocks(corpus: Corpus, tokenizer: Any, seq_len: int, fraction: float, se
         blocks=Blocks(whole.ids, seq_len, place=place, only=training),
         held_out=windows(spans, seq_len, place=place),
         training_tokens=len(training) * seq_len,
+        lines=lines,
     )
 
 

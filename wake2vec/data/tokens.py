@@ -12,6 +12,8 @@ import numpy.typing as npt
 
 from wake2vec.contract.errors import ModelError
 from wake2vec.data.blocks import Tokens
+from wake2vec.data.lines import Print, join_lines
+from wake2vec.data.permutation import Ints
 
 
 class Stream:
@@ -36,19 +38,27 @@ class Stream:
         return np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int32)
 
 
-def token_ids(tokenizer: Any, text: str, place: object) -> npt.NDArray[np.int32]:
+def token_ids(tokenizer: Any, text: str, place: object, lines: Print | None = None) -> npt.NDArray[np.int32]:
     """Ids alone, as `tokenise` gives them, in half of the time. Raises ModelError as it does."""
     _require_fast(tokenizer, place)
+    text = text if lines is None else join_lines(text, lines).text
     encoding = tokenizer.backend_tokenizer.encode_batch_fast([text], add_special_tokens=False)[0]
     return np.array(encoding.ids, dtype=np.int32)
 
 
-def tokenise(tokenizer: Any, text: str, place: object) -> Tokens:
-    """Ids without special tokens. Raises ModelError for a tokenizer without a fast version."""
+def tokenise(tokenizer: Any, text: str, place: object, lines: Print | None = None) -> Tokens:
+    """Ids without special tokens, of the text with its lines joined where they are of print.
+
+    Bytes are always those of the text as it was. Raises ModelError for a tokenizer without a fast version.
+    """
     _require_fast(tokenizer, place)
-    encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    joined = None if lines is None else join_lines(text, lines)
+    read = text if joined is None else joined.text
+    encoding = tokenizer(read, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    ends = np.array([end for _, end in encoding["offset_mapping"]], dtype=np.int64)
     return Tokens(
-        ids=np.array(encoding["input_ids"], dtype=np.int32), byte_ends=_byte_ends(text, encoding["offset_mapping"])
+        ids=np.array(encoding["input_ids"], dtype=np.int32),
+        byte_ends=_byte_ends(text, ends if joined is None else joined.ends[ends]),
     )
 
 
@@ -57,15 +67,15 @@ def _require_fast(tokenizer: Any, place: object) -> None:
         raise ModelError(place, "the tokenizer has no fast version", "use a model that ships a tokenizer.json")
 
 
-def _byte_ends(text: str, offsets: Sequence[tuple[int, int]]) -> npt.NDArray[np.int64]:
-    """Where each token ends in UTF-8 bytes.
+def _byte_ends(text: str, ends: Ints) -> Ints:
+    """Where each token ends in UTF-8 bytes, from where it ends in characters.
 
     A token's own start is not used: some tokenizers leave the space out of it, and the pieces of one character all name
     the whole character. Ends that never go back give every byte to exactly one token, the first that reaches it.
     """
-    if not offsets:
+    if not len(ends):
         return np.zeros(0, dtype=np.int64)
-    ends = np.maximum.accumulate(np.array([end for _, end in offsets], dtype=np.int64))
+    ends = np.maximum.accumulate(ends)
     if text.isascii():
         return ends
     codes = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)

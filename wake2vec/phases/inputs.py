@@ -85,9 +85,13 @@ def gather(run: RunDir, order: Order, say: Callable[[str], None], getting_on: Ge
         fraction=job.data.held_out,
         seed=job.data.seed,
         split=job.data.split,
+        line_breaks=job.data.line_breaks,
+        hyphens=job.data.hyphens,
         cache_dir=Path(order.inputs_folder).with_name("tokens"),
         progress=lambda share: getting_on("tokenising the text", share),
     )
+    if data.lines is not None:
+        say(data.lines.told())
     table = job.model
     origin = Origin(path=table.base, revision=table.revision, trust_remote_code=table.trust_remote_code)
     steps = total_steps(job, len(data.blocks))

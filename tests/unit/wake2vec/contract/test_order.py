@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Any
 
 import pytest
 
 from tests.unit.wake2vec.contract.test_spec import job
-from wake2vec.contract.order import InputFile, fingerprint
+from wake2vec.contract.order import AS_BEFORE, PLAN_AND_CADENCE, InputFile, fingerprint
+from wake2vec.contract.spec import JobSpec
 
 INPUTS = [InputFile(role="corpus", name="text.txt", sha256="a" * 64, size=5)]
 
@@ -57,3 +60,28 @@ def test_a_local_model_is_known_by_its_content_and_not_by_its_place() -> None:
     here, there = job(model__base="/here/model"), job(model__base="/there/model")
 
     assert fingerprint(here, [*INPUTS, model]) == fingerprint(there, [*INPUTS, model])
+
+
+@pytest.mark.parametrize("dotted", AS_BEFORE)
+def test_a_key_that_came_later_changes_no_job_that_does_not_use_it(dotted: str) -> None:
+    """A frozen job of the first release lacks the key, and must go on as the work that it was."""
+    table, key = dotted.split(".")
+    dumped = job().model_dump()
+    del dumped[table][key]
+
+    assert getattr(getattr(JobSpec.model_validate(dumped), table), key) == AS_BEFORE[dotted]
+    assert hashlib.sha256(_hashed(dumped).encode()).hexdigest() == fingerprint(job(), INPUTS)
+
+
+def _hashed(table: dict[str, Any]) -> str:
+    """As the first release wrote it down."""
+    for dotted in PLAN_AND_CADENCE:
+        *folders, key = dotted.split(".")
+        (table[folders[0]] if folders else table).pop(key, None)
+    for dotted in AS_BEFORE:
+        folder, key = dotted.split(".")
+        table[folder].pop(key, None)
+    for key, folder in (("corpus", "data"), ("lexicon", "vocab"), ("morphemes", "vocab")):
+        table[folder].pop(key, None)
+    table["inputs"] = [(item.role, item.sha256) for item in INPUTS]
+    return json.dumps(table, sort_keys=True)
