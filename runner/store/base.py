@@ -21,6 +21,7 @@ class Properties:
     firm_head: bool = True  # False: two who swap a HEAD at once may both be told True; the log decides all the same
     ids_once: bool = False  # an id whose record was deleted is spent: a log with a gap can never be added to
     remote: bool = False  # reached over a network, so worth a process of its own and a progress bar
+    at_once: int = 1  # so many `put` may run side by side, each in a thread of its own
 
 
 @dataclass(frozen=True, kw_only=True)

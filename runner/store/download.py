@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
@@ -41,6 +43,24 @@ def download(
         raise Damaged(f"{place}: the store returned other bytes than were put there ({size}, not {digest.size})")
     os.replace(part, path)
     sync_directory(path.parent)
+
+
+def ahead(piece: Callable[[int], bytes], starts: Sequence[int], *, at_once: int) -> Iterator[bytes]:
+    """The pieces in order, while the next ones are on their way: never more than `at_once` of them in memory."""
+    if at_once == 1 or len(starts) == 1:
+        yield from map(piece, starts)
+        return
+    coming: deque[Future[bytes]] = deque()
+    with ThreadPoolExecutor(at_once) as pool:
+        try:
+            for start in starts:
+                coming.append(pool.submit(piece, start))
+                if len(coming) == at_once:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _receive(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -113,8 +115,8 @@ def publish_files(
 ) -> dict[str, StoredFile]:
     """Store files as `<folder>/<name>`, except those whose sha256 is among `known`; returns where each one is.
 
-    In the order given; a known file that the store has lost is stored again. `forget` the journal once the result is
-    recorded in a log. Raises StoreFull, with nothing sent, when there is not room for all of them.
+    The last one after all others; a known file that the store has lost is stored again. `forget` the journal once the
+    result is recorded in a log. Raises StoreFull, with nothing sent, when there is not room for all of them.
     """
     found = {name: known[digests[name].sha256] for name in paths if digests[name].sha256 in known}
     found = {name: file for name, file in found.items() if is_there(store, file)}
@@ -122,17 +124,56 @@ def publish_files(
     place = journal_of(journal, folder)
     ids = journals.take_ids(store, place, {digests[name].sha256: pattern for name, pattern in names.items()})
     _make_sure_of_room(store, sum(digests[name].size for name in names))
-    done = 0
-    for name, pattern in names.items():
-        id = ids[digests[name].sha256]
+    moved, lock = _Together(progress), threading.Lock()
+
+    def put(name: str) -> None:
+        digest = digests[name]
+        id, report = ids[digest.sha256], moved.of(name)
         try:
-            store.put(paths[name], id=id, name=pattern, digest=digests[name], progress=shifted(progress, done))
+            store.put(paths[name], id=id, name=names[name], digest=digest, progress=report)
         except (Damaged, NotStored):
-            journals.drop_id(place, digests[name].sha256)  # the id is spent: the next call stores under a new one
+            with lock:
+                journals.drop_id(place, digest.sha256)  # the id is spent: the next call stores under a new one
             raise
-        done += digests[name].size
-        found[name] = StoredFile.of(id, digests[name])
+        report(digest.size)
+
+    once = list({digests[name].sha256: name for name in names}.values())  # equal files are one object
+    _side_by_side(put, once[:-1], store.properties.at_once)
+    _side_by_side(put, once[-1:], 1)
+    found |= {name: StoredFile.of(ids[digests[name].sha256], digests[name]) for name in names}
     return {name: found[name] for name in paths}
+
+
+def _side_by_side(work: Callable[[str], None], names: Sequence[str], at_once: int) -> None:
+    """All of them, or the first error once those that had begun have ended."""
+    if at_once == 1 or len(names) < 2:
+        for name in names:
+            work(name)
+        return
+    with ThreadPoolExecutor(at_once) as pool:
+        try:
+            for done in as_completed([pool.submit(work, name) for name in names]):
+                done.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+class _Together:
+    """Progress of files that move at the same time, as progress of one."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress = progress
+        self._sizes: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    def of(self, name: str) -> Progress:
+        def report(size: int) -> None:
+            with self._lock:
+                self._sizes[name] = size
+                if self._progress:
+                    self._progress(sum(self._sizes.values()))
+
+        return report
 
 
 def fetch_checkpoint(store: Store, commit: Record, into: Path, *, progress: Progress | None = None) -> Path:

@@ -27,6 +27,20 @@ class Hangup(Exception):
     """The connection ends here, without a word."""
 
 
+class Line:
+    """One wire: what all connections move together is as slow as what one of them moves alone."""
+
+    def __init__(self) -> None:
+        self._free_at = 0.0
+        self._lock = threading.Lock()
+
+    def carry(self, size: int, bytes_per_second: float) -> None:
+        with self._lock:
+            self._free_at = max(self._free_at, time.monotonic()) + size / bytes_per_second
+            wait = self._free_at - time.monotonic()
+        time.sleep(max(0.0, wait))
+
+
 class DriveServer:
     """`with DriveServer(folder) as server:` a Drive at `server.url`, whose `drive` and `faults` a test may change."""
 
@@ -43,6 +57,7 @@ class DriveServer:
             on_bytes  # called with the size of each piece of a chunk; False: the line is dead, nothing after it arrives
         )
         self.tls: ssl.SSLContext | None = None  # set, it also is a proxy that answers for Google's own host names
+        self.line = Line()
         self.drive = Drive(folder=folder, **habits)
         self.faults = faults or Faults()
         self._http = _Server(("127.0.0.1", 0), _Handler)
@@ -196,7 +211,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.fault is not None and self.fault.kind == "slow":
             for start in range(0, len(body), PIECE_BYTES):
                 self.wfile.write(body[start : start + PIECE_BYTES])
-                time.sleep(PIECE_BYTES / self.fault.bytes_per_second)
+                self.server.owner.line.carry(PIECE_BYTES, self.fault.bytes_per_second)
         else:
             self.wfile.write(body)
 
@@ -219,7 +234,7 @@ class _Handler(BaseHTTPRequestHandler):
             wanted -= len(piece)
             self.left -= len(piece)
             if self.fault is not None and self.fault.kind == "slow":
-                time.sleep(len(piece) / self.fault.bytes_per_second)
+                self.server.owner.line.carry(len(piece), self.fault.bytes_per_second)
         return b"".join(pieces), self.left == 0
 
     def _whole(self) -> bytes:

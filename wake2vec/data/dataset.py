@@ -13,8 +13,8 @@ from wake2vec.contract.errors import InputError
 from wake2vec.data.blocks import Blocks, Tokens, Windows, split_blocks, window_stacks, windows
 from wake2vec.data.cache import TokenTable, key_of, mapped, token_table
 from wake2vec.data.corpus import Corpus
-from wake2vec.data.lines import Hyphens, LineBreaks, Print, as_printed
 from wake2vec.data.heldout import JOINED_CHARACTERS, SPAN_CHARACTERS, Split, choose, spans_of_text
+from wake2vec.data.lines import Hyphens, LineBreaks, Print, as_printed
 from wake2vec.data.permutation import Ints
 from wake2vec.data.tokens import Stream, fingerprint, join, token_ids, tokenise
 

@@ -18,7 +18,7 @@ from runner.store.drive.api import FIELDS, FOLDER_TYPE, ROOT_URL, DriveApi
 from runner.store.drive.auth import load_token, pin_folder, pinned_folder
 from runner.store.drive.errors import IdTaken, TagMoved
 from runner.store.drive.folders import Folders, placed, private
-from runner.store.drive.transfer import Throttle, Upload, ranged
+from runner.store.drive.transfer import FILES_AT_ONCE, Throttle, Upload, ranged
 from runner.store.names import checked, shown
 from wake2vec.contract.files import FileDigest
 
@@ -39,7 +39,8 @@ class DriveStore:
 
     @property
     def properties(self) -> Properties:
-        return Properties(place=f"Google Drive, folder {self._folders.name}", remote=True, ids_once=True)
+        place, at_once = f"Google Drive, folder {self._folders.name}", self._throttle.at_once(FILES_AT_ONCE)
+        return Properties(place=place, remote=True, ids_once=True, at_once=at_once)
 
     @property
     def folder_id(self) -> str:

@@ -12,12 +12,16 @@ from typing import Any, BinaryIO
 
 from runner.errors import Damaged, NotStored, StoreBusy
 from runner.store.base import Progress
+from runner.store.download import ahead
 from runner.store.drive.api import FIELDS, DriveApi
 from runner.store.drive.errors import IdTaken
 from wake2vec.contract.files import FileDigest, read_json, write_json
 
 UNIT_BYTES = 256 << 10  # every chunk but the last is a multiple: Drive's rule
 CHUNK_BYTES = 32 * UNIT_BYTES
+PIECE_BYTES = 16 * UNIT_BYTES  # of a download
+PIECES_AT_ONCE = 4  # on a connection each, since most of a call to a far Drive is waiting; all are in memory
+FILES_AT_ONCE = 2  # of an upload: the bytes of one file go out in order, so only files can go side by side
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +38,10 @@ class Throttle:
         if self.bytes_per_second is None:
             return CHUNK_BYTES
         return max(1, min(CHUNK_BYTES, int(2 * self.bytes_per_second)) // UNIT_BYTES) * UNIT_BYTES
+
+    def at_once(self, most: int) -> int:
+        """How many connections: with a cap one, which then holds for all that moves."""
+        return most if self.bytes_per_second is None else 1
 
     def wait(self, size: int, since: float) -> None:
         if self.bytes_per_second is not None:
@@ -169,17 +177,15 @@ def described(place: str, body: bytes) -> dict[str, Any]:
 
 
 def ranged(api: DriveApi, id: str, size: int, throttle: Throttle) -> Callable[[int], Iterator[bytes]]:
-    """For `download`: the bytes of an object from any offset on, one chunk a request."""
+    """For `download`: the bytes of an object from any offset on, one piece a request, several requests at once."""
+    step = min(PIECE_BYTES, throttle.chunk_bytes)
 
-    def chunks(start: int) -> Iterator[bytes]:
-        while start < size:
-            began = throttle.monotonic()
-            end = min(size, start + throttle.chunk_bytes)
-            body = api.media(id, {"range": f"bytes={start}-{end - 1}"})[2]
-            if len(body) != end - start:
-                raise Damaged(f"Google Drive: {id}: {len(body)} bytes where {start} to {end} were asked for")
-            yield body
-            start = end
-            throttle.wait(len(body), began)
+    def piece(start: int) -> bytes:
+        began, end = throttle.monotonic(), min(size, start + step)
+        body = api.media(id, {"range": f"bytes={start}-{end - 1}"})[2]
+        if len(body) != end - start:
+            raise Damaged(f"Google Drive: {id}: {len(body)} bytes where {start} to {end} were asked for")
+        throttle.wait(len(body), began)
+        return body
 
-    return chunks
+    return lambda start: ahead(piece, range(start, size, step), at_once=throttle.at_once(PIECES_AT_ONCE))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from runner.errors import Damaged, Fenced, NotStored, StoreBusy, StoreFull, StoreUnavailable
-from runner.store.base import Progress, Quota, Store
+from runner.store.base import Progress, Properties, Quota, Store
+from runner.store.journal import set_aside
 from runner.store.lease import Lease, Watch, acquire
 from runner.store.log import Log
 from runner.store.places.directory import DirectoryStore
@@ -256,6 +258,60 @@ def test_files_go_out_and_come_back_once_each(store: DirectoryStore, tmp_path: P
 
     assert again == first
     assert {name: path.read_text() for name, path in found.items()} == {"a.txt": "a.txt", "deep/b.txt": "b.txt"}
+
+
+class Meeting(DirectoryStore):
+    """Takes files only when two of them come at the same time, and remembers in which order they were there."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.meeting = threading.Barrier(2, timeout=20)
+        self.there: list[str] = []
+
+    @property
+    def properties(self) -> Properties:
+        return replace(super().properties, at_once=2)
+
+    def put(self, path: Path, *, id: str, name: str, digest: FileDigest, progress: Progress | None = None) -> None:
+        if path.name != "last":
+            self.meeting.wait()
+        if path.name == "spent":
+            raise NotStored("this id cannot be used")
+        assert progress
+        progress(digest.size // 2)
+        super().put(path, id=id, name=name, digest=digest, progress=progress)
+        self.there.append(path.name)
+
+
+def sent(store: Store, tmp_path: Path, *names: str, progress: Progress | None = None) -> dict[str, Stored]:
+    paths = {name: tmp_path / name for name in names}
+    for path in paths.values():
+        path.write_text(path.name * 100)
+    digests = {name: digest_file(path) for name, path in paths.items()}
+    return publish_files(store, paths, digests, folder="x", known={}, journal=tmp_path / "transfers", progress=progress)
+
+
+def test_files_go_out_side_by_side_and_the_last_one_last(tmp_path: Path) -> None:
+    store, sizes = Meeting(tmp_path / "store"), list[int]()
+
+    sent(store, tmp_path, "weights", "optimizer", "last", progress=sizes.append)
+
+    assert store.there[-1] == "last"
+    assert len(store.there) == 3
+    assert sizes == sorted(sizes)
+    assert sizes[-1] == sum(len(name) * 100 for name in store.there)
+
+
+def test_of_files_that_go_out_side_by_side_one_fails_and_only_its_id_is_given_up(tmp_path: Path) -> None:
+    store = Meeting(tmp_path / "store")
+    with pytest.raises(NotStored):
+        sent(store, tmp_path, "weights", "spent", "last")
+
+    kept = set_aside(tmp_path / "transfers")
+
+    assert store.there == ["weights"]
+    assert len(kept) == 2
+    assert not any("spent" in id for id in kept)
 
 
 @pytest.mark.parametrize("name", ["../out", "/etc/x", "a/../../out", ".hidden"])

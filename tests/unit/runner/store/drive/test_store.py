@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import random
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from runner.errors import Damaged, NotStored, StoreBusy, StoreFull, StoreUnavailable
 from runner.store.base import Store
 from runner.store.drive.store import DriveStore, open_drive
-from runner.store.drive.transfer import UNIT_BYTES, Throttle
+from runner.store.drive.transfer import PIECE_BYTES, PIECES_AT_ONCE, UNIT_BYTES, Throttle
 from runner.store.lease import Watch, acquire, read_beat
 from runner.store.retry import RetryingStore
 from runner.store.root import add_job, open_root
@@ -178,6 +182,60 @@ def test_the_bandwidth_cap_is_kept(server: DriveServer, tmp_path: Path) -> None:
     stored(opened(server, tmp_path / "a", throttle), tmp_path / "in", b"x" * (5 << 20))
 
     assert clock.now == pytest.approx(5.0)
+
+
+def test_a_large_object_comes_over_several_connections(server: DriveServer, tmp_path: Path) -> None:
+    seen, lock = [0, 0], threading.Lock()  # on their way now, and at most
+    answer = server.drive.get
+
+    def counted(id: str) -> Any:
+        with lock:
+            seen[0] += 1
+            seen[1] = max(seen)
+        if seen[1] < PIECES_AT_ONCE:
+            together.wait(timeout=20)  # a single connection would never bring another
+        elif not together.is_set():
+            together.set()
+        with lock:
+            seen[0] -= 1
+        return answer(id)
+
+    together = threading.Event()
+    body = random.Random(1).randbytes(PIECE_BYTES * 5 + 7)
+    store = opened(server, tmp_path / "a")
+    id, digest = stored(store, tmp_path / "in", body)
+    server.drive.lock = contextlib.nullcontext()  # type: ignore[assignment]  # or the loopback takes one at a time
+    server.drive.get = counted  # type: ignore[method-assign]
+
+    sizes: list[int] = []
+    store.get(id, tmp_path / "out", digest=digest, progress=sizes.append)
+
+    assert (tmp_path / "out").read_bytes() == body
+    assert seen[1] == PIECES_AT_ONCE
+    assert sizes == [PIECE_BYTES * number for number in range(1, 6)] + [len(body)]
+
+
+def test_a_cut_download_goes_on_at_the_piece(server: DriveServer, tmp_path: Path) -> None:
+    body = random.Random(2).randbytes(PIECE_BYTES * 8)
+    store = opened(server, tmp_path / "a")
+    id, digest = stored(store, tmp_path / "in", body)
+    server.faults.rules = [Rule(Fault("half_answer"), "GET /drive/v2/files/", skip=5, times=10)]
+    with pytest.raises(StoreBusy):
+        store.get(id, tmp_path / "out", digest=digest)
+    arrived = (tmp_path / "out.part").stat().st_size
+    server.faults.rules = [Rule(Fault("slow", bytes_per_second=1e12), "GET /drive/v2/files/", times=100)]
+
+    opened(server, tmp_path / "a").get(id, tmp_path / "out", digest=digest)
+
+    assert arrived > 0
+    assert arrived % PIECE_BYTES == 0
+    assert (tmp_path / "out").read_bytes() == body
+    assert server.faults.met["slow"] == 8 - arrived // PIECE_BYTES
+
+
+def test_with_a_cap_everything_goes_over_one_connection(server: DriveServer, tmp_path: Path) -> None:
+    assert opened(server, tmp_path / "a").properties.at_once > 1
+    assert opened(server, tmp_path / "a", Throttle(bytes_per_second=1e6)).properties.at_once == 1
 
 
 def test_tags_that_move_by_themselves_do_not_stop_the_heartbeat(server: DriveServer, tmp_path: Path) -> None:
