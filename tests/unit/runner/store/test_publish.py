@@ -283,7 +283,7 @@ class Meeting(DirectoryStore):
         self.there.append(path.name)
 
 
-def sent(store: Store, tmp_path: Path, *names: str, progress: Progress | None = None) -> dict[str, Stored]:
+def sent(store: Store, tmp_path: Path, *names: str, progress: Progress | None = None) -> dict[str, StoredFile]:
     paths = {name: tmp_path / name for name in names}
     for path in paths.values():
         path.write_text(path.name * 100)
