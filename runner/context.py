@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from runner.errors import StoreLost
 from runner.machine.launcher import Launcher
@@ -19,6 +21,17 @@ from runner.states import Foreign
 from runner.store.base import Store
 from wake2vec.contract.order import Order, Source
 from wake2vec.contract.rundir import RunDir
+
+
+class Now(NamedTuple):
+    """`wall` is only written down and compared with back-offs; patience runs on `monotonic`."""
+
+    wall: float  # seconds since 1970
+    monotonic: float
+
+
+def read_clocks() -> Now:
+    return Now(time.time(), time.monotonic())
 
 
 @dataclass(frozen=True, kw_only=True)

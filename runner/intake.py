@@ -46,7 +46,7 @@ def _lines(body: bytes) -> list[Mapping[str, Any]]:
     return found
 
 
-def note_saved(daemon: DaemonContext, job: str, now: float) -> None:
+def note_saved(daemon: DaemonContext, job: str) -> None:
     """Bring the table of saved checkpoints in line with the run directory."""
     run = daemon.run(job)
     known = {one.step: one for one in daemon.sight.view.checkpoints(job) if one.saved_at is not None}

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from runner.context import DaemonContext
+from runner.context import DaemonContext, Now
 from runner.daemon.tick import tick
 from runner.machine.launcher import Holder
 from runner.queue import attempts, checkpoints, jobs
@@ -181,8 +181,12 @@ class Home:
             session=session,
             holder=self.folder.name,
         )
-        self.context = SyncContext(daemon=self.daemon, clock=lambda: self.clock.monotonic)
-        restore(self.context, self.clock.now, lambda text: None)
+        self.context = SyncContext(daemon=self.daemon, clock=lambda: self.now)
+        restore(self.context, self.now, lambda text: None)
+
+    @property
+    def now(self) -> Now:
+        return Now(self.clock.now, self.clock.monotonic)
 
     def kill_daemon(self) -> None:
         self.queue.close()
@@ -199,10 +203,10 @@ class Home:
         self.daemon.take_over = take_over
 
     def tick(self) -> None:
-        tick(self.daemon, self.clock.now, self.clock.monotonic)
+        tick(self.daemon, self.now)
 
     def sync(self) -> None:
-        sync(self.context, self.clock.now, self.clock.monotonic)
+        sync(self.context, self.now)
 
     def rounds(self, count: int = 1, seconds: float = 1.0) -> None:
         for _ in range(count):

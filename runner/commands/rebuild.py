@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from runner.context import read_clocks
 from runner.daemon.main import Wanted, furnish
 from runner.errors import DatabaseCorrupt
 from runner.machine.home import check_home, holder_of, only_daemon
@@ -34,7 +35,7 @@ def run(settings: Settings) -> None:
         queue = open_queue(settings.database)
         try:
             context = SyncContext(daemon=furnish(settings, Wanted(), queue))
-            restored = rebuild(context, time.time(), print)
+            restored = rebuild(context, read_clocks(), print)
             alone = [job for job in before if job.name not in restored]
             for job in alone:
                 jobs.add_job(queue, job.spec, job.inputs, job.fingerprint, time.time(), again=True)

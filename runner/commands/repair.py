@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-
+from runner.context import read_clocks
 from runner.daemon.main import Wanted, furnish
 from runner.errors import DaemonRunning
 from runner.machine.home import check_home, only_daemon
@@ -35,11 +34,11 @@ def _repair(settings: Settings, *, yes: bool) -> int:
     queue = open_queue(settings.database)
     try:
         context = SyncContext(daemon=furnish(settings, Wanted(), queue))
-        count = repair(context, time.time(), print, agreed=yes)
+        count = repair(context, read_clocks(), print, agreed=yes)
         if not yes:
             print("nothing was changed; `repair --yes` does it" if count else "nothing is missing")
             return 0
-        doubts = unconfirmed(context, time.time(), time.monotonic())
+        doubts = unconfirmed(context, read_clocks())
         for job, doubt in doubts.items():
             print(f"{job}: {doubt}")
         print("the store holds it again, read back and verified" if not doubts else "not all of it is there")

@@ -35,12 +35,12 @@ class StoredJobs:
     def refusal(self, job: JobSpec, fingerprint: str, again: str) -> str:
         """Cause, place and both ways out; empty where the name is free, or the job there is this very one."""
         entry = self.jobs.get(job.name)
-        if entry is None or entry.payload["fingerprint"] == fingerprint:
+        if entry is None or entry.job.fingerprint == fingerprint:
             return ""
-        body, problem = asked(lambda: self.store.read(str(entry.payload["genesis_id"])))
+        body, problem = asked(lambda: self.store.read(entry.job.genesis_id))
         if body is None and not problem:
             return ""  # its folder was deleted by hand
-        there = Record.from_bytes(body, job.name).payload["job"] if body else {}
+        there = Record.from_bytes(body, job.name).genesis.job if body else {}
         changed = differences(there, job.model_dump(mode="json"))
         differs = "; ".join(changed[:MOST_SHOWN]) or "on other texts or another model"
         return (

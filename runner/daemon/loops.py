@@ -5,14 +5,13 @@ from __future__ import annotations
 import datetime
 import logging
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from runner.context import DaemonContext
+from runner.context import DaemonContext, read_clocks
 from runner.daemon.bugs import describe
 from runner.daemon.logfile import append
 from runner.daemon.tick import tick
@@ -48,7 +47,7 @@ def start_loops(daemon: DaemonContext, context: SyncContext, loops: Loops) -> Ba
         job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
     )
     for name, action, seconds in (
-        ("tick", lambda: tick(daemon, time.time(), time.monotonic()), numbers.tick_seconds),
+        ("tick", lambda: tick(daemon, read_clocks()), numbers.tick_seconds),
         ("sync", lambda: sync_alone(context), numbers.sync_seconds),
     ):
         scheduler.add_job(counted(name, action, daemon, loops), "interval", seconds=seconds, executor=name, id=name)
@@ -60,7 +59,7 @@ def sync_alone(context: SyncContext) -> None:
     """Only the daemon's end holds the lock else, for good: a round that waited for it would keep the process alive."""
     if context.busy.acquire(blocking=False):
         try:
-            sync(context, time.time(), time.monotonic())
+            sync(context, read_clocks())
         finally:
             context.busy.release()
 

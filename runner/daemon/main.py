@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-from runner.context import DaemonContext
+from runner.context import DaemonContext, read_clocks
 from runner.daemon.loops import MOST_TROUBLES_IN_A_ROW, Loops, start_loops
 from runner.daemon.safety import bring_to_safety, safe_report
 from runner.errors import RunnerError, StoreLost, StoreUnavailable, Unsent
@@ -87,10 +87,10 @@ def _work(settings: Settings, wanted: Wanted, queue: Queue, say: Say, attend: At
             scheduler.shutdown(wait=False)
         is_free = context.busy.acquire(timeout=settings.numbers.grace_seconds)
         if is_free and not is_away:
-            release_all(context, time.time())
-            mirror(context, time.time(), time.monotonic(), leaving=True)
+            release_all(context, read_clocks())
+            mirror(context, read_clocks(), leaving=True)
         show_events(queue, loops, say)
-        doubts = unconfirmed(context, time.time(), time.monotonic()) if is_free else {}
+        doubts = unconfirmed(context, read_clocks()) if is_free else {}
         for line in safe_report(queue, settings, doubts):
             say(line)
         for line in str(end).splitlines() if isinstance(end, RunnerError) else ():
@@ -132,8 +132,8 @@ def furnish(settings: Settings, wanted: Wanted, queue: Queue) -> DaemonContext:
 
 def _restore(context: SyncContext, wanted: Wanted, say: Say) -> None:
     try:
-        check(context, time.time())
-        new = restore(context, time.time(), say)
+        check(context, read_clocks())
+        new = restore(context, read_clocks(), say)
     except StoreUnavailable as error:
         if isinstance(error, StoreLost):
             say(holdings(context, ROOT))

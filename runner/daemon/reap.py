@@ -6,7 +6,7 @@ import errno
 import os
 import signal
 
-from runner.context import DaemonContext
+from runner.context import DaemonContext, Now
 from runner.daemon.watch import HUNG
 from runner.intake import import_new_lines, note_saved
 from runner.machine.launcher import GPU_BUSY_EXIT, describe_exit, end_group
@@ -21,25 +21,25 @@ from wake2vec.contract.rundir import Result, read_heartbeat, read_result
 OUT_OF_SPACE = "No space left on device"
 
 
-def reap(daemon: DaemonContext, now: float, monotonic: float) -> None:
+def reap(daemon: DaemonContext, now: Now) -> None:
     """Close every attempt whose trainer is gone; end every trainer whose attempt is closed."""
     open_ones = daemon.sight.view.attempts
     for attempt in open_ones:
         if not daemon.launcher.is_alive(attempt.id, attempt.gpu):
-            close(daemon, attempt, now)
+            close(daemon, attempt, now.wall)
     for gpu in daemon.gpus:
         holder = daemon.launcher.holder(gpu)
         if holder is not None and holder.attempt and holder.attempt not in {one.id for one in open_ones}:
-            _end_orphan(daemon, holder.pid, f"{holder.job} #{holder.attempt}", now, monotonic)
+            _end_orphan(daemon, holder.pid, f"{holder.job} #{holder.attempt}", now)
 
 
-def _end_orphan(daemon: DaemonContext, pid: int, name: str, now: float, monotonic: float) -> None:
+def _end_orphan(daemon: DaemonContext, pid: int, name: str, now: Now) -> None:
     """A trainer that nobody waits for, left by a daemon that died: let it save, then end it."""
-    asked_at = daemon.asked_at.setdefault(pid, monotonic)
-    if asked_at == monotonic:
-        add_event(daemon.queue, now, "orphan", f"{name}: a trainer of an earlier daemon is asked to save and end")
+    asked_at = daemon.asked_at.setdefault(pid, now.monotonic)
+    if asked_at == now.monotonic:
+        add_event(daemon.queue, now.wall, "orphan", f"{name}: a trainer of an earlier daemon is asked to save and end")
         end_group(pid, signal.SIGTERM)
-    elif monotonic - asked_at > daemon.settings.numbers.grace_seconds:
+    elif now.monotonic - asked_at > daemon.settings.numbers.grace_seconds:
         end_group(pid, signal.SIGKILL)
 
 
@@ -47,7 +47,7 @@ def close(daemon: DaemonContext, attempt: Attempt, now: float) -> None:
     """Take over what the attempt left, and write how it ended together with what becomes of the job."""
     run = daemon.run(attempt.job)
     import_new_lines(daemon, attempt.job, now)
-    note_saved(daemon, attempt.job, now)
+    note_saved(daemon, attempt.job)
     job = jobs.get_job(daemon.queue, attempt.job)
     result = read_result(run)
     result = result if result is not None and result.attempt == attempt.id else None

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from runner.context import DaemonContext
+from runner.context import DaemonContext, Now
 from runner.daemon.dispatch import dispatch
 from runner.daemon.reap import reap
 from runner.daemon.watch import watch
 from runner.queue.attempts import see_session
 
 
-def tick(daemon: DaemonContext, now: float, monotonic: float) -> None:
-    """`now` in seconds since 1970 is only written down and compared with back-offs; patience runs on `monotonic`."""
+def tick(daemon: DaemonContext, now: Now) -> None:
     daemon.sight.look()
-    daemon.session = see_session(daemon.queue, daemon.session, now)
-    reap(daemon, now, monotonic)
-    watch(daemon, now, monotonic)
-    dispatch(daemon, now)
+    daemon.session = see_session(daemon.queue, daemon.session, now.wall)
+    reap(daemon, now)
+    watch(daemon, now)
+    dispatch(daemon, now.wall)

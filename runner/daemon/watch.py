@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 
-from runner.context import DaemonContext, Sign
+from runner.context import DaemonContext, Now, Sign
 from runner.intake import import_new_lines, note_saved, promote
 from runner.machine.launcher import end_group
 from runner.machine.vram import threats
@@ -15,18 +15,18 @@ from wake2vec.contract.rundir import Heartbeat, read_heartbeat
 HUNG = "no sign of life"
 
 
-def watch(daemon: DaemonContext, now: float, monotonic: float) -> None:
+def watch(daemon: DaemonContext, now: Now) -> None:
     for attempt in daemon.sight.view.attempts:
         job = daemon.sight.view.by_name[attempt.job]
-        heartbeat = listen(daemon, job, attempt, monotonic)
-        warn(daemon, attempt, heartbeat, now)
-        import_new_lines(daemon, job.name, now)
-        note_saved(daemon, job.name, now)
-        if reason := reason_to_stop(daemon, job, attempt, monotonic):
-            stop(daemon, attempt, reason, now, monotonic, at_once=job.end_now)
+        heartbeat = listen(daemon, job, attempt, now.monotonic)
+        warn(daemon, attempt, heartbeat, now.wall)
+        import_new_lines(daemon, job.name, now.wall)
+        note_saved(daemon, job.name)
+        if reason := reason_to_stop(daemon, job, attempt, now.monotonic):
+            stop(daemon, attempt, reason, now, at_once=job.end_now)
     for job in daemon.sight.view.jobs:
         if not job.is_final:
-            promote(daemon, job, now)
+            promote(daemon, job, now.wall)
 
 
 def listen(daemon: DaemonContext, job: Job, attempt: Attempt, monotonic: float) -> Heartbeat | None:
@@ -72,9 +72,7 @@ def reason_to_stop(daemon: DaemonContext, job: Job, attempt: Attempt, monotonic:
     return ""
 
 
-def stop(
-    daemon: DaemonContext, attempt: Attempt, reason: str, now: float, monotonic: float, *, at_once: bool = False
-) -> None:
+def stop(daemon: DaemonContext, attempt: Attempt, reason: str, now: Now, *, at_once: bool = False) -> None:
     """SIGTERM first; SIGKILL to the whole group when the grace time is over, or at once for `kill`."""
     pid = daemon.launcher.pid(attempt.id, attempt.gpu)
     if pid is None:
@@ -84,11 +82,11 @@ def stop(
         end_group(pid, signal.SIGKILL)
     elif asked_at is None:
         end_group(pid, signal.SIGTERM)
-    elif monotonic - asked_at > daemon.settings.numbers.grace_seconds:
+    elif now.monotonic - asked_at > daemon.settings.numbers.grace_seconds:
         end_group(pid, signal.SIGKILL)
     if asked_at is None:
-        daemon.asked_at[pid] = monotonic
-        attempts.ask_to_stop(daemon.queue, attempt.id, now, reason)
+        daemon.asked_at[pid] = now.monotonic
+        attempts.ask_to_stop(daemon.queue, attempt.id, now.wall, reason)
         ledger.add_event(
-            daemon.queue, now, "stop", f"{attempt.job} #{attempt.id}: told to end: {reason}", job=attempt.job
+            daemon.queue, now.wall, "stop", f"{attempt.job} #{attempt.id}: told to end: {reason}", job=attempt.job
         )

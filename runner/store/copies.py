@@ -14,7 +14,8 @@ from typing import Any
 from runner.errors import Damaged, StoreBusy
 from runner.store import journal as journals
 from runner.store.log import Log, head_name
-from runner.store.publish import StoredFile, forget, publish_files
+from runner.store.publish import forget, publish_files
+from runner.store.records import StoredFile
 from runner.store.space import orphans
 from wake2vec.contract.files import digest_file
 

@@ -7,8 +7,8 @@ import hashlib
 from runner.errors import Damaged, Loss, NotStored, StoreBusy, StoreLost
 from runner.store.base import Store
 from runner.store.log import Log
-from runner.store.publish import StoredFile, files_of, is_there
-from runner.store.records import Record, is_done
+from runner.store.publish import is_there
+from runner.store.records import Record, StoredFile, is_done
 from runner.store.root import jobs, open_job
 
 IN_THE_BIN = "restore it there, and everything goes on by itself"
@@ -54,7 +54,7 @@ def check_walk(root: Log, job: str, log: Log) -> None:
     """Read both logs as a fresh home would: each must lead to the newest record that is known."""
     anew = Log.open(root.store, root.first_id, holder=root.holder)
     entry = jobs(anew.records).get(job)
-    if entry is None or entry.payload["genesis_id"] != log.first_id:
+    if entry is None or entry.job.genesis_id != log.first_id:
         raise StoreLost(f"{root.store.properties.place}: {job} is not in its list of jobs any more", loss=Loss.OLDER)
     try:
         found = open_job(anew, entry).records
@@ -67,7 +67,7 @@ def check_walk(root: Log, job: str, log: Log) -> None:
 
 def missing(store: Store, record: Record) -> dict[str, StoredFile]:
     """Those of its objects that are not there, or thrown away, or of another size."""
-    return {name: file for name, file in files_of(record).items() if not is_there(store, file)}
+    return {name: file for name, file in record.files.items() if not is_there(store, file)}
 
 
 def check_objects(log: Log) -> None:

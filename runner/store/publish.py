@@ -6,39 +6,19 @@ import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from runner.errors import Damaged, NotStored, StoreFull
 from runner.store import journal as journals
 from runner.store.base import Progress, Stat, Store
 from runner.store.log import Log
 from runner.store.names import safe_path
-from runner.store.records import Record, commits, stored_ids
+from runner.store.records import Commit, Record, StoredFile, commits, stored_ids
 from runner.store.space import orphans, room_for
 from wake2vec.contract.files import FileDigest, digest_file, sync_directory
 from wake2vec.contract.manifest import KNOWN_FILES, MANIFEST, read_manifest, verify_checkpoint
 
 OBJECTS = ("checkpoints", "files")  # what a job stores; beside these folders lie its log and its HEAD
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoredFile:
-    """Where a file lies in a store, and what it must be."""
-
-    id: str
-    size: int
-    sha256: str
-    md5: str
-
-    @property
-    def digest(self) -> FileDigest:
-        return FileDigest(size=self.size, sha256=self.sha256, md5=self.md5)
-
-    @classmethod
-    def of(cls, id: str, digest: FileDigest) -> StoredFile:
-        return cls(id=id, **asdict(digest))
 
 
 def publish_checkpoint(
@@ -63,7 +43,7 @@ def publish_checkpoint(
     proof = digest_file(folder / MANIFEST)
     log.refresh()
     record = committed(log.records, proof.sha256)
-    if record is not None and all(is_there(store, file) for file in files_of(record).values()):
+    if record is not None and all(is_there(store, file) for file in record.files.values()):
         return record
     log.check(epoch)  # a fenced runner uploads nothing
     place = f"{log.name}/checkpoints/{folder.name}"
@@ -81,26 +61,20 @@ def publish_checkpoint(
         if not is_there(store, file):
             forget(journal, place)
             raise NotStored(f"{folder / name}: was stored as {file.id} and is not there; the next try stores it anew")
-    parts = {name: asdict(file) for name, file in stored.items() if name != MANIFEST}
-    payload = {
-        "step": manifest.step, "kind": kind, "attempt": attempt, "manifest": asdict(stored[MANIFEST]), "parts": parts,
-    }  # fmt: skip
-    record = commit(log, payload, epoch=epoch)
+    proof_there = stored.pop(MANIFEST)
+    body = Commit(step=manifest.step, kind=kind, attempt=attempt, manifest=proof_there, parts=stored)
+    record = commit(log, body, epoch=epoch)
     forget(journal, place)
     return record
 
 
-def commit(log: Log, payload: dict[str, Any], *, epoch: int) -> Record:
+def commit(log: Log, body: Commit, *, epoch: int) -> Record:
     """Append the COMMIT of a manifest unless it is there: after lost answers and restarts a checkpoint counts once."""
     log.refresh()
-    known = committed(log.records, payload["manifest"]["sha256"])
-    if known is not None and _objects(known.payload) == _objects(payload):
+    known = committed(log.records, body.manifest.sha256)
+    if known is not None and (known.commit.manifest, known.commit.parts) == (body.manifest, body.parts):
         return known
-    return log.append("COMMIT", payload, epoch=epoch)  # the first, or of objects that were stored anew
-
-
-def _objects(payload: Mapping[str, Any]) -> tuple[Any, Any]:
-    return payload["manifest"], payload["parts"]
+    return log.append("COMMIT", body.to_payload(), epoch=epoch)  # the first, or of objects that were stored anew
 
 
 def publish_files(
@@ -176,18 +150,17 @@ class _Together:
         return report
 
 
-def fetch_checkpoint(store: Store, commit: Record, into: Path, *, progress: Progress | None = None) -> Path:
+def fetch_checkpoint(store: Store, record: Record, into: Path, *, progress: Progress | None = None) -> Path:
     """Bring the checkpoint of a COMMIT to `<into>/checkpoint-<step>` and return it, verified and durable.
 
     Raises NotStored, Damaged or CheckpointCorrupt when it cannot be had; the COMMIT before is then the one to try.
     """
-    target = into / f"checkpoint-{int(commit.payload['step'])}"
-    manifest = StoredFile(**commit.payload["manifest"])
+    commit = record.commit
+    target, manifest, parts = into / f"checkpoint-{commit.step}", commit.manifest, commit.parts
     if target.exists():
         if verify_checkpoint(target) and digest_file(target / MANIFEST).sha256 != manifest.sha256:
             raise Damaged(f"{target}: is another checkpoint than the log names; it is left alone")
         return target
-    parts = {name: StoredFile(**part) for name, part in commit.payload["parts"].items()}
     if foreign := parts.keys() - KNOWN_FILES:
         raise Damaged(f"{target.name}: its record names foreign files {', '.join(sorted(foreign))}; nothing is fetched")
     arriving = into / f"{target.name}.tmp" / target.name
@@ -224,27 +197,12 @@ def sweep(store: Store, log: Log, *, journal: Path, now: float) -> list[Stat]:
 
 def committed(records: Sequence[Record], manifest_sha256: str) -> Record | None:
     """The newest COMMIT of that manifest, if there is one."""
-    return next(
-        (one for one in reversed(commits(records)) if one.payload["manifest"]["sha256"] == manifest_sha256), None
-    )
-
-
-def files_of(record: Record) -> dict[str, StoredFile]:
-    """The objects that a record names, by file name."""
-    tables: Mapping[str, Any] = {
-        "GENESIS": lambda said: said.get("stored_inputs", {}),
-        "REGIME": lambda said: said.get("files", {}),
-        "COMMIT": lambda said: {**said["parts"], MANIFEST: said["manifest"]},
-        "DONE": lambda said: said["files"],
-    }
-    found = tables[record.kind](record.payload) if record.kind in tables else {}
-    return {name: StoredFile(**table) for name, table in found.items()}
+    return next((one for one in reversed(commits(records)) if one.commit.manifest.sha256 == manifest_sha256), None)
 
 
 def stored_parts(records: Sequence[Record]) -> dict[str, StoredFile]:
     """Parts that earlier commits hold, by sha256."""
-    parts = [part for commit in commits(records) for part in commit.payload["parts"].values()]
-    return {part["sha256"]: StoredFile(**part) for part in parts}
+    return {part.sha256: part for one in commits(records) for part in one.commit.parts.values()}
 
 
 def journal_of(journal: Path, folder: str) -> Path:

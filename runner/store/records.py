@@ -3,15 +3,165 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from runner.errors import Damaged
+from wake2vec.contract.files import FileDigest
+from wake2vec.contract.manifest import MANIFEST
+from wake2vec.contract.order import InputFile
 
 Kind = Literal["ROOT", "JOB", "GENESIS", "LEASE", "COMMIT", "REGIME", "RELEASE", "DONE"]
 FORMAT = 1
 CARRY_EVERY = 32  # a record with this many before it carries what still matters, so that a reader may start there
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredFile:
+    """Where a file lies in a store, and what it must be."""
+
+    id: str
+    size: int
+    sha256: str
+    md5: str
+
+    @property
+    def digest(self) -> FileDigest:
+        return FileDigest(size=self.size, sha256=self.sha256, md5=self.md5)
+
+    @classmethod
+    def of(cls, id: str, digest: FileDigest) -> StoredFile:
+        return cls(id=id, **asdict(digest))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Body:
+    """What a record of one kind says. Read leniently: a newer version may say more, an older one said less."""
+
+    def to_payload(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_payload(cls, payload: dict[str, Any]) -> Self:
+        """Raises KeyError or TypeError where it is none."""
+        said = {one.name: payload[one.name] for one in fields(cls) if one.name in payload}
+        return cls(**{name: _FIELDS[name](value) if name in _FIELDS else value for name, value in said.items()})
+
+
+def _stored_files(tables: dict[str, Any]) -> dict[str, StoredFile]:
+    return {name: StoredFile(**table) for name, table in tables.items()}
+
+
+_FIELDS: dict[str, Callable[[Any], Any]] = {  # what is more than a number, a word or a table of such
+    "stored_inputs": _stored_files,
+    "files": _stored_files,
+    "parts": _stored_files,
+    "manifest": lambda table: StoredFile(**table),
+    "inputs": lambda tables: [InputFile(**table) for table in tables],
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Genesis(Body):
+    """What the job is, with all that another machine needs to run it."""
+
+    fingerprint: str
+    job: dict[str, Any] = field(default_factory=dict)  # the JobSpec, as JSON
+    inputs: list[InputFile] = field(default_factory=list)
+    stored_inputs: dict[str, StoredFile] = field(default_factory=dict)  # by sha256
+    created_at: float = 0.0
+
+    def to_payload(self) -> dict[str, Any]:
+        return asdict(self) | {"inputs": [item.model_dump() for item in self.inputs]}
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobEntry(Body):
+    """Of a root log: where the log of a job begins."""
+
+    job: str
+    fingerprint: str
+    genesis_id: str
+    head_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Commit(Body):
+    """A durable checkpoint."""
+
+    step: int
+    kind: str = ""  # rolling, milestone or final
+    attempt: int = 0
+    manifest: StoredFile
+    parts: dict[str, StoredFile]
+
+    @property
+    def size(self) -> int:
+        return sum(part.size for part in self.parts.values())
+
+    @property
+    def object_ids(self) -> list[str]:
+        """The manifest goes first: without it a half-deleted checkpoint is none."""
+        return [self.manifest.id, *(part.id for part in self.parts.values())]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done(Body):
+    """The job has come to its end, and all that it left lies in these files."""
+
+    files: dict[str, StoredFile]
+    step: int
+    best_step: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Note(Body):
+    """A REGIME that the sync loop writes and reads: something about the job that a later session must know."""
+
+    WHAT: ClassVar[str]
+
+    def to_payload(self) -> dict[str, Any]:
+        return {"what": self.WHAT, **asdict(self)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StateNote(Note):
+    """How a job stands that neither waits nor runs; empty once it does again."""
+
+    WHAT = "state"
+    state: str = ""
+    reason: str = ""
+    remedy: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VocabularyNote(Note):
+    WHAT = "vocab"
+    files: dict[str, StoredFile]  # by their paths below the run directory
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceNote(Note):
+    """The checkpoint that P2 starts from, chosen once."""
+
+    WHAT = "source"
+    job: str
+    step: int
+    manifest_sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuarantineNote(Note):
+    """A checkpoint that no attempt gets beyond."""
+
+    WHAT = "quarantine"
+    step: int
+    manifest_sha256: str
+
+
+AnyNote = TypeVar("AnyNote", bound=Note)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +179,29 @@ class Record:
     holder: str
     carried: tuple[Record, ...] | None = None
     format: int = FORMAT
+
+    @cached_property
+    def genesis(self) -> Genesis:
+        return Genesis.from_payload(self.payload)
+
+    @cached_property
+    def job(self) -> JobEntry:
+        return JobEntry.from_payload(self.payload)
+
+    @cached_property
+    def commit(self) -> Commit:
+        return Commit.from_payload(self.payload)
+
+    @cached_property
+    def done(self) -> Done:
+        return Done.from_payload(self.payload)
+
+    @property
+    def files(self) -> dict[str, StoredFile]:
+        """The objects that it names, by file name; texts by their sha256."""
+        if self.kind == "COMMIT":
+            return {**self.commit.parts, MANIFEST: self.commit.manifest}
+        return _stored_files(self.payload.get("stored_inputs" if self.kind == "GENESIS" else "files", {}))
 
     def to_bytes(self) -> bytes:
         return json.dumps(asdict(self), ensure_ascii=False, sort_keys=True).encode()
@@ -50,11 +223,6 @@ class Record:
         if record.format != FORMAT:
             raise ValueError(f"format {record.format}")
         return record
-
-
-def genesis(records: Sequence[Record]) -> dict[str, Any]:
-    """What the job is: the payload of the log's first record."""
-    return records[0].payload
 
 
 def lease(records: Sequence[Record]) -> Record | None:
@@ -79,6 +247,11 @@ def commits(records: Sequence[Record]) -> list[Record]:
     return [record for record in records if record.kind == "COMMIT"]
 
 
+def manifests(records: Sequence[Record]) -> set[str]:
+    """sha256 of every commit's."""
+    return {record.commit.manifest.sha256 for record in commits(records)}
+
+
 def newest_commit(records: Sequence[Record]) -> Record | None:
     found = commits(records)
     return found[-1] if found else None
@@ -86,11 +259,16 @@ def newest_commit(records: Sequence[Record]) -> Record | None:
 
 def last_attempt(records: Sequence[Record]) -> int:
     """The highest attempt number that a commit tells; 0 before the first."""
-    return max((int(record.payload.get("attempt", 0)) for record in commits(records)), default=0)
+    return max((record.commit.attempt for record in commits(records)), default=0)
 
 
 def regimes(records: Sequence[Record]) -> list[Record]:
     return [record for record in records if record.kind == "REGIME"]
+
+
+def notes(records: Sequence[Record], kind: type[AnyNote]) -> list[AnyNote]:
+    """What the REGIMEs of one kind say, oldest first."""
+    return [kind.from_payload(one.payload) for one in regimes(records) if one.payload.get("what") == kind.WHAT]
 
 
 def is_done(records: Sequence[Record]) -> bool:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 from runner.errors import JobExists, StoreLost
 from runner.store.base import Store
 from runner.store.lease import read_beat_at
 from runner.store.log import Log
-from runner.store.records import Record
+from runner.store.records import Genesis, JobEntry, Record
 
 
 def open_root(
@@ -33,21 +32,22 @@ def open_root(
 
 def jobs(records: list[Record]) -> dict[str, Record]:
     """JOB records by the job's name, in the order they were added."""
-    return {str(record.payload["job"]): record for record in records if record.kind == "JOB"}
+    return {record.job.job: record for record in records if record.kind == "JOB"}
 
 
-def add_job(root: Log, job: str, *, fingerprint: str, genesis: dict[str, Any]) -> Log:
+def add_job(root: Log, job: str, genesis: Genesis) -> Log:
     """Begin the job's log and enter it in the root log; the same job twice is one job.
 
     Raises JobExists when the name is taken by a job with another fingerprint.
     """
     root.refresh()
     entry = before = jobs(root.records).get(job)
-    if entry is None or root.store.stat(str(entry.payload["genesis_id"])) is None:  # its log was deleted: a free name
-        log = Log.begin(root.store, name=f"jobs/{job}", kind="GENESIS", payload=genesis, holder=root.holder)
-        payload = {"job": job, "fingerprint": fingerprint, "genesis_id": log.first_id, "head_id": log.head_id}
-        entry = root.append_shared("JOB", payload, unless=_newer(job, before))
-    if entry.payload["fingerprint"] != fingerprint:
+    if entry is None or root.store.stat(entry.job.genesis_id) is None:  # its log was deleted: a free name
+        log = Log.begin(
+            root.store, name=f"jobs/{job}", kind="GENESIS", payload=genesis.to_payload(), holder=root.holder
+        )
+        entry = _enter(root, job, log, genesis.fingerprint, before)
+    if entry.job.fingerprint != genesis.fingerprint:
         raise JobExists(
             f"{job}: {root.store.properties.place} holds another job of that name, with other settings or texts; to "
             f"train yours beside it, `wake2vec-runner cancel {job}` and enqueue its file with --again",
@@ -60,14 +60,18 @@ def add_entry(root: Log, job: str, log: Log, fingerprint: str) -> None:
     """Have the root log name this log for the job, in place of another that cannot be used any more."""
     root.refresh()
     before = jobs(root.records).get(job)
-    if before is None or before.payload["genesis_id"] != log.first_id:
-        payload = {"job": job, "fingerprint": fingerprint, "genesis_id": log.first_id, "head_id": log.head_id}
-        root.append_shared("JOB", payload, unless=_newer(job, before))
+    if before is None or before.job.genesis_id != log.first_id:
+        _enter(root, job, log, fingerprint, before)
+
+
+def _enter(root: Log, job: str, log: Log, fingerprint: str, before: Record | None) -> Record:
+    entry = JobEntry(job=job, fingerprint=fingerprint, genesis_id=log.first_id, head_id=log.head_id)
+    return root.append_shared("JOB", entry.to_payload(), unless=_newer(job, before))
 
 
 def carry_entry(root: Log, entry: Record) -> None:
     """List a job of another root log, unless it is listed."""
-    root.append_shared("JOB", entry.payload, unless=_newer(str(entry.payload["job"]), None))
+    root.append_shared("JOB", entry.payload, unless=_newer(entry.job.job, None))
 
 
 def _newer(job: str, before: Record | None) -> Callable[[list[Record]], Record | None]:
@@ -82,6 +86,6 @@ def _newer(job: str, before: Record | None) -> Callable[[list[Record]], Record |
 
 def open_job(root: Log, entry: Record) -> Log:
     """The log of a job that the root log names, read from where the job's HEAD says that reading may start."""
-    beat, _ = read_beat_at(root.store, str(entry.payload["head_id"]))
+    beat, _ = read_beat_at(root.store, entry.job.head_id)
     hint = None if beat is None else beat.carrying_id
-    return Log.open(root.store, str(entry.payload["genesis_id"]), holder=root.holder, hint=hint)
+    return Log.open(root.store, entry.job.genesis_id, holder=root.holder, hint=hint)

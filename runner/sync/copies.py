@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from runner.context import Now
 from runner.errors import Damaged, DatabaseCorrupt, NotStored, RunnerError
 from runner.queue.changing import apply_regime
 from runner.queue.database import check_integrity, copy_database
@@ -21,7 +22,7 @@ from runner.store.copies import (
     sweep_generations,
 )
 from runner.store.log import Log
-from runner.store.records import commits, genesis, is_done, regimes
+from runner.store.records import StateNote, commits, is_done, regimes
 from runner.sync.job_in_store import SyncContext
 from wake2vec.contract.failpoints import failpoint
 
@@ -32,36 +33,36 @@ AFTER_A_COMMIT_SECONDS = 600.0
 AFTER_TROUBLE_SECONDS = 120.0  # the jobs find out when the store is there again
 
 
-def mirror(context: SyncContext, now: float, monotonic: float, *, leaving: bool = False) -> None:
+def mirror(context: SyncContext, now: Now, *, leaving: bool = False) -> None:
     """Publish a copy when the queue has changed in what no log carries, and the last one is old enough.
 
     `leaving`: whatever the age of the last one. SQLite's own backup reads beside the writer. What keeps the copy from
     the store is told by the jobs, which it keeps from there too. Raises DatabaseCorrupt when the queue is not sound.
     """
-    if not leaving and monotonic - context.mirrored_at < AFTER_AN_EVENT_SECONDS:
+    if not leaving and now.monotonic - context.mirrored_at < AFTER_AN_EVENT_SECONDS:
         return
     view = context.sight.look() if leaving else context.sight.view
     daemon, mark = context.daemon, view.mark
     is_first, happened = context.mirrored is None, context.mirrored is None or context.mirrored.event != mark.event
     patience = AFTER_AN_EVENT_SECONDS if happened else AFTER_A_COMMIT_SECONDS
-    if mark == context.mirrored or (not leaving and monotonic - context.mirrored_at < patience):
+    if mark == context.mirrored or (not leaving and now.monotonic - context.mirrored_at < patience):
         return
-    if monotonic - context.trouble_at < AFTER_TROUBLE_SECONDS or not view.jobs:
+    if now.monotonic - context.trouble_at < AFTER_TROUBLE_SECONDS or not view.jobs:
         return
     if any(
         name not in context.retry_at for name in daemon.handover.asked()
     ):  # a job is about to start, and comes first
         return
-    context.mirrored_at = monotonic  # a copy that fails is in no hurry
+    context.mirrored_at = now.monotonic  # a copy that fails is in no hurry
     try:
         root = context.root_log()
         if is_first:
-            sweep_generations(root, journal=context.journal, now=now)
+            sweep_generations(root, journal=context.journal, now=now.wall)
         with scratch(context) as folder:
             copy = folder / "runner.db"
             copy_database(daemon.queue.path, copy)
             check_integrity(copy)
-            publish_generation(root, copy, journal=context.journal, now=now)
+            publish_generation(root, copy, journal=context.journal, now=now.wall)
     except DatabaseCorrupt:
         raise
     except (RunnerError, OSError):
@@ -70,7 +71,7 @@ def mirror(context: SyncContext, now: float, monotonic: float, *, leaving: bool 
     context.mirrored = mark
 
 
-def sound_copies(context: SyncContext, folder: Path, now: float, say: Say) -> Iterator[tuple[Generation, Path]]:
+def sound_copies(context: SyncContext, folder: Path, now: Now, say: Say) -> Iterator[tuple[Generation, Path]]:
     """The copies in the store that verify, newest first, each fetched when it is asked for. Raises StoreUnavailable."""
     root = context.root_log()
     for generation in reversed(list_generations(root)):
@@ -88,7 +89,7 @@ def bring_history(
     copies: Iterable[tuple[Generation, Path]],
     logs: Mapping[str, Log],
     lives: Mapping[str, tuple[float, float]],
-    now: float,
+    now: Now,
     say: Say,
 ) -> None:
     """Take over what the first usable copy tells of the jobs with these logs; without one, nothing.
@@ -99,9 +100,7 @@ def bring_history(
     for generation, copy in copies:
         seen_at = lives.get(generation.holder, (0.0, 0.0))[1]
         try:
-            context.daemon.session, changes = take_history(
-                context.daemon.queue, copy, told, context.daemon.session, seen_at
-            )
+            context.daemon.session, changes = take_history(context.queue, copy, told, context.daemon.session, seen_at)
         except DatabaseCorrupt as error:
             _pass_over(context, generation, error, now, say)
             continue
@@ -109,33 +108,33 @@ def bring_history(
             _make_anew(context, name, change, now)
         said = f"the history of {len(logs)} job{'s' * (len(logs) != 1)} came from {_name(generation)}"
         say(said)
-        add_event(context.daemon.queue, now, "restored", said)
+        add_event(context.queue, now.wall, "restored", said)
         return
 
 
-def _pass_over(context: SyncContext, generation: Generation, error: RunnerError, now: float, say: Say) -> None:
+def _pass_over(context: SyncContext, generation: Generation, error: RunnerError, now: Now, say: Say) -> None:
     problem = error.problem if isinstance(error, DatabaseCorrupt) else str(error)
     said = f"{_name(generation)} is of no use, going back one: {problem}"
     say(said)
-    add_event(context.daemon.queue, now, "corrupt", said)
+    add_event(context.queue, now.wall, "corrupt", said)
 
 
 def _log_says(log: Log) -> LogSays:
-    states = [record.written_at for record in regimes(log.records) if record.payload.get("what") == "state"]
+    states = [record.written_at for record in regimes(log.records) if record.payload.get("what") == StateNote.WHAT]
     return LogSays(
-        fingerprint=str(genesis(log.records)["fingerprint"]),
+        fingerprint=log.records[0].genesis.fingerprint,
         is_done=is_done(log.records),
-        manifests=frozenset(str(one.payload["manifest"]["sha256"]) for one in commits(log.records)),
+        manifests=frozenset(one.commit.manifest.sha256 for one in commits(log.records)),
         state_told_at=max(states, default=0.0),
     )
 
 
-def _make_anew(context: SyncContext, job: str, change: dict[str, Any], now: float) -> None:
+def _make_anew(context: SyncContext, job: str, change: dict[str, Any], now: Now) -> None:
     try:
-        apply_regime(context.daemon.queue, job, change)
+        apply_regime(context.queue, job, change)
     except (RunnerError, ValueError, KeyError, TypeError) as error:
         add_event(
-            context.daemon.queue, now, "corrupt", f"{job}: a change of its settings cannot be made: {error}", job=job
+            context.queue, now.wall, "corrupt", f"{job}: a change of its settings cannot be made: {error}", job=job
         )
 
 
@@ -146,7 +145,7 @@ def _name(generation: Generation) -> str:
 @contextmanager
 def scratch(context: SyncContext) -> Iterator[Path]:
     """A folder of the home for copies on their way; a killed daemon's is removed by the next."""
-    folder = context.daemon.settings.home / "generation"
+    folder = context.home / "generation"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 
-from runner.context import order_of
+from runner.context import Now, order_of
 from runner.errors import NeedsHelp, NotStored
 from runner.queue.rows import Job
 from runner.store.presence import missing
@@ -19,22 +19,22 @@ from wake2vec.contract.files import put_in_place, write_json
 from wake2vec.contract.rundir import RunDir
 
 
-def fetch_result(context: SyncContext, job: Job, step: str, now: float) -> None:
+def fetch_result(context: SyncContext, job: Job, step: str, now: Now) -> None:
     """Have here what the training core reads of a job: order, vocabulary, source, and its weights at `step`.
 
     `step` is a number, best, newest or final. Raises NeedsHelp when the store has no such step any more.
     """
-    stored, run = _open_log(context, job), context.daemon.run(job.name)
-    ready = prepare(context, stored, job, now)
+    stored, run = _open_log(context, job), context.run(job.name)
+    ready = prepare(stored, job, now)
     if ready.source is not None and not run.vocab.is_dir():
         link_folder(run.source / run.vocab.name, run.vocab)  # a P2 has the vocabulary of its P1
     if step == "final":
-        _fetch_final(context, stored, run)
+        _fetch_final(stored, run)
     elif step != "newest":
         commit = _commit_of(stored, step)
-        fetch_checkpoint(context.daemon.store, commit, run.checkpoints)
+        fetch_checkpoint(context.store, commit, run.checkpoints)
         if step == "best":
-            write_json(run.best, {"step": int(commit.payload["step"])})
+            write_json(run.best, {"step": commit.commit.step})
     order = order_of(context.daemon, job, ready, attempt=ready.last_attempt, gpu=0)
     write_json(run.order, order.model_dump(mode="json"))  # last: with it a run counts as being here
 
@@ -55,34 +55,34 @@ def _open_log(context: SyncContext, job: Job) -> JobInStore:
         root = context.root_log()
         root.refresh()
         entry = entries_of(root.records).get(job.name)
-        if entry is None or entry.payload.get("fingerprint") != job.fingerprint:
-            raise NeedsHelp(f"{job.name}: its result is neither here nor in {context.daemon.store.properties.place}")
-        context.opened[job.name] = JobInStore(job=job.name, log=open_job(root, entry))
+        if entry is None or entry.job.fingerprint != job.fingerprint:
+            raise NeedsHelp(f"{job.name}: its result is neither here nor in {context.store.properties.place}")
+        context.opened[job.name] = JobInStore(context=context, job=job.name, log=open_job(root, entry))
     return context.opened[job.name]
 
 
-def _fetch_final(context: SyncContext, stored: JobInStore, run: RunDir) -> None:
+def _fetch_final(stored: JobInStore, run: RunDir) -> None:
     """`final/` appears whole. A job that did not come to its end has none."""
-    if run.final.is_dir() or not is_done(stored.log.records):
+    if run.final.is_dir() or not stored.is_done:
         return
-    if gone := [name for name in missing(context.daemon.store, stored.log.records[-1]) if name.startswith(FINAL)]:
-        kept = [one for one in still_stored(context.daemon.store, stored.log) if not missing(context.daemon.store, one)]
-        there = ", ".join(f"--step {one.payload['step']}" for one in kept)
+    if gone := [name for name in missing(stored.store, stored.records[-1]) if name.startswith(FINAL)]:
+        kept = [one for one in still_stored(stored.store, stored.log) if not missing(stored.store, one)]
+        there = ", ".join(f"--step {one.commit.step}" for one in kept)
         raise NotStored(
-            f"{stored.job}: its result in {context.daemon.store.properties.place} has lost {', '.join(gone)}; what can "
+            f"{stored.job}: its result in {stored.store.properties.place} has lost {', '.join(gone)}; what can "
             f"still be had: {there or 'nothing there'}; run `wake2vec-runner repair` on the home that trained it"
         )
     arriving = run.root / "final.arriving"
-    fetch_files(context.daemon.store, final_files(stored), arriving)
+    fetch_files(stored.store, final_files(stored), arriving)
     put_in_place(arriving / run.final.name, run.final)
     shutil.rmtree(arriving)
 
 
 def _commit_of(stored: JobInStore, step: str) -> Record:
-    records = stored.log.records
-    wanted = records[-1].payload.get("best_step") if step == "best" and is_done(records) else step
-    found = [one for one in commits(records) if str(one.payload["step"]) == str(wanted)]
+    records = stored.records
+    wanted = records[-1].done.best_step if step == "best" and is_done(records) else step
+    found = [one for one in commits(records) if str(one.commit.step) == str(wanted)]
     if not found:
-        there = ", ".join(str(one.payload["step"]) for one in commits(records))
+        there = ", ".join(str(one.commit.step) for one in commits(records))
         raise NeedsHelp(f"{stored.job}: the store has no checkpoint of step {step}; committed were {there}")
     return found[-1]

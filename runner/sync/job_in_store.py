@@ -1,41 +1,41 @@
-"""One job's log in the store, and the lease on it while this runner works on the job."""
+"""What the sync loop remembers: of the store as a whole, and of each job its log and the lease on it."""
 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from runner.context import DaemonContext
+from runner.context import DaemonContext, Now, read_clocks
 from runner.errors import Damaged, Fenced, Loss, NotStored, StoreLost, StoreUnavailable
 from runner.queue import checkpoints, jobs
 from runner.queue.changing import follow, unknown_changes
+from runner.queue.database import Queue
 from runner.queue.history import Mark
 from runner.queue.ledger import add_event, in_words
-from runner.queue.rows import Job
 from runner.queue.view import Sight
+from runner.store.base import Store
 from runner.store.known import ROOT, KnownLogs
 from runner.store.lease import BEAT_SECONDS, Lease, Watch, acquire
 from runner.store.log import Log
 from runner.store.presence import check_record
-from runner.store.publish import StoredFile, forget, publish_files, sweep
-from runner.store.records import commits, ends, genesis, is_done, regimes
+from runner.store.publish import sweep
+from runner.store.records import AnyNote, Commit, Note, Record, is_done, notes, regimes
 from runner.store.retry import Busy
-from runner.store.root import add_job, open_job, open_root
-from runner.store.root import jobs as entries_of
+from runner.store.root import open_root
 from runner.store.space import ORPHAN_SECONDS
 from runner.trouble import Cause, Trouble
-from wake2vec.contract.files import digest_file
+from wake2vec.contract.rundir import RunDir
 
 HICCUP_SECONDS = 5.0  # a store that is busy for less is no news
 
 
 @dataclass(kw_only=True)
 class JobInStore:
+    context: SyncContext = field(repr=False)
     job: str
     log: Log
     watch: Watch = field(default_factory=Watch)
@@ -52,14 +52,108 @@ class JobInStore:
         assert self.lease is not None, f"{self.job}: written to without a lease"
         return self.lease.epoch
 
-    def note(self, what: str, **more: Any) -> None:
-        """Add a REGIME: something about the job that a later session must know."""
-        self.log.append("REGIME", {"what": what, **more}, epoch=self.epoch)
+    @property
+    def run(self) -> RunDir:
+        return self.context.daemon.run(self.job)
 
-    def noted(self, what: str) -> dict[str, Any] | None:
-        """The newest REGIME of that kind."""
-        found = [record.payload for record in regimes(self.log.records) if record.payload.get("what") == what]
+    @property
+    def store(self) -> Store:
+        return self.context.store
+
+    @property
+    def queue(self) -> Queue:
+        return self.context.queue
+
+    @property
+    def records(self) -> list[Record]:
+        return self.log.records
+
+    @property
+    def is_done(self) -> bool:
+        return is_done(self.records)
+
+    def note(self, note: Note) -> None:
+        self.log.append("REGIME", note.to_payload(), epoch=self.epoch)
+
+    def noted(self, kind: type[AnyNote]) -> AnyNote | None:
+        """The newest of that kind."""
+        found = notes(self.records, kind)
         return found[-1] if found else None
+
+    def tell(self, now: Now, kind: str, text: str) -> None:
+        """An event of the job."""
+        add_event(self.queue, now.wall, kind, f"{self.job}: {text}", job=self.job)
+
+    def set_state(self, now: Now, **changes: Any) -> None:
+        checkpoints.set_log_state(self.queue, self.job, now.wall, **changes)
+
+    def mark_durable(self, commit: Commit, now: Now) -> None:
+        sha256, size = commit.manifest.sha256, commit.size
+        checkpoints.mark_durable(self.queue, self.job, commit.step, manifest_sha256=sha256, size=size, now=now.wall)
+
+    def hold(self, now: Now) -> bool:
+        """Have the lease, and show that this runner lives. False when the log says that the job is done, and nobody
+        here wants more of it.
+
+        Raises LeaseHeld while another runner is at work, Fenced when it took over.
+        """
+        daemon, taken = self.context.daemon, self.context.taken
+        self.used_at = now.monotonic
+        if self.lease is None:
+            self.log.refresh()
+            self.take_changes(now)
+            if self.is_done and not self._open_again():
+                return False
+            take_over, ttl = daemon.take_over and self.job not in taken, daemon.settings.numbers.lease_seconds
+            self.lease = acquire(self.log, self.watch, at=now.monotonic, take_over=take_over, ttl_seconds=ttl)
+            self.beat_at = -1e9
+            taken.add(self.job)
+            self.set_state(now, epoch=self.lease.epoch, problem="", remedy="", fenced=False)
+        if now.monotonic - self.swept_at > ORPHAN_SECONDS:  # what killed uploads left is old enough an hour later
+            self.sweep(now)
+            self.swept_at = now.monotonic
+        self.beat(now)
+        return True
+
+    def take_changes(self, now: Now) -> None:
+        """Do here what other homes have changed of the job since."""
+        for change in unknown_changes(self.queue, self.job, [record.payload for record in regimes(self.records)]):
+            follow(self.queue, self.job, change, now.wall)
+            self.tell(now, "regime", f"another runner has changed it: {in_words(change)}")
+
+    def _open_again(self) -> bool:
+        """Give a job that is done more steps, where a person here wants them; False when nobody does.
+
+        One record does it, behind DONE, where exactly one writer can win; the lease is taken after it, as always.
+        """
+        end = self.records[-1].done.step
+        for one in self.context.sight.view.regimes:
+            if one.job == self.job and one.change.get("what") == "extend" and int(one.change["steps"]) > end:
+                body = one.change | {"from_step": one.from_step}
+                self.log.append_shared("REGIME", body, unless=lambda found: None if is_done(found) else found[-1])
+                return True
+        return False
+
+    def beat(self, now: Now) -> None:
+        session = self.context.daemon.session
+        interval = min(BEAT_SECONDS, self.context.daemon.settings.numbers.lease_seconds / 4)
+        if self.lease is None or now.monotonic - self.beat_at < interval:
+            return
+        with suppress(StoreUnavailable, NotStored):  # a beat that is missed is harmless; the log decides
+            self.lease.beat({"session": session.machine, "platform": session.platform})
+        self.beat_at = now.monotonic
+
+    def give_back(self, now: Now) -> None:
+        """Release the lease, so that the next runner need not wait."""
+        if self.lease is None:
+            return
+        with suppress(Fenced):  # somebody has it already
+            self.lease.release()
+        self.lease = None
+        self.set_state(now, epoch=None)
+
+    def sweep(self, now: Now) -> None:
+        sweep(self.store, self.log, journal=self.context.journal, now=now.wall)
 
 
 @dataclass(kw_only=True)
@@ -67,7 +161,7 @@ class SyncContext:
     """The sync loop's own memory."""
 
     daemon: DaemonContext
-    clock: Callable[[], float] = time.monotonic
+    clock: Callable[[], Now] = read_clocks
     root: Log | None = None
     opened: dict[str, JobInStore] = field(default_factory=dict)
     retry_at: dict[str, float] = field(default_factory=dict)  # monotonic
@@ -84,19 +178,37 @@ class SyncContext:
     sight: Sight = field(init=False)
 
     def __post_init__(self) -> None:
-        self.sight = Sight(self.daemon.queue)
-        self.known = KnownLogs(self.daemon.settings.home, self.daemon.store.properties.place)
+        self.sight = Sight(self.queue)
+        self.known = KnownLogs(self.home, self.store.properties.place)
+
+    @property
+    def queue(self) -> Queue:
+        return self.daemon.queue
+
+    @property
+    def store(self) -> Store:
+        return self.daemon.store
+
+    def run(self, job: str) -> RunDir:
+        return self.daemon.run(job)
+
+    @property
+    def home(self) -> Path:
+        return self.daemon.settings.home
+
+    def monotonic(self) -> float:
+        return self.clock().monotonic
 
     @property
     def journal(self) -> Path:
-        return self.daemon.settings.home / "transfers"
+        return self.home / "transfers"
 
     def trouble_of(self, job: str) -> Trouble | None:
         """What keeps the job from the store: its own trouble, or a store that is being asked again and again."""
         return self.troubles.get(job) or self.store_trouble()
 
     def store_trouble(self) -> Trouble | None:
-        busy: Busy | None = getattr(self.daemon.store, "busy", None)
+        busy: Busy | None = getattr(self.store, "busy", None)
         if busy is None or busy.again_at - busy.since_at < HICCUP_SECONDS:
             return None
         return Trouble(job=None, cause=Cause.STORE, said=busy.said, since_at=busy.since_at, again_at=busy.again_at)
@@ -116,13 +228,10 @@ class SyncContext:
     def root_log(self) -> Log:
         """Begun only by a home that never had one. Raises StoreLost when it is not the one that this home knows."""
         if self.root is None:
-            copy, queue = self.known.read(ROOT), self.daemon.queue
-            names = [job.name for job in jobs.list_jobs(queue)]
-            has_brought = any(checkpoints.log_state(queue, name).created_at for name in names)
+            copy, every = self.known.read(ROOT), jobs.list_jobs(self.queue)
+            has_brought = any(checkpoints.log_state(self.queue, job.name).created_at for job in every)
             try:
-                root = open_root(
-                    self.daemon.store, holder=self.daemon.holder, may_begin=copy is None and not has_brought
-                )
+                root = open_root(self.store, holder=self.daemon.holder, may_begin=copy is None and not has_brought)
             except Damaged as error:
                 raise StoreLost(str(error), loss=Loss.TORN) from error
             copy = copy if has_brought else None  # who brought nothing can miss nothing
@@ -133,189 +242,3 @@ class SyncContext:
                 check_record(root.store, copy.tail_id, copy.tail.nonce, f"record {copy.tail.seq} of its root log")
             self.root = root
         return self.root
-
-
-def open_job_log(context: SyncContext, job: Job, now: float) -> JobInStore:
-    """The job's log, begun in the store with all that another machine needs to run the job."""
-    found = context.opened.get(job.name)
-    if found is None and (known := open_known(context, job)) is not None:
-        found = context.opened[job.name] = JobInStore(job=job.name, log=known)
-    if found is None:
-        root = context.root_log()
-        body = {
-            "job": job.spec.model_dump(mode="json"),
-            "fingerprint": job.fingerprint,
-            "inputs": [item.model_dump() for item in job.inputs],
-            "stored_inputs": _publish_inputs(context, job),
-            "created_at": job.created_at,
-        }
-        log = add_job(root, job.name, fingerprint=job.fingerprint, genesis=body)
-        for item in job.inputs:
-            forget(context.journal, _input_folder(item.sha256))
-        found = context.opened[job.name] = JobInStore(job=job.name, log=log)
-        checkpoints.set_log_state(context.daemon.queue, job.name, now, created_at=log.records[0].written_at)
-    return found
-
-
-def open_known(context: SyncContext, job: Job) -> Log | None:
-    """The job's log, not less than this home has seen of it; None when this home never brought the job there."""
-    root, name = context.root_log(), f"jobs/{job.name}"
-    copy, state = context.known.read(name), checkpoints.log_state(context.daemon.queue, job.name)
-    if copy is None and state.created_at is None:
-        return None
-    root.refresh()
-    entry, place = entries_of(root.records).get(job.name), context.daemon.store.properties.place
-    if entry is None or context.daemon.store.stat(str(entry.payload["genesis_id"])) is None:
-        raise StoreLost(f"{place}: the log of {job.name} is gone: its folder was deleted there, or the store is older")
-    try:
-        log = open_job(root, entry)
-    except Damaged as error:
-        raise StoreLost(str(error), loss=Loss.TORN) from error
-    if copy is not None and copy.records[0].nonce != log.records[0].nonce:
-        match_rows(context, job.name, log)  # somebody wrote it anew
-    elif copy is not None:
-        check_record(
-            context.daemon.store, copy.tail_id, copy.tail.nonce, f"record {copy.tail.seq} of the log of {job.name}"
-        )
-    if unknown := _rows_beyond(context, job.name, log) or (
-        ["its end"] if state.done_at and not ends(log.records) else []
-    ):
-        text = f"{place}: the log of {job.name} ends before {', '.join(unknown)}: the store is older than this home"
-        raise StoreLost(text, loss=Loss.OLDER)
-    return log
-
-
-def _rows_beyond(context: SyncContext, job: str, log: Log) -> list[str]:
-    """Checkpoints that the queue counts as durable and the log does not name."""
-    named = {str(one.payload["manifest"]["sha256"]) for one in commits(log.records)}
-    rows = checkpoints.list_checkpoints(context.daemon.queue, job)
-    return [f"checkpoint {one.step}" for one in rows if one.durable_at is not None and one.manifest_sha256 not in named]
-
-
-def match_rows(context: SyncContext, job: str, log: Log) -> None:
-    """Have the queue count as durable, and as done, only what this log says."""
-    queue, named = context.daemon.queue, {str(one.payload["manifest"]["sha256"]): one for one in commits(log.records)}
-    for row in checkpoints.list_checkpoints(queue, job):
-        if row.durable_at is not None and row.manifest_sha256 not in named:
-            checkpoints.mark_gone_from_store(queue, job, row.step)
-    first, last = log.records[0], log.records[-1]
-    done_at = last.written_at if is_done(log.records) else None
-    checkpoints.set_log_state(
-        queue, job, first.written_at, created_at=first.written_at, done_at=done_at, problem="", remedy="", fenced=False
-    )
-
-
-def _input_folder(sha256: str) -> str:
-    return f"inputs/{sha256[:16]}"
-
-
-def _publish_inputs(context: SyncContext, job: Job) -> dict[str, Any]:
-    """Store each text and word list once, whatever number of jobs share it; a model stays where it is."""
-    copies = [copy for name in context.known.names() if (copy := context.known.read(name)) is not None]
-    known = {
-        sha256: StoredFile(**table)
-        for records in [*(copy.records for copy in copies), *(stored.log.records for stored in context.opened.values())]
-        for sha256, table in genesis(records).get("stored_inputs", {}).items()
-    }
-    found = {}
-    for item in job.inputs:
-        path = context.daemon.settings.inputs / item.sha256
-        if item.role == "model" or not path.is_file():
-            continue
-        sent = publish_files(
-            context.daemon.store, {item.sha256: path}, {item.sha256: digest_file(path)},
-            folder=_input_folder(item.sha256), known=known, journal=context.journal,
-        )  # fmt: skip
-        found[item.sha256] = asdict(sent[item.sha256])
-    return found
-
-
-def hold(context: SyncContext, stored: JobInStore, now: float, monotonic: float) -> bool:
-    """Have the lease, and show that this runner lives. False when the log says that the job is done, and nobody here
-    wants more of it.
-
-    Raises LeaseHeld while another runner is at work, Fenced when it took over.
-    """
-    daemon = context.daemon
-    stored.used_at = monotonic
-    if stored.lease is None:
-        stored.log.refresh()
-        take_changes(context, stored, now)
-        if is_done(stored.log.records) and not _open_again(context, stored):
-            return False
-        stored.lease = acquire(
-            stored.log, stored.watch, at=monotonic,
-            take_over=daemon.take_over and stored.job not in context.taken,
-            ttl_seconds=daemon.settings.numbers.lease_seconds,
-        )  # fmt: skip
-        stored.beat_at = -1e9
-        context.taken.add(stored.job)
-        checkpoints.set_log_state(
-            daemon.queue, stored.job, now, epoch=stored.lease.epoch, problem="", remedy="", fenced=False
-        )
-    if monotonic - stored.swept_at > ORPHAN_SECONDS:  # what killed uploads left is old enough an hour later
-        sweep(daemon.store, stored.log, journal=context.journal, now=now)
-        stored.swept_at = monotonic
-    beat(context, stored, monotonic)
-    return True
-
-
-def take_changes(context: SyncContext, stored: JobInStore, now: float) -> None:
-    """Do here what other homes have changed of the job since."""
-    queue = context.daemon.queue
-    for change in unknown_changes(queue, stored.job, [record.payload for record in regimes(stored.log.records)]):
-        follow(queue, stored.job, change, now)
-        add_event(
-            queue, now, "regime", f"{stored.job}: another runner has changed it: {in_words(change)}", job=stored.job
-        )
-
-
-def _open_again(context: SyncContext, stored: JobInStore) -> bool:
-    """Give a job that is done more steps, where a person here wants them; False when nobody does.
-
-    One record does it, behind DONE, where exactly one writer can win; the lease is taken after it, as always.
-    """
-    end = int(stored.log.records[-1].payload["step"])
-    for one in context.sight.view.regimes:
-        if one.job == stored.job and one.change.get("what") == "extend" and int(one.change["steps"]) > end:
-            body = one.change | {"from_step": one.from_step}
-            stored.log.append_shared("REGIME", body, unless=lambda found: None if is_done(found) else found[-1])
-            return True
-    return False
-
-
-def beat(context: SyncContext, stored: JobInStore, monotonic: float) -> None:
-    interval = min(BEAT_SECONDS, context.daemon.settings.numbers.lease_seconds / 4)
-    if stored.lease is None or monotonic - stored.beat_at < interval:
-        return
-    with suppress(StoreUnavailable, NotStored):  # a beat that is missed is harmless; the log decides
-        stored.lease.beat({"session": context.daemon.session.machine, "platform": context.daemon.session.platform})
-    stored.beat_at = monotonic
-
-
-def give_back(context: SyncContext, stored: JobInStore, now: float) -> None:
-    """Release the lease, so that the next runner need not wait."""
-    if stored.lease is None:
-        return
-    with suppress(Fenced):  # somebody has it already
-        stored.lease.release()
-    stored.lease = None
-    checkpoints.set_log_state(context.daemon.queue, stored.job, now, epoch=None)
-
-
-def lose(context: SyncContext, job: str, now: float, reason: str) -> None:
-    """Another runner has the job: forget the lease, and have the trainer stopped by the tick loop."""
-    stored = context.opened.get(job)
-    if stored is not None:
-        stored.lease = None
-    context.daemon.handover.take(job)
-    remedy = "it goes on there; stop that runner first if this machine is to take the job"
-    checkpoints.set_log_state(context.daemon.queue, job, now, epoch=None, fenced=True, problem=reason, remedy=remedy)
-
-
-def stored_table(files: dict[str, StoredFile]) -> dict[str, Any]:
-    return {name: asdict(file) for name, file in files.items()}
-
-
-def from_table(table: dict[str, Any]) -> dict[str, StoredFile]:
-    return {name: StoredFile(**file) for name, file in table.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from contextlib import suppress
 
-from runner.context import Ready
+from runner.context import Now, Ready
 from runner.errors import (
     Fenced,
     LeaseHeld,
@@ -20,15 +20,15 @@ from runner.queue.rows import Job
 from runner.states import FINAL, State
 from runner.store.known import ROOT
 from runner.store.presence import missing
-from runner.store.publish import sweep
-from runner.store.records import commits, is_done, newest_commit, regimes
+from runner.store.records import StateNote, commits, newest_commit
 from runner.sync.copies import mirror
-from runner.sync.job_in_store import JobInStore, SyncContext, beat, give_back, hold, lose, open_job_log, take_changes
+from runner.sync.job_in_store import JobInStore, SyncContext
 from runner.sync.mend import repair_when_agreed
+from runner.sync.opening import lose, open_job_log
 from runner.sync.prepare import final_files, is_whole, prepare
 from runner.sync.prune import INPUTS_DAY_SECONDS, prune, sweep_inputs
 from runner.sync.trust import LOST_SECONDS, check, confirm, distrust, is_due, look
-from runner.sync.upload import finish, mark, publish_regimes, publish_saved, publish_vocabulary
+from runner.sync.upload import finish, publish_regimes, publish_saved, publish_vocabulary
 from runner.trouble import Trouble, cause_of, command_of
 from wake2vec.contract.errors import CheckpointCorrupt
 from wake2vec.contract.manifest import newest_verified
@@ -39,20 +39,20 @@ IDLE_LEASE_SECONDS = 10.0
 TOLD_IN_THE_LOG = (State.HELD, State.FAILED, State.CANCELLED)
 
 
-def sync(context: SyncContext, now: float, monotonic: float) -> None:
+def sync(context: SyncContext, now: Now) -> None:
     """Running jobs first, then those that tick wants to start, then the rest."""
     daemon = context.daemon
     if daemon.lost:
-        repair_when_agreed(context, now, lambda text: add_event(daemon.queue, now, "repaired", text))
-    look(context, now, monotonic)
+        repair_when_agreed(context, now, lambda text: add_event(daemon.queue, now.wall, "repaired", text))
+    look(context, now)
     asked = daemon.handover.asked()
     for job in sorted(context.sight.look().jobs, key=lambda job: _rank(job, asked)):
-        if monotonic < context.retry_at.get(job.name, -1e9):
-            _stay_alive(context, job, now, monotonic)
+        if now.monotonic < context.retry_at.get(job.name, -1e9):
+            _stay_alive(context, job, now)
         else:
-            _guarded(context, job, now, monotonic)
+            _guarded(context, job, now)
     if not daemon.lost:
-        mirror(context, now, monotonic)
+        mirror(context, now)
 
 
 def _rank(job: Job, asked: dict[str, int]) -> tuple[int, int]:
@@ -61,10 +61,10 @@ def _rank(job: Job, asked: dict[str, int]) -> tuple[int, int]:
     return {State.RUNNING: 0, State.QUEUED: 2}.get(job.state, 3), job.number
 
 
-def _guarded(context: SyncContext, job: Job, now: float, monotonic: float) -> None:
+def _guarded(context: SyncContext, job: Job, now: Now) -> None:
     """Whatever keeps one job from the store is written down for that job, and does not hinder the others."""
     try:
-        _look_after(context, job, now, monotonic)
+        _look_after(context, job, now)
     except Fenced as error:
         context.troubles.pop(job.name, None)
         lose(context, job.name, now, str(error))
@@ -75,53 +75,53 @@ def _guarded(context: SyncContext, job: Job, now: float, monotonic: float) -> No
             distrust(context, job.name, error, now)
         if _may_train_without_store(context, job):
             context.daemon.handover.give(job.name, Ready())
-        _wait(context, job, now, monotonic, error, most=LOST_SECONDS)
+        _wait(context, job, now, error, most=LOST_SECONDS)
     except StoreUnavailable as error:
-        context.trouble_at = monotonic
+        context.trouble_at = now.monotonic
         if _may_train_without_store(context, job):
             context.daemon.handover.give(job.name, Ready())
-        _wait(context, job, now, monotonic, error, most=LAST_RETRY_SECONDS)
+        _wait(context, job, now, error, most=LAST_RETRY_SECONDS)
     except (RunnerError, CheckpointCorrupt) as error:
-        _wait(context, job, now, monotonic, error, most=5.0 if isinstance(error, LeaseHeld) else LAST_RETRY_SECONDS)
+        _wait(context, job, now, error, most=5.0 if isinstance(error, LeaseHeld) else LAST_RETRY_SECONDS)
     except OSError as error:
-        _wait(context, job, now, monotonic, error, most=30.0)
+        _wait(context, job, now, error, most=30.0)
     else:
         context.troubles.pop(job.name, None)
         context.retry_at.pop(job.name, None)
         log = context.sight.view.log(job.name)
         if not log.fenced and (log.problem or log.remedy or not log.changed_at):
-            checkpoints.set_log_state(context.daemon.queue, job.name, now, problem="", remedy="")
+            checkpoints.set_log_state(context.queue, job.name, now.wall, problem="", remedy="")
 
 
-def _stay_alive(context: SyncContext, job: Job, now: float, monotonic: float) -> None:
+def _stay_alive(context: SyncContext, job: Job, now: Now) -> None:
     """While a job's uploads wait, nobody shall take this runner for dead."""
     stored = context.opened.get(job.name)
     if stored is not None:
         try:
-            beat(context, stored, monotonic)
+            stored.beat(now)
         except Fenced as error:
             lose(context, job.name, now, str(error))
 
 
-def _wait(context: SyncContext, job: Job, now: float, monotonic: float, error: Exception, *, most: float) -> None:
+def _wait(context: SyncContext, job: Job, now: Now, error: Exception, *, most: float) -> None:
     cause, before = cause_of(error), context.troubles.get(job.name)
     times = before.times if before is not None else 0
     pause = min(FIRST_RETRY_SECONDS * 2.0 ** min(times, 16), most)
-    context.retry_at[job.name] = monotonic + pause
+    context.retry_at[job.name] = now.monotonic + pause
     said, command = str(error), command_of(error, cause, job.name)
     if isinstance(error, OSError):
-        said = f"{error.filename or context.daemon.settings.home}: {error.strerror}"
-        command = f"make room on the disk of {context.daemon.settings.home}, or see whether it can be written"
+        said = f"{error.filename or context.home}: {error.strerror}"
+        command = f"make room on the disk of {context.home}, or see whether it can be written"
     context.troubles[job.name] = Trouble(
         job=job.name,
         cause=cause,
         said=said,
         command=command,
-        since_at=before.since_at if before is not None and before.cause is cause else now,
-        again_at=now + (error.seconds_left if isinstance(error, LeaseHeld) else pause),
+        since_at=before.since_at if before is not None and before.cause is cause else now.wall,
+        again_at=now.wall + (error.seconds_left if isinstance(error, LeaseHeld) else pause),
         times=times + 1,
     )
-    checkpoints.set_log_state(context.daemon.queue, job.name, now, problem=said, remedy=command)
+    checkpoints.set_log_state(context.queue, job.name, now.wall, problem=said, remedy=command)
 
 
 def _may_train_without_store(context: SyncContext, job: Job) -> bool:
@@ -129,7 +129,7 @@ def _may_train_without_store(context: SyncContext, job: Job) -> bool:
     counts. A new one waits: nothing of it could be kept. So does one whose newest checkpoint only the store has."""
     if not context.daemon.handover.asks(job.name) or job.after is not None:
         return False
-    run, durable = context.daemon.run(job.name), checkpoints.durable_step(context.daemon.queue, job.name)
+    run, durable = context.run(job.name), checkpoints.durable_step(context.queue, job.name)
     if durable is None:
         known = context.sight.view.log(job.name).created_at is not None
         return known and run.order.is_file()
@@ -137,11 +137,11 @@ def _may_train_without_store(context: SyncContext, job: Job) -> bool:
     return here is not None and here[1].step >= durable
 
 
-def _look_after(context: SyncContext, job: Job, now: float, monotonic: float) -> None:
+def _look_after(context: SyncContext, job: Job, now: Now) -> None:
     daemon = context.daemon
     log = context.sight.view.log(job.name)
     if job.is_final and log.done_at is not None:
-        _see_that_it_is_there(context, job, now, monotonic)
+        _see_that_it_is_there(context, job, now)
         return
     if ROOT in daemon.lost:
         raise daemon.lost[ROOT]
@@ -150,126 +150,118 @@ def _look_after(context: SyncContext, job: Job, now: float, monotonic: float) ->
     if job.state in FINAL and log.created_at is None and job.name not in context.opened:
         return  # it ended before the store ever heard of it
     stored = open_job_log(context, job, now)
-    if is_due(context, stored, monotonic):
-        confirm(context, stored, now, monotonic)
+    if is_due(stored, now):
+        confirm(stored, now)
     if job.state is State.RUNNING:
-        _keep_running(context, stored, job, now, monotonic)
+        _keep_running(stored, job, now)
     elif daemon.handover.asks(job.name):
-        if _hold(context, stored, now, monotonic):
+        if _hold(stored, now):
             if _state_in_log(stored):
-                stored.note("state", state="")  # released or retried since
-            publish_regimes(context, stored, job, now)
-            daemon.handover.give(job.name, prepare(context, stored, job, now))
+                stored.note(StateNote())  # released or retried since
+            publish_regimes(stored, job, now)
+            daemon.handover.give(job.name, prepare(stored, job, now))
     else:
-        _rest(context, stored, job, now, monotonic)
+        _rest(stored, job, now)
 
 
-def _see_that_it_is_there(context: SyncContext, job: Job, now: float, monotonic: float) -> None:
+def _see_that_it_is_there(context: SyncContext, job: Job, now: Now) -> None:
     """A job that is over is looked at too, one a round, and what killed uploads left of it is swept then."""
     known = context.opened.get(job.name)
-    if (
-        ROOT in context.daemon.lost
-        or monotonic == context.looked_at_done
-        or (known and not is_due(context, known, monotonic))
-    ):
+    if ROOT in context.daemon.lost or now.monotonic == context.looked_at_done or (known and not is_due(known, now)):
         return
-    context.looked_at_done = monotonic
+    context.looked_at_done = now.monotonic
     stored = open_job_log(context, job, now)
     stored.log.refresh()
-    take_changes(context, stored, now)  # another home may have given it more steps
-    confirm(context, stored, now, monotonic)
-    sweep(context.daemon.store, stored.log, journal=context.journal, now=now)
-    if monotonic - context.swept_inputs_at > INPUTS_DAY_SECONDS:
-        context.swept_inputs_at = monotonic
+    stored.take_changes(now)  # another home may have given it more steps
+    confirm(stored, now)
+    stored.sweep(now)
+    if now.monotonic - context.swept_inputs_at > INPUTS_DAY_SECONDS:
+        context.swept_inputs_at = now.monotonic
         sweep_inputs(context, now)
 
 
-def _hold(context: SyncContext, stored: JobInStore, now: float, monotonic: float) -> bool:
+def _hold(stored: JobInStore, now: Now) -> bool:
     """Have the lease; False when the job is done, which counts once all of it has been seen."""
-    if hold(context, stored, now, monotonic):
+    if stored.hold(now):
         return True
-    confirm(context, stored, now, monotonic, fully=True)
-    newest, run = newest_commit(stored.log.records), context.daemon.run(stored.job)
-    if newest is not None and not missing(context.daemon.store, newest):
-        mark(context, stored, stored.job, int(newest.payload["step"]), newest.payload, now)
+    confirm(stored, now, fully=True)
+    newest, run = newest_commit(stored.records), stored.run
+    if newest is not None and not missing(stored.store, newest):
+        stored.mark_durable(newest.commit, now)
     if run.final.is_dir() and not is_whole(run.root, final_files(stored)):
         shutil.rmtree(run.final)  # of an end before this one
-    checkpoints.set_log_state(context.daemon.queue, stored.job, now, done_at=now, problem="", remedy="", fenced=False)
+    stored.set_state(now, done_at=now.wall, problem="", remedy="", fenced=False)
     return False
 
 
-def _keep_running(context: SyncContext, stored: JobInStore, job: Job, now: float, monotonic: float) -> None:
+def _keep_running(stored: JobInStore, job: Job, now: Now) -> None:
     fresh = stored.lease is None
-    if not _hold(context, stored, now, monotonic):
+    if not _hold(stored, now):
         return
     if fresh:
-        _see_whether_it_was_passed(context, stored, job, now)
-        if context.sight.view.by_name[job.name].finishing != job.finishing:
+        _see_whether_it_was_passed(stored, job, now)
+        if stored.context.sight.view.by_name[job.name].finishing != job.finishing:
             return  # another home has given it more steps
-    _publish(context, stored, job, now)
-    prune(context, stored, job)
+    _publish(stored, job, now)
+    prune(stored, job)
     if job.finishing and job.wish is None:
-        finish(context, stored, job, now)
+        finish(stored, job, now)
 
 
-def _see_whether_it_was_passed(context: SyncContext, stored: JobInStore, job: Job, now: float) -> None:
+def _see_whether_it_was_passed(stored: JobInStore, job: Job, now: Now) -> None:
     """A job that went on while the store was away may find that another runner did so too, and was faster."""
-    foreign = [one for one in commits(stored.log.records) if one.holder != context.daemon.holder]
-    known = {one.manifest_sha256 for one in context.sight.view.checkpoints(job.name)}
-    if (
-        foreign
-        and foreign[-1] is newest_commit(stored.log.records)
-        and foreign[-1].payload["manifest"]["sha256"] not in known
-    ):
-        give_back(context, stored, now)
+    foreign = [one for one in commits(stored.records) if one.holder != stored.context.daemon.holder]
+    known = {one.manifest_sha256 for one in stored.context.sight.view.checkpoints(job.name)}
+    if foreign and foreign[-1] is newest_commit(stored.records) and foreign[-1].commit.manifest.sha256 not in known:
+        stored.give_back(now)
         raise Fenced(f"{job.name}: {foreign[-1].holder} has gone on with this job; it is taken up from there")
 
 
-def _rest(context: SyncContext, stored: JobInStore, job: Job, now: float, monotonic: float) -> None:
+def _rest(stored: JobInStore, job: Job, now: Now) -> None:
     """Nothing of the job runs: bring what it saved to the store, say in the log how it stands, give the lease back."""
-    daemon = context.daemon
+    daemon = stored.context.daemon
     if job.state is State.QUEUED:
         if stored.lease is not None and not daemon.handover.holds(job.name):
-            _publish(context, stored, job, now)
-            beat(context, stored, monotonic)
-            if monotonic - stored.used_at > IDLE_LEASE_SECONDS or daemon.is_stopping:
-                give_back(context, stored, now)
+            _publish(stored, job, now)
+            stored.beat(now)
+            if now.monotonic - stored.used_at > IDLE_LEASE_SECONDS or daemon.is_stopping:
+                stored.give_back(now)
         return
     daemon.handover.take(job.name)
-    if (stored.lease is None and stored.rested_at == job.changed_at) or is_done(stored.log.records):
+    if (stored.lease is None and stored.rested_at == job.changed_at) or stored.is_done:
         return
-    if _hold(context, stored, now, monotonic):
-        _publish(context, stored, job, now)
+    if _hold(stored, now):
+        _publish(stored, job, now)
         if job.state is State.SUCCEEDED:  # the log that said so is gone, and begun anew
-            finish(context, stored, job, now)
+            finish(stored, job, now)
             return
         if _state_in_log(stored) != job.state and job.state in TOLD_IN_THE_LOG:
-            stored.note("state", state=str(job.state), reason=job.reason, remedy=job.remedy)
-        give_back(context, stored, now)
+            stored.note(StateNote(state=str(job.state), reason=job.reason, remedy=job.remedy))
+        stored.give_back(now)
         stored.rested_at = job.changed_at
 
 
-def _publish(context: SyncContext, stored: JobInStore, job: Job, now: float) -> None:
-    publish_vocabulary(context, stored, job)
-    publish_regimes(context, stored, job, now)
+def _publish(stored: JobInStore, job: Job, now: Now) -> None:
+    publish_vocabulary(stored, job)
+    publish_regimes(stored, job, now)
     try:
-        publish_saved(context, stored, job, now)
+        publish_saved(stored, job, now)
     except StoreFull:  # what nothing needs any more may be all that is in the way
-        prune(context, stored, job)
-        sweep(context.daemon.store, stored.log, journal=context.journal, now=now)
-        publish_saved(context, stored, job, now)
+        prune(stored, job)
+        stored.sweep(now)
+        publish_saved(stored, job, now)
 
 
 def _state_in_log(stored: JobInStore) -> str:
     """What was told last; nothing for a job that is queued or runs."""
-    told = [record for record in regimes(stored.log.records) if record.payload.get("what") == "state"]
-    return str(told[-1].payload["state"]) if told else ""
+    told = stored.noted(StateNote)
+    return told.state if told else ""
 
 
-def release_all(context: SyncContext, now: float) -> None:
+def release_all(context: SyncContext, now: Now) -> None:
     """Give every lease back at the end of the daemon, as far as the store lets us."""
     for stored in context.opened.values():
         try:
-            give_back(context, stored, now)
+            stored.give_back(now)
         except RunnerError:
             continue  # it lapses by itself

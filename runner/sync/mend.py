@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from runner.context import Now
 from runner.errors import Damaged, Loss, NotStored, StoreLost, StoreUnavailable
 from runner.queue import checkpoints, jobs
 from runner.store.known import ROOT
 from runner.store.log import Log
 from runner.store.names import safe_path
 from runner.store.presence import check_objects, check_record, check_root, check_tail, missing
-from runner.store.publish import StoredFile, files_of, forget, publish_files
-from runner.store.records import Record, commits, ends, is_done, is_released, lease, lease_epoch, newest_commit
+from runner.store.publish import forget, publish_files
+from runner.store.records import Record, StoredFile, commits, is_done, is_released, lease, lease_epoch, newest_commit
 from runner.store.root import add_entry, carry_entry, open_root
 from runner.store.root import jobs as entries_of
-from runner.sync.job_in_store import SyncContext, match_rows, stored_table
+from runner.sync.job_in_store import JobInStore, SyncContext
+from runner.sync.opening import beyond, match_rows
 from runner.sync.trust import trust
 from wake2vec.contract.files import digest_file
 from wake2vec.contract.manifest import MANIFEST
@@ -55,7 +57,7 @@ class Repair:
         if self.log is not None:
             return f"{self.job}: its log is there, whole; it is listed again"
         newest = newest_commit([piece.record for piece in self.pieces])
-        step = "no checkpoint" if newest is None else f"checkpoint {newest.payload['step']}"
+        step = "no checkpoint" if newest is None else f"checkpoint {newest.commit.step}"
         done = " and its result" if any(piece.record.kind == "DONE" for piece in self.pieces) else ""
         count = sum(len(piece.again) for piece in self.pieces)
         gone = f"; in neither place any more: {', '.join(self.lost)}" if self.lost else ""
@@ -63,7 +65,7 @@ class Repair:
         return f"{self.job}: its log, {step}{done}; {count} files go there from this home{gone}{rival}"
 
 
-def repair(context: SyncContext, now: float, say: Say, *, agreed: bool) -> int:
+def repair(context: SyncContext, now: Now, say: Say, *, agreed: bool) -> int:
     """Say, and when a person agreed do, what brings this home's jobs back; returns how many there were to be mended.
 
     A kill in between harms nothing: a new log counts once the root log names it, which comes last. Raises StoreLost
@@ -88,16 +90,16 @@ def agree(home: Path) -> None:
     (home / AGREED).touch()
 
 
-def repair_when_agreed(context: SyncContext, now: float, say: Say) -> None:
-    if (context.daemon.settings.home / AGREED).exists():
+def repair_when_agreed(context: SyncContext, now: Now, say: Say) -> None:
+    if (context.home / AGREED).exists():
         with suppress(StoreUnavailable):  # tried again in the next round
             repair(context, now, say, agreed=True)
-            (context.daemon.settings.home / AGREED).unlink()
+            (context.home / AGREED).unlink()
 
 
 def _root(context: SyncContext, say: Say, *, agreed: bool) -> Log | None:
     """The root log that is to count from here on; None where one would have to be begun."""
-    store, copy = context.daemon.store, context.known.read(ROOT)
+    store, copy = context.store, context.known.read(ROOT)
     entries = {} if copy is None else entries_of(copy.records)
     root = None
     try:
@@ -117,14 +119,14 @@ def _root(context: SyncContext, say: Say, *, agreed: bool) -> Log | None:
     context.root = root
     context.opened.clear()
     for job, entry in entries.items() if agreed else ():
-        if job not in entries_of(root.records) and store.stat(str(entry.payload["genesis_id"])) is not None:
+        if job not in entries_of(root.records) and store.stat(entry.job.genesis_id) is not None:
             carry_entry(root, entry)
     return root
 
 
 def jobs_of(context: SyncContext) -> list[str]:
     """The jobs that this home has brought to the store, and those that it has seen there."""
-    queue = context.daemon.queue
+    queue = context.queue
     brought = [one.name for one in jobs.list_jobs(queue) if checkpoints.log_state(queue, one.name).created_at]
     seen = [name.partition("/")[2] for name in context.known.names()]
     return list(dict.fromkeys([*brought, *seen]))
@@ -134,13 +136,13 @@ def make_plan(context: SyncContext, root: Log | None, job: str) -> Repair | None
     """None when nothing of the job is missing. Looks only."""
     copy = context.known.read(f"jobs/{job}")
     entry = None if root is None else entries_of(root.records).get(job)
-    there = None if entry is None else _read(context, str(entry.payload["genesis_id"]))
+    there = None if entry is None else _read(context, entry.job.genesis_id)
     ours = there if there is not None or copy is None else _read(context, copy.records[0].log)
     if ours is None and copy is None:
         return Repair(job=job)
     records = [] if copy is None else copy.records
     if ours is not None and (not records or ours.records[0].nonce == records[0].nonce or ours is there):
-        if ours.records[0].payload["fingerprint"] != _fingerprint(context, job, records):
+        if ours.records[0].genesis.fingerprint != _fingerprint(context, job, records):
             return Repair(job=job, is_taken=True)
         if not records or ours.records[0].nonce != records[0].nonce or ours.records[-1].seq >= records[-1].seq:
             records = ours.records
@@ -154,22 +156,19 @@ def make_plan(context: SyncContext, root: Log | None, job: str) -> Repair | None
 
 def _fingerprint(context: SyncContext, job: str, records: list[Record]) -> str:
     """Of this home's job."""
-    mine = [one.fingerprint for one in jobs.list_jobs(context.daemon.queue) if one.name == job]
-    return mine[0] if mine else str(records[0].payload["fingerprint"])
+    mine = [one.fingerprint for one in jobs.list_jobs(context.queue) if one.name == job]
+    return mine[0] if mine else records[0].genesis.fingerprint
 
 
 def _read(context: SyncContext, first_id: str) -> Log | None:
     try:
-        return Log.open(context.daemon.store, first_id, holder=context.daemon.holder)
+        return Log.open(context.store, first_id, holder=context.daemon.holder)
     except (NotStored, Damaged):
         return None
 
 
 def _is_whole(context: SyncContext, log: Log) -> bool:
     """Whether it has all that this home counts as durable, and every object that it needs."""
-    job = log.name.partition("/")[2]
-    named = {str(one.payload["manifest"]["sha256"]) for one in commits(log.records)}
-    rows = checkpoints.list_checkpoints(context.daemon.queue, job)
     try:
         check_tail(log, "its newest record")
         if (copy := context.known.read(log.name)) is not None and copy.records[0].nonce == log.records[0].nonce:
@@ -177,20 +176,19 @@ def _is_whole(context: SyncContext, log: Log) -> bool:
         check_objects(log)
     except StoreLost:
         return False
-    ended = checkpoints.log_state(context.daemon.queue, job).done_at is None or ends(log.records)
-    return bool(ended) and all(row.manifest_sha256 in named for row in rows if row.durable_at is not None)
+    return not beyond(context, log.name.partition("/")[2], log)
 
 
 def _pieces(context: SyncContext, job: str, records: list[Record]) -> tuple[list[LostRecord], list[str]]:
     """What of these records can stand in a new log, and what is in neither place any more."""
-    rows = {row.manifest_sha256 for row in checkpoints.list_checkpoints(context.daemon.queue, job) if row.durable_at}
+    rows = {row.manifest_sha256 for row in checkpoints.list_checkpoints(context.queue, job) if row.durable_at}
     newest, pieces, lost = newest_commit(records), [], []
     for record in records:
         if record.kind not in ("GENESIS", "REGIME", "COMMIT", "DONE"):
             continue
-        if record.kind == "COMMIT" and record is not newest and record.payload["manifest"]["sha256"] not in rows:
+        if record.kind == "COMMIT" and record is not newest and record.commit.manifest.sha256 not in rows:
             continue  # pruned long ago
-        gone = missing(context.daemon.store, record)
+        gone = missing(context.store, record)
         again = {name: path for name, file in gone.items() if (path := _here(context, job, record, name, file))}
         if len(again) == len(gone) or record.kind == "GENESIS":
             pieces.append(LostRecord(record=record, again=again))
@@ -201,36 +199,33 @@ def _pieces(context: SyncContext, job: str, records: list[Record]) -> tuple[list
 
 def _called(record: Record, names: list[str]) -> str:
     if record.kind == "COMMIT":
-        return f"checkpoint {record.payload['step']}"
+        return f"checkpoint {record.commit.step}"
     return f"{'its result' if record.kind == 'DONE' else 'files'} ({', '.join(names[:4])})"
 
 
 def _here(context: SyncContext, job: str, record: Record, name: str, file: StoredFile) -> Path | None:
     """The same bytes on this machine, proved by their hash."""
-    run = context.daemon.run(job)
+    run = context.run(job)
     folder = run.root
     if record.kind == "GENESIS":
         folder = context.daemon.settings.inputs
     elif record.kind == "COMMIT":
-        folder = run.checkpoint(int(record.payload["step"]))
+        folder = run.checkpoint(record.commit.step)
     path = safe_path(folder, name)
     return path if path.is_file() and digest_file(path) == file.digest else None
 
 
-def _carry_out(context: SyncContext, root: Log, plan: Repair, sent: dict[str, StoredFile], now: float) -> None:
+def _carry_out(context: SyncContext, root: Log, plan: Repair, sent: dict[str, StoredFile], now: Now) -> None:
     log = plan.log or _write_anew(context, plan, sent)
     if log is None:
         _begin_anew(context, plan.job, now)
         return
-    add_entry(root, plan.job, log, str(log.records[0].payload["fingerprint"]))
-    if plan.job in [job.name for job in jobs.list_jobs(context.daemon.queue)]:
+    add_entry(root, plan.job, log, log.records[0].genesis.fingerprint)
+    if plan.job in [job.name for job in jobs.list_jobs(context.queue)]:
         match_rows(context, plan.job, log)
+        stored = JobInStore(context=context, job=plan.job, log=log)
         for one in commits(log.records):
-            size = sum(int(part["size"]) for part in one.payload["parts"].values())
-            checkpoints.mark_durable(
-                context.daemon.queue, plan.job, int(one.payload["step"]),
-                manifest_sha256=one.payload["manifest"]["sha256"], size=size, now=now,
-            )  # fmt: skip
+            stored.mark_durable(one.commit, now)
     context.known.keep(log)
     for folder in {_folder(plan.job, piece.record) for piece in plan.pieces}:
         forget(context.journal, folder)
@@ -241,9 +236,8 @@ def _write_anew(context: SyncContext, plan: Repair, sent: dict[str, StoredFile])
     if not plan.pieces:
         return None
     first, *others = [(piece.record.kind, _payload(context, plan.job, piece, sent)) for piece in plan.pieces]
-    own = {key: value for key, value in first[1].items() if key not in ("name", "head_id")}
     log = Log.begin(
-        context.daemon.store, name=f"jobs/{plan.job}", kind="GENESIS", payload=own, holder=context.daemon.holder
+        context.store, name=f"jobs/{plan.job}", kind="GENESIS", payload=first[1], holder=context.daemon.holder
     )
     for kind, payload in others:
         if is_done(log.records):  # what stands behind an end gave the job more steps
@@ -259,34 +253,33 @@ def _write_anew(context: SyncContext, plan: Repair, sent: dict[str, StoredFile])
 
 def _payload(context: SyncContext, job: str, piece: LostRecord, sent: dict[str, StoredFile]) -> dict[str, Any]:
     """What the record says, with the ids of the objects that were stored again."""
-    record, store = piece.record, context.daemon.store
+    record, store = piece.record, context.store
     digests = {name: digest_file(path) for name, path in piece.again.items()}
     again = publish_files(
         store, piece.again, digests, folder=_folder(job, record), known=sent, journal=context.journal
     ) if piece.again else {}  # fmt: skip
     sent.update({file.sha256: file for file in again.values()})
     gone = missing(store, record) if piece.again or record.kind == "GENESIS" else {}
-    files = {
-        name: again.get(name, file) for name, file in files_of(record).items() if name in again or name not in gone
-    }
-    table = stored_table(files)
+    files = {name: again.get(name, file) for name, file in record.files.items() if name in again or name not in gone}
     if record.kind == "GENESIS":
-        return {**record.payload, "stored_inputs": table}
+        return replace(record.genesis, stored_inputs=files).to_payload()
     if record.kind == "COMMIT":
-        parts = {name: one for name, one in table.items() if name != MANIFEST}
-        return {**record.payload, "parts": parts, "manifest": table[MANIFEST]}
-    return {**record.payload, "files": table} if table else record.payload
+        manifest = files.pop(MANIFEST)
+        return replace(record.commit, parts=files, manifest=manifest).to_payload()
+    return (
+        {**record.payload, "files": {name: asdict(file) for name, file in files.items()}} if files else record.payload
+    )
 
 
 def _folder(job: str, record: Record) -> str:
     if record.kind == "COMMIT":
-        return f"jobs/{job}/checkpoints/checkpoint-{record.payload['step']}"
+        return f"jobs/{job}/checkpoints/checkpoint-{record.commit.step}"
     return "inputs/repaired" if record.kind == "GENESIS" else f"jobs/{job}/files/repaired"
 
 
-def _begin_anew(context: SyncContext, job: str, now: float) -> None:
+def _begin_anew(context: SyncContext, job: str, now: Now) -> None:
     """Nobody knows the old log: the sync loop brings the job there as if it had never been."""
-    queue = context.daemon.queue
+    queue = context.queue
     for row in checkpoints.list_checkpoints(queue, job):
         checkpoints.mark_gone_from_store(queue, job, row.step)
-    checkpoints.set_log_state(queue, job, now, created_at=None, done_at=None, problem="", remedy="", fenced=False)
+    checkpoints.set_log_state(queue, job, now.wall, created_at=None, done_at=None, problem="", remedy="", fenced=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from runner.context import Now
 from runner.queue import checkpoints
 from runner.queue.rows import Job
 from runner.retention import Keep, deletable_here, deletable_in_store
@@ -27,13 +28,13 @@ def best_step(run: RunDir) -> int | None:
     return int(table["step"]) if isinstance(table, dict) and isinstance(table.get("step"), int) else None
 
 
-def keep_of(context: SyncContext, stored: JobInStore, job: Job) -> Keep:
+def keep_of(stored: JobInStore, job: Job) -> Keep:
     """A P2 may stand on what was best or last at an end that was not the last one."""
-    others = context.sight.view.jobs
-    sources = {other.spec.rows for other in others if other.after == job.name}
-    sources |= {end.payload.get(key) for end in ends(stored.log.records) for key in ("step", "best_step")}
+    others = stored.context.sight.view.jobs
+    sources: set[object] = {other.spec.rows for other in others if other.after == job.name}
+    sources |= {step for end in ends(stored.records) for step in (end.done.step, end.done.best_step)}
     return Keep(
-        best=best_step(context.daemon.run(job.name)),
+        best=best_step(stored.run),
         sources=frozenset(step for step in sources if isinstance(step, int)),
         every_steps=job.spec.checkpoint.every_steps,
         milestones=job.spec.checkpoint.keep_milestones,
@@ -41,41 +42,36 @@ def keep_of(context: SyncContext, stored: JobInStore, job: Job) -> Keep:
     )
 
 
-def prune(context: SyncContext, stored: JobInStore, job: Job) -> None:
+def prune(stored: JobInStore, job: Job) -> None:
     """The newest two stay everywhere; what is kept for good stays in the store."""
-    rows = context.sight.view.checkpoints(job.name)
+    rows = stored.context.sight.view.checkpoints(job.name)
     durable = [one.step for one in rows if one.durable_at is not None and not one.quarantined]
-    keep = keep_of(context, stored, job)
-    run = context.daemon.run(job.name)
+    keep = keep_of(stored, job)
+    run = stored.run
     for step in deletable_here(saved_steps(run), durable, keep):
         delete_folder(run.checkpoint(step))
     for folder in sorted(run.checkpoints.glob("*.corrupt-*"), key=lambda path: path.stat().st_mtime)[:-KEPT_CORRUPT]:
         shutil.rmtree(folder, ignore_errors=True)
     drop = set(deletable_in_store(durable, keep))
-    found = commits(stored.log.records)
-    kept = {id for one in found if int(one.payload["step"]) not in drop for id in object_ids(one)}
+    found = commits(stored.records)
+    kept = {id for one in found if one.commit.step not in drop for id in one.commit.object_ids}
     for one in found:
-        if (step := int(one.payload["step"])) in drop:
-            for id in object_ids(one):
+        if (step := one.commit.step) in drop:
+            for id in one.commit.object_ids:
                 if id not in kept:
-                    context.daemon.store.delete(id)
+                    stored.store.delete(id)
             failpoint("sync.pruned")
-            checkpoints.mark_gone_from_store(context.daemon.queue, job.name, step)
+            checkpoints.mark_gone_from_store(stored.queue, job.name, step)
 
 
-def sweep_inputs(context: SyncContext, now: float) -> None:
+def sweep_inputs(context: SyncContext, now: Now) -> None:
     """Delete texts that no job in the store names, once they are a day old: what many starts and kills left."""
-    root, store, named = context.root_log(), context.daemon.store, set_aside(context.journal)
+    root, store, named = context.root_log(), context.store, set_aside(context.journal)
     for entry in entries_of(root.records).values():
-        body = store.read(str(entry.payload["genesis_id"]))
-        named |= set() if body is None else stored_ids([Record.from_bytes(body, str(entry.payload["genesis_id"]))])
-    for stat in orphans(store.find("inputs"), named, now=now - INPUTS_DAY_SECONDS):
+        body = store.read(entry.job.genesis_id)
+        named |= set() if body is None else stored_ids([Record.from_bytes(body, entry.job.genesis_id)])
+    for stat in orphans(store.find("inputs"), named, now=now.wall - INPUTS_DAY_SECONDS):
         store.delete(stat.id)
-
-
-def object_ids(commit: Record) -> list[str]:
-    """The manifest goes first: without it a half-deleted checkpoint is none."""
-    return [commit.payload["manifest"]["id"], *(part["id"] for part in commit.payload["parts"].values())]
 
 
 def delete_folder(folder: Path) -> None:

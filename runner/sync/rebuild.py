@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 
+from runner.context import Now
 from runner.errors import Damaged, NotStored
 from runner.intake import import_new_lines, promote
 from runner.queue import checkpoints, jobs
@@ -19,12 +20,11 @@ from runner.states import State
 from runner.store.base import Store
 from runner.store.log import Log
 from runner.store.publish import fetch_files
-from runner.store.records import Record, commits, genesis, is_done, regimes
+from runner.store.records import QuarantineNote, Record, StateNote, commits, is_done, notes, regimes
 from runner.store.root import jobs as entries_of
 from runner.store.root import open_job
 from runner.sync.copies import bring_history, scratch, sound_copies
-from runner.sync.job_in_store import JobInStore, SyncContext, from_table
-from wake2vec.contract.order import InputFile
+from runner.sync.job_in_store import JobInStore, SyncContext
 from wake2vec.contract.spec import JobSpec
 
 PUT_BACK = "`wake2vec-runner repair` on the home that trained it puts it back, and its name can be used again"
@@ -32,12 +32,12 @@ PUT_BACK = "`wake2vec-runner repair` on the home that trained it puts it back, a
 SMALL_FOLDERS = ("logs/", "eval/")
 
 
-def restore(context: SyncContext, now: float, say: Callable[[str], None]) -> list[str]:
+def restore(context: SyncContext, now: Now, say: Callable[[str], None]) -> list[str]:
     """Add the jobs that the store knows and the queue does not; returns their names. Raises StoreUnavailable.
 
     The logs say what there is. A home without a past gets the history of the home before it on top.
     """
-    if not is_new(context.daemon.queue):
+    if not is_new(context.queue):
         return rebuild(context, now, say)
     with scratch(context) as folder:
         copies = sound_copies(context, folder, now, say)
@@ -50,31 +50,31 @@ def restore(context: SyncContext, now: float, say: Callable[[str], None]) -> lis
     return list(logs)
 
 
-def rebuild(context: SyncContext, now: float, say: Callable[[str], None]) -> list[str]:
+def rebuild(context: SyncContext, now: Now, say: Callable[[str], None]) -> list[str]:
     """The same from the logs alone, for a person who trusts nothing else."""
     logs = _rebuild_jobs(context, now, say)
     _remember(context, past_sessions([log.records for log in logs.values()]))
     return list(logs)
 
 
-def _rebuild_jobs(context: SyncContext, now: float, say: Callable[[str], None]) -> dict[str, Log]:
+def _rebuild_jobs(context: SyncContext, now: Now, say: Callable[[str], None]) -> dict[str, Log]:
     root = context.root_log()
     root.refresh()
     entries = entries_of(root.records)
-    known = {job.name for job in jobs.list_jobs(context.daemon.queue) if not _is_only_queued(context, job, entries)}
+    known = {job.name for job in jobs.list_jobs(context.queue) if not _is_only_queued(context, job, entries)}
     new = {name: entry for name, entry in entries.items() if name not in known}
-    again = {job.name for job in jobs.list_jobs(context.daemon.queue)} & new.keys()
+    again = {job.name for job in jobs.list_jobs(context.queue)} & new.keys()
     for number, (name, entry) in enumerate(new.items(), start=1):
-        say(f"restoring {name} from {context.daemon.store.properties.place} ({number} of {len(new)})")
+        say(f"restoring {name} from {context.store.properties.place} ({number} of {len(new)})")
         try:
             log = open_job(root, entry)
             if name in again:
-                jobs.forget(context.daemon.queue, name)
+                jobs.forget(context.queue, name)
             _add(context, name, log, now)
         except (Damaged, NotStored, ValueError, KeyError, TypeError) as error:
-            is_there = context.daemon.store.stat(str(entry.payload["genesis_id"])) is not None
+            is_there = context.store.stat(entry.job.genesis_id) is not None
             why = str(error) if is_there else f"its folder was deleted there; {PUT_BACK}"
-            add_event(context.daemon.queue, now, "corrupt", f"{name}: its log in the store cannot be read: {why}")
+            add_event(context.queue, now.wall, "corrupt", f"{name}: its log in the store cannot be read: {why}")
             say(f"{name}: its log in the store cannot be read and is left alone: {why}")
     return {name: context.opened[name].log for name in new if name in context.opened}
 
@@ -82,9 +82,9 @@ def _rebuild_jobs(context: SyncContext, now: float, say: Callable[[str], None]) 
 def _is_only_queued(context: SyncContext, job: Job, entries: Mapping[str, Record]) -> bool:
     """Whether a person queued here, on a new machine, what the store has already: then the store knows more of it."""
     entry = entries.get(job.name)
-    if entry is None or entry.payload.get("fingerprint") != job.fingerprint:
+    if entry is None or entry.job.fingerprint != job.fingerprint:
         return False
-    queue = context.daemon.queue
+    queue = context.queue
     touched = (
         job.state is not State.QUEUED or job.wish is not None or list_regimes(queue, job.name)
     )  # by hold, set, ...
@@ -93,7 +93,7 @@ def _is_only_queued(context: SyncContext, job: Job, entries: Mapping[str, Record
 
 def _remember(context: SyncContext, lives: dict[str, tuple[float, float]]) -> None:
     lives.pop(context.daemon.holder, None)
-    add_past_sessions(context.daemon.queue, lives)
+    add_past_sessions(context.queue, lives)
 
 
 def past_sessions(logs: Sequence[Sequence[Record]]) -> dict[str, tuple[float, float]]:
@@ -106,35 +106,35 @@ def past_sessions(logs: Sequence[Sequence[Record]]) -> dict[str, tuple[float, fl
     return lives
 
 
-def _add(context: SyncContext, name: str, log: Log, now: float) -> None:
-    queue = context.daemon.queue
-    origin = genesis(log.records)
-    stored = JobInStore(job=name, log=log)
-    told = stored.noted("state") or {}
-    state = State(told["state"]) if told.get("state") else State.QUEUED
+def _add(context: SyncContext, name: str, log: Log, now: Now) -> None:
+    queue = context.queue
+    origin = log.records[0].genesis
+    stored = JobInStore(context=context, job=name, log=log)
+    told = stored.noted(StateNote) or StateNote()
+    state = State(told.state) if told.state else State.QUEUED
     jobs.add_job(
         queue,
-        JobSpec.model_validate(origin["job"]),
-        [InputFile(**item) for item in origin["inputs"]],
-        str(origin["fingerprint"]),
-        now,
+        JobSpec.model_validate(origin.job),
+        origin.inputs,
+        origin.fingerprint,
+        now.wall,
         state=State.QUEUED if is_done(log.records) else state,
-        reason=str(told.get("reason", "")),
-        remedy=str(told.get("remedy", "")),
+        reason=told.reason,
+        remedy=told.remedy,
         again=True,
     )
     context.opened[name] = stored
     for change in unknown_changes(queue, name, [record.payload for record in regimes(log.records)]):
-        follow(queue, name, change, now)
-    quarantined = {
-        one.payload["manifest_sha256"] for one in regimes(log.records) if one.payload["what"] == "quarantine"
-    }
-    for commit in still_stored(context.daemon.store, log):
-        _add_checkpoint(context, name, commit, quarantined)
-    checkpoints.set_log_state(queue, name, now, created_at=log.records[0].written_at)
+        follow(queue, name, change, now.wall)
+    quarantined = {one.manifest_sha256 for one in notes(log.records, QuarantineNote)}
+    for record in still_stored(context.store, log):
+        stored.mark_durable(record.commit, now._replace(wall=record.written_at))
+        if record.commit.manifest.sha256 in quarantined:
+            checkpoints.quarantine(queue, name, record.commit.step)
+    stored.set_state(now, created_at=log.records[0].written_at)
     if is_done(log.records):
-        _add_results(context, stored, now)
-    add_event(queue, now, "restored", f"{name}: restored from {context.daemon.store.properties.place}", job=name)
+        _add_results(stored, now)
+    add_event(queue, now.wall, "restored", f"{name}: restored from {context.store.properties.place}", job=name)
 
 
 def still_stored(store: Store, log: Log) -> list[Record]:
@@ -144,26 +144,17 @@ def still_stored(store: Store, log: Log) -> list[Record]:
     """
     found = commits(log.records)
     listed = {stat.id for stat in store.find(f"{log.name}/checkpoints")}
-    sure = {id for one in found[-KEPT_LAST:] if store.stat(id := str(one.payload["manifest"]["id"])) is not None}
-    return [one for one in found if one.payload["manifest"]["id"] in listed | sure]
+    sure = {id for one in found[-KEPT_LAST:] if store.stat(id := one.commit.manifest.id) is not None}
+    return [one for one in found if one.commit.manifest.id in listed | sure]
 
 
-def _add_checkpoint(context: SyncContext, name: str, commit: Record, quarantined: set[str]) -> None:
-    manifest, step = commit.payload["manifest"], int(commit.payload["step"])
-    size = sum(int(part["size"]) for part in commit.payload["parts"].values())
-    queue = context.daemon.queue
-    checkpoints.mark_durable(queue, name, step, manifest_sha256=manifest["sha256"], size=size, now=commit.written_at)
-    if manifest["sha256"] in quarantined:
-        checkpoints.quarantine(queue, name, step)
-
-
-def _add_results(context: SyncContext, stored: JobInStore, now: float) -> None:
+def _add_results(stored: JobInStore, now: Now) -> None:
     """A finished job gets its ledger and its tables back; its weights stay in the store until they are wanted."""
-    daemon, done = context.daemon, stored.log.records[-1]
-    small = {name: file for name, file in done.payload["files"].items() if name.startswith(SMALL_FOLDERS)}
-    fetch_files(daemon.store, from_table(small), daemon.run(stored.job).root)
-    import_new_lines(daemon, stored.job, now)
-    jobs.set_steps(daemon.queue, stored.job, int(done.payload["step"]))
-    jobs.end_at(daemon.queue, stored.job, int(done.payload["step"]))
-    checkpoints.set_log_state(daemon.queue, stored.job, now, done_at=done.written_at)
-    promote(daemon, jobs.get_job(daemon.queue, stored.job), now)
+    daemon, done = stored.context.daemon, stored.records[-1].done
+    small = {name: file for name, file in done.files.items() if name.startswith(SMALL_FOLDERS)}
+    fetch_files(daemon.store, small, stored.run.root)
+    import_new_lines(daemon, stored.job, now.wall)
+    jobs.set_steps(daemon.queue, stored.job, done.step)
+    jobs.end_at(daemon.queue, stored.job, done.step)
+    stored.set_state(now, done_at=stored.records[-1].written_at)
+    promote(daemon, jobs.get_job(daemon.queue, stored.job), now.wall)

@@ -30,9 +30,9 @@ from runner.store.places.fsspec import open_fs
 from runner.store.publish import publish_checkpoint
 from runner.store.retry import Backoff, RetryingStore
 from runner.sync.fetch import fetch_result
-from runner.sync.job_in_store import open_job_log
 from runner.sync.loop import release_all
 from runner.sync.mend import repair
+from runner.sync.opening import open_job_log
 from runner.sync.prepare import prepare
 from runner.sync.trust import unconfirmed
 from tests.drive_server.server import DriveServer
@@ -199,7 +199,7 @@ def go_on(home: Home, draw: random.Random, rounds: int) -> None:
 
 def claims(home: Home) -> dict[str, int | None]:
     """What the last lines of `start` say is safe: a step, or None for a job that is over; "" when the code is 0."""
-    doubts = unconfirmed(home.context, home.clock.now, home.clock.monotonic)
+    doubts = unconfirmed(home.context, home.now)
     found: dict[str, int | None] = {}
     for job in (every := jobs.list_jobs(home.queue)):
         if job.name in doubts:
@@ -241,12 +241,12 @@ def _judge(fresh: Home, name: str, step: int | None) -> str:
         return "" if known and all(job.is_final for job in known.values()) else "exit 0, and the work is not there"
     if name not in known:
         return f"{name} at {step}: the store has no such job"
-    job, now = known[name], fresh.clock.now
+    job, now = known[name], fresh.now
     try:
         if step is None:
             fetch_result(fresh.context, job, "final", now)
         else:
-            prepare(fresh.context, open_job_log(fresh.context, job, now), job, now)
+            prepare(open_job_log(fresh.context, job, now), job, now)
     except RunnerError as error:
         return f"{name} at {step}: {error}"
     if step is None:
@@ -300,7 +300,7 @@ def _one(place: Place, moment: str, part: str, draw: random.Random, found: Found
     place.keep()
     go_on(home, draw, draw.randint(0, 12))
     if moment != "training":
-        release_all(home.context, clock.now)
+        release_all(home.context, home.now)
         home.queue.close()
     way = place.strike(part)
     called = f"{called}, {way})"
@@ -315,7 +315,7 @@ def _one(place: Place, moment: str, part: str, draw: random.Random, found: Found
         go_on(home, draw, 1)
         _weigh(place, said_in_between(home), found, f"{called} in between", clock)
         go_on(home, draw, draw.randint(0, 20))
-        release_all(home.context, clock.now)
+        release_all(home.context, home.now)
         _weigh(place, claims(home), found, f"{called} at the end", clock)
     found.noticed += bool(home.daemon.lost) or not is_open
     home.queue.close()
@@ -338,7 +338,7 @@ def _mended(place: Place, name: str, draw: random.Random, found: Found, called: 
         home, _ = a_home(place, "home", clock)  # the one that knows most
         called += ", then repaired"
         try:
-            repair(home.context, clock.now, lambda text: None, agreed=True)
+            repair(home.context, home.now, lambda text: None, agreed=True)
         except StoreLost:
             assert place.undo is not None, called
             place.undo()

@@ -98,7 +98,7 @@ def _lost_from_store(world: World, job: str) -> list[str]:
     settings = world.settings()
     root = open_root(open_store(settings.store_url, settings.home), holder="judge")
     entry = entries_of(root.records).get(job)
-    found = [one for one in commits(open_job(root, entry).records) if one.payload["step"] == step] if entry else []
+    found = [one for one in commits(open_job(root, entry).records) if one.commit.step == step] if entry else []
     if not found:
         return [f"{step} was durable, and the log does not know it"]
     with tempfile.TemporaryDirectory() as folder:

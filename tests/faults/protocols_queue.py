@@ -187,7 +187,7 @@ def check_durable(home: Home, name: str) -> None:
     """What a home calls durable can be had from the store, as long as no other home has pruned it."""
     step = checkpoints.durable_step(home.queue, name)
     if step is not None:
-        found = [one for one in logs(home)[name] if one.kind == "COMMIT" and one.payload["step"] == step]
+        found = [one for one in logs(home)[name] if one.kind == "COMMIT" and one.commit.step == step]
         assert found, f"{name}: durable at {step}, but the log has no such COMMIT"
 
 

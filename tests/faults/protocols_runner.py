@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from runner.context import read_clocks
 from runner.daemon.main import Wanted, furnish
 from runner.errors import RunnerError
 from runner.queue import attempts, jobs
@@ -75,13 +76,13 @@ def not_confirmed(world: World, names: dict[str, int]) -> list[str]:
     judge = f"judge{len(list(world.root.glob('judge*')))}"
     with world.queue(judge) as queue:
         context = SyncContext(daemon=furnish(world.settings(judge), Wanted(), queue))
-        restore(context, time.time(), lambda text: None)
+        restore(context, read_clocks(), lambda text: None)
         return [fault for name, steps in names.items() if (fault := _not_confirmed(world, context, name, steps))]
 
 
 def _not_confirmed(world: World, context: SyncContext, name: str, steps: int) -> str:
     try:
-        fetch_result(context, jobs.get_job(context.daemon.queue, name), "final", time.time())
+        fetch_result(context, jobs.get_job(context.daemon.queue, name), "final", read_clocks())
     except RunnerError as error:
         return f"{name}: a fresh home cannot confirm it: {error}"
     there = (context.daemon.run(name).final / "weights.txt").read_text()

@@ -21,8 +21,8 @@ from runner.store.drive.transfer import UNIT_BYTES, Throttle
 from runner.store.lease import Watch, acquire
 from runner.store.log import Log
 from runner.store.places.directory import DirectoryStore
-from runner.store.publish import StoredFile, fetch_checkpoint, publish_checkpoint
-from runner.store.records import Record, commits
+from runner.store.publish import fetch_checkpoint, publish_checkpoint
+from runner.store.records import Genesis, Record, commits
 from runner.store.retry import Backoff, RetryingStore
 from runner.store.root import add_job, open_root
 from runner.store.transfer import Shipment, Transfer
@@ -90,7 +90,7 @@ def faulty_calls(faults: int, *, rate: float = 0.25, seed: int = 0) -> dict[str,
     """
     with scratch() as folder, DriveServer(folder / "google", etag_drift=0.1) as server:
         store = patient(opened(server, folder / "home"))
-        log = add_job(open_root(store, holder="a"), "q", fingerprint="f", genesis={})
+        log = add_job(open_root(store, holder="a"), "q", Genesis(fingerprint="f"))
         lease = acquire(log, Watch(), at=0.0)
         server.faults.random.seed(seed)
         server.faults.rate = rate
@@ -111,13 +111,11 @@ def faulty_calls(faults: int, *, rate: float = 0.25, seed: int = 0) -> dict[str,
 
 def _verdict(server: DriveServer, log: Log, confirmed: list[Record], folder: Path) -> dict[str, Any]:
     found = commits(Log.open(log.store, log.first_id, holder="judge").records)
-    named = [
-        StoredFile(**one) for record in found for one in (record.payload["manifest"], *record.payload["parts"].values())
-    ]
+    named = [file for record in found for file in record.files.values()]
     present = {stat.id: stat for stat in log.store.find("jobs/q/checkpoints")}
     whole = {one.id for one in named if one.id in present and present[one.id].md5 == one.md5}
     kept = {record.nonce for record in found}
-    shas = Counter(record.payload["manifest"]["sha256"] for record in found)
+    shas = Counter(record.commit.manifest.sha256 for record in found)
     wrong = {
         "lost": len([one for one in confirmed if one.nonce not in kept]) + len({one.id for one in named} - whole),
         "duplicate": len(present.keys() - {one.id for one in named}),
@@ -282,7 +280,7 @@ def races(rounds: int, *, runners: int = 3, kind: str = "drive") -> dict[str, An
         counts = []
         try:
             for number in range(rounds):
-                log = add_job(root, f"job-{number}", fingerprint="f", genesis={})
+                log = add_job(root, f"job-{number}", Genesis(fingerprint="f"))
                 say = f"{log.first_id} {'take-over' if number % 2 else 'acquire'}\n".encode()
                 taking_part = racers[: 2 + number % (runners - 1)]
                 for racer in taking_part:
@@ -338,7 +336,7 @@ def stuck_transfer() -> dict[str, Any]:
     """An upload into a Drive that answers nothing: how long asking after it, and ending it, hold the daemon up."""
     with scratch() as folder, DriveServer(folder / "google") as server:
         store = opened(server, folder / "home")
-        log = add_job(open_root(patient(store), holder="a"), "q", fingerprint="f", genesis={})
+        log = add_job(open_root(patient(store), holder="a"), "q", Genesis(fingerprint="f"))
         lease = acquire(log, Watch(), at=0.0)
         server.faults.rules = [Rule(Fault("stall"), "PUT /session", times=1000)]
         shipment = Shipment(

@@ -12,7 +12,7 @@ from runner.store.lease import Watch, acquire
 from runner.store.log import Log
 from runner.store.open import open_store
 from runner.store.publish import commit
-from runner.store.records import newest_commit
+from runner.store.records import Commit, StoredFile, newest_commit
 
 
 def race(store: Store, holder: str, first_id: str, *, take_over: bool) -> str:
@@ -21,8 +21,8 @@ def race(store: Store, holder: str, first_id: str, *, take_over: bool) -> str:
         lease = acquire(log, Watch(), at=time.monotonic(), take_over=take_over)
         if newest_commit(log.records) is not None:
             return "late"
-        payload = {"step": 1, "kind": "milestone", "manifest": {"sha256": holder}, "parts": {}}
-        commit(log, payload, epoch=lease.epoch)
+        manifest = StoredFile(id=holder, size=1, sha256=holder, md5="")
+        commit(log, Commit(step=1, kind="milestone", manifest=manifest, parts={}), epoch=lease.epoch)
     except (Fenced, LeaseHeld):
         return "lost"
     return "committed"

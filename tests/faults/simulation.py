@@ -15,8 +15,7 @@ from runner.store.base import Properties
 from runner.store.lease import Lease, Watch, acquire, read_beat
 from runner.store.log import Log
 from runner.store.publish import commit
-from runner.store.records import commits, is_done, lease_epoch, newest_commit
-from runner.store.records import genesis as genesis_of
+from runner.store.records import Commit, StoredFile, commits, is_done, lease_epoch, newest_commit
 
 LAST_STEP = 6
 QUIET_AFTER = 400  # calls; then faults end, so that the job must end too
@@ -223,13 +222,14 @@ class Actor:
 
     def _train(self, log: Log, lease: Lease) -> None:
         newest = newest_commit(log.records)
-        step, parent = (int(newest.payload["step"]), newest.payload["manifest"]["sha256"]) if newest else (0, "")
+        step, parent = (newest.commit.step, newest.commit.manifest.sha256) if newest else (0, "")
         while step < LAST_STEP:
             self.world.time += self.world.random.random() * 40
             step += 1
             sha256 = hashlib.sha256(f"{parent}{step}".encode()).hexdigest()  # training again gives the same bits
-            payload = {"step": step, "kind": "milestone", "parent": parent, "manifest": {"sha256": sha256}, "parts": {}}
-            record = self._again(lambda payload=payload: commit(log, payload, epoch=lease.epoch))
+            manifest = StoredFile(id=f"after {parent}", size=1, sha256=sha256, md5="")
+            body = Commit(step=step, kind="milestone", manifest=manifest, parts={})
+            record = self._again(lambda body=body: commit(log, body, epoch=lease.epoch))
             self.world.acknowledged.append((record.nonce, step))
             parent = sha256
             self._again(lease.beat)
@@ -244,17 +244,17 @@ def broken(world: World) -> list[str]:
     log = Log.open(Client(world, None), world.first_id, holder="judge")
     records, found = log.records, commits(log.records)
     faults = []
-    if genesis_of(records) != records[0].payload or [record.seq for record in records] != list(range(len(records))):
+    if records[0].kind != "GENESIS" or [record.seq for record in records] != list(range(len(records))):
         faults.append("the chain has a gap")
     for index, record in enumerate(records):
         if record.kind == "COMMIT" and record.epoch != lease_epoch(records[:index]):
             faults.append(f"commit {record.seq} was made under a lost lease")
         if record.kind == "DONE" and record is not records[-1]:
             faults.append("something follows DONE")
-    if [record.payload["step"] for record in found] != list(range(1, len(found) + 1)):
-        faults.append(f"double or missing commits: {[record.payload['step'] for record in found]}")
-    parents = ["", *[record.payload["manifest"]["sha256"] for record in found]]
-    if any(record.payload["parent"] != parent for record, parent in zip(found, parents, strict=False)):
+    if [record.commit.step for record in found] != list(range(1, len(found) + 1)):
+        faults.append(f"double or missing commits: {[record.commit.step for record in found]}")
+    parents = ["", *[record.commit.manifest.sha256 for record in found]]
+    if any(record.commit.manifest.id != f"after {parent}" for record, parent in zip(found, parents, strict=False)):
         faults.append("a commit does not continue the one before it")
     nonces = {record.nonce for record in found}
     if any(nonce not in nonces for nonce, _ in world.acknowledged):

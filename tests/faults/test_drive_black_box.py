@@ -17,13 +17,14 @@ CLIENT = """
 import sys
 from pathlib import Path
 from runner.store.open import open_store
+from runner.store.records import Genesis
 from runner.store.root import add_job, open_root
 from runner.store.lease import Watch, acquire
 from wake2vec.contract.files import digest_file
 
 home = Path(sys.argv[1])
 store = open_store("drive:wake2vec", home)
-log = add_job(open_root(store, holder="a"), "q", fingerprint="f", genesis={})
+log = add_job(open_root(store, holder="a"), "q", Genesis(fingerprint="f"))
 acquire(log, Watch(), at=0.0).beat()
 source = home / "in"
 source.write_bytes(bytes(range(256)) * 40_000)

@@ -72,7 +72,7 @@ def test_a_frozen_runner_that_wakes_finds_itself_fenced_and_uploads_nothing(worl
     assert is_done(records)
     taken = next(record.seq for record in records if record.kind == "LEASE" and record.holder == holder)
     assert {record.holder for record in records if record.seq >= taken} == {holder}
-    steps = [int(one.payload["step"]) for one in commits(records)]
+    steps = [one.commit.step for one in commits(records)]
     assert steps == sorted(set(steps))
     assert world.weights(home="other") == expected_weights("print-a", 300)
     assert any("has taken the job over" in text for text in world.events("home"))

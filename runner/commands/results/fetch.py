@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-import time
 
 from runner.commands.results.process import run_folder
+from runner.context import read_clocks
 from runner.daemon.main import Wanted, furnish
 from runner.machine.home import check_home, only_daemon
 from runner.queue import jobs
@@ -42,7 +42,7 @@ def bring_jobs(settings: Settings, queue: Queue) -> None:
     check_home(settings.home, allow_network=False)
     if read_lock(settings.home / "daemon.lock") is None:
         with only_daemon(settings.home):
-            restore(SyncContext(daemon=furnish(settings, Wanted(), queue)), time.time(), _say)
+            restore(SyncContext(daemon=furnish(settings, Wanted(), queue)), read_clocks(), _say)
 
 
 def _is_here(queue: Queue, settings: Settings, name: str, step: str) -> bool:
@@ -60,11 +60,11 @@ def _bring(queue: Queue, settings: Settings, name: str, step: str) -> None:
     context = SyncContext(daemon=furnish(settings, Wanted(), queue))
     if _known(queue, name) is None:
         with only_daemon(settings.home):  # which would do the same
-            restore(context, time.time(), _say)
+            restore(context, read_clocks(), _say)
     job = jobs.get_job(queue, name)
     if job.is_final:
         _say(f"{name}: fetching its result from {context.daemon.store.properties.place}")
-        fetch_result(context, job, step, time.time())
+        fetch_result(context, job, step, read_clocks())
 
 
 def _say(text: str) -> None:

@@ -12,6 +12,7 @@ from runner.queue import jobs
 from runner.queue.database import open_queue
 from runner.settings import Settings, read_settings
 from runner.store.open import open_store
+from runner.store.records import Genesis
 from runner.store.root import add_job, open_root
 from tests.unit.runner.folders import write_jobs
 
@@ -31,7 +32,7 @@ def keep_in_store(settings: Settings) -> None:
     root = open_root(open_store(settings.store_url, settings.home), holder="first")
     queue = open_queue(settings.database)
     for job in jobs.list_jobs(queue):
-        add_job(root, job.name, fingerprint=job.fingerprint, genesis={"job": job.spec.model_dump(mode="json")})
+        add_job(root, job.name, Genesis(fingerprint=job.fingerprint, job=job.spec.model_dump(mode="json")))
     queue.close()
 
 

@@ -26,7 +26,7 @@ from runner.store.copies import (
 from runner.store.log import Log
 from runner.store.open import open_store
 from runner.store.places.directory import DirectoryStore
-from runner.store.publish import StoredFile
+from runner.store.records import StoredFile
 from runner.store.root import open_root
 from tests.drive_server.server import DriveServer
 

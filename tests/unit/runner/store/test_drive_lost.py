@@ -13,6 +13,7 @@ from runner.store.drive.store import DriveStore, open_drive
 from runner.store.drive.transfer import Throttle, _received
 from runner.store.log import Log
 from runner.store.presence import check_record, check_root
+from runner.store.records import Genesis
 from runner.store.root import add_job, open_root
 from tests.drive_server.faults import Fault, Rule
 from tests.drive_server.server import DriveServer
@@ -57,7 +58,7 @@ def test_a_root_that_comes_back_from_the_bin_is_the_same(server: DriveServer, ro
 
 
 def test_a_job_folder_in_the_bin_is_seen_by_its_newest_record(server: DriveServer, root: Log) -> None:
-    log = add_job(root, "q", fingerprint="f", genesis={})
+    log = add_job(root, "q", Genesis(fingerprint="f"))
     server.drive.throw_away(id_of(server, "q"))
 
     check_root(root)

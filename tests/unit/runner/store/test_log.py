@@ -11,7 +11,7 @@ from runner.store.base import Store
 from runner.store.lease import TTL_SECONDS, Lease, Watch, acquire, read_beat
 from runner.store.log import Log
 from runner.store.places.directory import DirectoryStore
-from runner.store.records import CARRY_EVERY, is_done, lease_epoch, regimes
+from runner.store.records import CARRY_EVERY, Genesis, is_done, lease_epoch, regimes
 from runner.store.root import add_job, jobs, open_job, open_root
 
 
@@ -21,7 +21,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def job(store: Store, holder: str = "a") -> Log:
-    return add_job(open_root(store, holder=holder), "q", fingerprint="f", genesis={"spec": {"steps": 3}})
+    return add_job(open_root(store, holder=holder), "q", Genesis(fingerprint="f", job={"steps": 3}))
 
 
 def held(log: Log, at: float = 0.0, *, take_over: bool = False) -> Lease:
@@ -43,12 +43,12 @@ class Deaf(DirectoryStore):
 
 def test_an_empty_home_finds_every_job(store: Store) -> None:
     job(store)
-    add_job(open_root(store, holder="a"), "r", fingerprint="g", genesis={})
+    add_job(open_root(store, holder="a"), "r", Genesis(fingerprint="g"))
 
     root = open_root(store, holder="b")
 
     assert list(jobs(root.records)) == ["q", "r"]
-    assert open_job(root, jobs(root.records)["q"]).records[0].payload["spec"] == {"steps": 3}
+    assert open_job(root, jobs(root.records)["q"]).records[0].genesis.job == {"steps": 3}
 
 
 def test_the_same_job_twice_is_one_job(store: Store) -> None:
@@ -60,7 +60,7 @@ def test_another_job_of_the_same_name_is_refused(store: Store) -> None:
     job(store)
 
     with pytest.raises(JobExists, match="another job of that name"):
-        add_job(open_root(store, holder="b"), "q", fingerprint="other", genesis={})
+        add_job(open_root(store, holder="b"), "q", Genesis(fingerprint="other"))
 
 
 def test_a_log_that_is_not_there_is_said_so(store: Store) -> None:
@@ -152,7 +152,7 @@ def test_a_job_is_opened_where_its_head_says(store: Store) -> None:
 
 def test_a_wrong_hint_costs_only_time(store: Store) -> None:
     log = job(store)
-    other = add_job(open_root(store, holder="a"), "r", fingerprint="g", genesis={})
+    other = add_job(open_root(store, holder="a"), "r", Genesis(fingerprint="g"))
 
     assert Log.open(store, log.first_id, holder="b", hint=other.first_id).first_id == log.first_id
     assert Log.open(store, log.first_id, holder="b", hint="jobs/q/log/999999.abcd.json").first_id == log.first_id

@@ -24,7 +24,7 @@ from runner.store.publish import (
     publish_files,
     sweep,
 )
-from runner.store.records import Record, commits
+from runner.store.records import Genesis, Record, commits
 from runner.store.root import add_job, open_root
 from runner.store.space import RESERVE_BYTES
 from runner.store.transfer import Shipment, Transfer, ship_in_a_process
@@ -55,7 +55,7 @@ def store(tmp_path: Path) -> DirectoryStore:
 
 
 def begun(store: Store, holder: str = "me") -> tuple[Log, Lease]:
-    log = add_job(open_root(store, holder=holder), "q", fingerprint="f", genesis={})
+    log = add_job(open_root(store, holder=holder), "q", Genesis(fingerprint="f"))
     return log, acquire(log, Watch(), at=0.0, take_over=True)
 
 
@@ -73,7 +73,7 @@ def test_a_checkpoint_comes_back_as_it_went(store: DirectoryStore, tmp_path: Pat
 
     found = fetch_checkpoint(store, record, tmp_path / "new")
 
-    assert record.payload["step"] == 200
+    assert record.commit.step == 200
     assert {path.name: path.read_bytes() for path in found.iterdir()} == {
         path.name: path.read_bytes() for path in (tmp_path / "run" / "checkpoint-200").iterdir()
     }
@@ -134,7 +134,7 @@ def test_a_part_that_did_not_change_is_stored_once(store: DirectoryStore, tmp_pa
     first = published(store, log, checkpoint(tmp_path / "run", 200), tmp_path)
     second = published(store, log, checkpoint(tmp_path / "run", 400), tmp_path)
 
-    assert second.payload["parts"]["optimizer.safetensors"] == first.payload["parts"]["optimizer.safetensors"]
+    assert second.commit.parts["optimizer.safetensors"] == first.commit.parts["optimizer.safetensors"]
     assert len(objects(store)) == 7
     fetch_checkpoint(store, second, tmp_path / "new")
 
@@ -142,8 +142,8 @@ def test_a_part_that_did_not_change_is_stored_once(store: DirectoryStore, tmp_pa
 def test_a_shared_part_that_was_deleted_is_stored_again(store: DirectoryStore, tmp_path: Path) -> None:
     log, _ = begun(store)
     first = published(store, log, checkpoint(tmp_path / "run", 200), tmp_path)
-    for part in first.payload["parts"].values():
-        store.delete(part["id"])
+    for part in first.commit.parts.values():
+        store.delete(part.id)
 
     second = published(store, log, checkpoint(tmp_path / "run", 400), tmp_path)
 
@@ -175,10 +175,10 @@ def test_a_damaged_checkpoint_is_not_uploaded(store: DirectoryStore, tmp_path: P
 def test_a_checkpoint_that_rotted_in_the_store_is_never_taken(store: DirectoryStore, tmp_path: Path, name: str) -> None:
     log, _ = begun(store)
     record = published(store, log, checkpoint(tmp_path / "run", 200), tmp_path)
-    part = record.payload["manifest"] if name == "manifest.json" else record.payload["parts"][name]
-    body = bytearray((store.root / part["id"]).read_bytes())
+    part = record.files[name]
+    body = bytearray((store.root / part.id).read_bytes())
     body[-1] ^= 1
-    (store.root / part["id"]).write_bytes(body)
+    (store.root / part.id).write_bytes(body)
 
     with pytest.raises(Damaged):
         fetch_checkpoint(store, record, tmp_path / "new")
@@ -189,7 +189,7 @@ def test_a_checkpoint_that_rotted_in_the_store_is_never_taken(store: DirectorySt
 def test_a_part_that_is_gone_is_said_so(store: DirectoryStore, tmp_path: Path) -> None:
     log, _ = begun(store)
     record = published(store, log, checkpoint(tmp_path / "run", 200), tmp_path)
-    store.delete(record.payload["parts"]["state.json"]["id"])
+    store.delete(record.commit.parts["state.json"].id)
 
     with pytest.raises(NotStored):
         fetch_checkpoint(store, record, tmp_path / "new")

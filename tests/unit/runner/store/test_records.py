@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -10,8 +12,16 @@ from hypothesis import strategies as st
 
 from runner.errors import Damaged
 from runner.store.records import (
+    Body,
+    Commit,
+    Done,
+    Genesis,
+    JobEntry,
     Kind,
     Record,
+    StateNote,
+    StoredFile,
+    VocabularyNote,
     commits,
     condense,
     is_done,
@@ -20,6 +30,7 @@ from runner.store.records import (
     newest_commit,
     stored_ids,
 )
+from wake2vec.contract.order import InputFile
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=20),
@@ -52,6 +63,34 @@ def test_a_record_comes_back_as_it_was_written(payload: dict[str, Any], holder: 
 def test_what_is_no_record_is_named_with_its_place(body: bytes) -> None:
     with pytest.raises(Damaged, match="here"):
         Record.from_bytes(body, "here")
+
+
+CORPUS = InputFile(role="corpus", name="text.txt", sha256="c" * 64, size=10)
+FILE = StoredFile(id="i", size=1, sha256="s", md5="m")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        Genesis(fingerprint="f", job={"name": "a"}, inputs=[CORPUS], stored_inputs={"s": FILE}, created_at=1.0),
+        JobEntry(job="a", fingerprint="f", genesis_id="g", head_id="h"),
+        Commit(step=3, kind="rolling", attempt=2, manifest=FILE, parts={"state.json": FILE}),
+        Done(files={"final/a": FILE}, step=3, best_step=None),
+        StateNote(state="held", reason="r", remedy="m"),
+        VocabularyNote(files={"vocab/a": FILE}),
+    ],
+)
+def test_what_a_record_says_comes_back_whatever_else_a_newer_version_adds(body: Body) -> None:
+    said = json.loads(json.dumps(body.to_payload() | {"of_a_newer_version": 1}))
+
+    assert type(body).from_payload(said) == body
+
+
+def test_what_an_older_version_did_not_say_has_its_default() -> None:
+    commit = Commit.from_payload({"step": 3, "manifest": asdict(FILE), "parts": {}})
+
+    assert (commit.attempt, commit.object_ids, commit.size) == (0, ["i"], 0)
+    assert Done.from_payload({"step": 3, "files": {}}).best_step is None
 
 
 def test_the_newest_commit_is_the_last_of_the_log_not_the_highest_step() -> None:

@@ -43,7 +43,7 @@ def running(home):
 
 
 def leave(home):
-    mirror(home.context, home.clock.now, home.clock.monotonic, leaving=True)
+    mirror(home.context, home.now, leaving=True)
 
 
 def test_an_empty_queue_is_not_copied(home):
@@ -161,7 +161,7 @@ def test_the_logs_win_over_an_old_copy(home):
     home.rounds(2)
     home.lose()
 
-    assert [one.payload["step"] for one in commits(home.context.opened["a"].log.records)] == [10, 30]
+    assert [one.commit.step for one in commits(home.context.opened["a"].log.records)] == [10, 30]
     assert home.durable() == 30
     assert [row.step for row in ledger.list_metrics(home.queue, "a")] == list(range(1, 11))
     home.until(lambda: home.trainers.living)

@@ -74,8 +74,8 @@ def test_a_job_that_is_done_goes_on_and_ends_with_a_result_of_all_its_steps(home
 
     assert weights(home) == 50
     assert home.durable() == 50
-    assert [one.payload["step"] for one in ends(log_of(home))] == [30, 50]
-    assert unconfirmed(home.context, home.clock.now, home.clock.monotonic) == {}
+    assert [one.done.step for one in ends(log_of(home))] == [30, 50]
+    assert unconfirmed(home.context, home.now) == {}
     spec = home.job().spec
     assert spec.train is not None
     assert [(one.from_step, one.steps) for one in spec.train.extended] == [(30, 50)]
@@ -96,7 +96,7 @@ def test_a_kill_at_any_moment_of_the_opening_loses_nothing(home):
         home.kill_daemon()
     to_the_end(home)
 
-    assert [one.payload["step"] for one in ends(log_of(home))] == [30, 50]
+    assert [one.done.step for one in ends(log_of(home))] == [30, 50]
 
 
 def test_a_lost_answer_to_the_opening_opens_it_once(home, monkeypatch):
@@ -180,11 +180,11 @@ def test_two_homes_that_extend_it_at_once_end_with_the_larger_number(home, tmp_p
     release_all(home.context, clock.now)
     to_the_end(other)
 
-    found = [one.payload["step"] for one in ends(log_of(other))]
+    found = [one.done.step for one in ends(log_of(other))]
     assert found[0] == 30
     assert found[-1] == 60
-    assert [int(one.payload["step"]) for one in commits(log_of(other))] == sorted(
-        int(one.payload["step"]) for one in commits(log_of(other))
+    assert [one.commit.step for one in commits(log_of(other))] == sorted(
+        one.commit.step for one in commits(log_of(other))
     )
     other.queue.close()
 
@@ -221,12 +221,12 @@ def test_repair_writes_both_ends_anew(home, store):
     to_the_end(home)
     record = sorted((store / "jobs/a/log").iterdir())[2]
     record.unlink()
-    repair(home.context, home.clock.now, lambda text: None, agreed=True)
+    repair(home.context, home.now, lambda text: None, agreed=True)
 
     records = log_of(home)
     assert is_done(records)
-    assert [one.payload["step"] for one in ends(records)][-1] == 50
-    assert unconfirmed(home.context, home.clock.now, home.clock.monotonic) == {}
+    assert [one.done.step for one in ends(records)][-1] == 50
+    assert unconfirmed(home.context, home.now) == {}
 
 
 def test_a_job_that_ended_by_its_own_rule_is_not_extended(home):

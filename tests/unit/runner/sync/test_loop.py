@@ -11,7 +11,7 @@ from runner.screen.daemon_note import read_upload
 from runner.states import Wish
 from runner.store.base import Quota
 from runner.store.places.directory import DirectoryStore
-from runner.store.records import Record, commits, genesis, is_done, regimes
+from runner.store.records import Record, SourceNote, commits, is_done, notes, regimes
 from runner.sync.rebuild import past_sessions
 from tests.simulated import CORPUS, TEXT, Clock, Home
 from tests.unit.runner.conftest import job_spec
@@ -71,8 +71,8 @@ def test_a_queued_job_is_in_the_store_before_it_ever_runs(home):
     home.add(spec())
     home.sync()
 
-    assert genesis(records(home))["fingerprint"] == "print-a"
-    assert list(genesis(records(home))["stored_inputs"]) == [CORPUS.sha256]
+    assert records(home)[0].genesis.fingerprint == "print-a"
+    assert list(records(home)[0].genesis.stored_inputs) == [CORPUS.sha256]
 
 
 def test_a_text_that_two_jobs_share_is_stored_once(home):
@@ -80,7 +80,7 @@ def test_a_text_that_two_jobs_share_is_stored_once(home):
     home.add(spec("b"))
     home.sync()
 
-    first, second = (genesis(records(home, name))["stored_inputs"] for name in "ab")
+    first, second = (records(home, name)[0].genesis.stored_inputs for name in "ab")
     assert first == second
 
 
@@ -90,7 +90,7 @@ def test_only_the_newest_of_several_saved_checkpoints_is_uploaded(home):
         home.train(3)
     home.rounds(2)
 
-    assert [one.payload["step"] for one in commits(records(home))] == [9]
+    assert [one.commit.step for one in commits(records(home))] == [9]
 
 
 def test_the_best_checkpoint_is_uploaded_although_newer_ones_exist(home):
@@ -100,7 +100,7 @@ def test_the_best_checkpoint_is_uploaded_although_newer_ones_exist(home):
     home.train(3)
     home.rounds(2)
 
-    assert [one.payload["step"] for one in commits(records(home))] == [3, 6]
+    assert [one.commit.step for one in commits(records(home))] == [3, 6]
 
 
 def test_old_checkpoints_leave_the_disk_and_the_store_and_the_newest_two_stay(home):
@@ -156,8 +156,8 @@ def test_p2_starts_from_the_best_rows_of_its_source_also_on_another_machine(home
     home.until(lambda: home.trainers.living)
 
     run = home.run("b")
-    source = home.context.opened["b"].noted("source")
-    assert (source["step"], source["manifest_sha256"]) == (40, best)
+    source = home.context.opened["b"].noted(SourceNote)
+    assert source == SourceNote(job="a", step=40, manifest_sha256=best)
     assert (run.source / "checkpoint-40" / "manifest.json").is_file()
     assert (run.source / "vocab" / "vocab.json").is_file()
 
@@ -204,8 +204,7 @@ def test_the_source_of_p2_is_chosen_once(home):
     home.end_trainer(None)
     home.until(lambda: home.trainers.living)
 
-    noted = [record for record in regimes(records(home, "b")) if record.payload["what"] == "source"]
-    assert [record.payload["step"] for record in noted] == [100]
+    assert [note.step for note in notes(records(home, "b"), SourceNote)] == [100]
 
 
 def test_a_second_home_does_not_start_a_job_that_the_first_one_works_on(home, other):
@@ -234,7 +233,7 @@ def test_a_frozen_home_is_fenced_stops_its_trainer_and_commits_nothing(home, oth
 
     assert home.trainers.told_to_end
     assert "has taken the job over" in home.problem()
-    assert [one.payload["step"] for one in commits(records(home))] == [10, 30]
+    assert [one.commit.step for one in commits(records(home))] == [10, 30]
     home.obey()
     finish(other)
     home.rounds(3)
@@ -360,7 +359,7 @@ def test_done_is_the_last_record_and_names_every_artefact(home):
 
     log = records(home)
     assert is_done(log)
-    assert sorted(log[-1].payload["files"]) == ["final/weights.json", "logs/metrics.jsonl"]
+    assert sorted(log[-1].done.files) == ["final/weights.json", "logs/metrics.jsonl"]
 
 
 def test_a_name_that_another_home_gave_to_other_work_is_told(home, other):
@@ -434,7 +433,7 @@ def test_a_daemon_that_died_between_commit_and_row_leaves_no_step_behind(home, m
     home.rounds(1, seconds=60)
 
     assert home.durable() == 10
-    assert [one.payload["step"] for one in commits(records(home))] == [10]
+    assert [one.commit.step for one in commits(records(home))] == [10]
 
 
 class Shelf(DirectoryStore):

@@ -212,8 +212,8 @@ def test_a_repair_brings_back_what_a_fresh_home_goes_on_from(home, store, tmp_pa
     a_minute(home)
     said: list[str] = []
 
-    repair(home.context, home.clock.now, said.append, agreed=True)
-    release_all(home.context, home.clock.now)
+    repair(home.context, home.now, said.append, agreed=True)
+    release_all(home.context, home.now)
     other = fresh(home, tmp_path, store)
     other.daemon.take_over = True
     other.until(lambda: other.trainers.living)
@@ -228,7 +228,7 @@ def test_without_a_yes_a_repair_changes_nothing(home, store):
     a_minute(home)
     said: list[str] = []
 
-    assert repair(home.context, home.clock.now, said.append, agreed=False) == 1
+    assert repair(home.context, home.now, said.append, agreed=False) == 1
     assert "checkpoint 10" in said[-1]
     assert not store.exists()
 
@@ -238,9 +238,9 @@ def test_a_job_that_was_over_is_put_back_with_its_result(home, store, tmp_path):
     shutil.rmtree(store)
     a_minute(home)
 
-    repair(home.context, home.clock.now, lambda text: None, agreed=True)
+    repair(home.context, home.now, lambda text: None, agreed=True)
     other = fresh(home, tmp_path, store)
-    fetch_result(other.context, other.job(), "final", home.clock.now)
+    fetch_result(other.context, other.job(), "final", home.now)
 
     assert json.loads((other.run().final / "weights.json").read_text())["step"] == 60
     other.queue.close()
@@ -249,7 +249,7 @@ def test_a_job_that_was_over_is_put_back_with_its_result(home, store, tmp_path):
 def test_what_cannot_be_seen_at_the_end_is_not_called_safe(home, store):
     shutil.rmtree(store / "jobs/a")
 
-    assert list(unconfirmed(home.context, home.clock.now, home.clock.monotonic)) == ["a"]
+    assert list(unconfirmed(home.context, home.now)) == ["a"]
 
 
 def test_the_name_of_a_job_whose_folder_was_deleted_can_be_used_again(home, store, tmp_path, clock):
@@ -260,7 +260,7 @@ def test_the_name_of_a_job_whose_folder_was_deleted_can_be_used_again(home, stor
     other.rounds(3)
 
     assert other.trainers.living
-    assert entries_of(other.context.root_log().records)["a"].payload["fingerprint"] == "another"
+    assert entries_of(other.context.root_log().records)["a"].job.fingerprint == "another"
     other.queue.close()
 
 
@@ -279,5 +279,5 @@ def test_a_result_that_was_deleted_is_named_by_whoever_wants_it(home, store, tmp
     other = fresh(home, tmp_path, store)
 
     with pytest.raises(NotStored, match=r"final/weights.json;.*--step 60"):
-        fetch_result(other.context, other.job(), "final", home.clock.now)
+        fetch_result(other.context, other.job(), "final", home.now)
     other.queue.close()

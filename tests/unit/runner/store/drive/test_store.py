@@ -18,6 +18,7 @@ from runner.store.base import Store
 from runner.store.drive.store import DriveStore, open_drive
 from runner.store.drive.transfer import PIECE_BYTES, PIECES_AT_ONCE, UNIT_BYTES, Throttle
 from runner.store.lease import Watch, acquire, read_beat
+from runner.store.records import Genesis
 from runner.store.retry import RetryingStore
 from runner.store.root import add_job, open_root
 from tests.drive_server.faults import Fault, Rule
@@ -239,7 +240,7 @@ def test_with_a_cap_everything_goes_over_one_connection(server: DriveServer, tmp
 
 
 def test_tags_that_move_by_themselves_do_not_stop_the_heartbeat(server: DriveServer, tmp_path: Path) -> None:
-    log = add_job(open_root(opened(server, tmp_path / "a"), holder="a"), "q", fingerprint="f", genesis={})
+    log = add_job(open_root(opened(server, tmp_path / "a"), holder="a"), "q", Genesis(fingerprint="f"))
     lease = acquire(log, Watch(), at=0.0)
     lease.beat()
     server.drive.etag_drift = 0.5
