@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from wake2vec.contract.errors import ModelError
 from wake2vec.model.layers.attention import attention_of
 from wake2vec.model.outline import Outline, outline_of
-from wake2vec.model.placed import check_placed
+from wake2vec.model.placed import check_placed, check_whole
 from wake2vec.model.precision import QUANTISED, Precision, capability_of, choose_precision, make_repeatable, preflight
 from wake2vec.model.published_files import Origin, PublishedFiles
-from wake2vec.model.quantise import fill_linear, is_quantised, swap_linears
+from wake2vec.model.quantise import fill_linear, is_quantised, require_whole_rows, swap_linears
 from wake2vec.model.stored import Packed, gathered, packed_linears, parts_of, without_parts
 
 
@@ -36,6 +36,7 @@ class LoadReport:
     device_bytes: int  # held on the device afterwards; 0 on a CPU
     device_peak_bytes: int
     host_peak_bytes: int  # of the whole process so far
+    check_seconds: float  # of these, to see that every tensor lies where its file has it
     note: str = ""
 
 
@@ -63,7 +64,7 @@ def load_base(
     start = time.monotonic()
     if place.type == "cuda":
         torch.cuda.reset_peak_memory_stats(place)
-    model, note = _load(origin, precision, place, progress or (lambda _done, _all: None))
+    model, note, check_seconds = _load(origin, precision, place, progress or (lambda _done, _all: None))
     model.requires_grad_(False).eval()
     if precision.load == "nf4":
         model.is_loaded_in_4bit = True  # PEFT asks, to choose its own wrapper of such layers
@@ -76,6 +77,7 @@ def load_base(
         device_bytes=torch.cuda.memory_allocated(place) if on_card else 0,
         device_peak_bytes=torch.cuda.max_memory_allocated(place) if on_card else 0,
         host_peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        check_seconds=check_seconds,
         note=note,
     )
 
@@ -118,7 +120,8 @@ def read_outline(files: PublishedFiles, config: Any) -> Outline:
 
 def _load(
     origin: Origin, precision: Precision, device: torch.device, progress: Callable[[int, int], None]
-) -> tuple[Any, str]:
+) -> tuple[Any, str, float]:
+    """The model, a note, and the seconds that went into seeing that all lies where it belongs."""
     config = read_config(origin)
     files = PublishedFiles(origin)
     stored = config.__dict__.pop("quantization_config", None)  # what is stored in 4 bits is placed by us
@@ -131,15 +134,16 @@ def _load(
     if outline.missing:
         config.__dict__ |= {} if stored is None else {"quantization_config": stored}
         # parts that transformers puts together from others: it knows how, at the price of its own memory peak
-        return _from_pretrained(
-            origin, config, precision, device
-        ), "loaded by transformers: its tensors have other names"
+        model = _from_pretrained(origin, config, precision, device)
+        return model, "loaded by transformers: its tensors have other names", 0.0
     if precision.load in QUANTISED:
         packed = packed_linears(model, outline.places, files.files)
         plain = {module for module in model.modules() if packed and module not in packed}
         swap_linears(model, precision, keep=[model.get_output_embeddings(), *plain])
-    _fill(model, outline, files, precision, device, progress)
-    return model, _note(outline)
+        if device.type == "cpu":
+            require_whole_rows(model)
+    check_seconds = _fill(model, outline, files, precision, device, progress)
+    return model, _note(outline), check_seconds
 
 
 def _note(outline: Outline) -> str:
@@ -170,24 +174,27 @@ def _fill(
     precision: Precision,
     device: torch.device,
     progress: Callable[[int, int], None],
-) -> None:
-    places = outline.places
+) -> float:
+    """Every tensor into its place, and a look at what then lies there; return the seconds of looking."""
+    places, looking = outline.places, 0.0
     order = sorted(places, key=lambda name: (files.files[places[name]], name))
     wanted = [piece for name in order for piece in (places[name], *parts_of(places[name], files.files))]
     stream = _stream(files, wanted)
     for done, name in enumerate(order, start=1):
         tensor = gathered(stream, places[name], files.files)
-        _put(model, name, tensor, name in outline.transposed, precision, device)
+        looking += _put(model, name, tensor, name in outline.transposed, precision, device)
         progress(done, len(order))
     for name, kept in outline.ties.items():
         owner, leaf = _owner(model, name)
         setattr(owner, leaf, model.get_parameter(kept))
+    check_whole(model, outline)
     model.config.tie_word_embeddings = outline.tied  # what the files say; nothing may tie them again by the config
     for module in model.modules():
         for name, buffer in module.named_buffers(recurse=False):
             setattr(
                 module, name, nn.Buffer(buffer.to(device), persistent=name not in module._non_persistent_buffers_set)
             )
+    return looking
 
 
 def in_own_memory(tensor: Tensor, dtype: torch.dtype) -> Tensor:
@@ -207,24 +214,26 @@ def require_finite(name: str, tensor: Tensor) -> None:
 
 def _put(
     model: Any, name: str, tensor: Tensor | Packed, transposed: bool, precision: Precision, device: torch.device
-) -> None:
-    """One published tensor into its place, and a look at what then lies there."""
+) -> float:
+    """One published tensor into its place; the seconds that it took to see that it lies there."""
     from accelerate.utils import set_module_tensor_to_device
 
     owner, leaf = _owner(model, name)
     inside = leaf == "weight" and is_quantised(owner)
-    if isinstance(tensor, Packed) and inside and precision.load == "nf4":
+    if isinstance(tensor, Packed) and not (inside and precision.load == "nf4"):
+        tensor = tensor.dequantised()
+    if isinstance(tensor, Packed):
         tensor.place(owner, precision.dtype, device)
-        return
-    tensor = tensor.dequantised() if isinstance(tensor, Packed) else tensor
-    if inside:
-        tensor = tensor.t() if transposed else tensor
-        fill_linear(owner, tensor, precision, device)
+    elif inside:
+        tensor = tensor.to(device)  # once: it is quantised and compared there
+        fill_linear(owner, tensor.t() if transposed else tensor, precision, device)
     else:
         value = in_own_memory(tensor, precision.dtype if tensor.is_floating_point() else tensor.dtype)
         require_finite(name, value)
         set_module_tensor_to_device(model, name, device, value=value, dtype=value.dtype)
+    start = time.monotonic()
     check_placed(name, tensor, owner, leaf)
+    return time.monotonic() - start
 
 
 def _stream(files: PublishedFiles, names: list[str]) -> Iterator[tuple[str, Tensor]]:

@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wake2vec.contract.errors import ModelError
 from wake2vec.model.outline import is_transposed
 from wake2vec.model.precision import Precision
 
+BLOCK = 64  # values that share a scale in NF4
 HEAD_CHUNK = 4096  # rows that are quantised, and dequantised, at a time
 
 
@@ -32,13 +34,15 @@ def _empty(linear: Any, precision: Precision) -> nn.Module:
 
     size = tuple(linear.weight.shape) if is_transposed(linear) else (linear.in_features, linear.out_features)
     bias = linear.bias is not None
+    module: Any
     if precision.load == "int8":
-        return bnb.nn.Linear8bitLt(*size, bias=bias, has_fp16_weights=False, device="meta")
-    module = bnb.nn.Linear4bit(
-        *size, bias=bias, compute_dtype=precision.dtype, compress_statistics=True, quant_type="nf4", device="meta"
-    )
-    # where the CPU has AVX512-BF16, one pass in eval mode would repack the weight, after which no gradient flows
-    module.support_avx512bf16_for_cpu = False
+        module = bnb.nn.Linear8bitLt(*size, bias=bias, has_fp16_weights=False, device="meta")
+    else:
+        module = bnb.nn.Linear4bit(
+            *size, bias=bias, compute_dtype=precision.dtype, compress_statistics=True, quant_type="nf4", device="meta"
+        )
+        # where the CPU has AVX512-BF16, one pass in eval mode would repack the weight, after which no gradient flows
+        module.support_avx512bf16_for_cpu = False
     module.was_transposed = is_transposed(linear)  # its published weight is [in, out]
     return module
 
@@ -58,21 +62,29 @@ def fill_linear(module: nn.Module, weight: Tensor, precision: Precision, device:
     ).to(device)
 
 
+def require_whole_rows(model: nn.Module) -> None:
+    """Raises ModelError where the layers of bitsandbytes would compute with the scales of other blocks, on a CPU."""
+    for name, module in model.named_modules():
+        if type(module).__name__ == "Linear4bit" and (width := module.in_features) % BLOCK:  # type: ignore[operator]
+            problem = f"its rows of {width} values are no whole number of blocks of {BLOCK}, which goes wrong on a CPU"
+            raise ModelError(name, f"{problem} in 4 bits", 'set model.load = "fp32", or train on a GPU')
+
+
 def is_quantised(module: nn.Module) -> bool:
     """Whether a layer came from `swap_linears`."""
     return type(module).__name__ in ("Linear4bit", "Linear8bitLt")
 
 
 class Nf4Weight:
-    """Dequantises the weight of an NF4 layer to its compute dtype: [out, in] at each call.
+    """Dequantises a weight in 4 bits: [out, in] at each call.
 
     Calls the two operators directly: on the way through Params4bit and QuantState, Python took longer than a T4.
     """
 
-    def __init__(self, module: Any) -> None:
-        self._state = module.weight.quant_state
-        self._codes = module.weight.data
-        self._dtype = module.compute_dtype
+    def __init__(self, codes: Tensor, state: Any, dtype: torch.dtype) -> None:
+        self._codes, self._state, self._dtype = codes, state, dtype
+        # all in one row: where rows are no whole number of blocks, bitsandbytes 0.50.2 on a CPU mixes up the scales
+        self._shape = state.shape if state.shape[-1] % state.blocksize == 0 else (state.shape.numel(),)
 
     def __call__(self) -> Tensor:
         state, operators = self._state, torch.ops.bitsandbytes
@@ -84,8 +96,8 @@ class Nf4Weight:
             )
             absmax += state.offset
         full: Tensor = operators.dequantize_4bit.default(
-            self._codes, absmax, state.blocksize, state.quant_type, state.shape, state.dtype
-        )
+            self._codes, absmax, state.blocksize, state.quant_type, self._shape, state.dtype
+        ).view(state.shape)
         return full if full.dtype == self._dtype else full.to(self._dtype)
 
 
@@ -153,14 +165,12 @@ class Nf4Rows(nn.Module):
         raise NotImplementedError("NF4 rows are for the output side: a lookup would dequantise whole chunks")
 
     def block(self, start: int, stop: int) -> Tensor:
-        import bitsandbytes as bnb
-
         first, last = start // HEAD_CHUNK, (stop - 1) // HEAD_CHUNK
         full = torch.empty((last - first + 1) * HEAD_CHUNK, self.width, dtype=self._dtype, device=self._device)
         for index in range(first, last + 1):
             codes, state = self.chunks[index]
             offset = (index - first) * HEAD_CHUNK
-            full[offset : offset + state.shape[0]] = bnb.functional.dequantize_4bit(codes, state)
+            full[offset : offset + state.shape[0]] = Nf4Weight(codes, state, self._dtype)()
         return full[start - first * HEAD_CHUNK : stop - first * HEAD_CHUNK]
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from wake2vec.model.published_files import PublishedFiles
+from wake2vec.model.quantise import Nf4Weight
 
 PARTS = (
     "absmax", "quant_map", "nested_absmax", "nested_quant_map",
@@ -44,13 +45,18 @@ class Packed:
         )
         module.weight.quant_state.dtype = dtype  # of what a dequantised copy is made in
 
-    def dequantised(self, dtype: torch.dtype | None = None) -> Tensor:
-        """[out, in], in its published dtype or another."""
+    def dequantised(self) -> Tensor:
+        """[out, in], in its published dtype."""
         import bitsandbytes as bnb
 
         state = bnb.functional.QuantState.from_dict(dict(self.parts), device=self.codes.device)
-        found: Tensor = bnb.functional.dequantize_4bit(self.codes, state)
-        return found if dtype is None else found.to(dtype)
+        return Nf4Weight(self.codes, state, state.dtype)()
+
+    def stated(self) -> dict[str, Any]:
+        """Scales by their names, and what the file says of them in words."""
+        leaves = {name.rpartition(".")[2]: part for name, part in self.parts.items()}
+        words = next(leaves.pop(name) for name in list(leaves) if name.startswith("bitsandbytes__"))
+        return {**leaves, **said_in(words)}
 
 
 def packed_linears(model: nn.Module, places: Mapping[str, str], names: Collection[str]) -> set[nn.Module]:
@@ -82,9 +88,7 @@ class Dequantised:
         return parts_of(name, self._files.files)
 
     def _stated(self, name: str) -> dict[str, Any]:
-        state = next(part for part in self._parts(name) if ".quant_state." in part)
-        stated: dict[str, Any] = json.loads(bytes(self._files.whole(state).tolist()))
-        return stated
+        return said_in(self._files.whole(next(part for part in self._parts(name) if ".quant_state." in part)))
 
     def _weight(self, name: str) -> Tensor:
         if self._last is None or self._last[0] != name:
@@ -93,8 +97,15 @@ class Dequantised:
         return self._last[1]
 
 
+def said_in(words: Tensor) -> dict[str, Any]:
+    """What a text that is published as a tensor says."""
+    said: dict[str, Any] = json.loads(bytes(words.tolist()))
+    return said
+
+
 def gathered(tensors: Iterator[tuple[str, Tensor]], name: str, names: Collection[str]) -> Tensor | Packed:
     """The next weight of a stream, with its parts where it is packed."""
-    _, weight = next(tensors)
+    found, weight = next(tensors)
+    assert found == name, f"{name} was next, the stream has {found}"
     parts = dict(next(tensors) for _ in parts_of(name, names))
     return Packed(codes=weight, parts=parts) if parts else weight

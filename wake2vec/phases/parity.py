@@ -47,8 +47,10 @@ def load(material: Material) -> tuple[Any, torch.device, Precision]:
         trust_remote_code=table.trust_remote_code,
         progress=lambda done, whole: material.getting_on("loading the model", done / whole),
     )
-    if report.note:
-        print(report.note, flush=True)
+    checked = f"{report.check_seconds:.1f} s of them to see that every tensor lies in it as its file has it"
+    print(
+        *filter(None, [report.note, f"the model was loaded in {report.seconds:.1f} s, {checked}"]), sep="\n", flush=True
+    )
     for side, matrix in zip(("input", "output"), matrices(model), strict=True):
         if matrix.shape[0] < material.id_map.first_new_id:
             problem = (

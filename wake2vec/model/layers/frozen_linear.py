@@ -138,7 +138,7 @@ def frozen_linear(module: Any) -> FrozenLinear:
         return FrozenLinear(inner.weight, inner.bias, _adapter(module))
     bias = getattr(module, "bias", None)
     if type(module).__name__ == "Linear4bit":
-        return FrozenLinear(Nf4Weight(module), bias, None)
+        return FrozenLinear(Nf4Weight(module.weight.data, module.weight.quant_state, module.compute_dtype), bias, None)
     if type(module) is nn.Linear:
         if module.weight.requires_grad:
             raise UnknownLayer(f"{type(module).__name__} whose weight trains")

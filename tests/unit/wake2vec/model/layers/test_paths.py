@@ -47,12 +47,12 @@ WRITTEN_OUT: list[LayerPath] = ["lean", "checkpoint", "offload"]
 def tiny(family: str, **more: Any) -> Any:
     torch.manual_seed(6)
     config, model = FAMILIES[family]
-    settings = {
+    settings: dict[str, Any] = {
         "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
         "num_key_value_heads": 2, "max_position_embeddings": 64,
         "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
     }  # fmt: skip
-    built = model(config(**settings, **more, attn_implementation=register_attention())).double()
+    built = model(config(**{**settings, **more}, attn_implementation=register_attention())).double()
     for name, parameter in built.named_parameters():
         if "bias" in name or "norm" in name:  # zeros and ones would hide a mistake
             torch.nn.init.normal_(parameter, mean=float("norm" in name), std=0.3)
@@ -163,9 +163,9 @@ def test_an_oom_split_changes_no_gradient_of_an_adapter() -> None:
 
 
 def test_nf4_layers_take_the_written_out_way_too(tmp_path: Path) -> None:
-    tiny("llama").float().save_pretrained(tmp_path)
+    tiny("llama", hidden_size=64, intermediate_size=128).float().save_pretrained(tmp_path)
     model, _ = load_base(str(tmp_path), load="nf4", device="cpu")
-    x = torch.randn(2, 8, 32)
+    x = torch.randn(2, 8, 64)
 
     def gradient() -> Tensor:
         leaf = x.clone().requires_grad_()
