@@ -25,7 +25,7 @@ from wake2vec.contract.files import write_json
 from wake2vec.contract.options import ExportOptions, GeometryOptions, Options
 from wake2vec.contract.order import Order
 from wake2vec.contract.rundir import RunDir
-from wake2vec.contract.spec import JobSpec
+from wake2vec.contract.spec import JOB_SPEC
 from wake2vec.vocab.idmap import IdMap, WordIds
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -167,7 +167,7 @@ def order(folder: Path, name: str) -> Order:
     }
     table |= {"vocab": {"lexicon": "lexicon", "init": "mean_noise"}} if name == "p1" else {"after": "p1"}
     return Order(
-        job=JobSpec.model_validate(table), fingerprint="", attempt=1, inputs=[], inputs_folder=str(folder / "inputs"),
+        job=JOB_SPEC.validate_python(table), fingerprint="", attempt=1, inputs=[], inputs_folder=str(folder / "inputs"),
         gpu_lock=str(folder / "lock"),
     )  # fmt: skip
 

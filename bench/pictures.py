@@ -19,7 +19,7 @@ from pathlib import Path
 
 from wake2vec.contract.files import write_atomic
 from wake2vec.contract.rundir import RunDir
-from wake2vec.contract.spec import JobSpec
+from wake2vec.contract.spec import JOB_SPEC, JobSpec
 from wake2vec.show.facts import RunFacts, SessionFact
 from wake2vec.show.report.__main__ import write_report
 from wake2vec.show.write import write_artefacts
@@ -92,7 +92,7 @@ def reconstruct(root: Path) -> tuple[RunDir, JobSpec, RunFacts]:
         SessionFact(first_step=first, started_at=at, gpu="Tesla T4")
         for first, at in zip(session_starts(), started, strict=True)
     )
-    job = JobSpec.model_validate(
+    job = JOB_SPEC.validate_python(
         {
             "name": RECONSTRUCTED,
             "phase": "p1",

@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import event
 
-from wake2vec.contract.spec import JobSpec
+from wake2vec.contract.spec import JOB_SPEC, JobSpec
 
 PLACE = Path(__file__).parent / "results" / "queue.json"
 SEGMENTS = 100  # of each job
@@ -109,7 +109,7 @@ def spec_of(name: str, *, first: bool) -> JobSpec:
         "checkpoint": {"every_steps": 5_000 // SEGMENTS},
         "runner": {"priority": int(first)},
     }
-    return JobSpec.model_validate(table)
+    return JOB_SPEC.validate_python(table)
 
 
 def give_a_past(path: Path, steps: int) -> None:

@@ -10,7 +10,7 @@ from wake2vec.contract.budget import GIB, Budget, Card, budget, work
 from wake2vec.contract.budget import Workload as Load
 from wake2vec.contract.model_shapes import ModelShape
 from wake2vec.contract.plan import LIBRARY, WRITTEN_OUT, WRITTEN_OUT_FAMILIES, Plan, micro_batches
-from wake2vec.contract.spec import JobSpec
+from wake2vec.contract.spec import LoraTable, TrainingSpec
 
 CONTEXT_SPLITS = (1, 2, 4)
 
@@ -38,12 +38,9 @@ class Forecast:
         return None if self.steps is None else self.steps * self.step_seconds / 3600
 
 
-def load_of(spec: JobSpec, shape: ModelShape, new_words: int) -> Load:
+def load_of(spec: TrainingSpec, shape: ModelShape, new_words: int) -> Load:
     """The job as the budget wants it: what `auto` means on a GPU is resolved."""
-    assert spec.model is not None
-    assert spec.data is not None
-    assert spec.train is not None
-    asked = spec.vocab.rows if spec.vocab is not None else "auto"
+    asked, lora = spec.vocab.rows if spec.vocab is not None else "auto", spec.lora or LoraTable()
     tied_or_not = "shared" if shape.tied else "separate"
     return Load(
         shape=shape,
@@ -54,15 +51,14 @@ def load_of(spec: JobSpec, shape: ModelShape, new_words: int) -> Load:
         batch=spec.train.batch,
         seq_len=spec.data.seq_len,
         optimizer=spec.train.optimizer,
-        rank=spec.lora_or_default.r,
-        targets=tuple(spec.lora_or_default.targets),
+        rank=lora.r,
+        targets=tuple(lora.targets),
     )
 
 
-def checkpoint_bytes(spec: JobSpec, shape: ModelShape, new_words: int) -> int | None:
+def checkpoint_bytes(spec: TrainingSpec, shape: ModelShape, new_words: int) -> int | None:
     """A checkpoint of the job in the store: what trains, in fp32, and the optimizer's state. None where all trains."""
-    assert spec.train is not None
-    trains = spec.lora_or_default.train if spec.phase == "p2" else "rows"
+    trains = spec.lora.train if spec.lora else "rows"
     if trains == "all":
         return None
     load = load_of(spec, shape, new_words)
@@ -73,9 +69,8 @@ def checkpoint_bytes(spec: JobSpec, shape: ModelShape, new_words: int) -> int | 
     return 4 * (trained + row_sets * (new_words + shape.width) + load.adapter_weights // max(1, load.rank))
 
 
-def forecast(spec: JobSpec, load: Load, card: Card) -> Forecast:
+def forecast(spec: TrainingSpec, load: Load, card: Card) -> Forecast:
     """The fastest plan that fits and leaves the context whole; else the one that needs least."""
-    assert spec.train is not None
     found = [
         Forecast(
             plan=plan,
@@ -92,8 +87,7 @@ def forecast(spec: JobSpec, load: Load, card: Card) -> Forecast:
     return min(fitting, key=lambda one: (one.plan.block_splits, one.step_seconds, one.needed_gib))
 
 
-def _candidates(spec: JobSpec, load: Load) -> Iterator[Plan]:
-    assert spec.train is not None
+def _candidates(spec: TrainingSpec, load: Load) -> Iterator[Plan]:
     asked, path = spec.train.micro_batch, spec.train.layers
     sizes = micro_batches(load.batch) if asked == "auto" else [asked]
     auto = WRITTEN_OUT if load.shape.family in WRITTEN_OUT_FAMILIES else LIBRARY

@@ -30,6 +30,7 @@ from wake2vec.contract.files import read_json, write_json
 from wake2vec.contract.lock import hold_lock
 from wake2vec.contract.order import Order
 from wake2vec.contract.rundir import Outcome, Result, RunDir
+from wake2vec.contract.spec import CommandSpec
 from wake2vec.model.hub import unreachable
 from wake2vec.train.heartbeat import HeartbeatWriter
 from wake2vec.train.stopping import Stop
@@ -99,10 +100,10 @@ def attempt(run: RunDir, order: Order) -> Result:
     pulse.write()
     failpoint("trainer.start")
     try:
-        if order.job.phase == "command":
+        if isinstance(job := order.job, CommandSpec):
             from wake2vec.train.command import CommandTrainer
 
-            return CommandTrainer(run=run, order=order, stop=stop, pulse=pulse).train()
+            return CommandTrainer(run=run, order=order, job=job, stop=stop, pulse=pulse).train()
         use_growing_segments(os.environ)
         from wake2vec.train.attempt import train
 

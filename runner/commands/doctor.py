@@ -32,7 +32,7 @@ from wake2vec.contract.files import write_json
 from wake2vec.contract.lock import read_lock
 from wake2vec.contract.order import Order, fingerprint
 from wake2vec.contract.rundir import RunDir, read_result
-from wake2vec.contract.spec import JobSpec
+from wake2vec.contract.spec import JOB_SPEC
 
 SHOWN = ("torch", "transformers", "peft", "bitsandbytes", "datasets")
 TRIAL_STEPS, TRIAL_WORDS = 2, 10
@@ -141,7 +141,7 @@ def trial_order(folder: Path) -> Order:
         "train": {"steps": TRIAL_STEPS, "batch": 2, "lr": 1e-3},
         "evaluate": {"max_windows": 2, "samples": 0},
     }
-    found = resolve_inputs(JobSpec.model_validate(table), folder, "doctor")
+    found = resolve_inputs(JOB_SPEC.validate_python(table), folder, "doctor")
     for sha256, path in found.files.items():
         keep_input(path, sha256, folder)
     return Order(

@@ -16,6 +16,7 @@ from runner.machine.vram import OLDEST_CAPABILITY, ON_A_CPU
 from wake2vec.contract.budget import CARDS
 from wake2vec.contract.errors import SpecError
 from wake2vec.contract.files import write_atomic
+from wake2vec.contract.spec import CommandSpec
 
 HEADING = f"{'name':<14} {'weights':>7}  {'card':<5} what it is"
 KEPT = "kept as you have it"
@@ -49,7 +50,7 @@ def describe(name: str) -> dict[str, Any]:
     about = path.read_text("utf-8").splitlines()[1].removeprefix("# ")
     spec = read_job(path)
     found: dict[str, Any] = {"name": name, "parameters": None, "card": None, "about": about}
-    if spec.model is None:
+    if isinstance(spec, CommandSpec):
         return found
     try:
         shape = shape_of(spec, path)

@@ -21,7 +21,7 @@ from wake2vec.contract.budget import CARDS
 from wake2vec.contract.errors import Fault, OutOfMemory, SpecError
 from wake2vec.contract.model_shapes import SHAPES, ModelShape, known_shape, shape_of_config
 from wake2vec.contract.plan import Plan
-from wake2vec.contract.spec import JobSpec
+from wake2vec.contract.spec import CommandSpec, JobSpec, TrainingSpec
 
 SESSION_MINUTES = 100.0
 PARTS = {
@@ -49,25 +49,24 @@ def run(files: Sequence[Path], *, gpu: str, new_words: int | None, as_json: bool
     card = CARDS.get(card_name(gpu))
     if card is None:
         raise RunnerError(f"--gpu {gpu}: not known; known are {', '.join(CARDS)}")
-    found: list[tuple[JobSpec, Forecast, int]] = []
+    found: list[tuple[TrainingSpec, Forecast, int]] = []
     for file in files:
         spec = read_job(file)
-        if spec.phase == "command":
+        if isinstance(spec, CommandSpec):
             raise SpecError(str(file), [Fault(key="phase", problem="nothing can be foretold of a program of your own")])
         words = new_words if new_words is not None else count_words(spec, file)
         found.append((spec, forecast(spec, load_of(spec, shape_of(spec, file), words), card), words))
     if as_json:
-        print(json.dumps([_as_json(spec, one, words) for spec, one, words in found], indent=1))
+        print(json.dumps([_as_json(*one) for one in found], indent=1))
     else:
-        for spec, one, words in found:
-            _show(spec, one, words)
-    if misfits := [spec.name for spec, one, _ in found if not one.fits]:
+        for each in found:
+            _show(*each)
+    if misfits := [job.name for job, one, _ in found if not one.fits]:
         remedy = 'try a larger --gpu, load = "nf4" or a smaller seq_len'
         raise OutOfMemory(f"{', '.join(misfits)}: no plan fits a {card.name.upper()}; {remedy}")
 
 
-def shape_of(spec: JobSpec, file: Path) -> ModelShape:
-    assert spec.model is not None
+def shape_of(spec: TrainingSpec, file: Path) -> ModelShape:
     base = spec.model.base
     if (shape := known_shape(base)) is not None:
         return shape
@@ -96,7 +95,7 @@ def count_words(spec: JobSpec, file: Path) -> int:
         raise SpecError(str(file), [Fault(key="vocab.lexicon", problem=problem)]) from error
 
 
-def _as_json(spec: JobSpec, one: Forecast, words: int) -> dict[str, Any]:
+def _as_json(spec: TrainingSpec, one: Forecast, words: int) -> dict[str, Any]:
     return {
         "name": spec.name,
         "gpu": one.card.name,
@@ -112,8 +111,7 @@ def _as_json(spec: JobSpec, one: Forecast, words: int) -> dict[str, Any]:
     }
 
 
-def _show(spec: JobSpec, one: Forecast, words: int) -> None:
-    assert spec.model is not None
+def _show(spec: TrainingSpec, one: Forecast, words: int) -> None:
     console = Console(highlight=False)
     console.print(
         f"{spec.name}: {spec.phase.upper()} of {spec.model.base} with up to {words:,} new words", style="bold"

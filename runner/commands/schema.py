@@ -7,14 +7,14 @@ from pathlib import Path
 
 from runner.errors import RunnerError
 from wake2vec.contract.files import write_atomic
-from wake2vec.contract.spec import JobSpec
+from wake2vec.contract.spec import JobTable
 
 DIALECT = "http://json-schema.org/draft-07/schema#"
 
 
 def schema_text() -> str:
     """In the dialect that TOML editors know best: draft-07, with `definitions`."""
-    table = JobSpec.model_json_schema(ref_template="#/definitions/{model}")
+    table = JobTable.model_json_schema(ref_template="#/definitions/{model}")
     definitions = table.pop("$defs")
     table |= {"title": "A job file of wake2vec-runner", "definitions": definitions}
     return json.dumps({"$schema": DIALECT, **table}, ensure_ascii=False, indent=1) + "\n"

@@ -17,7 +17,7 @@ from runner.store.base import Quota, Store
 from runner.store.open import open_store
 from runner.store.space import forecast
 from wake2vec.contract.errors import Wake2vecError
-from wake2vec.contract.spec import JobSpec
+from wake2vec.contract.spec import CommandSpec, JobSpec
 
 PATIENCE_SECONDS = 8.0
 T = TypeVar("T")
@@ -42,10 +42,10 @@ class Answer:
 
 def need_of(spec: JobSpec, file: Path) -> StoreNeed | None:
     """None where nobody can tell: a program of one's own, a model whose shape is not known here."""
-    if spec.train is None:
+    if isinstance(spec, CommandSpec):
         return None
     try:
-        words = 0 if spec.phase == "p2" and spec.lora_or_default.train == "lora" else count_words(spec, file)
+        words = 0 if spec.lora and spec.lora.train == "lora" else count_words(spec, file)
         size = checkpoint_bytes(spec, shape_of(spec, file), words)
     except Wake2vecError:
         return None

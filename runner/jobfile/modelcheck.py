@@ -12,7 +12,7 @@ from typing import Any
 from wake2vec.contract.errors import Fault, ModelError
 from wake2vec.contract.families import BNB4, longest, refusal, stored_as
 from wake2vec.contract.matrices import INPUT, OUTPUT, is_called
-from wake2vec.contract.spec import JobSpec
+from wake2vec.contract.spec import LoraTable, TrainingSpec
 from wake2vec.contract.targets import fitting_targets, has_experts
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
@@ -36,9 +36,8 @@ def look(folder: Path) -> Seen:
     return Seen(config=read_object(folder / "config.json"), shapes=_shapes(folder), tokens=_tokens(folder))
 
 
-def model_faults(job: JobSpec, folder: Path, seen: Seen) -> list[Fault]:
+def model_faults(job: TrainingSpec, folder: Path, seen: Seen) -> list[Fault]:
     """Why the job can never run on this model; empty when it can."""
-    assert job.model, "the caller has a model"
     faults = config_faults(job, seen.config, str(folder))
     rows = [shape[0] for name, shape in seen.shapes.items() if is_called(name, (*INPUT, *OUTPUT)) and len(shape) == 2]
     if seen.tokens is not None and rows and seen.tokens > min(rows) and not stored_as(seen.config):
@@ -51,32 +50,28 @@ def model_faults(job: JobSpec, folder: Path, seen: Seen) -> list[Fault]:
     return faults
 
 
-def config_faults(job: JobSpec, config: Mapping[str, Any], place: str) -> list[Fault]:
+def config_faults(job: TrainingSpec, config: Mapping[str, Any], place: str) -> list[Fault]:
     """What config.json alone tells."""
-    assert job.model, "the caller has a model"
     faults = []
     if no := refusal(config, trust_remote_code=job.model.trust_remote_code):
         faults.append(Fault(key="model.base", problem=f"{place}: {no.problem}; {no.remedy}"))
     limit = longest(config)
-    if job.data and limit is not None and job.data.seq_len > limit:
+    if limit is not None and job.data.seq_len > limit:
         problem = f"{job.data.seq_len}, but the model has positions for {limit} tokens; give at most that"
         faults.append(Fault(key="data.seq_len", problem=problem))
     return faults
 
 
-def fit_targets(job: JobSpec, seen: Seen) -> tuple[JobSpec, list[Fault]]:
-    """The job with the names that this model has for the layers of the default list."""
+def fit_targets(lora: LoraTable, seen: Seen) -> tuple[LoraTable, list[Fault]]:
+    """The adapters with the names that this model has for the layers of the default list."""
     modules = linears(seen)
-    if job.phase != "p2" or not modules:
-        return job, []
-    asked = job.lora_or_default
+    if not modules:
+        return lora, []
     try:
-        targets = fitting_targets(asked.targets, modules, experts=has_experts(seen.shapes))
+        targets = fitting_targets(lora.targets, modules, experts=has_experts(seen.shapes))
     except ModelError as error:
-        return job, [Fault(key="lora.targets", problem=f"{error.problem}; {error.remedy}")]
-    if targets == asked.targets:
-        return job, []
-    return job.model_copy(update={"lora": asked.model_copy(update={"targets": targets})}), []
+        return lora, [Fault(key="lora.targets", problem=f"{error.problem}; {error.remedy}")]
+    return lora.model_copy(update={"targets": targets}), []
 
 
 def linears(seen: Seen) -> list[str]:

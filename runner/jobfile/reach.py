@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from wake2vec.contract.errors import Fault
-from wake2vec.contract.spec import JobSpec, VocabTable
+from wake2vec.contract.spec import DataTable, VocabTable
 
 CHUNK_BYTES = 1 << 20
 _RUN = re.compile(r"\w+")
@@ -18,11 +18,9 @@ _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _LOOKED_AT = 1000  # words, for what a list seems to be
 
 
-def words_not_met(job: JobSpec, words: Sequence[str], corpora: Sequence[Path]) -> Fault | None:
+def words_not_met(vocab: VocabTable, data: DataTable, words: Sequence[str], corpora: Sequence[Path]) -> Fault | None:
     """A fault where no word of the list stands in the text; any that does is enough to train."""
-    assert job.vocab is not None
-    assert job.data is not None
-    if job.data.lexicon_in_corpus or any_met(words, corpora, job.vocab):
+    if data.lexicon_in_corpus or any_met(words, corpora, vocab):
         return None
     hint = seems(words) or _nearly(words, corpora)
     listed = ", ".join(words[:3]) + (" …" if len(words) > 3 else "")

@@ -23,7 +23,18 @@ from wake2vec.contract.errors import Fault, InputError, SpecError
 from wake2vec.contract.files import open_regular
 from wake2vec.contract.lexicon import Lexicon, read_lexicon
 from wake2vec.contract.order import InputFile
-from wake2vec.contract.spec import NAME_PATTERN, JobSpec, TrainTable
+from wake2vec.contract.spec import (
+    JOB_SPEC,
+    NAME_PATTERN,
+    CommandSpec,
+    DataTable,
+    JobSpec,
+    JobTable,
+    LoraTable,
+    ModelTable,
+    TrainingSpec,
+    TrainTable,
+)
 
 MAX_JOB_BYTES = 1 << 20
 MAX_INPUT_BYTES = 2 << 30  # inputs are copied and go to the store
@@ -40,7 +51,7 @@ def read_job(path: Path, pairs: Sequence[Pair] = ()) -> JobSpec:
     try:
         table = read_table(path)
         lay_over(table, pairs)
-        checked = check(JobSpec, table)
+        checked = check(JobTable, table)
     except RecursionError:
         raise SpecError(str(path), [Fault(key="", problem="nested too deeply; is this a job file?")]) from None
     faults = checked.faults
@@ -50,7 +61,7 @@ def read_job(path: Path, pairs: Sequence[Pair] = ()) -> JobSpec:
             faults.append(Fault(key="name", problem=f"missing, and {path.stem!r} cannot be one; set it"))
     if faults:
         raise SpecError(str(path), faults + _faults_of_inputs(checked, path))
-    return JobSpec.model_validate(table)
+    return JOB_SPEC.validate_python(table)
 
 
 def name_of(path: Path) -> str:
@@ -65,7 +76,7 @@ def _faults_of_inputs(checked: Checked, path: Path) -> list[Fault]:
     """What is wrong with the files that a faulty job names, as far as it can be read."""
     faulty = {".".join(fault.key.split(".")[:2]) for fault in checked.faults}
     try:
-        resolve_inputs(JobSpec.model_validate(checked.healed), path.parent, str(path))
+        resolve_inputs(JOB_SPEC.validate_python(checked.healed), path.parent, str(path))
     except ValidationError:
         return []
     except SpecError as error:
@@ -130,22 +141,27 @@ def resolve_inputs(job: JobSpec, base_dir: Path, place: str) -> Resolved:
             faults.append(Fault(key=key, problem=f"{path}: the same text as {files[item.sha256]}; name it once"))
         inputs.append(item)
         files[item.sha256] = path
-    if job.data is not None and not faults and (fault := _too_short(job, inputs)):
-        faults.append(fault)
-    if job.train is not None and (fault := _only_warm_up(job.train)):
-        faults.append(fault)
-    if lexicon is not None and job.data is not None and not faults:
-        corpora = [files[item.sha256] for item in inputs if item.role == "corpus"]
-        faults += [fault for fault in [words_not_met(job, lexicon.words, corpora)] if fault]
-    job = _resolve_command(job, base_dir)
-    try:
-        job, folder = _resolve_model(job, base_dir)
-        inputs += [folder] if folder else []
-        job, found, said = _check_model(job, is_folder=folder is not None)
-        faults += found
-        remarks += said
-    except InputError as error:
-        faults.append(Fault(key="model.base", problem=str(error)))
+    if isinstance(job, CommandSpec):
+        job = _resolve_command(job, base_dir)
+    else:
+        if not faults and (fault := _too_short(job.data, inputs)):
+            faults.append(fault)
+        if fault := _only_warm_up(job.train):
+            faults.append(fault)
+        if lexicon is not None and job.vocab is not None and not faults:
+            corpora = [files[item.sha256] for item in inputs if item.role == "corpus"]
+            fault = words_not_met(job.vocab, job.data, lexicon.words, corpora)
+            faults += [fault] if fault else []
+        try:
+            model, folder = _resolve_model(job.model, base_dir)
+            inputs += [folder] if folder else []
+            job = job.model_copy(update={"model": model})
+            lora, found, said = _check_model(job, is_folder=folder is not None)
+            job = job if lora == job.lora else job.model_copy(update={"lora": lora})
+            faults += found
+            remarks += said
+        except InputError as error:
+            faults.append(Fault(key="model.base", problem=str(error)))
     if faults:
         raise SpecError(place, faults)
     return Resolved(job=job, inputs=inputs, files=files, remarks=remarks)
@@ -198,16 +214,15 @@ def _decode(path: Path, decoder: Any, chunk: bytes, end: int, *, final: bool = F
         ) from error
 
 
-def _too_short(job: JobSpec, inputs: list[InputFile]) -> Fault | None:
+def _too_short(data: DataTable, inputs: list[InputFile]) -> Fault | None:
     # A tokenizer gives at most a token per byte, so this text cannot fill a block whatever the model is.
-    assert job.data is not None
     size = sum(item.size for item in inputs if item.role == "corpus")
-    if size * (1 - job.data.held_out) < job.data.seq_len:
-        problem = f"{size} bytes cannot fill one training block of {job.data.seq_len} tokens beside the held-out text"
+    if size * (1 - data.held_out) < data.seq_len:
+        problem = f"{size} bytes cannot fill one training block of {data.seq_len} tokens beside the held-out text"
         return Fault(key="data.corpus", problem=f"{problem}; use a longer text or a smaller data.seq_len")
-    least = job.data.seq_len if job.data.split == "blocks" else 2
-    if size * job.data.held_out < least:
-        problem = f"{job.data.held_out:g} of {size} bytes holds no {least} tokens, so nothing could be measured"
+    least = data.seq_len if data.split == "blocks" else 2
+    if size * data.held_out < least:
+        problem = f"{data.held_out:g} of {size} bytes holds no {least} tokens, so nothing could be measured"
         return Fault(key="data.held_out", problem=f"{problem}; hold out more, or use a longer text")
     return None
 
@@ -220,41 +235,35 @@ def _only_warm_up(train: TrainTable) -> Fault | None:
     return Fault(key="train.warmup_steps", problem=f"{problem}; give fewer")
 
 
-def _resolve_model(job: JobSpec, base_dir: Path) -> tuple[JobSpec, InputFile | None]:
+def _resolve_model(model: ModelTable, base_dir: Path) -> tuple[ModelTable, InputFile | None]:
     """A model folder becomes an absolute path with its digest; a hub id stays. Raises ModelError."""
-    if job.model is None:
-        return job, None
-    base = job.model.base
-    path = (base_dir / Path(base).expanduser()).absolute()
-    looks_local = base.startswith(("/", "./", "../", "~", ".\\")) or (base_dir / base.split("/")[0]).is_dir()
+    path = (base_dir / Path(model.base).expanduser()).absolute()
+    looks_local = (
+        model.base.startswith(("/", "./", "../", "~", ".\\")) or (base_dir / model.base.split("/")[0]).is_dir()
+    )
     if not path.is_dir():
-        if HUB_ID.fullmatch(base) and not looks_local:
-            return job, None
+        if HUB_ID.fullmatch(model.base) and not looks_local:
+            return model, None
         remedy = _where_to_look(path) or 'give a folder with config.json, or a hub id such as "Qwen/Qwen2.5-14B"'
         raise InputError(path, "no such folder", remedy)
     path = path.resolve()
-    model = job.model.model_copy(update={"base": str(path)})
-    return job.model_copy(update={"model": model}), digest_model(path, with_code=model.trust_remote_code)
+    return model.model_copy(update={"base": str(path)}), digest_model(path, with_code=model.trust_remote_code)
 
 
-def _check_model(job: JobSpec, *, is_folder: bool) -> tuple[JobSpec, list[Fault], list[str]]:
-    """What can be told of the model unloaded: the job fitted to it, faults and remarks. Raises ModelError."""
-    if job.model is None:
-        return job, [], []
+def _check_model(job: TrainingSpec, *, is_folder: bool) -> tuple[LoraTable | None, list[Fault], list[str]]:
+    """What can be told of the model unloaded: [lora] fitted to it, faults and remarks. Raises ModelError."""
     if not is_folder:
         config = hub_config(job.model.base, job.model.revision)
-        return job, [] if config is None else config_faults(job, config, job.model.base), []
+        return job.lora, [] if config is None else config_faults(job, config, job.model.base), []
     folder = Path(job.model.base)
     seen = look(folder)
     faults = model_faults(job, folder, seen)
-    job, unfit = fit_targets(job, seen)
-    return job, faults + unfit, notes(seen)
+    lora, unfit = fit_targets(job.lora, seen) if job.lora else (None, [])
+    return lora, faults + unfit, notes(seen)
 
 
-def _resolve_command(job: JobSpec, base_dir: Path) -> JobSpec:
+def _resolve_command(job: CommandSpec, base_dir: Path) -> CommandSpec:
     """Words of a command that name something beside the job file become absolute: it may run from anywhere."""
-    if job.command is None:
-        return job
     places = [base_dir / word for word in job.command]
     named = [
         str(place.absolute()) if "{" not in word and "/" in word and place.exists() else word

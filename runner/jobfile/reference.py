@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from runner.jobfile.wording import Schema, allowed, table_node
-from wake2vec.contract.spec import JobSpec
+from wake2vec.contract.spec import JobTable
 
 
 def reference() -> str:
     """Markdown: the keys above the first table, then one section for each table."""
-    schema = JobSpec.model_json_schema()
+    schema = JobTable.model_json_schema()
     plain = {key: node for key, node in schema["properties"].items() if table_node(node, schema) is None}
     parts = ["### Above the first table\n", *_rows(plain, schema.get("required", []), schema)]
     for node in schema["properties"].values():

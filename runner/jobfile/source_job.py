@@ -10,7 +10,7 @@ from runner.jobfile.modelfolder import same_weights
 from runner.states import FINAL, State
 from wake2vec.contract.errors import Fault
 from wake2vec.contract.order import InputFile
-from wake2vec.contract.spec import JobSpec
+from wake2vec.contract.spec import JobSpec, P1Spec, P2Spec, TrainingSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,12 +30,13 @@ def source_faults(job: JobSpec, inputs: Sequence[InputFile], known: Mapping[str,
     source = known.get(job.after)
     if source is None:
         return [Fault(key="after", problem=_no_such_job(job.after, known))]
-    if job.phase != "p2":
+    if not isinstance(job, P2Spec):
         return []
-    if source.spec.phase != "p1":
+    if not isinstance(source.spec, P1Spec):
         problem = f"{job.after} is a {source.spec.phase} job; P2 builds on the rows of a p1 job"
         return [Fault(key="after", problem=problem)]
-    return [fault for fault in (_other_model(job, inputs, source), _no_such_checkpoint(job, source)) if fault]
+    other = _other_model(job, inputs, source.spec, source.inputs)
+    return [fault for fault in (other, _no_such_checkpoint(job, source)) if fault]
 
 
 def _no_such_job(name: str, known: Mapping[str, SourceJob]) -> str:
@@ -46,23 +47,23 @@ def _no_such_job(name: str, known: Mapping[str, SourceJob]) -> str:
     return f"there is no job {name} in the queue; {first}, or `start` once, which fetches the store's jobs"
 
 
-def _other_model(job: JobSpec, inputs: Sequence[InputFile], source: SourceJob) -> Fault | None:
-    assert job.model is not None
-    assert source.spec.model is not None
-    here, there = _digest(inputs), _digest(source.inputs)
-    if here != there or not same_weights(inputs, source.inputs):
-        problem = f"{job.model.base} is another model or tokenizer than {job.after}'s ({source.spec.model.base})"
+def _other_model(
+    job: P2Spec, inputs: Sequence[InputFile], source: P1Spec, its_inputs: Sequence[InputFile]
+) -> Fault | None:
+    here, there = _digest(inputs), _digest(its_inputs)
+    if here != there or not same_weights(inputs, its_inputs):
+        problem = f"{job.model.base} is another model or tokenizer than {job.after}'s ({source.model.base})"
         return Fault(key="model.base", problem=f"{problem}; rows of one mean nothing to the other")
-    if here is None and job.model.base != source.spec.model.base:
-        problem = f"{job.model.base}, but {job.after} trains {source.spec.model.base}; they must be the same model"
+    if here is None and job.model.base != source.model.base:
+        problem = f"{job.model.base}, but {job.after} trains {source.model.base}; they must be the same model"
         return Fault(key="model.base", problem=problem)
-    if here is None and job.model.revision != source.spec.model.revision:
-        problem = f"{job.model.revision}, but {job.after} uses {source.spec.model.revision}; they must be the same"
+    if here is None and job.model.revision != source.model.revision:
+        problem = f"{job.model.revision}, but {job.after} uses {source.model.revision}; they must be the same"
         return Fault(key="model.revision", problem=problem)
     return None
 
 
-def _no_such_checkpoint(job: JobSpec, source: SourceJob) -> Fault | None:
+def _no_such_checkpoint(job: P2Spec, source: SourceJob) -> Fault | None:
     if not isinstance(job.rows, int) or source.steps is None:
         return None
     if job.rows > source.steps:
@@ -81,7 +82,7 @@ def _digest(inputs: Sequence[InputFile]) -> str | None:
 def source_notes(job: JobSpec, inputs: Sequence[InputFile], known: Mapping[str, SourceJob]) -> list[str]:
     """What a person should know although the job can run."""
     source = known.get(job.after or "")
-    if source is None or job.phase != "p2" or job.data is None or source.spec.data is None:
+    if source is None or not isinstance(job, P2Spec) or not isinstance(source.spec, P1Spec):
         return []
     notes = []
     if source.state in FINAL and source.state is not State.SUCCEEDED:
@@ -91,12 +92,11 @@ def source_notes(job: JobSpec, inputs: Sequence[InputFile], known: Mapping[str, 
             f"{job.name} holds out another part of the text than {job.after} (data.corpus, held_out, seed or split "
             "differ): its held-out loss will include text that P1 was trained on"
         )
-    if job.model and source.spec.model and job.model.load != source.spec.model.load:
+    if job.model.load != source.spec.model.load:
         notes.append(f"{job.name} loads the body as {job.model.load}, {job.after} as {source.spec.model.load}")
     return notes
 
 
-def _held_out(job: JobSpec, inputs: Sequence[InputFile]) -> tuple[object, ...]:
-    assert job.data is not None
+def _held_out(job: TrainingSpec, inputs: Sequence[InputFile]) -> tuple[object, ...]:
     corpora = [item.sha256 for item in inputs if item.role == "corpus"]
     return (corpora, job.data.held_out, job.data.seed, job.data.split)

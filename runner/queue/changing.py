@@ -16,7 +16,7 @@ from runner.queue.rows import Job
 from runner.queue.tables import logs
 from runner.states import Change, State
 from wake2vec.contract.order import PLAN_AND_CADENCE, fingerprint
-from wake2vec.contract.spec import Extension, JobSpec
+from wake2vec.contract.spec import JOB_SPEC, Extension, JobSpec
 
 FIXED = ("name", "after", "train.extended")
 
@@ -50,7 +50,7 @@ def changed_spec(job: Job, key: str, value: Any) -> JobSpec:
         raise RunnerError(f"{job.name}: there is no key {key}; what may change is {', '.join(changeable())}")
     part[last] = value
     try:
-        changed = JobSpec.model_validate(table)
+        changed = JOB_SPEC.validate_python(table)
     except ValidationError as error:
         raise RunnerError(f"{job.name}: {key}: {error.errors()[0]['msg']}, got {value!r}") from error
     if key in FIXED or fingerprint(changed, job.inputs) != fingerprint(job.spec, job.inputs):

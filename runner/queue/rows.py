@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from runner.states import FINAL, Outcome, State, Wish
 from wake2vec.contract.order import InputFile
-from wake2vec.contract.spec import JobSpec
+from wake2vec.contract.spec import JOB_SPEC, JobSpec
 
 T = TypeVar("T")
 # What SQLite has no type for, by the names of the columns.
@@ -56,7 +56,7 @@ class Job:
 
     @cached_property
     def spec(self) -> JobSpec:
-        return JobSpec.model_validate_json(self.spec_json)
+        return JOB_SPEC.validate_json(self.spec_json)
 
     @cached_property
     def inputs(self) -> list[InputFile]:

@@ -25,7 +25,7 @@ from runner.store.root import jobs as entries_of
 from runner.store.root import open_job
 from runner.sync.copies import bring_history, scratch, sound_copies
 from runner.sync.job_in_store import JobInStore, SyncContext
-from wake2vec.contract.spec import JobSpec
+from wake2vec.contract.spec import JOB_SPEC
 
 PUT_BACK = "`wake2vec-runner repair` on the home that trained it puts it back, and its name can be used again"
 # Small enough to bring at once, and what `status` and `log` of a finished job need.
@@ -114,7 +114,7 @@ def _add(context: SyncContext, name: str, log: Log, now: Now) -> None:
     state = State(told.state) if told.state else State.QUEUED
     jobs.add_job(
         queue,
-        JobSpec.model_validate(origin.job),
+        JOB_SPEC.validate_python(origin.job),
         origin.inputs,
         origin.fingerprint,
         now.wall,

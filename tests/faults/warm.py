@@ -22,7 +22,7 @@ from wake2vec.contract.files import read_json, write_json
 from wake2vec.contract.manifest import manifest_sha256, saved_steps
 from wake2vec.contract.order import Order, Source, fingerprint
 from wake2vec.contract.rundir import RunDir, read_result
-from wake2vec.contract.spec import JobSpec
+from wake2vec.contract.spec import JOB_SPEC, JobSpec
 
 JOBS = Path(__file__).resolve().parents[2] / "jobs"
 SECONDS_OF_NOISE = ("seconds", "attempt")
@@ -54,7 +54,7 @@ class Work:
         table = read_job(path).model_dump()
         for part, values in changes.items():
             table[part] |= values
-        resolved = resolve_inputs(JobSpec.model_validate(table), path.parent, str(path))
+        resolved = resolve_inputs(JOB_SPEC.validate_python(table), path.parent, str(path))
         for sha256, place in resolved.files.items():
             keep_input(place, sha256, root / "inputs")
         return cls(root=root, job=resolved.job, inputs=list(resolved.inputs), source=source)

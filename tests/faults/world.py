@@ -18,7 +18,7 @@ from wake2vec.contract.files import read_json, write_atomic
 from wake2vec.contract.lock import read_lock
 from wake2vec.contract.order import InputFile
 from wake2vec.contract.rundir import RunDir
-from wake2vec.contract.spec import JobSpec
+from wake2vec.contract.spec import JOB_SPEC
 
 ROOT = Path(__file__).resolve().parents[2]
 FAKE = [sys.executable, str(ROOT / "tests" / "fake_trainer.py")]
@@ -63,7 +63,7 @@ def fake_spec(name="a", *, steps=60, every=20, phase="p1", **extra):
     }
     if phase == "p1":
         table["vocab"] = {"lexicon": "words.txt"}
-    return JobSpec.model_validate(table | extra)
+    return JOB_SPEC.validate_python(table | extra)
 
 
 def expected_weights(fingerprint, steps):

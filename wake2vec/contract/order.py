@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from wake2vec.contract.spec import FORMAT, JobSpec, Table
+from wake2vec.contract.errors import InputError
+from wake2vec.contract.spec import FORMAT, JobSpec, Table, TrainingSpec
 
 
 class InputFile(Table):
@@ -47,6 +48,13 @@ class Order(Table):
     stop_by: float | None = Field(None, description="Known end of the session, seconds since the epoch.")
     mean_session_minutes: float = Field(100.0, gt=0, description="How long sessions last here, for the cadence.")
     plan: dict[str, Any] = Field(default_factory=dict, description="Limits remembered for this card and job.")
+
+    @property
+    def training(self) -> TrainingSpec:
+        """The job, if it is one of this program's own trainer. Raises InputError."""
+        if isinstance(self.job, TrainingSpec):
+            return self.job
+        raise InputError(self.job.name, "trains no model of its own", "this is for jobs of phase p1 and p2")
 
 
 # What a job computes does not depend on these, so they may differ between attempts.

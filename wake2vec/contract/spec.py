@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    TypeAdapter,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 FORMAT: Final = 1
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$"
@@ -240,7 +249,7 @@ class RunnerTable(Table):
     max_attempts: PositiveInt = Field(10, description="Attempts in a row without a new durable step.")
 
 
-class JobSpec(Table):
+class JobTable(Table):
     """One job file, complete and checked."""
 
     name: str = Field("", pattern=NAME_PATTERN, description="Default: the file's name.")
@@ -264,7 +273,7 @@ class JobSpec(Table):
     steps: PositiveInt | None = Field(None, description="phase = command: steps in all.")
 
     @model_validator(mode="after")
-    def _parts_of_the_phase(self) -> JobSpec:
+    def _parts_of_the_phase(self) -> JobTable:
         needed = {
             "p1": ("model", "vocab", "data", "train"),
             "p2": ("model", "data", "train") if self.vocab else ("model", "data", "train", "after"),
@@ -283,6 +292,49 @@ class JobSpec(Table):
             raise ValueError("; ".join(parts))
         return self
 
-    @property
-    def lora_or_default(self) -> LoraTable:
-        return self.lora or LoraTable()
+
+class TrainingSpec(JobTable):
+    """A job of this program's own trainer, whatever its phase."""
+
+    phase: Literal["p1", "p2"]
+    model: ModelTable
+    data: DataTable
+    train: TrainTable
+
+
+class P1Spec(TrainingSpec):
+    """Rows of new words."""
+
+    phase: Literal["p1"]
+    vocab: VocabTable
+
+
+class P2Spec(TrainingSpec):
+    """LoRA on the rows of a P1 job, or on those of an old run, which bring a [vocab] of their own."""
+
+    phase: Literal["p2"]
+    lora: LoraTable = LoraTable()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _none_is_not_given(cls, table: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in table.items() if (key, value) != ("lora", None)}
+
+    @model_serializer(mode="wrap")
+    def _not_given_is_none(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # logs and fingerprints tell a job without [lora] from one whose [lora] says what is the default anyway
+        table: dict[str, Any] = write(self)
+        return table if "lora" in self.model_fields_set else table | {"lora": None}
+
+
+class CommandSpec(JobTable):
+    """A training program of the user's own."""
+
+    phase: Literal["command"]
+    command: list[str] = Field(min_length=1)
+    steps: PositiveInt
+
+
+# A JobTable is what stands in a file, with every key that any phase has; a JobSpec has what its phase needs.
+JobSpec = Annotated[P1Spec | P2Spec | CommandSpec, Field(discriminator="phase")]
+JOB_SPEC: Final[TypeAdapter[P1Spec | P2Spec | CommandSpec]] = TypeAdapter(JobSpec)

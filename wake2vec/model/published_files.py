@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from wake2vec.contract.errors import ModelError
+from wake2vec.contract.spec import ModelTable
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 ROWS_AT_ONCE = 4096
@@ -35,6 +36,10 @@ class Origin:
 
         found = cached_file(self.path, name, revision=self.revision, _raise_exceptions_for_missing_entries=False)
         return None if found is None else Path(found)
+
+
+def origin_of(table: ModelTable) -> Origin:
+    return Origin(path=table.base, revision=table.revision, trust_remote_code=table.trust_remote_code)
 
 
 class PublishedFiles:

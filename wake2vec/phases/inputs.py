@@ -14,14 +14,14 @@ from wake2vec.contract.files import digest_file, whole_folder
 from wake2vec.contract.lexicon import read_lexicon
 from wake2vec.contract.order import Order
 from wake2vec.contract.rundir import RunDir
-from wake2vec.contract.spec import JobSpec, ModelTable
+from wake2vec.contract.spec import ModelTable, TrainingSpec, VocabTable
 from wake2vec.data.blocks import Blocks, Windows
 from wake2vec.data.control import english
 from wake2vec.data.corpus import open_corpus
 from wake2vec.data.dataset import prepare
 from wake2vec.data.seen_words import SeenWords
 from wake2vec.data.tokens import fingerprint
-from wake2vec.model.published_files import Origin
+from wake2vec.model.published_files import origin_of
 from wake2vec.phases.identity import PUT_BACK, Identity, digests_of, identify_beside
 from wake2vec.vocab import idmap
 from wake2vec.vocab.idmap import IdMap
@@ -52,8 +52,8 @@ class Material:
     getting_on: GettingOn
 
     @property
-    def job(self) -> JobSpec:
-        return self.order.job
+    def job(self) -> TrainingSpec:
+        return self.order.training
 
 
 def input_paths(order: Order, role: str) -> list[Path]:
@@ -67,10 +67,7 @@ def input_paths(order: Order, role: str) -> list[Path]:
 
 def gather(run: RunDir, order: Order, say: Callable[[str], None], getting_on: GettingOn = unheard) -> Material:
     """Everything cheap and likely to be wrong comes first, so that a bad input ends the attempt in seconds."""
-    job = order.job
-    assert job.model, "checked by the spec"
-    assert job.data, "checked by the spec"
-    assert job.train, "checked by the spec"
+    job = order.training
     say("reading the tokenizer")
     base_tokenizer = load_tokenizer(job.model.base, job.model)
     tokenizer, id_map = vocabulary(run, order, base_tokenizer, say)
@@ -92,8 +89,6 @@ def gather(run: RunDir, order: Order, say: Callable[[str], None], getting_on: Ge
     )
     if data.lines is not None:
         say(data.lines.told())
-    table = job.model
-    origin = Origin(path=table.base, revision=table.revision, trust_remote_code=table.trust_remote_code)
     steps = total_steps(job, len(data.blocks))
     if job.phase == "p1":
         met = SeenWords(
@@ -111,7 +106,7 @@ def gather(run: RunDir, order: Order, say: Callable[[str], None], getting_on: Ge
         base_tokenizer=base_tokenizer,
         id_map=id_map,
         vocab_sha256=digest_file(run.id_map).sha256,
-        identity=identify_beside(origin, base_tokenizer, digests_of(order)),
+        identity=identify_beside(origin_of(job.model), base_tokenizer, digests_of(order)),
         blocks=data.blocks,
         windows=data.held_out,
         english=english(tokenizer, job.data.seq_len),
@@ -137,19 +132,15 @@ def require_met(met: SeenWords, steps: int, lexicon: Path, id_map: IdMap) -> Non
         raise InputError(lexicon, problem, "use this text's word list, or more steps; then enqueue it --again")
 
 
-def total_steps(job: JobSpec, n_blocks: int) -> int:
+def total_steps(job: TrainingSpec, n_blocks: int) -> int:
     """Steps of the whole job, with those that `extend` added."""
-    assert job.train, "checked by the spec"
     return job.train.extended[-1].steps if job.train.extended else first_total(job, n_blocks)
 
 
-def first_total(job: JobSpec, n_blocks: int) -> int:
+def first_total(job: TrainingSpec, n_blocks: int) -> int:
     """Steps that the job was enqueued with; `epochs` become the steps that pass over the blocks so often."""
-    assert job.train, "checked by the spec"
-    if job.train.steps is not None:
-        return job.train.steps
-    assert job.train.epochs is not None, "checked by the spec"
-    return max(1, -int(-job.train.epochs * n_blocks // job.train.batch))
+    passes = job.train.epochs or 0.0
+    return job.train.steps or max(1, -int(-passes * n_blocks // job.train.batch))
 
 
 def load_tokenizer(place: str, model: ModelTable | None) -> Any:
@@ -173,9 +164,11 @@ def vocabulary(run: RunDir, order: Order, base_tokenizer: Any, say: Callable[[st
 
     Made anew it has the same bytes, or the checkpoints, which know its hash, refuse it. Raises InputError.
     """
-    make = write_vocabulary if order.source is None else copy_vocabulary
     for again in (False, True):
-        make(run, order, base_tokenizer)
+        if order.job.vocab is not None:
+            write_vocabulary(run, order, order.job.vocab, base_tokenizer)
+        else:
+            copy_vocabulary(run, order)
         try:
             tokenizer, id_map = load_tokenizer(str(run.vocab), None), idmap.load(run.id_map)
             id_map.check(tokenizer, run.vocab)
@@ -188,12 +181,10 @@ def vocabulary(run: RunDir, order: Order, base_tokenizer: Any, say: Callable[[st
     raise AssertionError("a second failure is raised")
 
 
-def write_vocabulary(run: RunDir, order: Order, base_tokenizer: Any) -> None:
+def write_vocabulary(run: RunDir, order: Order, vocab: VocabTable, base_tokenizer: Any) -> None:
     """Inject the lexicon once; a folder that is there already is complete, since it is renamed into place."""
     if run.id_map.is_file():
         return
-    vocab = order.job.vocab
-    assert vocab, "checked by the spec"
     (lexicon,) = input_paths(order, "lexicon")
     words = read_lexicon(lexicon).words
     with whole_folder(run.vocab) as folder:
@@ -201,7 +192,7 @@ def write_vocabulary(run: RunDir, order: Order, base_tokenizer: Any) -> None:
         injection.id_map.save(folder / run.id_map.name)
 
 
-def copy_vocabulary(run: RunDir, order: Order, _base_tokenizer: Any) -> None:
+def copy_vocabulary(run: RunDir, order: Order) -> None:
     """P2 speaks the vocabulary of its source, read from what the source wrote and never made anew."""
     if run.id_map.is_file():
         return

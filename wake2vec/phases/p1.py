@@ -8,6 +8,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
+from wake2vec.contract.spec import P1Spec
 from wake2vec.model.device import copy_to_host
 from wake2vec.model.dropout import StepKey
 from wake2vec.model.new_rows import install_rows, is_tied, resolve_mode
@@ -21,8 +22,9 @@ ROWS_FILE = "embed_tokens.safetensors"
 
 
 def prepare(material: Material) -> Prepared:
-    vocab = material.job.vocab
-    assert vocab, "checked by the spec"
+    job = material.job
+    assert isinstance(job, P1Spec), "the table of phases"
+    vocab = job.vocab
     model, device, precision = load(material)
     freeze(model)
     mode = resolve_mode(vocab.rows, tied=is_tied(model))
@@ -33,8 +35,8 @@ def prepare(material: Material) -> Prepared:
         model,
         first_new_id=id_map.first_new_id,
         mode=mode,
-        input_rows=starting_rows(order, id_map, weight_in, tokenizer, "input"),
-        output_rows=None if mode == "shared" else starting_rows(order, id_map, weight_out, tokenizer, "output"),
+        input_rows=starting_rows(order, vocab, id_map, weight_in, tokenizer, "input"),
+        output_rows=None if mode == "shared" else starting_rows(order, vocab, id_map, weight_out, tokenizer, "output"),
     )
     if vocab.calibrate and mode == "separate":
         # shared rows are read as inputs too, and an offset there changes what the words mean

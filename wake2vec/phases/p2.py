@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from wake2vec.contract.errors import CheckpointCorrupt, InputError, ModelError
 from wake2vec.contract.manifest import TRAINABLE, manifest_sha256, verify_checkpoint
-from wake2vec.contract.spec import LoraTable
+from wake2vec.contract.spec import LoraTable, P2Spec
 from wake2vec.contract.targets import DEFAULT, fitting_targets, has, has_experts, named_targets
 from wake2vec.model.device import copy_to_host
 from wake2vec.model.dropout import StepKey, key_dropouts
@@ -28,10 +28,10 @@ ADAPTER = "default"
 
 
 def prepare(material: Material) -> Prepared:
-    lora = material.job.lora_or_default
-    train = material.job.train
-    assert train, "checked by the spec"
-    found = read_source(material) if material.order.source else None  # torn rows are told before minutes of loading
+    job = material.job
+    assert isinstance(job, P2Spec), "the table of phases"
+    lora = job.lora
+    found = None if job.vocab else read_source(material)  # torn rows are told before minutes of loading
     model, device, precision = load(material)
     freeze(model)
     rows_in, rows_out = found or (taken_rows(material, model), None)
@@ -48,7 +48,7 @@ def prepare(material: Material) -> Prepared:
     )
     check_parity(model, material, before)
     context = StepKey()
-    adapters = add_lora(model, lora, context, train.seed)
+    adapters = add_lora(model, lora, context, job.train.seed)
     taken = taken_over(material.order)
     if taken is not None and (adapter := taken.adapter()):
         overwrite(adapters, adapter, taken.path)
@@ -90,7 +90,9 @@ def read_source(material: Material) -> tuple[Any, Any]:
 def taken_rows(material: Material, model: Any) -> Tensor:
     """Rows of an old run, for both sides as the old runs had them."""
     base = matrices(model)[0]
-    return starting_rows(material.order, material.id_map, base, material.base_tokenizer, "input")
+    vocab = material.job.vocab
+    assert vocab, "a P2 that follows no job brings a word list of its own"
+    return starting_rows(material.order, vocab, material.id_map, base, material.base_tokenizer, "input")
 
 
 def lora_options(table: LoraTable, targets: Sequence[str]) -> dict[str, Any]:
@@ -167,20 +169,21 @@ def export(prepared: Prepared, material: Material, folder: Path) -> None:
     model = prepared.model
     # Never the embedding: PEFT's default would store both full matrices again.
     state = get_peft_model_state_dict(model, adapter_name=ADAPTER, save_embedding_layers=False)
-    lora = material.job.lora_or_default
+    job = material.job
+    assert isinstance(job, P2Spec), "the table of phases"
     adapted = [name for name, module in model.named_modules() if hasattr(module, "lora_A")]
-    targets = named_targets(lora.targets, adapted)
+    targets = named_targets(job.lora.targets, adapted)
     # a layer in 4 bits is [out, in] here, whatever its published weight is
     transposed = any(getattr(model.get_submodule(name).base_layer, "was_transposed", False) for name in adapted)
     transposed = transposed or any(is_transposed(model.get_submodule(name).base_layer) for name in adapted)
-    config = LoraConfig(**lora_options(lora, targets), inference_mode=True, fan_in_fan_out=transposed)
+    config = LoraConfig(**lora_options(job.lora, targets), inference_mode=True, fan_in_fan_out=transposed)
     config.target_modules = sorted(targets)  # PEFT's set is written in any order
-    config.base_model_name_or_path = material.job.model.base if material.job.model else ""
+    config.base_model_name_or_path = job.model.base
     # the adapter was put in place, without PEFT's wrapper; its loader looks for the names that the wrapper gives
     named = {f"base_model.model.{name}": tensor for name, tensor in sorted(state.items())}
     save_file(copy_to_host(named), folder / "adapter_model.safetensors")
     config.save_pretrained(str(folder))
     save_file(copy_to_host(prepared.rows.everything()), folder / ROWS_FILE)
-    if material.job.lora_or_default.train == "all":
+    if job.lora.train == "all":
         save_file(copy_to_host(prepared.tensors), folder / "weights.safetensors")
     copy_tokenizer(material, folder)

@@ -15,7 +15,7 @@ from wake2vec.model.load import load_base, read_config
 from wake2vec.model.loss import blocked_cross_entropy
 from wake2vec.model.new_rows import published_head
 from wake2vec.model.precision import Precision
-from wake2vec.model.published_files import Origin
+from wake2vec.model.published_files import origin_of
 from wake2vec.model.split_vocabulary import SplitHead
 from wake2vec.phases.inputs import Material
 
@@ -35,7 +35,6 @@ class PublishedOutputs:
 def load(material: Material) -> tuple[Any, torch.device, Precision]:
     """The model of the job on this machine's device, and in what numbers it is held and computed."""
     table = material.job.model
-    assert table, "checked by the spec"
     check_config(material)
     device = this_device()
     model, report = load_base(
@@ -63,10 +62,7 @@ def load(material: Material) -> tuple[Any, torch.device, Precision]:
 def check_config(material: Material) -> None:
     """What `enqueue` could not see, where the hub was out of its reach. Raises ModelError before minutes of loading."""
     table, data = material.job.model, material.job.data
-    assert table, "checked by the spec"
-    assert data, "checked by the spec"
-    origin = Origin(path=table.base, revision=table.revision, trust_remote_code=table.trust_remote_code)
-    config = read_config(origin).to_dict()
+    config = read_config(origin_of(table)).to_dict()
     if no := refusal(config, trust_remote_code=table.trust_remote_code):
         raise ModelError(table.base, no.problem, no.remedy)
     if (limit := longest(config)) is not None and data.seq_len > limit:
@@ -109,7 +105,7 @@ def check_head(model: Any, head: SplitHead, material: Material) -> None:
     off = float((found.cpu() - wanted).norm() / wanted.norm())
     if not off < HEAD_OFF[hidden.dtype]:
         problem = f"does something to its logits that training cannot follow (they are {off:.0%} off)"
-        raise ModelError(material.job.model.base if material.job.model else "model", problem, "choose another base")
+        raise ModelError(material.job.model.base, problem, "choose another base")
 
 
 @torch.no_grad()
@@ -150,7 +146,7 @@ def check_parity(model: Any, material: Material, before: PublishedOutputs) -> No
             off = float((was.float() - now.float()).abs().max())
             name = "logits of base tokens" if what == "logits" else "the nats of English text"
             raise ModelError(
-                material.job.model.base if material.job.model else "model",
+                material.job.model.base,
                 f"adding the new rows moved {name} by up to {off:.3g}",
                 "this is a fault of the program: please report it with the model's name",
             )

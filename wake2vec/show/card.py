@@ -32,8 +32,7 @@ tokenizer = AutoTokenizer.from_pretrained(FOLDER)""",
 
 def model_card(run: RunDir, order: Order, *, place: str, kind: Kind, dtype: str | None) -> str:
     """Markdown with the head that the hub reads. Figures come from the ledger alone."""
-    model = order.job.model
-    assert model, "the job trains a model"
+    model = order.training.model
     ledger, facts = read_ledger(run.metrics), read_facts(run) or RunFacts(model=model.base)
     base = RunFacts(model=model.base).model_name
     library = "transformers" if kind == "plain" else "peft"
@@ -80,9 +79,7 @@ def _measured(facts: RunFacts, ledger: Ledger) -> list[str]:
 
 
 def _remarks(order: Order, facts: RunFacts, kind: Kind, dtype: str | None) -> list[str]:
-    train, model = order.job.train, order.job.model
-    assert train, "the job trains"
-    assert model, "the job trains a model"
+    model = order.training.model
     lines = ["## Notes", ""]
     if facts.n_new:
         lines.append(

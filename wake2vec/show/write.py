@@ -11,7 +11,7 @@ from typing import Any
 
 from wake2vec.contract.files import write_atomic
 from wake2vec.contract.rundir import RunDir
-from wake2vec.contract.spec import JobSpec
+from wake2vec.contract.spec import JobTable
 from wake2vec.show.curve import draw_curve
 from wake2vec.show.facts import RunFacts, complete
 from wake2vec.show.geometry.film import read_film, write_film
@@ -20,7 +20,7 @@ from wake2vec.show.series import measure
 from wake2vec.show.text import devlog, perplexity_report
 
 
-def write_artefacts(run: RunDir, *, job: JobSpec, facts: RunFacts) -> list[Path]:
+def write_artefacts(run: RunDir, *, job: JobTable, facts: RunFacts) -> list[Path]:
     """Rebuild curve, tables, log and film from what the run kept; returns what was written. Raises OSError alone.
 
     Nothing is synced: every file here can be made again from the ledger, and the film from its frames.
@@ -40,7 +40,7 @@ def write_artefacts(run: RunDir, *, job: JobSpec, facts: RunFacts) -> list[Path]
     return [path for path, _ in bodies] + ([film] if film else [])
 
 
-def training_log(job: JobSpec, facts: RunFacts, ledger: Ledger) -> bytes:
+def training_log(job: JobTable, facts: RunFacts, ledger: Ledger) -> bytes:
     """The whole history as strict JSON, in which a number that is not finite is null."""
     lines = measure(ledger, facts.sessions)
     table = {

@@ -13,14 +13,14 @@ from wake2vec.contract.errors import InputError
 from wake2vec.contract.lexicon import read_lexicon
 from wake2vec.contract.options import TakeoverOptions
 from wake2vec.contract.order import Order
-from wake2vec.contract.spec import JobSpec
+from wake2vec.contract.spec import ModelTable, P2Spec, VocabTable
 from wake2vec.model.load import empty_model, read_config
 from wake2vec.model.precision import Precision
-from wake2vec.model.published_files import Origin
+from wake2vec.model.published_files import origin_of
 from wake2vec.model.quiet import quiet_libraries
 from wake2vec.phases.imported import write_taken
 from wake2vec.phases.inputs import input_paths, load_tokenizer
-from wake2vec.takeover.find import OldRun, find
+from wake2vec.takeover.find import OldRows, OldRun, find
 from wake2vec.takeover.fit import Base, FittedRows, fit_adapter, fit_rows, fit_words
 from wake2vec.vocab.idmap import IdMap
 from wake2vec.vocab.inject import inject
@@ -34,21 +34,26 @@ def run(options: TakeoverOptions) -> None:
 
 def take_over(order: Order, old: OldRun, out: Path) -> None:
     """Check everything, then write what the job begins with. Raises InputError and ModelError."""
-    job = order.job
-    model, base = outline(job)
+    job = order.training
+    model, base = outline(job.model)
     told = [f"taken over at step {old.step} of the old run"] if old.step is not None else []
     fitted, adapter = None, {}
     if old.rows is not None and job.vocab is not None:
-        id_map = id_map_of(order)
+        id_map = id_map_of(order, job.model, job.vocab)
         if old.words is not None:
             fit_words(old.words, id_map)
         fitted = fit_rows(old.rows, id_map, base)
-        told += tell_rows(job, old, fitted, id_map, base)
-    if job.phase == "p2":
+        told += tell_rows(old, old.rows, fitted, id_map, job.vocab)
+        if job.phase == "p1" and not base.tied and job.vocab.rows != "shared":
+            told.append(
+                "lacking: output rows. The old run had put its input matrix in the place of the published output "
+                f"matrix; this job keeps that, and its new output rows begin as {job.vocab.output_init}"
+            )
+    if isinstance(job, P2Spec):
         if job.vocab is not None and fitted is None:
             raise InputError("import", "no rows among what you named", "name embeddings.pt or sentry_step_NNNN.pt too")
         if old.adapter is not None:
-            adapter = fit_adapter(old.adapter, job.lora_or_default, model)
+            adapter = fit_adapter(old.adapter, job.lora, model)
         told += tell_adapter(job, old, base)
     elif old.adapter is not None and not old.adapter.is_idle:
         told.append(f"left out: the LoRA of {old.adapter.path.parent.name}, since P1 trains rows alone")
@@ -60,22 +65,17 @@ def take_over(order: Order, old: OldRun, out: Path) -> None:
     write_taken(out, rows=None if fitted is None else fitted.rows, first_row=first_row, adapter=adapter, told=told)
 
 
-def outline(job: JobSpec) -> tuple[nn.Module, Base]:
+def outline(table: ModelTable) -> tuple[nn.Module, Base]:
     """The published model without its weights."""
-    table = job.model
-    assert table, "checked by the spec"
-    origin = Origin(path=table.base, revision=table.revision, trust_remote_code=table.trust_remote_code)
-    config = read_config(origin)
+    config = read_config(origin_of(table))
     model: Any = empty_model(config, Precision(load="fp32", compute="fp32"), trust_remote_code=table.trust_remote_code)
     rows, width = model.get_input_embeddings().weight.shape
     tied = bool(getattr(config, "tie_word_embeddings", False))
     return model, Base(name=Path(table.base).name, matrix_rows=rows, width=width, tied=tied)
 
 
-def id_map_of(order: Order) -> IdMap:
+def id_map_of(order: Order, table: ModelTable, vocab: VocabTable) -> IdMap:
     """The ids that this job will give its words; the tokenizer itself is made when it starts."""
-    vocab, table = order.job.vocab, order.job.model
-    assert vocab and table, "checked by the caller"  # noqa: PT018
     (lexicon,) = input_paths(order, "lexicon")
     tokenizer = load_tokenizer(table.base, table)
     folder = Path(tempfile.mkdtemp())
@@ -86,35 +86,29 @@ def id_map_of(order: Order) -> IdMap:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def tell_rows(job: JobSpec, old: OldRun, fitted: FittedRows, id_map: IdMap, base: Base) -> list[str]:
+def tell_rows(old: OldRun, rows: OldRows, fitted: FittedRows, id_map: IdMap, vocab: VocabTable) -> list[str]:
     """What was taken of the rows, and what is not as it was."""
-    assert old.rows and job.vocab, "checked by the caller"  # noqa: PT018
     kind = str(fitted.rows.dtype).removeprefix("torch.")
-    told = [f"taken: the rows of {len(fitted.rows):,} words from {old.rows.path.name} ({old.rows.key}, {kind})"]
+    told = [f"taken: the rows of {len(fitted.rows):,} words from {rows.path.name} ({rows.key}, {kind})"]
     if fitted.first_row:
         first = ", ".join(id_map.words[: min(3, fitted.first_row)])
         told.append(
             f"lacking: {fitted.first_row:,} words in the padding of the published matrix ({first}, …), which the old "
-            f"run never trained; they begin as init = {job.vocab.init}"
+            f"run never trained; they begin as init = {vocab.init}"
         )
     if fitted.rows.element_size() == 2:
         told.append(f"lacking: what rounding to {kind} took from the rows")
     if old.words is None:
         told.append("not checked: no tokenizer came with the rows, so they are taken in the order of the word list")
-    if job.vocab.match != "anywhere":
+    if vocab.match != "anywhere":
         told.append('changed: words match as wholes; match = "anywhere" cuts text as the old run did')
-    if job.phase == "p1" and not base.tied and job.vocab.rows != "shared":
-        told.append(
-            "lacking: output rows. The old run had put its input matrix in the place of the published output matrix; "
-            f"this job keeps that, and its new output rows begin as {job.vocab.output_init}"
-        )
     return told
 
 
-def tell_adapter(job: JobSpec, old: OldRun, base: Base) -> list[str]:
+def tell_adapter(job: P2Spec, old: OldRun, base: Base) -> list[str]:
     told = []
     if old.adapter is not None:
-        told.append(f"taken: a LoRA of rank {job.lora_or_default.r} from {old.adapter.path.parent.name}")
+        told.append(f"taken: a LoRA of rank {job.lora.r} from {old.adapter.path.parent.name}")
     if old.rows is not None and job.after is not None:
         told.append(f"left out: the rows of {old.rows.path.name}; the rows come from {job.after}")
     if old.adapter is not None and not base.tied:

@@ -143,7 +143,6 @@ def show(loop: Loop, material: Material, prepared: Prepared) -> None:
 
 def facts(loop: Loop, material: Material) -> RunFacts:
     job = material.job
-    assert job.model, "checked by the spec"
     present, met = words_met(loop, material)
     return RunFacts(
         model=job.model.base,
@@ -163,8 +162,6 @@ def facts(loop: Loop, material: Material) -> RunFacts:
 def words_met(loop: Loop, material: Material) -> tuple[int, int]:
     """New words that stand in the training blocks, and how many of them training has met."""
     job, blocks = material.job, material.blocks
-    assert job.train, "checked by the spec"
-    assert job.data, "checked by the spec"
     known = SeenWords(
         blocks, batch=job.train.batch, seed=job.data.seed, first_new_id=material.id_map.first_new_id,
         n_new=material.id_map.n_new,

@@ -34,6 +34,7 @@ from wake2vec.contract.manifest import (
 )
 from wake2vec.contract.order import Order
 from wake2vec.contract.rundir import Result, RunDir
+from wake2vec.contract.spec import CommandSpec
 from wake2vec.train.heartbeat import HeartbeatWriter
 from wake2vec.train.stopping import Stop
 
@@ -50,6 +51,7 @@ class CommandTrainer:
 
     run: RunDir
     order: Order
+    job: CommandSpec
     stop: Stop
     pulse: HeartbeatWriter
     work_done: int = 0
@@ -64,7 +66,7 @@ class CommandTrainer:
         return self.pulse.now.saved_step
 
     def train(self) -> Result:
-        self.pulse.beat(steps=self.order.job.steps)
+        self.pulse.beat(steps=self.job.steps)
         self.folder.mkdir(exist_ok=True)
         command = self.command(self.unpack_newest())
         try:
@@ -84,13 +86,12 @@ class CommandTrainer:
         return self.judge(child.returncode)
 
     def command(self, resume_from: Path | None) -> list[str]:
-        assert self.order.job.command, "checked by the spec"
         values = {
             "{resume_from}": str(resume_from or ""),
             "{checkpoint_dir}": str(self.folder),
-            "{steps}": str(self.order.job.steps),
+            "{steps}": str(self.job.steps),
         }
-        first, *rest = self.order.job.command
+        first, *rest = self.job.command
         words = [sys.executable if first == "python" else first, *rest]
         return [re.sub(r"\{\w+\}", lambda found: values.get(found[0], found[0]), word) for word in words]
 
@@ -157,7 +158,7 @@ class CommandTrainer:
             write_manifest(
                 packed,
                 ARCHIVE_FILES,
-                job=self.order.job.name,
+                job=self.job.name,
                 step=step,
                 fingerprint=self.order.fingerprint,
                 parent=manifest_sha256(parent) if (parent / MANIFEST).is_file() else None,

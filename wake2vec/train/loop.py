@@ -43,8 +43,6 @@ class Loop:
         self, material: Material, prepared: Prepared, plan: Plan, proven: Proven, stop: Stop, pulse: HeartbeatWriter
     ) -> None:
         job = material.job
-        assert job.train, "checked by the spec"
-        assert job.data, "checked by the spec"
         self.material, self.prepared, self.stop, self.pulse = material, prepared, stop, pulse
         self.proven = proven
         self.job, self.train, self.run = job, job.train, material.run
@@ -82,7 +80,6 @@ class Loop:
         self.point_to_best()
         if not self.progress.rows and (taken := taken_over(self.material.order)) is not None:
             self.note("regime", "; ".join(taken.told))
-        assert self.job.data, "checked by the spec"
         allowed = Allowed(
             batch=self.train.batch,
             seq_len=self.job.data.seq_len,

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wake2vec.contract.errors import CheckpointCorrupt, InputError
+from wake2vec.contract.errors import CheckpointCorrupt
 from wake2vec.contract.manifest import step_of
 from wake2vec.contract.order import Order
 from wake2vec.contract.rundir import RunDir
@@ -32,9 +32,7 @@ def assemble(run: RunDir, order: Order, step: int | str, device: torch.device) -
     """The model at a step (a number, "best" or "final") as the trainer computes with it. Raises Wake2vecError."""
     from wake2vec.phases.inputs import load_tokenizer
 
-    table = order.job.model
-    if table is None:
-        raise InputError(run.root, "trains no model of its own", "this is for jobs of phase p1 and p2")
+    table, lora = order.training.model, order.training.lora or LoraTable()
     require_published(run, order)
     trained, place = read_trained(run, order, step)
     model, _ = load_base(
@@ -52,7 +50,7 @@ def assemble(run: RunDir, order: Order, step: int | str, device: torch.device) -
         input_rows=trained.input_rows,
         output_rows=trained.output_rows,
     )
-    put_adapters(model, trained, order.job.lora_or_default)
+    put_adapters(model, trained, lora)
     put_own_weights(model, trained)
     return Assembled(
         model=model.requires_grad_(False).eval(),

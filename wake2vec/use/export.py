@@ -22,11 +22,12 @@ from wake2vec.contract.files import size, sync_directory, write_json
 from wake2vec.contract.options import ExportOptions
 from wake2vec.contract.order import Order
 from wake2vec.contract.rundir import RunDir
+from wake2vec.contract.spec import LoraTable
 from wake2vec.contract.targets import named_targets
 from wake2vec.model.load import bare_model, read_config, read_outline
 from wake2vec.model.outline import Outline, is_transposed
 from wake2vec.model.precision import Precision
-from wake2vec.model.published_files import Origin, PublishedFiles
+from wake2vec.model.published_files import Origin, PublishedFiles, origin_of
 from wake2vec.model.stored import Dequantised, parts_of, without_parts
 from wake2vec.phases.p2 import lora_options
 from wake2vec.show.card import Kind, model_card
@@ -55,13 +56,12 @@ def export(
     Raises InputError when something needed is missing, when the folder is taken or when the disk is too small.
     """
     order = read_order(run)
-    if order.job.model is None:
-        raise InputError(run.root, "trains no model of its own", "export is for jobs of phase p1 and p2")
+    job = order.training
     if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
         raise InputError(out_dir, "is there already", "choose a new folder")
     if adapter_only and merge:
         raise InputError("export", "an adapter that is merged is no adapter", "choose one of the two")
-    if adapter_only and order.job.phase != "p2":
+    if adapter_only and job.phase == "p1":
         raise InputError(run.root, "has no adapter: P1 trains rows", "export it without --adapter-only")
     trained, place = read_trained(run, order, step)
     if adapter_only and trained.own:
@@ -99,8 +99,8 @@ def _write(
         base.mkdir(exist_ok=True)
         write_plain(run, order, trained, base, merge=merge, dtype=dtype, progress=progress)
     if is_adapter:
-        assert order.job.model, "checked before"
-        write_adapter(order, trained, folder, base=order.job.model.base if adapter_only else str(out_dir / "base"))
+        model = order.training.model
+        write_adapter(order, trained, folder, base=model.base if adapter_only else str(out_dir / "base"))
     if adapter_only:
         write_rows(order, trained, folder)
     copy_tokenizer(run, folder)
@@ -112,9 +112,8 @@ def write_plain(
     run: RunDir, order: Order, trained: Trained, folder: Path, *, merge: bool, dtype: str | None, progress: Progress
 ) -> None:
     """A folder that AutoModelForCausalLM.from_pretrained loads."""
-    assert order.job.model, "checked before"
-    table = order.job.model
-    origin = Origin(path=table.base, revision=table.revision, trust_remote_code=table.trust_remote_code)
+    table = order.training.model
+    origin = origin_of(table)
     require_published(run, order)
     published = PublishedFiles(origin)
     config = _json(origin, "config.json")
@@ -167,8 +166,9 @@ def write_adapter(order: Order, trained: Trained, folder: Path, *, base: str) ->
         halves[f"base_model.model.{module}.lora_A.weight"] = a.contiguous()
         halves[f"base_model.model.{module}.lora_B.weight"] = b.contiguous()
     save_file(halves, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    targets = named_targets(order.job.lora_or_default.targets, list(trained.lora))
-    options = lora_options(order.job.lora_or_default, targets)
+    lora = order.training.lora or LoraTable()
+    targets = named_targets(lora.targets, list(trained.lora))
+    options = lora_options(lora, targets)
     config = LoraConfig(
         **options,
         inference_mode=True,
@@ -181,12 +181,9 @@ def write_adapter(order: Order, trained: Trained, folder: Path, *, base: str) ->
 
 def is_published_transposed(order: Order, trained: Trained) -> bool:
     """Whether the layers under the adapters keep their weights as [in, out]. PEFT sees it too."""
-    assert order.job.model, "checked before"
-    table = order.job.model
+    table = order.training.model
     try:
-        config = read_config(
-            Origin(path=table.base, revision=table.revision, trust_remote_code=table.trust_remote_code)
-        )
+        config = read_config(origin_of(table))
         model = bare_model(config, Precision(load="fp32", compute="fp32"), trust_remote_code=table.trust_remote_code)
     except InputError:
         return False
@@ -197,9 +194,7 @@ def write_rows(order: Order, trained: Trained, folder: Path) -> None:
     """The rows, and the name of the model whose matrices they follow."""
     from safetensors.torch import save_file
 
-    assert order.job.model, "checked before"
-    named = {"format": "pt", "base_model": order.job.model.base}
-
+    named = {"format": "pt", "base_model": order.training.model.base}
     rows = {"rows": trained.input_rows}
     if trained.output_rows is not None:
         rows = {"rows.input": trained.input_rows, "rows.output": trained.output_rows}

@@ -18,7 +18,7 @@ from wake2vec.contract.manifest import saved_steps
 from wake2vec.contract.options import GenerateOptions
 from wake2vec.contract.order import Order
 from wake2vec.contract.rundir import RunDir
-from wake2vec.contract.spec import JobSpec
+from wake2vec.contract.spec import TrainingSpec
 from wake2vec.model.device import this_device
 from wake2vec.model.quiet import quiet_libraries
 from wake2vec.show.overlap import longest_overlap
@@ -57,7 +57,7 @@ def write_samples(
     run: RunDir,
     model: Any,
     tokenizer: Any,
-    job: JobSpec,
+    job: TrainingSpec,
     step: int,
     *,
     first_new_id: int,
@@ -73,7 +73,7 @@ def write_samples(
     """
     corpus = read_corpus(run) if corpus is None else corpus
     rows = read_samples(run)
-    seed = job.train.seed if job.train else 0
+    seed = job.train.seed
     for number in range(job.evaluate.samples):
         sampling = Sampling(temperature=TEMPERATURES[number % len(TEMPERATURES)], max_new_tokens=max_new_tokens)
         asked = (step, number, job.evaluate.prompt, seed + number, asdict(sampling))

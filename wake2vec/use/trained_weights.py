@@ -14,7 +14,8 @@ from wake2vec.contract.manifest import saved_steps, step_of, verify_checkpoint
 from wake2vec.contract.matrices import INPUT, OUTPUT, is_called
 from wake2vec.contract.order import Order
 from wake2vec.contract.rundir import RunDir
-from wake2vec.model.published_files import Origin, PublishedFiles
+from wake2vec.contract.spec import LoraTable
+from wake2vec.model.published_files import PublishedFiles, origin_of
 from wake2vec.phases.identity import began_with, digests_of, identify, require_same
 from wake2vec.phases.inputs import load_tokenizer
 from wake2vec.phases.start import starting_rows
@@ -32,7 +33,7 @@ def read_trained(run: RunDir, order: Order, step: int | str) -> tuple[Trained, s
     rows, lora, own = _sorted(tensors)
     if not rows:
         raise InputError(run.root / place, "holds no rows of new tokens", "restore the run directory from the store")
-    table = order.job.lora_or_default
+    table = order.training.lora or LoraTable()
     return Trained(
         first_new_id=load_id_map(run.id_map).first_new_id,
         input_rows=rows.get("rows", rows.get("rows.input", torch.empty(0))),
@@ -45,10 +46,9 @@ def read_trained(run: RunDir, order: Order, step: int | str) -> tuple[Trained, s
 
 def require_published(run: RunDir, order: Order) -> None:
     """Raises ModelChanged unless the published files are those that the job was trained on; hashes them once."""
-    was, table = began_with(run, order), order.job.model
-    if was is not None and table is not None:
-        origin = Origin(path=table.base, revision=table.revision, trust_remote_code=table.trust_remote_code)
-        now = identify(origin, load_tokenizer(table.base, table), digests_of(order))
+    was, table = began_with(run, order), order.training.model
+    if was is not None:
+        now = identify(origin_of(table), load_tokenizer(table.base, table), digests_of(order))
         require_same(was, now, "put that model back and try again")
 
 
@@ -69,14 +69,14 @@ def _source(run: RunDir, order: Order) -> dict[str, Tensor]:
     """The rows that a P2 stands on: of its P1, or of an old run."""
     if order.source is not None:
         return _checkpoint(run.root / order.source.folder / f"checkpoint-{order.source.step}")
-    if order.job.vocab is None or order.job.model is None:
+    if (vocab := order.job.vocab) is None:
         return {}
-    table = order.job.model
-    files = PublishedFiles(Origin(path=table.base, revision=table.revision, trust_remote_code=table.trust_remote_code))
+    table = order.training.model
+    files = PublishedFiles(origin_of(table))
     name = next(name for name in files.names() if is_called(name, INPUT))
     base = files.read(name, 0, files.shape(name)[0])
     tokenizer = load_tokenizer(table.base, table)
-    return {"rows": starting_rows(order, load_id_map(run.id_map), base, tokenizer, "input")}
+    return {"rows": starting_rows(order, vocab, load_id_map(run.id_map), base, tokenizer, "input")}
 
 
 def _number(run: RunDir, step: int | str) -> int:

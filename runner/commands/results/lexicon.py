@@ -27,7 +27,7 @@ def _of_job(file: Path, as_json: bool) -> SurveyOptions:
         problem = f"a {job.phase} job adds no words; name its p1 file, or a word list with --model"
         raise SpecError(str(file), [Fault(key="vocab", problem=problem)])
     resolved = resolve_inputs(job, file.parent, str(file))
-    assert resolved.job.model is not None
+    assert resolved.job.model, "what has words has a model"
     [lexicon] = [resolved.files[item.sha256] for item in resolved.inputs if item.role == "lexicon"]
     return SurveyOptions(
         lexicon=lexicon,

@@ -4,7 +4,7 @@ import pytest
 
 from runner.queue.database import open_queue
 from wake2vec.contract.order import InputFile
-from wake2vec.contract.spec import JobSpec
+from wake2vec.contract.spec import JOB_SPEC
 
 CORPUS = InputFile(role="corpus", name="text.txt", sha256="c" * 64, size=10)
 
@@ -14,7 +14,7 @@ def job_spec(name="a", *, steps=500, phase="p1", **extra):
     table = {"name": name, "phase": phase, "model": {"base": "tiny"}, "data": {"corpus": "text.txt"}, "train": train}
     if phase == "p1":
         table["vocab"] = {"lexicon": "words.txt"}
-    return JobSpec.model_validate(table | extra)
+    return JOB_SPEC.validate_python(table | extra)
 
 
 @pytest.fixture

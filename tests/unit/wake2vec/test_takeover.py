@@ -186,7 +186,7 @@ def test_an_adapter_of_another_make_is_refused(
     tmp_path: Path, old: Old, change: dict[str, object], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     order = p2_order(tmp_path)
-    lora = order.job.lora_or_default.model_copy(update={key.removeprefix("lora__"): one for key, one in change.items()})
+    lora = order.job.lora.model_copy(update={key.removeprefix("lora__"): one for key, one in change.items()})
     order = order.model_copy(update={"job": order.job.model_copy(update={"lora": lora})})
 
     assert says in refused(tmp_path, order, old.full_checkpoint(), capsys=capsys)

@@ -17,6 +17,7 @@ from wake2vec.contract.manifest import saved_steps
 from wake2vec.contract.matrices import INPUT, OUTPUT, is_called
 from wake2vec.contract.order import Order
 from wake2vec.contract.rundir import RunDir
+from wake2vec.contract.spec import VocabTable
 from wake2vec.show.geometry.matrix import Array, InFile, Matrix, Part, Places, chunks, tensors_in
 from wake2vec.vocab.idmap import IdMap, WordIds
 from wake2vec.vocab.idmap import load as load_id_map
@@ -45,8 +46,6 @@ class Sources:
 def open_sources(run: RunDir, *, step: int | None = None, side: Side = "input") -> Sources:
     """The newest checkpoint unless `step` says otherwise. Raises InputError naming what is missing."""
     order = read_order(run)
-    if order.job.model is None:
-        raise InputError(run.root, "trains no model of its own", "geometry is for jobs of phase p1 and p2")
     id_map = load_id_map(run.id_map)
     found, new = trained_rows(run, step, side)
     whole = published(order, side)
@@ -104,11 +103,10 @@ def _rows(path: Path, side: Side) -> Matrix:
 
 def published(order: Order, side: Side) -> InFile:
     """A matrix of the published model, in its file. A tied model has one matrix for both sides."""
-    from wake2vec.model.published_files import Origin
+    from wake2vec.model.published_files import origin_of
 
-    table = order.job.model
-    assert table, "checked before"
-    origin = Origin(path=table.base, revision=table.revision, trust_remote_code=table.trust_remote_code)
+    table = order.training.model
+    origin = origin_of(table)
     index = origin.file(INDEX)
     files = json.loads(index.read_text())["weight_map"] if index else None
     parts: tuple[Side, ...] = ("output", "input") if side == "output" else ("input",)
@@ -134,10 +132,12 @@ def _start(run: RunDir, order: Order, id_map: IdMap, base: InFile, side: Side) -
         folder = run.root / order.source.folder / f"checkpoint-{order.source.step}"
         return _rows(folder / TRAINABLE, side), ""
     vocab = order.job.vocab
-    if side == "output" and vocab is not None and vocab.calibrate:
+    if vocab is None:
+        return None, "the job names neither a source nor a word list"
+    if side == "output" and vocab.calibrate:
         return None, "output rows were shifted to their words' shares of the text before step 1 (vocab.calibrate)"
     try:
-        return Initial(order=order, id_map=id_map, base=base, side=side), ""
+        return Initial(order=order, vocab=vocab, id_map=id_map, base=base, side=side), ""
     except (InputError, OSError) as error:
         return None, str(error)
 
@@ -145,14 +145,14 @@ def _start(run: RunDir, order: Order, id_map: IdMap, base: InFile, side: Side) -
 class Initial:
     """The rows as injection made them, made again a few thousand at a time."""
 
-    def __init__(self, *, order: Order, id_map: IdMap, base: InFile, side: Side) -> None:
+    def __init__(self, *, order: Order, vocab: VocabTable, id_map: IdMap, base: InFile, side: Side) -> None:
         from wake2vec.phases.imported import taken_over
         from wake2vec.phases.inputs import input_paths, load_tokenizer
 
-        assert order.job.model and order.job.vocab and order.job.train, "a P1 job has them"  # noqa: PT018
-        self._vocab, self._seed, self._side = order.job.vocab, order.job.train.seed, side
-        self._method = self._vocab.output_init if side == "output" else self._vocab.init
-        self._tokenizer = load_tokenizer(order.job.model.base, order.job.model)
+        job = order.training
+        self._vocab, self._seed, self._side = vocab, job.train.seed, side
+        self._method = vocab.output_init if side == "output" else vocab.init
+        self._tokenizer = load_tokenizer(job.model.base, job.model)
         self._morphemes = next(iter(input_paths(order, "morphemes")), None)
         self._id_map, self._taken = id_map, taken_over(order) if side == "input" else None
         self._matrix, self._base = Part(base, id_map.first_new_id), _mapped(base)

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from wake2vec.contract.errors import InputError
 from wake2vec.contract.files import read_json
 from wake2vec.contract.rundir import RunDir
-from wake2vec.contract.spec import JobSpec
+from wake2vec.contract.spec import JOB_SPEC, JobSpec
 from wake2vec.show.facts import RunFacts, SessionFact, complete, read_facts
 from wake2vec.show.ledger import Ledger, read_ledger
 from wake2vec.show.samples import SampleRow, read_samples
@@ -112,7 +112,7 @@ def _job(run: RunDir) -> JobSpec | None:
         table = read_json(path)
         if isinstance(table, dict) and isinstance(table.get("job"), dict):
             try:
-                return JobSpec.model_validate(table["job"])
+                return JOB_SPEC.validate_python(table["job"])
             except ValidationError:
                 continue
     return None

@@ -10,6 +10,7 @@ import torch
 from wake2vec.contract import budget
 from wake2vec.contract.model_shapes import shape_of_config
 from wake2vec.contract.plan import Plan
+from wake2vec.contract.spec import LoraTable
 from wake2vec.model.device import card_name, memory_limit
 from wake2vec.model.dropout import drop_only_keyed
 from wake2vec.model.fp16_range import guard_range
@@ -29,7 +30,6 @@ def choose_plan(
 ) -> Plan:
     """`kept` is the plan of the checkpoint; what the runner remembers of this card (a limit it met) outranks it."""
     train = material.job.train
-    assert train, "checked by the spec"
     remembered = material.order.plan or (kept.to_dict() if kept else {})
     fitted = fit(
         as_budgeted(material, prepared),
@@ -57,10 +57,7 @@ def guard(material: Material, prepared: Prepared, say: Callable[[str], None]) ->
 
 
 def as_budgeted(material: Material, prepared: Prepared) -> budget.Workload:
-    job = material.job
-    assert job.model, "checked by the spec"
-    assert job.data, "checked by the spec"
-    assert job.train, "checked by the spec"
+    job, lora = material.job, material.job.lora or LoraTable()
     config, rows = prepared.model.config.to_dict(), prepared.rows
     shape = shape_of_config(job.model.base, config, tokenizer_length=material.id_map.first_new_id)
     return budget.Workload(
@@ -73,8 +70,8 @@ def as_budgeted(material: Material, prepared: Prepared) -> budget.Workload:
         batch=job.train.batch,
         seq_len=job.data.seq_len,
         optimizer=job.train.optimizer,
-        rank=job.lora_or_default.r,
-        targets=tuple(job.lora_or_default.targets),
+        rank=lora.r,
+        targets=tuple(lora.targets),
     )
 
 

@@ -132,7 +132,7 @@ def test_the_default_targets_are_those_of_the_family(
 
     resolved = resolve_inputs(read_job(tmp_path / "a_p2.toml"), tmp_path, "a_p2.toml")
 
-    assert resolved.job.lora_or_default.targets == targets
+    assert resolved.job.lora.targets == targets
 
 
 def test_targets_that_a_model_lacks_are_told_with_those_that_it_has(tmp_path: Path) -> None:

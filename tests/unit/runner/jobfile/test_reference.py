@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from runner.jobfile.reference import reference
-from wake2vec.contract.spec import JobSpec
+from wake2vec.contract.spec import JobTable
 
 PAGE = Path(__file__).parents[4] / "docs" / "job-files.md"
 
@@ -17,7 +17,7 @@ def test_the_page_on_job_files_holds_the_present_reference():
 
 def test_every_key_has_a_row_and_every_row_says_what_it_does():
     rows = [line.strip("| ").split(" | ") for line in reference().splitlines() if line.startswith("| `")]
-    schema = JobSpec.model_json_schema()
+    schema = JobTable.model_json_schema()
     tables = [name for name in schema["$defs"] if name.endswith("Table")]
 
     in_tables = sum(len(schema["$defs"][name]["properties"]) for name in tables)

@@ -11,11 +11,11 @@ import pytest
 from matplotlib.image import imread
 
 from wake2vec.contract.rundir import RunDir
-from wake2vec.contract.spec import JobSpec
+from wake2vec.contract.spec import JOB_SPEC
 from wake2vec.show.facts import RunFacts, SessionFact, read_facts
 from wake2vec.show.write import write_artefacts
 
-JOB = JobSpec.model_validate(
+JOB = JOB_SPEC.validate_python(
     {
         "name": "tiny_p1",
         "phase": "p1",

@@ -14,7 +14,7 @@ from wake2vec.contract.files import digest_file, write_json
 from wake2vec.contract.manifest import read_manifest, saved_steps, verify_checkpoint
 from wake2vec.contract.order import Order
 from wake2vec.contract.rundir import RunDir, read_result
-from wake2vec.contract.spec import JobSpec
+from wake2vec.contract.spec import JOB_SPEC
 from wake2vec.train.command import numbered
 
 # Writes checkpoint-1 … checkpoint-N, each with the chain of everything before; goes on from `resume`.
@@ -42,7 +42,7 @@ def run(tmp_path):
 
 def order(run, attempt=1, *, stop=0, steps=4, program=PROGRAM):
     words = ["python", "-c", program, "{checkpoint_dir}", "{resume_from}", "{steps}", str(stop)]
-    job = JobSpec.model_validate({"name": "f", "phase": "command", "steps": steps, "command": words})
+    job = JOB_SPEC.validate_python({"name": "f", "phase": "command", "steps": steps, "command": words})
     run.root.mkdir(exist_ok=True)
     table = Order(
         job=job,
@@ -128,7 +128,7 @@ def test_an_archive_cannot_write_outside_its_folder(run, tmp_path):
 
 def test_a_command_that_is_not_there_fails_with_a_remedy(run):
     order(run)
-    job = JobSpec.model_validate({"name": "f", "phase": "command", "steps": 1, "command": ["/no/such/program"]})
+    job = JOB_SPEC.validate_python({"name": "f", "phase": "command", "steps": 1, "command": ["/no/such/program"]})
     table = Order.model_validate_json(run.order.read_text()).model_copy(update={"job": job})
     write_json(run.order, table.model_dump(mode="json"))
     subprocess.run([sys.executable, "-m", "wake2vec", str(run.root)], check=False)

@@ -77,7 +77,7 @@ def test_adapters_with_dropout_end_in_the_same_bits_too(tmp_path: Path) -> None:
     ends = {}
     for name, shown in (("silent", {}), ("shown", SHOWN)):
         order = order_for(tmp_path, of="tiny_p2", name=name, source=run_of(tmp_path, "p1"), **usual, **shown)
-        assert order.job.lora_or_default.dropout > 0
+        assert order.training.lora.dropout > 0
         loop = loop_for(material_for(tmp_path, order, name))
         loop.run_to_end(nothing)
         ends[name] = end(loop)

@@ -23,7 +23,7 @@ from wake2vec.contract.manifest import manifest_sha256, read_manifest
 from wake2vec.contract.options import ExportOptions, GenerateOptions
 from wake2vec.contract.order import InputFile, Order, Source
 from wake2vec.contract.rundir import RunDir
-from wake2vec.contract.spec import JobSpec
+from wake2vec.contract.spec import JOB_SPEC
 from wake2vec.model.published_files import PublishedFiles
 from wake2vec.phases.inputs import gather
 from wake2vec.phases.table import PHASES
@@ -67,7 +67,7 @@ def order_of(root: Path, phase: str, model: Path, source: Source | None, **chang
         (root / "inputs" / sha256).write_bytes(body)
         inputs.append(InputFile(role=role, name=file, sha256=sha256, size=len(body)))
     return Order(
-        job=JobSpec.model_validate(table),
+        job=JOB_SPEC.validate_python(table),
         fingerprint=f"{phase} of {model}",
         attempt=1,
         inputs=inputs,

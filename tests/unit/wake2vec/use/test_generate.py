@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from wake2vec.contract.rundir import RunDir
-from wake2vec.contract.spec import JobSpec
+from wake2vec.contract.spec import JOB_SPEC
 from wake2vec.model.new_rows import install_rows
 from wake2vec.show.samples import read_samples
 from wake2vec.use.generate import sample, write_samples
@@ -28,7 +28,7 @@ from wake2vec.use.sampling import Sampling, choose, continue_text
 
 BASE = ["<unk>", "riverrun", "past", "eve", "and", "adam", "from", "swerve", "of", "shore", "to", "bend"]
 NEW = ["bababad", "gracehoper", "prankquean"]
-JOB = JobSpec.model_validate(
+JOB = JOB_SPEC.validate_python(
     {
         "name": "tiny",
         "phase": "p1",

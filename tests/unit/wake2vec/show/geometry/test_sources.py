@@ -20,7 +20,7 @@ from wake2vec.contract.manifest import Manifest
 from wake2vec.contract.options import GeometryOptions, ReportOptions
 from wake2vec.contract.order import InputFile, Order
 from wake2vec.contract.rundir import RunDir
-from wake2vec.contract.spec import JobSpec
+from wake2vec.contract.spec import JOB_SPEC
 from wake2vec.show.geometry.matrix import chunks
 from wake2vec.show.geometry.sources import Side, open_sources
 from wake2vec.use.__main__ import use
@@ -67,7 +67,7 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> RunDir:
         "train": {"steps": 40, "lr": 0.1, "seed": 3},
     }
     order = Order(
-        job=JobSpec.model_validate(table),
+        job=JOB_SPEC.validate_python(table),
         fingerprint="f",
         attempt=1,
         inputs=[InputFile(role="lexicon", name="lexicon", sha256=sha256, size=len(body))],
