@@ -123,6 +123,22 @@ def export(
     run(settings_of(context), name, to, merge=merge, adapter_only=adapter_only, dtype=dtype, step=step)
 
 
+def push(
+    context: typer.Context,
+    name: Name,
+    to: Annotated[str, typer.Argument(metavar="USER/NAME", help="On the Hugging Face Hub.")],
+    private: Annotated[bool, typer.Option("--private", help="Where it is made anew: for your eyes alone.")] = False,
+    merge: Annotated[bool, typer.Option("--merge", help="P2: write the adapters into the weights.")] = False,
+    adapter_only: Annotated[bool, typer.Option("--adapter-only", help="P2: for PEFT, no published weights.")] = False,
+    dtype: Annotated[str | None, typer.Option(help="Type of the weights; default: as published.")] = None,
+    step: Annotated[str, typer.Option(help="A checkpoint's step, best, or final.")] = "final",
+) -> None:
+    """Export a result and put it on the Hugging Face Hub, with its card."""
+    from runner.commands.results.push import run
+
+    run(settings_of(context), name, to, private=private, step=step, merge=merge, adapter_only=adapter_only, dtype=dtype)
+
+
 def login(
     context: typer.Context,
     client: Annotated[Path, typer.Argument(metavar="CLIENT.json", help="OAuth client of type Desktop app.")],
@@ -184,6 +200,7 @@ COMMANDS = (
     generate,
     geometry,
     export,
+    push,
     login,
     doctor,
     demo,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Literal
+
+from huggingface_hub import EvalResult, ModelCardData
 
 from wake2vec.contract.order import Order
 from wake2vec.contract.rundir import RunDir
@@ -35,14 +36,13 @@ def model_card(run: RunDir, order: Order, *, place: str, kind: Kind, dtype: str 
     model = order.training.model
     ledger, facts = read_ledger(run.metrics), read_facts(run) or RunFacts(model=model.base)
     base = RunFacts(model=model.base).model_name
-    library = "transformers" if kind == "plain" else "peft"
-    head = [
-        "---",
-        f"base_model: {json.dumps(base)}",
-        f"library_name: {library}",
-        "tags: [wake2vec]",
-        "---",
-    ]
+    data = ModelCardData(
+        base_model=base,
+        library_name="transformers" if kind == "plain" else "peft",
+        tags=["wake2vec"],
+        model_name=order.job.name,
+        eval_results=_results(ledger),
+    )
     how = {"p1": "the rows of new tokens trained, all else as published", "p2": "LoRA on top of trained rows"}
     body = [
         f"# {order.job.name}",
@@ -58,7 +58,22 @@ def model_card(run: RunDir, order: Order, *, place: str, kind: Kind, dtype: str 
         "",
         *_remarks(order, facts, kind, dtype),
     ]
-    return "\n".join([*head, "", *body]) + "\n"
+    return "\n".join(["---", data.to_yaml(), "---", "", *body]) + "\n"
+
+
+def _results(ledger: Ledger) -> list[EvalResult] | None:
+    """The best evaluation, as the hub lists such things."""
+    if (best := ledger.best) is None:
+        return None
+    figures = {"loss": best.loss, "perplexity": perplexity(best.loss), "bits_per_byte": best.bits_per_byte}
+    return [
+        EvalResult(
+            task_type="text-generation", dataset_type="text", dataset_name="held-out text of the job",
+            metric_type=name, metric_value=round(value, 4), metric_name=f"{name} at step {best.step}",
+        )
+        for name, value in figures.items()
+        if value is not None
+    ]  # fmt: skip
 
 
 def _measured(facts: RunFacts, ledger: Ledger) -> list[str]:

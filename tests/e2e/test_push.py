@@ -1,0 +1,94 @@
+"""A result goes to the hub whole, once, and never over somebody else's model."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+from huggingface_hub import ModelCard
+
+from tests.hub import Hub, running_hub
+from tests.machine import JOBS, Machine
+
+
+@pytest.fixture
+def hub():
+    with running_hub() as hub:
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    root = tmp_path_factory.mktemp("push")
+    machine = Machine(home=root / "home", store=root / "store")
+    machine.run("enqueue", str(JOBS / "tiny_p1.toml"))
+    machine.run("start", "--until-empty")
+    return machine
+
+
+def push(machine: Machine, hub: Hub, *words: str) -> subprocess.CompletedProcess[str]:
+    here = {"HF_ENDPOINT": hub.url, "HF_HOME": str(machine.home / "hf"), "HF_TOKEN": "hf_nobody", "HF_HUB_OFFLINE": "0"}
+    here["HF_HUB_DISABLE_XET"] = "1"  # the loopback hub speaks the older of the two upload protocols
+    environment = machine.surroundings | here
+    command = machine.command("push", *words)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_a_result_is_on_the_hub_in_one_commit_and_is_not_sent_twice(trained, hub):
+    first = push(trained, hub, "tiny_p1", "me/wake", "--private")
+    again = push(trained, hub, "tiny_p1", "me/wake")
+
+    assert (first.returncode, again.returncode) == (0, 0), first.stderr + again.stderr
+    assert f"tiny_p1: is at {hub.url}/me/wake" in first.stdout
+    assert {"README.md", "model.safetensors", "tokenizer.json", "wake2vec_ids.json"} <= set(hub.files["me/wake"])
+    assert (hub.uploads, hub.private) == (1, {"me/wake"})
+    assert not list((trained.home / "push").iterdir())
+
+
+def test_its_card_says_what_it_is_and_what_was_measured(trained, hub):
+    push(trained, hub, "tiny_p1", "me/wake")
+
+    card = ModelCard(hub.files["me/wake"]["README.md"].decode()).data
+    assert (card.library_name, card.tags) == ("transformers", ["wake2vec"])
+    assert {result.metric_type for result in card.eval_results} == {"loss", "perplexity", "bits_per_byte"}
+
+
+def test_somebody_elses_model_is_not_written_over(trained, hub):
+    hub.files["me/wake"] = {".gitattributes": b"", "pytorch_model.bin": b"theirs", "README.md": b"# mine"}
+
+    done = push(trained, hub, "tiny_p1", "me/wake")
+
+    assert done.returncode == 1
+    assert "holds another model (pytorch_model.bin); choose another name" in done.stderr
+    assert hub.files["me/wake"]["pytorch_model.bin"] == b"theirs"
+    assert not hub.commits
+
+
+@pytest.mark.parametrize(
+    ("part", "status", "said"),
+    [
+        ("/api/repos/create", 401, "set HF_TOKEN"),
+        ("/api/repos/create", 403, "a token of type write"),
+        ("/commit/", 413, "quota"),
+        ("/blob/", 403, "a token of type write"),
+    ],
+)
+def test_what_the_hub_refuses_is_said_and_leaves_nothing_half_there(trained, hub, part, status, said):
+    hub.refuse[part] = status
+
+    done = push(trained, hub, "tiny_p1", "me/wake")
+
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not hub.commits
+    hub.refuse.clear()
+    assert push(trained, hub, "tiny_p1", "me/wake").returncode == 0
+
+
+@pytest.mark.parametrize("words", [["tiny_p1", "nobody"], ["gone", "me/wake"]])
+def test_a_bad_name_is_told(trained, hub, words):
+    done = push(trained, hub, *words)
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
