@@ -6,7 +6,7 @@ READY := $(VENV)/ready
 # torch is named with its exact version, since a range would fetch a build with gigabytes of CUDA.
 TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 
-.PHONY: demo test lint bench faults stacks notebooks wheel clean
+.PHONY: demo test lint bench faults stacks notebooks wheel docs clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -49,5 +49,11 @@ notebooks: $(READY)
 wheel: $(READY)
 	$(BIN)/python -m bench.wheel
 
+# a site of docs/ in site/; its tools stand apart from those of the program
+docs: $(READY)
+	test -x .docs/bin/zensical || $(PYTHON) -m venv .docs
+	.docs/bin/python -m pip install --quiet --disable-pip-version-check zensical
+	.docs/bin/zensical build --strict
+
 clean:
-	rm -rf $(VENV) .stacks dist build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .docs site .stacks dist build *.egg-info .pytest_cache .mypy_cache .ruff_cache

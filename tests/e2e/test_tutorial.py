@@ -1,0 +1,42 @@
+"""Every line of the tutorial runs, in its order, in a folder that is empty at first."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+from tests.machine import IMPATIENT, Machine
+
+PAGE = Path(__file__).parents[2] / "docs" / "tutorial.md"
+
+
+def lines() -> list[list[str]]:
+    blocks = re.findall(r"```console\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    return [shlex.split(line.removeprefix("$ ")) for block in blocks for line in block.splitlines()]
+
+
+def test_the_tutorial_runs_as_it_stands(tmp_path: Path) -> None:
+    machine = Machine(home=tmp_path / "home", store=tmp_path / "store")
+    machine.home.mkdir()
+    (machine.home / "settings.toml").write_text(IMPATIENT)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    differs = {"diff": 1}  # as diff(1)
+
+    for program, *words in lines():
+        assert program == "wake2vec-runner"
+        done = subprocess.run(
+            machine.command(*words), cwd=folder, env=machine.surroundings, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == differs.get(words[0], 0), f"{words}: {done.stdout}{done.stderr}"
+
+    assert {"words", "adapted", "both.html"} <= {path.name for path in folder.iterdir()}
+
+
+def test_the_site_names_every_page_once() -> None:
+    pages = {path.name for path in PAGE.parent.glob("*.md")}
+    named = re.findall(r": ([\w-]+\.md)$", (PAGE.parents[1] / "mkdocs.yml").read_text("utf-8"), re.MULTILINE)
+
+    assert sorted(named) == sorted(pages)
