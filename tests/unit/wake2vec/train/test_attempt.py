@@ -114,7 +114,9 @@ def asking_after(loop: Loop, stop: Stop, steps: int) -> Any:
 
 
 def trained(folder: Path, **changes: Any) -> tuple[Order, RunDir]:
-    order = order_for(folder, train__steps=4, checkpoint__every_steps=2, evaluate__every_steps=4, **changes)
+    # no rolling checkpoint, however slow the machine is
+    usual = {"train__steps": 4, "checkpoint__every_steps": 2, "checkpoint__max_loss_minutes": 60.0}
+    order = order_for(folder, **usual, evaluate__every_steps=4, **changes)
     loop_for(material_for(folder, order)).run_to_end(nothing)
     assert saved_steps(run_of(folder)) == [4, 2]
     return order, run_of(folder)
