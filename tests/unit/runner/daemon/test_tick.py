@@ -10,7 +10,7 @@ from runner.store.base import Properties
 from tests.simulated import Clock, Home
 from tests.unit.runner.conftest import job_spec
 from wake2vec.contract.files import read_json, write_json
-from wake2vec.contract.spec import JobSpec
+from wake2vec.contract.spec import CommandSpec
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_imports_are_had_ready_while_a_job_is_made_ready_and_beside_one_that_tra
 
 
 def test_nothing_is_imported_for_a_command(home):
-    home.add(JobSpec(name="a", phase="command", command=["true"], steps=2))
+    home.add(CommandSpec(name="a", phase="command", command=["true"], steps=2))
 
     home.tick()
 
