@@ -109,6 +109,13 @@ class Trainers:
         self.locks = locks
         self.living: dict[int, Trainer] = {}  # by gpu
         self.told_to_end: set[int] = set()
+        self.warmed = 0
+
+    def warm(self, environment: Any) -> None:
+        self.warmed += 1
+
+    def close(self) -> None:
+        pass
 
     def lock(self, gpu: int) -> Path:
         return self.locks / f"gpu{gpu}.lock"

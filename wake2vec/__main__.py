@@ -1,4 +1,7 @@
-"""Run one attempt: `python -m wake2vec RUN_DIR`. Reads spec.json, trains, and always leaves result.json."""
+"""Run one attempt: `python -m wake2vec RUN_DIR`. Reads spec.json, trains, and always leaves result.json.
+
+With `--wait` in place of the folder it imports everything and reads the folder from its standard input, as a line.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ from wake2vec.contract.failpoints import failpoint
 from wake2vec.contract.files import read_json, write_json
 from wake2vec.contract.lock import hold_lock
 from wake2vec.contract.order import Order
-from wake2vec.contract.rundir import Outcome, Result, RunDir
+from wake2vec.contract.rundir import WAIT, Outcome, Result, RunDir
 from wake2vec.contract.spec import CommandSpec
 from wake2vec.model.hub import unreachable
 from wake2vec.train.heartbeat import HeartbeatWriter
@@ -43,7 +46,9 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 1:
         print("usage: python -m wake2vec RUN_DIR", file=sys.stderr)
         return 2
-    run = RunDir(root=Path(arguments[0]).absolute())
+    run = waited() if arguments == [WAIT] else RunDir(root=Path(arguments[0]).absolute())
+    if run is None:
+        return 0
     try:
         order = read_order(run)
         with ExitStack() as stack:
@@ -55,6 +60,13 @@ def main(arguments: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     return 0 if result.outcome in ("completed", "yielded") else 1
+
+
+def waited() -> RunDir | None:
+    use_growing_segments(os.environ)
+    from wake2vec.train.waiting import wait_for_order
+
+    return wait_for_order(sys.stdin.buffer)
 
 
 def use_growing_segments(environment: MutableMapping[str, str]) -> None:
@@ -97,6 +109,7 @@ def attempt(run: RunDir, order: Order) -> Result:
     stop = Stop(order.stop_by)
     stop.listen()
     pulse = HeartbeatWriter(run, order.attempt)
+    pulse.part("imports")
     pulse.write()
     failpoint("trainer.start")
     try:
@@ -105,6 +118,9 @@ def attempt(run: RunDir, order: Order) -> Result:
 
             return CommandTrainer(run=run, order=order, job=job, stop=stop, pulse=pulse).train()
         use_growing_segments(os.environ)
+        from wake2vec.train.waiting import import_all
+
+        import_all(job.phase)
         from wake2vec.train.attempt import train
 
         return train(run, order, stop, pulse)

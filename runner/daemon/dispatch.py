@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterable
+
+import psutil
 
 from runner.context import DaemonContext, Ready, order_of
 from runner.errors import IllegalTransition
@@ -20,6 +23,8 @@ from wake2vec.contract.manifest import saved_steps
 
 SHORTEST_SESSION_SECONDS = 120.0
 SPARE_BYTES = 64 << 20
+WARM_AFTER_SECONDS = 60.0  # until then the trainer itself loads
+WARM_BYTES = 4 << 30
 
 
 def dispatch(daemon: DaemonContext, now: float) -> None:
@@ -42,8 +47,18 @@ def dispatch(daemon: DaemonContext, now: float) -> None:
             start(daemon, job, ready, free.pop(0), now)
         else:
             unready.append(job.name)
+    keep_warm(daemon, free if any(view.by_name[name].phase != "command" for name in unready) else [], now)
     daemon.obstacles = obstacles
     daemon.handover.ask(unready)
+
+
+def keep_warm(daemon: DaemonContext, free: Iterable[int], now: float) -> None:
+    """Imports take as long as all else before the first step: have them done while a job is made ready, and for the
+    next attempt while one trains, if that leaves memory enough."""
+    old = [one.gpu for one in daemon.sight.view.attempts if now - one.started_at > WARM_AFTER_SECONDS]
+    for gpu in [*free, *(old if old and psutil.virtual_memory().available > WARM_BYTES else ())]:
+        if not daemon.is_stopping:
+            daemon.launcher.warm(trainer_environment(os.environ, gpu, len(daemon.cards)))
 
 
 def obstacle(daemon: DaemonContext, gpu: int, now: float) -> str:

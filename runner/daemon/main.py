@@ -7,11 +7,12 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
 from runner.context import DaemonContext, read_clocks
+from runner.daemon.dispatch import keep_warm
 from runner.daemon.loops import MOST_TROUBLES_IN_A_ROW, Loops, start_loops
 from runner.daemon.safety import bring_to_safety, safe_report
 from runner.errors import RunnerError, StoreLost, StoreUnavailable, Unsent
@@ -74,7 +75,9 @@ def _work(settings: Settings, wanted: Wanted, queue: Queue, say: Say, attend: At
     context = SyncContext(daemon=daemon)
     attend(context)
     loops = Loops()
-    with listening(loops, say):
+    with listening(loops, say), closing(daemon.launcher):
+        if _will_train(daemon):
+            keep_warm(daemon, [gpu for gpu in daemon.gpus if daemon.launcher.holder(gpu) is None], time.time())
         _restore(context, wanted, say)
         _require_card(daemon)
         scheduler = start_loops(daemon, context, loops)
@@ -151,6 +154,12 @@ def _require_card(daemon: DaemonContext) -> None:
     loads = {job.name: job.spec.model.load for job in moving if job.spec.model is not None}
     if reason := vram.no_card(daemon.session.platform, daemon.cards, loads):
         raise NoGpu(reason)
+
+
+def _will_train(daemon: DaemonContext) -> bool:
+    """Whether torch will be needed, as far as can be known before the store was asked: a new home knows no job."""
+    every = jobs.list_jobs(daemon.queue)
+    return not every or any(job.phase != "command" for job in waiting.unfinished(every))
 
 
 def _can_go_on_without_store(context: SyncContext) -> bool:

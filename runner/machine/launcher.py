@@ -1,7 +1,8 @@
-"""Start, find and end a trainer process."""
+"""Start, find and end a trainer process, and have one that waits for its order with everything imported."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -16,8 +17,9 @@ from runner.machine.joblog import open_log
 from wake2vec.contract.errors import GpuBusy
 from wake2vec.contract.failpoints import failpoint
 from wake2vec.contract.lock import read_lock
-from wake2vec.contract.rundir import RunDir
+from wake2vec.contract.rundir import WAIT, RunDir
 
+CARD_VARIABLE = "CUDA_VISIBLE_DEVICES"
 GPU_BUSY_EXIT = GpuBusy.exit_code  # the trainer found its card taken
 
 
@@ -36,7 +38,9 @@ class Launcher:
     def __init__(self, command: Sequence[str] | None, locks: Path) -> None:
         self._command = list(command) if command else python("wake2vec")
         self._locks = locks
+        self._can_wait = command is None
         self._children: dict[int, subprocess.Popen[bytes]] = {}
+        self._waiting: dict[str, subprocess.Popen[bytes]] = {}  # by the card in sight
 
     def lock(self, gpu: int) -> Path:
         return self._locks / f"gpu{gpu}.lock"
@@ -45,7 +49,7 @@ class Launcher:
         """Start a trainer in its own session, out of reach of a Ctrl-C at the daemon; returns its pid."""
         failpoint("launcher.start")
         with open_log(run.log, attempt, time.time()) as log:
-            child = subprocess.Popen(
+            child = self._told(run, environment) or subprocess.Popen(
                 [*self._command, str(run.root)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -56,6 +60,40 @@ class Launcher:
         self._children[attempt] = child
         failpoint("launcher.started")
         return child.pid
+
+    def warm(self, environment: Mapping[str, str]) -> None:
+        """Have a trainer that imports everything and then waits. It ends by itself when this daemon does."""
+        key = environment.get(CARD_VARIABLE, "")
+        if self._can_wait and key not in self._waiting:  # one that died of its imports is not tried again
+            self._waiting[key] = subprocess.Popen(
+                [*self._command, WAIT],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                env=importing_safely(environment),
+            )
+
+    def close(self) -> None:
+        """End those that wait."""
+        self._can_wait = False
+        while self._waiting:
+            _end_waiting(self._waiting.popitem()[1])
+
+    def _told(self, run: RunDir, environment: Mapping[str, str]) -> subprocess.Popen[bytes] | None:
+        """The one that waits, with its order; None when there is none, or it is gone."""
+        waits = self._waiting.get(environment.get(CARD_VARIABLE, ""))
+        if waits is None or waits.poll() is not None:
+            return None
+        del self._waiting[environment.get(CARD_VARIABLE, "")]
+        assert waits.stdin
+        try:
+            with waits.stdin as orders:
+                orders.write(f"{json.dumps(str(run.root))}\n".encode())
+        except OSError:  # it has gone this moment
+            _end_waiting(waits)
+            return None
+        return waits
 
     def holder(self, gpu: int) -> Holder | None:
         """Who holds the card. Alive means the lock is held: pids are reused, and an orphan may stay a zombie."""
@@ -96,6 +134,14 @@ class Launcher:
             child.wait()
 
 
+def _end_waiting(process: subprocess.Popen[bytes]) -> None:
+    end_group(process.pid, signal.SIGKILL)
+    process.wait()
+    if process.stdin:
+        with suppress(OSError):
+            process.stdin.close()
+
+
 def end_group(pid: int, number: signal.Signals) -> None:
     """Signal the process group that a trainer leads; one that is gone is no error."""
     if pid > 1:
@@ -107,7 +153,7 @@ def trainer_environment(base: Mapping[str, str], gpu: int, cards: int) -> dict[s
     """The trainer's: no secret of the runner, one card in sight, output unbuffered so that its log is true at once."""
     environment = without_secrets(base) | {"PYTHONUNBUFFERED": "1"}
     if cards > 1:
-        environment["CUDA_VISIBLE_DEVICES"] = str(gpu)
+        environment[CARD_VARIABLE] = str(gpu)
     return environment
 
 

@@ -192,6 +192,7 @@ def _detail(
         activity_detail=beat.detail if beat else "",
         activity_progress=beat.progress if beat else None,
         heartbeat_at=beat.written_at if beat else None,
+        start_seconds=beat.start_seconds if beat else None,
         segment=segment.number if segment else None,
         segment_first=segment.first_step if segment else None,
         segment_last=segment.last_step if segment else None,

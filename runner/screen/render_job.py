@@ -29,6 +29,8 @@ def job_lines(snapshot: Snapshot, detail: DetailPart, page: Page) -> list[Text]:
         lines.append(page.text(pieces, "green"))
     elif detail.activity_progress is not None:
         lines.append(page.text(figures.bar(detail.activity_progress, bar_width, ascii_only=page.ascii_only), "green"))
+    if detail.is_alive and detail.activity != "training":
+        lines += flow("start", _start(detail), page)
     lines += flow("steps", _steps(job, detail, page), page)
     if detail.is_alive:
         lines += flow("cut now", _risk(snapshot, job, detail, page), page)
@@ -89,6 +91,11 @@ def _steps(job: JobPart, detail: DetailPart, page: Page) -> list[Item]:
         f"attempt {job.attempts}" if job.attempts > 1 else None,
         f"next {coming}" if coming and detail.is_alive else None,
     ]
+
+
+def _start(detail: DetailPart) -> list[Item]:
+    parts = {name: seconds for name, seconds in (detail.start_seconds or {}).items() if seconds >= 0.05}
+    return [f"{sum(parts.values()):.1f} s so far" if parts else None, *(f"{name} {parts[name]:.1f}" for name in parts)]
 
 
 def _risk(snapshot: Snapshot, job: JobPart, detail: DetailPart, page: Page) -> list[Item]:

@@ -91,6 +91,7 @@ class DetailPart:
     activity_detail: str
     activity_progress: float | None
     heartbeat_at: float | None
+    start_seconds: dict[str, float] | None  # what the parts of the way to this attempt's first step took
     segment: int | None
     segment_first: int | None
     segment_last: int | None

@@ -149,7 +149,7 @@ def _fetch(stored: JobInStore, record: Record, run: RunDir, now: Now) -> bool:
     if folder.is_dir() and manifest_sha256_or_none(folder) != commit.manifest.sha256:
         delete_folder(folder)
     coming = UploadNote(job=stored.job, name=folder.name, done_bytes=0, size=size, started_at=now.wall, is_coming=True)
-    sending = Sending(context.home, coming, context.monotonic)
+    sending, began = Sending(context.home, coming, context.monotonic), context.monotonic()
     try:
         fetch_checkpoint(context.store, record, run.checkpoints, progress=sending.report)
     except (NotStored, Damaged, CheckpointCorrupt) as error:
@@ -159,7 +159,7 @@ def _fetch(stored: JobInStore, record: Record, run: RunDir, now: Now) -> bool:
     finally:
         sending.end()
     failpoint("prepare.fetched")
-    stored.tell(now, "restored", f"checkpoint {commit.step} came from the store")
+    stored.tell(now, "restored", f"checkpoint {commit.step} came from the store in {context.monotonic() - began:.0f} s")
     return True
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from wake2vec.contract.files import read_json
 
+WAIT = "--wait"  # in place of a run directory: `python -m wake2vec --wait` is told of one by a line of JSON
 Outcome = Literal["completed", "yielded", "oom", "diverged", "failed"]
 
 
@@ -98,6 +99,7 @@ class Heartbeat:
     plan: dict[str, Any] | None = None
     progress: float | None = None  # of the present state, 0 to 1, where that is known
     detail: str = ""
+    start_seconds: dict[str, float] | None = None  # what the parts of the way to the first step took
     written_at: float = 0.0
 
 
@@ -115,6 +117,7 @@ class Result:
     saved_step: int | None = None
     best_step: int | None = None
     plan: dict[str, Any] | None = None
+    start_seconds: dict[str, float] | None = None
 
 
 def read_heartbeat(run: RunDir) -> Heartbeat | None:

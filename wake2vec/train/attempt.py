@@ -49,9 +49,11 @@ def train(run: RunDir, order: Order, stop: Stop, pulse: HeartbeatWriter) -> Resu
     def getting_on(what: str, share: float) -> None:
         pulse.beat(state="loading", detail=what, progress=share)
 
+    pulse.part("vocabulary and text")
     material = gather(run, pinned(run, order, at_once=True), say, getting_on)
     say("loading the model")
     failpoint("load.model")
+    pulse.part("weights")
     phase = PHASES[order.job.phase]
     prepared = phase.prepare(material)
     loop = start_loop(material, prepared, stop, pulse, say)
@@ -78,15 +80,19 @@ def start_loop(
     found = newest_verified(run, order.fingerprint, report)
     for line in report:
         say(line)
+    pulse.part("identity")
     require_same_model(material, pulse)
+    pulse.part("checkpoint")
     guard(material, prepared, say)
     with known_as_sound(prepared):
         loaded = read_checkpoint(*found) if found else None
+    pulse.part("plan")
     proven = Proven(material, prepared, lambda text: fitting(text, pulse))
     plan = choose_plan(material, prepared, kept_plan(loaded, prepared), proven, lambda: pulse.beat(state="fitting"))
     loop = Loop(material, prepared, plan, proven, stop, pulse)
     if loaded is None:
         return loop
+    pulse.part("checkpoint")
     with known_as_sound(prepared, loaded):
         loop.restore(loaded)
     loop.progress.plan = plan

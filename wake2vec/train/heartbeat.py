@@ -19,6 +19,9 @@ class HeartbeatWriter:
     def __init__(self, run: RunDir, attempt: int) -> None:
         self._run = run
         self._written = 0.0
+        self._part: str | None = ""  # None: the first step is done
+        self._parts: dict[str, float] = {}
+        self._since = 0.0
         self.now = Heartbeat(
             attempt=attempt, pid=os.getpid(), beat=0, state="loading", step=0, steps=None, saved_step=None,
             written_at=time.time(),
@@ -33,6 +36,23 @@ class HeartbeatWriter:
         if urgent or time.monotonic() - self._written >= MIN_SECONDS_BETWEEN_WRITES:
             self.write()
 
+    def part(self, name: str) -> None:
+        """What the way to the first step does from now on; nothing counts any more once `started` was asked."""
+        now = time.monotonic()
+        if self._part:
+            self._parts[self._part] = self._parts.get(self._part, 0.0) + now - self._since
+            self.now = replace(self.now, start_seconds={key: round(took, 2) for key, took in self._parts.items()})
+        if self._part is not None:
+            self._part, self._since = name, now
+
+    def started(self) -> dict[str, float] | None:
+        """The seconds of each part, once: at the first step."""
+        if self._part is None:
+            return None
+        self.part("")
+        self._part = None
+        return self.now.start_seconds
+
     def write(self) -> None:
         # Not fsynced: a heartbeat says something only while the machine is up.
         write_json(self._run.heartbeat, asdict(self.now), durable=False)
@@ -44,4 +64,5 @@ class HeartbeatWriter:
         return Result(
             attempt=now.attempt, outcome=outcome, step=now.step, steps=now.steps, where=where, cause=cause,
             remedy=remedy, saved_step=now.saved_step, plan=now.plan,
+            start_seconds=now.start_seconds,
         )  # fmt: skip

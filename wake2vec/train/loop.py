@@ -98,8 +98,10 @@ class Loop:
         while True:
             # once in a while: measure the held-out text. The checkpoint it belongs to comes first.
             if self.evaluation_is_due():
+                self.pulse.part("evaluation")
                 if not self.evaluate():
                     return self.leave()
+                self.pulse.part("pictures")
                 at_evaluation()
             verdict = self.verdict()
             if self.progress.step >= self.material.steps or verdict.stop_reason:
@@ -114,6 +116,7 @@ class Loop:
                 self.sample()
                 continue
 
+            self.pulse.part("first step")
             result = self.step()
             if result is None:
                 continue
@@ -177,6 +180,9 @@ class Loop:
         }
         self.progress.step += 1
         self.add_row(row)
+        if parts := self.pulse.started():
+            told = ", ".join(f"{name} {seconds:.1f}" for name, seconds in parts.items() if seconds >= 0.05)
+            self.note("start", f"the first step came after {sum(parts.values()):.1f} s: {told}", seconds=parts)
         self.pulse.beat(
             state="training",
             step=self.progress.step,
@@ -293,6 +299,7 @@ class Loop:
             saved_step=self.saver.saved_step,
             best_step=self.verdict().best_step,
             plan=asdict(self.progress.plan),
+            start_seconds=self.pulse.now.start_seconds,
         )
 
     # ---- the ledger -----------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from runner.store.base import Properties
 from tests.simulated import Clock, Home
 from tests.unit.runner.conftest import job_spec
 from wake2vec.contract.files import read_json, write_json
+from wake2vec.contract.spec import CommandSpec
 
 
 @pytest.fixture
@@ -36,6 +37,29 @@ def test_a_queued_job_is_started_with_its_order(home):
     order = trainer.run.order.read_text()
     assert '"attempt": 1' in order
     assert '"gpu_lock"' in order
+
+
+def test_imports_are_had_ready_while_a_job_is_made_ready_and_beside_one_that_trains(home):
+    home.add(spec())
+    home.tick()
+    assert home.trainers.warmed == 1
+    home.until(lambda: home.trainers.living)
+    asked = home.trainers.warmed
+
+    home.rounds(3)
+    assert home.trainers.warmed == asked  # the trainer itself loads
+    home.clock.offset += 61
+    home.rounds(1)
+
+    assert home.trainers.warmed > asked
+
+
+def test_nothing_is_imported_for_a_command(home):
+    home.add(CommandSpec(name="a", phase="command", command=["true"], steps=2))
+
+    home.tick()
+
+    assert home.trainers.warmed == 0
 
 
 def test_a_job_runs_through_its_segments_and_succeeds_when_all_is_durable(home):

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
 
@@ -122,3 +123,59 @@ def test_one_of_several_cards_is_all_that_a_trainer_sees():
 )
 def test_an_exit_is_told_in_words(code, words):
     assert words in describe_exit(code)
+
+
+def waiting(tmp_path):
+    (tmp_path / "locks").mkdir(exist_ok=True)
+    trainers = Launcher(None, tmp_path / "locks")
+    trainers.warm(os.environ)
+    return trainers, trainers._waiting[os.environ.get("CUDA_VISIBLE_DEVICES", "")]
+
+
+def test_a_trainer_that_waits_becomes_the_next_attempt_and_its_words_go_to_the_log(tmp_path, run):
+    run.order.write_text("{}")
+    trainers, waits = waiting(tmp_path)
+    trainers.warm(os.environ)  # one is enough
+
+    assert trainers.start(run, 3, os.environ) == waits.pid
+    assert until(lambda: trainers.exit_code(3) is not None)
+
+    said = run.log.read_text()
+    assert said.startswith("== attempt 3, ")
+    assert "was it written by another version" in said
+    assert trainers.exit_code(3) == 1
+    trainers.forget(3)
+
+
+def test_where_the_one_that_waited_is_gone_an_attempt_starts_as_ever(tmp_path, run):
+    trainers, waits = waiting(tmp_path)
+    end_group(waits.pid, signal.SIGKILL)
+    waits.wait()
+
+    assert trainers.start(run, 3, os.environ) != waits.pid
+    assert until(lambda: trainers.exit_code(3) is not None)
+
+    assert "error:" in run.log.read_text()
+    trainers.forget(3)
+    trainers.close()
+
+
+def test_one_that_saw_another_card_is_not_taken(tmp_path, run):
+    trainers, waits = waiting(tmp_path)
+
+    assert trainers.start(run, 3, dict(os.environ) | {"CUDA_VISIBLE_DEVICES": "7"}) != waits.pid
+    trainers.forget(3)
+    trainers.close()
+
+    assert waits.returncode == -signal.SIGKILL
+
+
+def test_one_that_waits_ends_with_its_daemon(tmp_path):
+    daemon = (
+        "import os, sys; from pathlib import Path; from runner.machine.launcher import Launcher;"
+        "trainers = Launcher(None, Path('.')); trainers.warm(os.environ);"
+        "print(*(one.pid for one in trainers._waiting.values()), flush=True); os._exit(9)"
+    )
+    said = subprocess.run([sys.executable, "-c", daemon], capture_output=True, text=True, check=False).stdout
+
+    assert until(lambda: not is_running(int(said)))

@@ -54,6 +54,17 @@ def test_everything_that_matters_is_on_a_screen_of_80_by_24():
         assert said in text, said
 
 
+def test_the_parts_of_a_start_are_shown_until_it_trains():
+    parts = {"imports": 3.26, "identity": 0.01, "weights": 8.0}
+    around = running_surroundings()
+    for state, shown in (("evaluating", True), ("training", False)):
+        around.heartbeats["a"] = heartbeat(state=state, start_seconds=parts)
+
+        text = "\n".join(_lines(around=around))
+
+        assert ("11.3 s so far · imports 3.3 · weights 8.0" in text) is shown
+
+
 @pytest.mark.parametrize(("days", "told"), [(None, False), (1, True), (50, True), (70, False)])
 def test_a_store_that_fills_up_names_the_day_while_it_is_near(days, told):
     around = running_surroundings()

@@ -77,6 +77,18 @@ def untied_model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
+def test_an_attempt_says_once_what_the_parts_of_its_start_took(tmp_path: Path) -> None:
+    order = order_for(tmp_path, train__steps=4)
+    loop = loop_for(material_for(tmp_path, order))
+
+    result = loop.run_to_end(nothing)
+
+    said = [row for row in loop.progress.rows if row.get("event") == "start"]
+    assert [row["step"] for row in said] == [1]
+    assert list(said[0]["seconds"]) == ["evaluation", "pictures", "first step"]
+    assert said[0]["seconds"] == result.start_seconds == loop.pulse.now.start_seconds
+
+
 @pytest.mark.parametrize("load", ["fp32", "nf4"])
 def test_an_untied_calibrated_job_resumes_in_the_same_bits(tmp_path: Path, untied_model: str, load: str) -> None:
     order = order_for(
