@@ -140,7 +140,7 @@ def test_a_new_machine_knows_a_job_that_was_extended_and_is_done(home):
 
     job = home.job()
     assert (str(job.state), job.steps) == ("succeeded", 50)
-    fetch_result(home.context, job, "final", home.clock.now)
+    fetch_result(home.context, job, "final", home.now)
     assert weights(home) == 50
 
 
@@ -167,7 +167,7 @@ def test_the_home_that_knew_the_old_end_hears_of_the_new_one(home, tmp_path, sto
 
     assert home.job().steps == 50
     assert not home.run().final.exists()
-    fetch_result(home.context, home.job(), "final", clock.now)
+    fetch_result(home.context, home.job(), "final", home.now)
     assert weights(home) == 50
     other.queue.close()
 
@@ -177,7 +177,7 @@ def test_two_homes_that_extend_it_at_once_end_with_the_larger_number(home, tmp_p
     more(home, 40)
     more(other, 60)
     to_the_end(home)
-    release_all(home.context, clock.now)
+    release_all(home.context, home.now)
     to_the_end(other)
 
     found = [one.done.step for one in ends(log_of(other))]
