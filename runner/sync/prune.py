@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from runner.queue import checkpoints
 from runner.queue.rows import Job
@@ -30,7 +31,7 @@ def best_step(run: RunDir) -> int | None:
 def keep_of(context: SyncContext, stored: JobInStore, job: Job) -> Keep:
     """A P2 may stand on what was best or last at an end that was not the last one."""
     others = context.sight.view.jobs
-    sources = {other.spec.rows for other in others if other.after == job.name}
+    sources: set[Any] = {other.spec.rows for other in others if other.after == job.name}
     sources |= {end.payload.get(key) for end in ends(stored.log.records) for key in ("step", "best_step")}
     return Keep(
         best=best_step(context.daemon.run(job.name)),
