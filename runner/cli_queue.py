@@ -64,7 +64,7 @@ def import_(
 
 def start(
     context: typer.Context,
-    until_empty: Annotated[bool, typer.Option("--until-empty", help="End when nothing is left to do.")] = False,
+    until_empty: Annotated[bool, typer.Option("--until-empty", help="End when nothing can go on.")] = False,
     max_hours: Annotated[
         float | None,
         typer.Option(metavar="HOURS", min=0.0, max=A_YEAR_HOURS, help="The session ends then: be safe before."),

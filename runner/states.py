@@ -100,6 +100,7 @@ TRANSITIONS: dict[tuple[State, Change], State] = {
     (State.HELD, Change.CANCEL): State.CANCELLED,
     (State.HELD, Change.SUCCEED): State.SUCCEEDED,
     (State.FAILED, Change.RETRY): State.QUEUED,
+    (State.FAILED, Change.CANCEL): State.CANCELLED,
     (State.CANCELLED, Change.RETRY): State.QUEUED,
     (State.SUCCEEDED, Change.EXTEND): State.QUEUED,
 }

@@ -15,7 +15,7 @@ from runner.context import DaemonContext, read_clocks
 from runner.daemon.dispatch import keep_warm
 from runner.daemon.loops import MOST_TROUBLES_IN_A_ROW, Loops, start_loops
 from runner.daemon.safety import bring_to_safety, safe_report
-from runner.errors import RunnerError, StoreLost, StoreUnavailable, Unsent
+from runner.errors import NeedsYou, RunnerError, StoreLost, StoreUnavailable, Unsent
 from runner.machine import vram
 from runner.machine.home import Say, check_home, holder_of, only_daemon, open_or_set_aside
 from runner.machine.launcher import Launcher
@@ -23,8 +23,10 @@ from runner.machine.session import session_end, this_machine
 from runner.queue import attempts, jobs, waiting
 from runner.queue.checkpoints import log_state
 from runner.queue.database import Queue
+from runner.queue.history import mark_of
+from runner.queue.ledger import add_event
 from runner.queue.view import see
-from runner.screen.daemon_note import read_note
+from runner.screen.daemon_note import MISSING, read_note
 from runner.settings import Settings
 from runner.states import Foreign, State
 from runner.store.known import ROOT
@@ -62,9 +64,9 @@ def run_daemon(settings: Settings, wanted: Wanted, say: Say = print, attend: Att
     """Work until stopped; returns the exit code. Raises DaemonRunning, HomeUnusable, StoreUnavailable at the start."""
     check_home(settings.home, allow_network=wanted.allow_network_home)
     with only_daemon(settings.home):
-        note = read_note(settings.home)
-        queue = open_or_set_aside(settings, say, newest_event=note.newest_event if note else 0)
+        queue = open_or_set_aside(settings, say)
         try:
+            _tell_what_is_missing(settings, queue, say)
             return _work(settings, wanted, queue, say, attend)
         finally:
             queue.close()
@@ -103,6 +105,14 @@ def _work(settings: Settings, wanted: Wanted, queue: Queue, say: Say, attend: At
             sys.stdout.flush()
             os._exit(code)
     return code
+
+
+def _tell_what_is_missing(settings: Settings, queue: Queue, say: Say) -> None:
+    """A database that ends before what was seen in it is sound, perhaps, but has lost something."""
+    note = read_note(settings.home)
+    if note is not None and mark_of(queue).event < note.newest_event:
+        say(f"{settings.database}: {MISSING}")
+        add_event(queue, time.time(), "lost", f"{settings.database.name}: {MISSING}")
 
 
 def furnish(settings: Settings, wanted: Wanted, queue: Queue) -> DaemonContext:
@@ -240,7 +250,7 @@ def conclusion(
     moving = {job.name for job in waiting.unfinished(every)} | held | working
     left = [job for job in every if job.name in moving]
     if not left:
-        return exit_code(daemon.queue)
+        return left_to_you(daemon.queue)
     found = {job.name: trouble for job in left if (trouble := context.trouble_of(job.name)) is not None}
     if working or still_moving(every, working, context.trouble_of) or held - found.keys():
         loops.idle_since = None
@@ -255,7 +265,7 @@ def conclusion(
     return conclude(list(found.values()), unsent, waited, 60 * wanted.patience_minutes)
 
 
-def exit_code(queue: Queue) -> int:
-    every = {job.name: job for job in jobs.list_jobs(queue)}
-    bad = [job for job in every.values() if job.state is State.FAILED or waiting.blocked(job, every)]
-    return 1 if bad else 0
+def left_to_you(queue: Queue) -> int | NeedsYou:
+    """Nothing moves any more: 0 when every job has succeeded or was cancelled. How each is mended is said above."""
+    left = [job.name for job in jobs.list_jobs(queue) if job.state not in (State.SUCCEEDED, State.CANCELLED)]
+    return NeedsYou(f"only jobs that need you are left: {', '.join(left)}") if left else 0

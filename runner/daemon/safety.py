@@ -50,17 +50,17 @@ def wait_for(condition: Callable[[], bool], seconds: float, meanwhile: Callable[
 def safe_report(queue: Queue, settings: Settings, doubts: Mapping[str, str]) -> list[str]:
     """`doubts` says by job why what the store is to hold of it could not be seen there just now."""
     every = {job.name: job for job in jobs.list_jobs(queue)}
-    return [_line(queue, settings, job, doubts.get(job.name, "")) + _mend(job, every) for job in every.values()]
+    return [_line(queue, settings, job, doubts.get(job.name, "")) + _mend(queue, job, every) for job in every.values()]
 
 
-def _mend(job: Job, every: dict[str, Job]) -> str:
+def _mend(queue: Queue, job: Job, every: dict[str, Job]) -> str:
     """What a person can do, where only a person can."""
-    if job.state is State.FAILED:
-        return f"; {job.remedy + '; ' if job.remedy else ''}then `wake2vec-runner retry {job.name}`"
-    if job.state is State.HELD:
-        return f"; `wake2vec-runner release {job.name}` lets it go on"
-    reason = waiting.blocked(job, every)
-    return f"; {reason}" if reason else ""
+    if reason := waiting.blocked(job, every):
+        return f"; {reason}"
+    last = attempts.list_attempts(queue, job.name)[-1:]
+    command = waiting.mend(job, every, last[0].place if last else "")
+    told = [job.remedy] if job.remedy and command else []
+    return "".join(f"; {part}" for part in (*told, f"`{command}`" if command else "") if part)
 
 
 def _line(queue: Queue, settings: Settings, job: Job, doubt: str) -> str:

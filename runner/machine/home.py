@@ -13,8 +13,6 @@ from pathlib import Path
 from runner.errors import DaemonRunning, DatabaseCorrupt, HomeUnusable
 from runner.machine.session import network_file_system
 from runner.queue.database import Queue, check_integrity, open_queue, set_aside
-from runner.queue.history import mark_of
-from runner.queue.ledger import add_event
 from runner.settings import Settings
 from wake2vec.contract.errors import GpuBusy
 from wake2vec.contract.lock import hold_lock, read_lock
@@ -57,26 +55,13 @@ def only_daemon(home: Path) -> Iterator[None]:
             time.sleep(0.05)
 
 
-MISSING = (
-    "what was written last is missing: runner.db-wal, which goes with it, was deleted, or it is an older copy. What "
-    "the store knows comes back by itself; see whether a job, a hold or a setting is gone, and ask for that again"
-)
-
-
-def open_or_set_aside(settings: Settings, say: Say, *, newest_event: int = 0) -> Queue:
-    """The queue; a corrupt file keeps its content under another name, and the rows come from the store again.
-
-    `newest_event` was seen in it before: one that ends earlier is sound, perhaps, but has lost something.
-    """
+def open_or_set_aside(settings: Settings, say: Say) -> Queue:
+    """The queue; a corrupt file keeps its content under another name, and the rows come from the store again."""
     path = settings.database
     try:
         if path.is_file():
             check_integrity(path)
-        queue = open_queue(path)
-        if mark_of(queue).event < newest_event:
-            say(f"{path}: {MISSING}")
-            add_event(queue, time.time(), "lost", f"{path.name}: {MISSING}")
-        return queue
+        return open_queue(path)
     except DatabaseCorrupt as error:
         kept = set_aside(path, time.strftime("%Y%m%d-%H%M%S"))
         say(f"{error}\nit is kept as {kept.name}; the queue is rebuilt from the store")

@@ -94,8 +94,7 @@ def _open_again(connection: Connection, job: Job, now: float) -> None:
     """A job that was trained to the end it had goes on; the sync loop opens its log."""
     change = Change.EXTEND if job.state is State.SUCCEEDED else Change.REQUEUE if job.finishing else None
     if change is not None:
-        also = {"not_before": 0.0, "stalls": 0, "rolled_back": 0}
-        apply_change(connection, job.name, change, now, reason="extended", **also)
+        apply_change(connection, job.name, change, now, reason="extended", not_before=0.0, stalls=0, rolled_back=0)
         connection.execute(update(logs).where(logs.c.job == job.name).values(done_at=None))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from runner.queue.rows import Job
-from runner.states import FINAL, State
+from runner.states import FINAL, State, Where
 
 
 def claimable(jobs: Sequence[Job]) -> list[Job]:
@@ -36,6 +36,16 @@ def blocked(job: Job, every: dict[str, Job]) -> str:
     if source.state is State.HELD:
         return f"blocked: {source.name} is held; `wake2vec-runner release {source.name}`"
     return blocked(source, every)
+
+
+def mend(job: Job, every: dict[str, Job], place: str) -> str:
+    """What a person can type where only a person can move the job; `place` is in what its last attempt failed."""
+    if job.state is State.FAILED and place == Where.NOTHING:  # its text and words are frozen: to retry would not help
+        return f"wake2vec-runner enqueue {job.name}.toml --again"
+    verb = {State.FAILED: "retry", State.HELD: "release"}.get(job.state)
+    if verb is None and blocked(job, every) and (source := every.get(job.after or "")) is not None:
+        return mend(source, every, "")
+    return f"wake2vec-runner {verb} {job.name}" if verb else ""
 
 
 def unfinished(jobs: Sequence[Job]) -> list[Job]:

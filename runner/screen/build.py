@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from runner import figures
-from runner.machine.home import MISSING
 from runner.machine.session import past_session_minutes
 from runner.queue.rows import Checkpoint, Evaluation, Job, Metric
 from runner.queue.waiting import claimable
 from runner.screen import estimates as progress
-from runner.screen.daemon_note import DaemonNote
+from runner.screen.daemon_note import MISSING, DaemonNote
 from runner.screen.database import DatabaseView
 from runner.screen.home import HomeView
 from runner.screen.reasons import START, explain, needs_of

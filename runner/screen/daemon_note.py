@@ -11,6 +11,10 @@ from runner.trouble import Cause, Trouble
 from wake2vec.contract.files import read_json, write_json
 
 NOTE_SECONDS = 0.5
+MISSING = (
+    "what was written last is missing: runner.db-wal, which goes with it, was deleted, or it is an older copy. What "
+    "the store knows comes back by itself; see whether a job, a hold or a setting is gone, and ask for that again"
+)
 
 
 @dataclass(frozen=True, kw_only=True)

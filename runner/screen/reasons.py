@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from runner.queue.rows import Job
-from runner.queue.waiting import blocked, waiting_for
+from runner.queue.waiting import blocked, mend, waiting_for
 from runner.screen.database import DatabaseView
 from runner.screen.home import HomeView
 from runner.screen.snapshot import JobPart, Need, StorePart
@@ -29,11 +29,15 @@ def explain(job: Job, every: dict[str, Job], moment: DatabaseView, around: HomeV
         return _explain_queued(job, every, log.problem if log else "", log.remedy if log else "", around, now)
     if job.state is State.HELD:
         by_you = not job.waits_for_a_person and ("request" in job.reason or not job.reason)
-        return "held by you" if by_you else job.reason, f"wake2vec-runner release {job.name}"
+        return "held by you" if by_you else _with_remedy(job), mend(job, every, "")
     if job.state is State.FAILED:
-        said = job.reason + (f"; {job.remedy}" if job.remedy else "")
-        return said or "failed", f"wake2vec-runner retry {job.name}"
+        last = moment.attempts.get(job.name, [])[-1:]
+        return _with_remedy(job) or "failed", mend(job, every, last[0].place if last else "")
     return (job.reason or "cancelled" if job.state is State.CANCELLED else ""), ""
+
+
+def _with_remedy(job: Job) -> str:
+    return "; ".join(part for part in (job.reason, job.remedy) if part)
 
 
 def _explain_running(job: Job, around: HomeView) -> tuple[str, str]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import runner.sync.upload
-from runner.daemon.main import exit_code, last_code
+from runner.daemon.main import last_code, left_to_you
 from runner.errors import RunnerError, StoreBusy, StoreLost
 from runner.queue import checkpoints, jobs
 from runner.store.base import Store
@@ -209,7 +209,8 @@ def claims(home: Home) -> dict[str, int | None]:
         elif (step := checkpoints.durable_step(home.queue, job.name)) is not None:
             found[job.name] = step
     if every and all(job.is_final for job in every):
-        found |= {"": None} if last_code(exit_code(home.queue), home.daemon, doubts) == 0 else {}
+        is_well = left_to_you(home.queue) == 0 and last_code(0, home.daemon, doubts) == 0
+        found |= {"": None} if is_well else {}
     return found
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wake2vec.contract.errors import InputError, ModelChanged, ModelError
+from wake2vec.contract.errors import InputError, ModelChanged, ModelError, NothingTrains
 from wake2vec.contract.files import digest_file, whole_folder
 from wake2vec.contract.lexicon import read_lexicon
 from wake2vec.contract.order import Order
@@ -126,10 +126,11 @@ def require_same_tokenizer(base: str, tokenizer: Any, id_map: IdMap) -> None:
 
 
 def require_met(met: SeenWords, steps: int, lexicon: Path, id_map: IdMap) -> None:
-    """Raises InputError where no step of the job meets a new word: nothing that trains would ever have a reason to."""
+    """Raises NothingTrains where no step of the job meets a new word, so that nothing could ever move."""
     if met.first(steps) is None:
-        problem = f"none of its {id_map.n_new:,} new words stands in what the {steps:,} steps read"
-        raise InputError(lexicon, problem, "use this text's word list, or more steps; then enqueue it --again")
+        raise NothingTrains(
+            f"{lexicon}: none of its {id_map.n_new:,} new words stands in what the {steps:,} steps read"
+        )
 
 
 def total_steps(job: TrainingSpec, n_blocks: int) -> int:

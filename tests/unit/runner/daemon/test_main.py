@@ -4,12 +4,13 @@ import os
 
 import pytest
 
-from runner.daemon.main import exit_code
-from runner.errors import DaemonRunning, HomeUnusable
+from runner.daemon.main import left_to_you
+from runner.daemon.safety import safe_report
+from runner.errors import DaemonRunning, HomeUnusable, NeedsYou
 from runner.machine.home import check_home, holder_of, only_daemon, open_or_set_aside
-from runner.queue import jobs
+from runner.queue import attempts, jobs
 from runner.settings import Settings
-from runner.states import Change, Wish
+from runner.states import Change, Outcome, Verdict, Wish
 from tests.unit.runner.conftest import CORPUS, job_spec
 
 
@@ -50,16 +51,51 @@ def test_a_corrupt_database_is_kept_and_a_new_one_begun(tmp_path):
     queue.close()
 
 
-def test_the_exit_code_tells_whether_a_job_failed_or_is_blocked(queue):
+def test_a_run_ends_well_only_when_no_job_is_left_to_a_person(queue):
     def add(name, **more):
         return jobs.add_job(queue, job_spec(name, **more), [CORPUS], f"print-{name}", 1.0)
 
+    assert left_to_you(queue) == 0
     add("a")
     jobs.set_wish(queue, "a", Wish.CANCEL, 2.0)
-    assert exit_code(queue) == 0
-    add("b", phase="p2", after="a")
-    assert exit_code(queue) == 1
-    jobs.set_wish(queue, "b", Wish.CANCEL, 2.0)
-    add("c")
-    jobs.change_state(queue, "c", Change.FAIL, 3.0, reason="no")
-    assert exit_code(queue) == 1
+    assert left_to_you(queue) == 0
+    add("blocked", phase="p2", after="a")
+    add("failed")
+    jobs.change_state(queue, "failed", Change.FAIL, 3.0, reason="no")
+    add("held")
+    jobs.set_wish(queue, "held", Wish.HOLD, 2.0)
+
+    end = left_to_you(queue)
+    assert isinstance(end, NeedsYou)
+    assert end.exit_code == 22
+    assert str(end) == "only jobs that need you are left: blocked, failed, held"
+    jobs.set_wish(queue, "failed", Wish.CANCEL, 4.0)
+    assert str(left_to_you(queue)) == "only jobs that need you are left: blocked, held"
+
+
+def test_the_end_names_for_each_job_what_helps(queue, tmp_path):
+    settings = Settings(home=tmp_path, store_url="dir:none")
+    session = attempts.open_session(queue, machine="m", platform="plain", gpu="", started_at=1.0, now=1.0)
+    for name, place, change, remedy in (
+        ("model", "identity", Change.HOLD, "put that model back and release the job"),
+        ("words", "nothing", Change.FAIL, "look at the word list"),
+        ("crash", "training", Change.FAIL, ""),
+    ):
+        jobs.add_job(queue, job_spec(name), [CORPUS], f"print-{name}", 1.0)
+        attempt = attempts.claim(queue, name, session=session.id, gpu=0, first_step=0, now=2.0)
+        verdict = Verdict(change=change, reason="it is not what it was", remedy=remedy)
+        attempts.close_attempt(
+            queue, attempt, verdict, 3.0, outcome=Outcome.FAILED, last_step=0, place=place, cause="", remedy=remedy,
+            kept_step=0,
+        )  # fmt: skip
+    jobs.add_job(queue, job_spec("p2", phase="p2", after="crash"), [CORPUS], "print-p2", 1.0)
+
+    told = safe_report(queue, settings, {})
+
+    assert [line.rpartition("; ")[2] for line in told] == [
+        "`wake2vec-runner release model`",
+        "`wake2vec-runner enqueue words.toml --again`",
+        "`wake2vec-runner retry crash`",
+        "`wake2vec-runner retry crash`, or cancel p2",
+    ]
+    assert "put that model back" in told[0]
