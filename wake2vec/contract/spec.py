@@ -148,6 +148,8 @@ class TrainTable(Table):
     def _one_length(self) -> TrainTable:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("give steps or epochs, one of the two")
+        if self.cards != "auto" and self.cards > self.batch:
+            raise ValueError(f"cards = {self.cards} cannot share the {self.batch} blocks of a step")
         return self
 
 
