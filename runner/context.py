@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -136,19 +136,17 @@ class DaemonContext:
         return RunDir(root=self.settings.runs / job)
 
     @property
-    def gpus(self) -> range:
-        """One trainer per card; a machine without a card has one place for a trainer on the CPU."""
-        return range(max(1, len(self.cards)))
+    def gpus(self) -> list[int]:
+        """A place for a trainer on each card; a machine without a card has some on the CPU, one by default."""
+        return [card.index for card in self.cards] or list(range(self.settings.numbers.cpu_cards))
 
-    def card(self, gpu: int) -> CardUse | None:
-        return self.cards[gpu] if gpu < len(self.cards) else None
-
-    def gpu_name(self, gpu: int) -> str:
-        card = self.card(gpu)
-        return card.name if card else "cpu"
+    def gpu_name(self, gpus: Sequence[int]) -> str:
+        """What a trainer works on, for people and for what is remembered of it."""
+        name = next((card.name for card in self.cards if card.index in gpus), "cpu")
+        return f"{len(gpus)} x {name}" if len(gpus) > 1 else name
 
 
-def order_of(daemon: DaemonContext, job: Job, ready: Ready, *, attempt: int, gpu: int) -> Order:
+def order_of(daemon: DaemonContext, job: Job, ready: Ready, *, attempt: int, gpus: Sequence[int]) -> Order:
     return Order(
         job=job.spec,
         fingerprint=job.fingerprint,
@@ -156,8 +154,9 @@ def order_of(daemon: DaemonContext, job: Job, ready: Ready, *, attempt: int, gpu
         inputs=job.inputs,
         inputs_folder=str(daemon.settings.inputs),
         source=ready.source,
-        gpu_lock=str(daemon.launcher.lock(gpu)),
+        gpu_lock=str(daemon.launcher.lock(gpus[0])),
+        more_locks=[str(daemon.launcher.lock(gpu)) for gpu in gpus[1:]],
         stop_by=daemon.stop_by,
         mean_session_minutes=mean_session_minutes(attempts.list_sessions(daemon.queue)),
-        plan=attempts.plan_limit(daemon.queue, daemon.gpu_name(gpu), job.name),
+        plan=attempts.plan_limit(daemon.queue, daemon.gpu_name(gpus), job.name),
     )

@@ -32,6 +32,7 @@ class Numbers(BaseModel):
     allow: list[Foreign] = Field(
         [], description="What jobs that another machine queued may run here besides P1 and P2."
     )
+    cpu_cards: int = Field(1, ge=1, le=64, description="Places for trainers where there is no card.")
     trainer: list[str] | None = Field(None, description="The trainer command; the run directory is appended.")
 
 

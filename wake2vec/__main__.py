@@ -24,6 +24,7 @@ from wake2vec.contract.errors import (
     ModelChanged,
     NothingTrains,
     OutOfMemory,
+    RankLost,
     SpecError,
     StackChanged,
     Wake2vecError,
@@ -52,7 +53,8 @@ def main(arguments: list[str]) -> int:
     try:
         order = read_order(run)
         with ExitStack() as stack:
-            take_gpu(stack, run, order)
+            for lock in (order.gpu_lock, *order.more_locks):
+                take_gpu(stack, Path(lock), order)
             run.result.unlink(missing_ok=True)
             result = attempt(run, order)
             write_json(run.result, asdict(result))
@@ -90,13 +92,13 @@ def read_order(run: RunDir) -> Order:
         raise SpecError(str(run.order), [*faults[:5], said]) from error
 
 
-def take_gpu(stack: ExitStack, run: RunDir, order: Order) -> None:
-    """Hold the GPU's lock before torch is even imported. Alive means: the lock is held."""
+def take_gpu(stack: ExitStack, lock: Path, order: Order) -> None:
+    """Hold a GPU's lock before torch is even imported. Alive means: the lock is held."""
     content = {"pid": os.getpid(), "attempt": order.attempt, "job": order.job.name}
     give_up = time.monotonic() + LOCK_PATIENCE_SECONDS
     while True:
         try:
-            stack.enter_context(hold_lock(Path(order.gpu_lock), content))
+            stack.enter_context(hold_lock(lock, content))
             return
         except GpuBusy:
             if time.monotonic() > give_up:
@@ -141,6 +143,8 @@ def failure(error: Exception, order: Order, pulse: HeartbeatWriter) -> Result:
     elif (full := out_of_memory(error)) is not None:
         where, outcome, said = "capacity", "oom", full
         remedy = "a smaller seq_len, or allow_shorter_context = true"
+    elif isinstance(error, RankLost):
+        where, outcome = "card", "lost"
     elif isinstance(error, ModelChanged | StackChanged):
         where = "identity"
     elif isinstance(error, NothingTrains):

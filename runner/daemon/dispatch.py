@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import psutil
 
 from runner.context import DaemonContext, Ready, order_of
 from runner.errors import IllegalTransition
 from runner.figures import size
+from runner.machine.cards import group, unequal
 from runner.machine.launcher import trainer_environment
 from runner.machine.vram import reason_not_to_start
 from runner.queue import attempts, jobs, waiting
@@ -20,6 +21,7 @@ from runner.states import is_due
 from wake2vec.contract.failpoints import failpoint
 from wake2vec.contract.files import write_json
 from wake2vec.contract.manifest import saved_steps
+from wake2vec.contract.spec import TrainingSpec
 
 SHORTEST_SESSION_SECONDS = 120.0
 SPARE_BYTES = 64 << 20
@@ -30,21 +32,29 @@ WARM_BYTES = 4 << 30
 def dispatch(daemon: DaemonContext, now: float) -> None:
     """Claim and start. A job that could start but is not ready is named to the sync loop."""
     view, unready, obstacles = daemon.sight.view, [], {}
-    taken = {attempt.gpu for attempt in view.attempts}
+    taken = {gpu for attempt in view.attempts for gpu in view.gpus(attempt)}
     free = [gpu for gpu in daemon.gpus if gpu not in taken and daemon.launcher.holder(gpu) is None]
     waits = waiting.claimable(view.jobs) if free and not daemon.is_stopping else []
-    here = obstacle(daemon, free[0], now) if waits else ""
+    there = cards_there(daemon) if waits else {}
+    free = [gpu for gpu in free if gpu in there]
+    here = obstacle(daemon, free[0], now) if free else ""
     for job in waits:
         if not free:
             break
         if not is_due(job.not_before, now, daemon.settings.numbers.backoff_last_seconds):
             continue
-        if reason := here or lack_of_room(daemon, view.largest.get(job.name, 0)):
+        wanted, most = (job.spec.train.cards, job.spec.train.batch) if isinstance(job.spec, TrainingSpec) else (1, 1)
+        gpus = group(wanted, there, free)[:most]
+        if reason := here or lack_of_room(daemon, view.largest.get(job.name, 0)) or unequal(wanted, there):
             obstacles[job.name] = reason
             if reason != job.reason:
                 jobs.update_job(daemon.queue, job.name, reason=reason)
+        elif not gpus:
+            obstacles[job.name] = f"waits until {wanted} cards are free at once"
+            break  # nobody overtakes it, or it would wait for ever for all its cards to be free at once
         elif ready := daemon.handover.take(job.name):
-            start(daemon, job, ready, free.pop(0), now)
+            start(daemon, job, ready, gpus, now)
+            free = [gpu for gpu in free if gpu not in gpus]
         else:
             unready.append(job.name)
     keep_warm(daemon, free if any(view.by_name[name].phase != "command" for name in unready) else [], now)
@@ -58,7 +68,14 @@ def keep_warm(daemon: DaemonContext, free: Iterable[int], now: float) -> None:
     old = [one.gpu for one in daemon.sight.view.attempts if now - one.started_at > WARM_AFTER_SECONDS]
     for gpu in [*free, *(old if old and psutil.virtual_memory().available > WARM_BYTES else ())]:
         if not daemon.is_stopping:
-            daemon.launcher.warm(trainer_environment(os.environ, gpu, len(daemon.cards)))
+            daemon.launcher.warm(trainer_environment(os.environ, [gpu], len(daemon.cards)))
+
+
+def cards_there(daemon: DaemonContext) -> dict[int, str]:
+    """The cards of this daemon that the driver still shows, by name."""
+    if not daemon.cards:
+        return dict.fromkeys(daemon.gpus, "cpu")
+    return {card.index: card.name for card in daemon.read_cards() if card.index in daemon.gpus}
 
 
 def obstacle(daemon: DaemonContext, gpu: int, now: float) -> str:
@@ -78,14 +95,14 @@ def lack_of_room(daemon: DaemonContext, checkpoint_bytes: int) -> str:
     return f"the disk is full: {size(room)} free, {size(needed)} needed; make room in {daemon.settings.home}"
 
 
-def start(daemon: DaemonContext, job: Job, ready: Ready, gpu: int, now: float) -> None:
-    """Claim the job for the card, write the order, start the trainer."""
+def start(daemon: DaemonContext, job: Job, ready: Ready, gpus: Sequence[int], now: float) -> None:
+    """Claim the job for the cards, write the order, start the trainer."""
     run = daemon.run(job.name)
     first_step = max(saved_steps(run), default=0)
     try:
         attempt = attempts.claim(
-            daemon.queue, job.name, session=daemon.session.id, gpu=gpu, first_step=first_step, now=now,
-            above=ready.last_attempt,
+            daemon.queue, job.name, session=daemon.session.id, gpu=gpus[0], more=gpus[1:], first_step=first_step,
+            now=now, above=ready.last_attempt,
         )  # fmt: skip
     except IllegalTransition:
         return  # the person was faster: held or cancelled a moment ago
@@ -93,11 +110,11 @@ def start(daemon: DaemonContext, job: Job, ready: Ready, gpu: int, now: float) -
     # Left by an attempt that may have had this number, before the database was rebuilt.
     run.result.unlink(missing_ok=True)
     run.heartbeat.unlink(missing_ok=True)
-    order = order_of(daemon, job, ready, attempt=attempt.id, gpu=attempt.gpu)
+    order = order_of(daemon, job, ready, attempt=attempt.id, gpus=gpus)
     write_json(run.order, order.model_dump(mode="json"))
     failpoint("dispatch.ordered")
-    environment = trainer_environment(os.environ, gpu, len(daemon.cards))
+    environment = trainer_environment(os.environ, gpus, len(daemon.cards))
     pid = daemon.launcher.start(run, attempt.id, environment)
     attempts.set_pid(daemon.queue, attempt.id, pid)
-    said = f"{job.name} #{attempt.id}: started on {daemon.gpu_name(gpu)} from step {first_step}"
+    said = f"{job.name} #{attempt.id}: started on {daemon.gpu_name(gpus)} from step {first_step}"
     add_event(daemon.queue, now, "started", said, job=job.name)

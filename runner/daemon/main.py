@@ -17,6 +17,7 @@ from runner.daemon.loops import MOST_TROUBLES_IN_A_ROW, Loops, start_loops
 from runner.daemon.safety import bring_to_safety, safe_report
 from runner.errors import NeedsYou, RunnerError, StoreLost, StoreUnavailable, Unsent
 from runner.machine import vram
+from runner.machine.cards import visible
 from runner.machine.home import Say, check_home, holder_of, only_daemon, open_or_set_aside
 from runner.machine.launcher import Launcher
 from runner.machine.session import session_end, this_machine
@@ -118,7 +119,7 @@ def _tell_what_is_missing(settings: Settings, queue: Queue, say: Say) -> None:
 def furnish(settings: Settings, wanted: Wanted, queue: Queue) -> DaemonContext:
     now = time.time()
     machine = this_machine(os.environ)
-    cards = vram.read_cards()
+    cards = visible(vram.read_cards(), os.environ.get("CUDA_VISIBLE_DEVICES"))
     session = attempts.open_session(
         queue,
         machine=machine.id,

@@ -27,9 +27,9 @@ def reap(daemon: DaemonContext, now: Now) -> None:
     for attempt in open_ones:
         if not daemon.launcher.is_alive(attempt.id, attempt.gpu):
             close(daemon, attempt, now.wall)
-    for gpu in daemon.gpus:
-        holder = daemon.launcher.holder(gpu)
-        if holder is not None and holder.attempt and holder.attempt not in {one.id for one in open_ones}:
+    holders = {holder.pid: holder for gpu in daemon.gpus if (holder := daemon.launcher.holder(gpu)) is not None}
+    for holder in holders.values():
+        if holder.attempt and holder.attempt not in {one.id for one in open_ones}:
             _end_orphan(daemon, holder.pid, f"{holder.job} #{holder.attempt}", now)
 
 
@@ -143,7 +143,8 @@ def _remember(daemon: DaemonContext, job: Job, attempt: Attempt, result: Result 
     if result is None:
         return
     if result.plan:
-        attempts.remember_plan(daemon.queue, daemon.gpu_name(attempt.gpu), job.name, result.plan, now)
+        gpus = daemon.sight.view.gpus(attempt)
+        attempts.remember_plan(daemon.queue, daemon.gpu_name(gpus), job.name, result.plan, now)
     if result.outcome == "completed" and not was_extended(job, result):
         jobs.end_at(daemon.queue, job.name, result.step)
 

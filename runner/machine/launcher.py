@@ -149,11 +149,12 @@ def end_group(pid: int, number: signal.Signals) -> None:
             os.killpg(pid, number)
 
 
-def trainer_environment(base: Mapping[str, str], gpu: int, cards: int) -> dict[str, str]:
-    """The trainer's: no secret of the runner, one card in sight, output unbuffered so that its log is true at once."""
+def trainer_environment(base: Mapping[str, str], gpus: Sequence[int], cards: int) -> dict[str, str]:
+    """The trainer's: no secret of the runner, its cards in sight, output unbuffered so that its log is true at once."""
     environment = without_secrets(base) | {"PYTHONUNBUFFERED": "1"}
     if cards > 1:
-        environment[CARD_VARIABLE] = str(gpu)
+        # numbered as the driver does, not by speed
+        environment |= {CARD_VARIABLE: ",".join(map(str, gpus)), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     return environment
 
 

@@ -26,6 +26,7 @@ class CardUse:
     total_mib: int
     used_mib: int
     capability: tuple[int, int] = OLDEST_CAPABILITY
+    uuid: str = ""
 
     @property
     def used(self) -> str:
@@ -41,7 +42,11 @@ def read_cards() -> list[CardUse]:
     except pynvml.NVMLError:
         return []
     try:
-        return [_read_card(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount())]
+        found = []
+        for index in range(pynvml.nvmlDeviceGetCount()):
+            with suppress(pynvml.NVMLError):  # one that has fallen off its bus takes no other along
+                found.append(_read_card(pynvml, index))
+        return found
     except pynvml.NVMLError:
         return []
     finally:
@@ -51,6 +56,7 @@ def read_cards() -> list[CardUse]:
 
 def _read_card(nvml: Any, index: int) -> CardUse:
     handle = nvml.nvmlDeviceGetHandleByIndex(index)
+    uuid = nvml.nvmlDeviceGetUUID(handle)
     memory = nvml.nvmlDeviceGetMemoryInfo(handle)
     name = nvml.nvmlDeviceGetName(handle)
     return CardUse(
@@ -59,6 +65,7 @@ def _read_card(nvml: Any, index: int) -> CardUse:
         total_mib=int(memory.total) // MIB,
         used_mib=int(memory.used) // MIB,
         capability=tuple(nvml.nvmlDeviceGetCudaComputeCapability(handle)),
+        uuid=uuid if isinstance(uuid, str) else uuid.decode(),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from runner.queue.database import Queue
 from runner.queue.jobs import apply_change
 from runner.queue.ledger import note
 from runner.queue.rows import Attempt, Session, row_of
-from runner.queue.tables import attempts, jobs, plan_limits, sessions
+from runner.queue.tables import attempts, cards_taken, jobs, plan_limits, sessions
 from runner.states import Change, Outcome, Verdict
 
 # How stale `seen_at` may be: every write is an fsync.
@@ -66,8 +66,18 @@ def list_sessions(queue: Queue) -> list[Session]:
         return [Session(**row._mapping) for row in connection.execute(select(sessions).order_by(sessions.c.id))]
 
 
-def claim(queue: Queue, name: str, *, session: int, gpu: int, first_step: int, now: float, above: int = 0) -> Attempt:
-    """Take a queued job for a card: its state and its attempt in one transaction.
+def claim(
+    queue: Queue,
+    name: str,
+    *,
+    session: int,
+    gpu: int,
+    more: Sequence[int] = (),
+    first_step: int,
+    now: float,
+    above: int = 0,
+) -> Attempt:
+    """Take a queued job for a card and for `more` that share it: its state and its attempt in one transaction.
 
     The attempt's number is above `above`, the last one that other homes gave: two lives never share a number.
     Raises IllegalTransition when the job is not queued any more, or the card or the job has a live attempt.
@@ -79,6 +89,9 @@ def claim(queue: Queue, name: str, *, session: int, gpu: int, first_step: int, n
         row = {"id": number, "job": name, "session": session, "gpu": gpu, "started_at": now, "first_step": first_step}
         try:
             connection.execute(insert(attempts).values(row))
+            ended = select(attempts.c.id).where(attempts.c.ended_at.is_not(None))
+            connection.execute(cards_taken.delete().where(cards_taken.c.attempt.in_(ended)))
+            connection.execute(insert(cards_taken), [{"gpu": one, "attempt": number} for one in (gpu, *more)])
         except IntegrityError as error:
             raise IllegalTransition(f"{name}: GPU {gpu} or the job itself has a live attempt") from error
         return row_of(Attempt, connection.execute(select(attempts).where(attempts.c.id == number)).one()._mapping)

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.exc import DatabaseError
 
 from runner.errors import DatabaseCorrupt, HomeUnusable
-from runner.queue.tables import FORMAT, metadata
+from runner.queue.tables import FORMAT, cards_taken, metadata
 from wake2vec.contract.failpoints import failpoint
 
 BUSY_SECONDS = 30.0
@@ -99,7 +99,8 @@ def _prepare(connection: sqlite3.Connection, _record: Any) -> None:
 def _set_up(queue: Queue) -> None:
     with queue.read() as connection:
         found = connection.execute(text("PRAGMA user_version")).scalar_one()
-    if found == FORMAT:
+        known = inspect(connection).has_table(cards_taken.name)  # younger than the format
+    if found == FORMAT and known:
         return
     if found > FORMAT:
         raise HomeUnusable(

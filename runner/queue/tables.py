@@ -111,6 +111,15 @@ attempts = Table(
     sqlite_strict=True,
 )
 
+# Every card of each live attempt, its first one too. A row of an attempt that has ended says nothing.
+cards_taken = Table(
+    "cards_taken",
+    metadata,
+    Column("gpu", Integer, primary_key=True),
+    Column("attempt", Integer, ForeignKey("attempts.id"), nullable=False),
+    sqlite_strict=True,
+)
+
 checkpoints = Table(
     "checkpoints",
     metadata,

@@ -19,6 +19,7 @@ Rows = dict[tuple[Any, ...], T]  # in the order of the query; a row that stayed 
 JOBS = str(select(tables.jobs).order_by(tables.jobs.c.number))
 LOGS = str(select(tables.logs))
 OPEN_ATTEMPTS = str(select(tables.attempts).where(tables.attempts.c.ended_at.is_(None)))
+CARDS = str(select(tables.cards_taken).order_by(tables.cards_taken.c.gpu))
 UNTOLD_REGIMES = str(select(tables.regimes).where(tables.regimes.c.durable_at.is_(None)))
 
 
@@ -31,6 +32,7 @@ class View:
     job_rows: Rows[Job]
     log_rows: Rows[LogState]
     attempts: list[Attempt]  # those that are not closed
+    cards: dict[int, int]  # each with the attempt that took it last
     regimes: list[Regime]  # those that the log has not been told
     _checkpoints: dict[str, list[Checkpoint]] = field(default_factory=dict)
 
@@ -46,6 +48,10 @@ class View:
     @cached_property
     def _logs(self) -> dict[str, LogState]:
         return {log.job: log for log in self.log_rows.values()}
+
+    def gpus(self, attempt: Attempt) -> list[int]:
+        """The cards of an open attempt, the one first that its trainer is known by."""
+        return [attempt.gpu, *(gpu for gpu, one in self.cards.items() if one == attempt.id and gpu != attempt.gpu)]
 
     def log(self, job: str) -> LogState:
         return self._logs.get(job) or LogState(job=job)
@@ -112,5 +118,6 @@ def _read(queue: Queue, connection: Connection, before: View | None, version: tu
         job_rows=rows(Job, JOBS, before.job_rows if before else {}),
         log_rows=rows(LogState, LOGS, before.log_rows if before else {}),
         attempts=list(rows(Attempt, OPEN_ATTEMPTS, {}).values()),
+        cards=dict(connection.connection.dbapi_connection.execute(CARDS)),  # type: ignore[union-attr]
         regimes=list(rows(Regime, UNTOLD_REGIMES, {}).values()),
     )

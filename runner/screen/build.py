@@ -212,13 +212,14 @@ def _detail(
         held_out=tuple(part for one in evaluations if (part := _evaluation(one)) is not None),
         memory=_memory(beat, attempts[-1].gpu if attempts else None, note),
         plan=beat.plan if beat else None,
+        cards=around.cards.get(job.name, ()),
         ooms=moment.counts.get((job.name, "oom"), 0),
         regimes=moment.counts.get((job.name, "regime"), 0),
     )
 
 
 def _memory(beat: Heartbeat | None, gpu: int | None, note: DaemonNote) -> MemoryPart:
-    card = note.cards[gpu] if gpu is not None and gpu < len(note.cards) else None
+    card = next((one for one in note.cards if one.index == gpu), None)
     return MemoryPart(
         reserved_mib=beat.vram_reserved_mib if beat else None,
         peak_mib=beat.vram_peak_mib if beat else None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from runner.queue.rows import Job
 from runner.screen.daemon_note import DaemonNote, LostNote, read_lost, read_note, read_upload
@@ -33,6 +34,7 @@ class HomeView:
     trainers: dict[str, Process] = field(default_factory=dict)  # by job
     heartbeats: dict[str, Heartbeat] = field(default_factory=dict)
     stop_by: dict[str, float] = field(default_factory=dict)  # known end of the session, by job
+    cards: dict[str, tuple[int, ...]] = field(default_factory=dict)  # of jobs on several, by job
     note: DaemonNote | None = None
     newest_event: int = 0  # that was seen in the database, where nobody writes to it now
     lost: tuple[LostNote, ...] = ()  # what the store was seen to have lost
@@ -55,6 +57,7 @@ def read_home(settings: Settings, jobs: Sequence[Job]) -> HomeView:
         trainers=_trainers(settings.locks),
         heartbeats={name: beat for name, run in runs.items() if (beat := read_heartbeat(run)) is not None},
         stop_by={name: float(end) for name, order in orders.items() if (end := (order or {}).get("stop_by"))},
+        cards={name: found for name, order in orders.items() if len(found := _cards(order or {})) > 1},
         note=_note(settings.home) if daemon is not None else None,
         newest_event=note.newest_event if note is not None and daemon is None else 0,
         lost=tuple(read_lost(settings.home)),
@@ -64,6 +67,11 @@ def read_home(settings: Settings, jobs: Sequence[Job]) -> HomeView:
 def _note(home: Path) -> DaemonNote | None:
     note, upload = read_note(home), read_upload(home)
     return note if note is None or upload is None else replace(note, uploads=(upload,))
+
+
+def _cards(order: dict[str, Any]) -> tuple[int, ...]:
+    locks = [order.get("gpu_lock", ""), *order.get("more_locks", ())]
+    return tuple(int(number) for lock in locks if (number := Path(lock).stem.removeprefix("gpu")).isdigit())
 
 
 def _trainers(locks: Path) -> dict[str, Process]:

@@ -169,6 +169,8 @@ def _memory(detail: DetailPart, page: Page) -> list[Item]:
         items.append(page.text(f"peak {figures.size(memory.peak_mib * 2**20)}{total}{held}", "yellow" if near else ""))
     if detail.ooms or items:
         items.append(page.text(f"{detail.ooms} OOM" if detail.ooms else "no OOM", "yellow" if detail.ooms else "dim"))
+    if detail.cards:
+        items.append(f"cards {', '.join(map(str, detail.cards))}")
     if detail.plan:
         items.append(_plan(detail.plan))
     if detail.regimes:

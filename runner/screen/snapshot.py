@@ -111,6 +111,7 @@ class DetailPart:
     losses: tuple[float, ...]  # training loss, thinned to a curve
     held_out: tuple[EvaluationPart, ...]
     memory: MemoryPart
+    cards: tuple[int, ...]  # that share its steps; empty where one alone takes them
     plan: dict[str, object] | None
     ooms: int
     regimes: int  # times that something other than the plan changed, such as a shorter context

@@ -35,7 +35,7 @@ def fetch_result(context: SyncContext, job: Job, step: str, now: Now) -> None:
         fetch_checkpoint(context.store, commit, run.checkpoints)
         if step == "best":
             write_json(run.best, {"step": commit.commit.step})
-    order = order_of(context.daemon, job, ready, attempt=ready.last_attempt, gpu=0)
+    order = order_of(context.daemon, job, ready, attempt=ready.last_attempt, gpus=[0])
     write_json(run.order, order.model_dump(mode="json"))  # last: with it a run counts as being here
 
 

@@ -8,6 +8,7 @@ Wake2vecError                 exit code 1
 ├── CheckpointCorrupt     12  a checkpoint does not verify, or is not of this job
 ├── StackChanged          25  a checkpoint that verifies computes something else here
 ├── NoGpu                 13  the card is missing, too old for this build, or cannot do what was asked
+├── RankLost                  a process of a job on several cards is gone, silent or has drifted from the others
 ├── NothingTrains             no step had a gradient, or none moved anything
 ├── GpuBusy               14  another trainer holds the GPU lock
 ├── OutOfMemory           15  no plan is left that fits
@@ -99,6 +100,10 @@ class NoGpu(Wake2vecError):
     """The GPU is missing or cannot do what was asked."""
 
     exit_code = 13
+
+
+class RankLost(Wake2vecError):
+    """A rank of a job on several cards ended, answers no more, or holds other weights than the others."""
 
 
 class GpuBusy(Wake2vecError):

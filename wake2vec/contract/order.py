@@ -45,6 +45,7 @@ class Order(Table):
     inputs_folder: str = Field(description="Folder that holds the inputs, each named by its sha256.")
     source: Source | None = None
     gpu_lock: str = Field(description="Lock file that the trainer holds while it lives.")
+    more_locks: list[str] = Field(default=[], description="Those of further cards: a rank of the trainer on each.")
     stop_by: float | None = Field(None, description="Known end of the session, seconds since the epoch.")
     mean_session_minutes: float = Field(100.0, gt=0, description="How long sessions last here, for the cadence.")
     plan: dict[str, Any] = Field(default_factory=dict, description="Limits remembered for this card and job.")
@@ -56,6 +57,12 @@ class Order(Table):
             return self.job
         raise InputError(self.job.name, "trains no model of its own", "this is for jobs of phase p1 and p2")
 
+    @property
+    def ranks(self) -> int:
+        """Processes that share each step, one a card; none without a sample."""
+        most = self.job.train.batch if isinstance(self.job, TrainingSpec) else 1
+        return min(1 + len(self.more_locks), most)
+
 
 # What a job computes does not depend on these, so they may differ between attempts.
 PLAN_AND_CADENCE = (
@@ -64,6 +71,8 @@ PLAN_AND_CADENCE = (
     "track",
     "train.micro_batch",
     "train.layers",
+    "train.cards",
+    "train.reduction",
     "train.allow_shorter_context",
     "train.extended",
     "evaluate.prompt",

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from wake2vec.contract.files import read_json
 
 WAIT = "--wait"  # in place of a run directory: `python -m wake2vec --wait` is told of one by a line of JSON
-Outcome = Literal["completed", "yielded", "oom", "diverged", "failed"]
+Outcome = Literal["completed", "yielded", "oom", "diverged", "failed", "lost"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +111,7 @@ class Result:
     outcome: Outcome
     step: int
     steps: int | None
-    where: str  # setup, identity, training, evaluation, capacity, network, disk, nothing
+    where: str  # setup, identity, training, evaluation, capacity, network, card, disk, nothing
     cause: str = ""
     remedy: str = ""
     saved_step: int | None = None

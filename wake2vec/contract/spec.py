@@ -132,6 +132,12 @@ class TrainTable(Table):
     layers: Literal["auto", "autograd", "recompute", "checkpoint", "offload", "lean"] = Field(
         "auto", description="Plan: what is kept for the backward pass. Never changes the result."
     )
+    cards: PositiveInt | Literal["auto"] = Field(
+        1, description="Plan: equal cards of the machine that share each step, or as many as there are."
+    )
+    reduction: Literal["fast", "fixed"] = Field(
+        "fast", description="Plan: fixed adds up samples in one order, for the same bits on any number of cards."
+    )
     allow_shorter_context: bool = Field(
         True, description="Last resort against out-of-memory: split blocks in two. Recorded and shown when it happens."
     )
@@ -142,6 +148,8 @@ class TrainTable(Table):
     def _one_length(self) -> TrainTable:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("give steps or epochs, one of the two")
+        if self.cards != "auto" and self.cards > self.batch:
+            raise ValueError(f"cards = {self.cards} cannot share the {self.batch} blocks of a step")
         return self
 
 

@@ -21,8 +21,8 @@ from wake2vec.data.corpus import open_corpus
 from wake2vec.data.dataset import prepare
 from wake2vec.data.seen_words import SeenWords
 from wake2vec.data.tokens import fingerprint
-from wake2vec.model.published_files import origin_of
-from wake2vec.phases.identity import PUT_BACK, Identity, digests_of, identify_beside
+from wake2vec.model.published_files import Origin, origin_of
+from wake2vec.phases.identity import PUT_BACK, Digests, Identity, digests_of, identify_beside
 from wake2vec.vocab import idmap
 from wake2vec.vocab.idmap import IdMap
 from wake2vec.vocab.inject import inject
@@ -65,7 +65,13 @@ def input_paths(order: Order, role: str) -> list[Path]:
     return paths
 
 
-def gather(run: RunDir, order: Order, say: Callable[[str], None], getting_on: GettingOn = unheard) -> Material:
+def gather(
+    run: RunDir,
+    order: Order,
+    say: Callable[[str], None],
+    getting_on: GettingOn = unheard,
+    identify: Callable[[Origin, Any, Digests], Future[Identity]] = identify_beside,
+) -> Material:
     """Everything cheap and likely to be wrong comes first, so that a bad input ends the attempt in seconds."""
     job = order.training
     say("reading the tokenizer")
@@ -106,7 +112,7 @@ def gather(run: RunDir, order: Order, say: Callable[[str], None], getting_on: Ge
         base_tokenizer=base_tokenizer,
         id_map=id_map,
         vocab_sha256=digest_file(run.id_map).sha256,
-        identity=identify_beside(origin_of(job.model), base_tokenizer, digests_of(order)),
+        identity=identify(origin_of(job.model), base_tokenizer, digests_of(order)),
         blocks=data.blocks,
         windows=data.held_out,
         english=english(tokenizer, job.data.seq_len),

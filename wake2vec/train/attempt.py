@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import wait
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from wake2vec.contract.errors import CheckpointCorrupt, StackChanged
+from wake2vec.contract.errors import CheckpointCorrupt, RankLost, StackChanged
 from wake2vec.contract.failpoints import failpoint
-from wake2vec.contract.files import put_in_place
+from wake2vec.contract.files import put_in_place, write_json
 from wake2vec.contract.manifest import newest_verified
 from wake2vec.contract.order import Order
 from wake2vec.contract.plan import Plan
@@ -32,6 +33,7 @@ from wake2vec.train.heartbeat import HeartbeatWriter
 from wake2vec.train.loop import Loop
 from wake2vec.train.plans.choice import choose_plan, guard
 from wake2vec.train.plans.proven import Proven
+from wake2vec.train.ranks.team import Alone, Ranks, Team
 from wake2vec.train.stack import remedy_for, stack_of
 from wake2vec.train.stopping import Stop
 
@@ -55,27 +57,49 @@ def train(run: RunDir, order: Order, stop: Stop, pulse: HeartbeatWriter) -> Resu
     failpoint("load.model")
     pulse.part("weights")
     phase = PHASES[order.job.phase]
-    prepared = phase.prepare(material)
-    loop = start_loop(material, prepared, stop, pulse, say)
-    result = loop.run_to_end(at_evaluation=lambda: show(loop, material, prepared))
-    if result.outcome == "completed":
-        pulse.beat(state="exporting")
-        show(loop, material, prepared)
-        write_final(run, lambda folder: phase.export(prepared, material, folder))
-        loop.sample()
-        loop.ledger.rewrite(loop.progress.rows)
-    return replace(result, step=loop.progress.step)
+    with ExitStack() as stack:
+        # the others load the model while this rank does
+        ranks = stack.enter_context(ranks_of(run, order, pulse)) if order.ranks > 1 else None
+        prepared = phase.prepare(material)
+        if ranks is not None:
+            ranks.join(prepared.device)
+            say(f"{ranks.size} ranks share each step")
+        loop = start_loop(material, prepared, stop, pulse, say, ranks)
+        result = loop.run_to_end(at_evaluation=lambda: show(loop, material, prepared))
+        if result.outcome == "completed":
+            pulse.beat(state="exporting")
+            show(loop, material, prepared)
+            write_final(run, lambda folder: phase.export(prepared, material, folder))
+            loop.sample()
+            loop.ledger.rewrite(loop.progress.rows)
+        return replace(result, step=loop.progress.step)
+
+
+def ranks_of(run: RunDir, order: Order, pulse: HeartbeatWriter) -> Ranks:
+    """The other ranks of this attempt, which ends at once where one ends that nobody waits for at the moment."""
+
+    def lost(error: RankLost) -> None:
+        print(error, flush=True)
+        write_json(run.result, asdict(pulse.result("lost", "card", str(error))))
+        os._exit(1)  # the thread that trains may wait for that card for ever
+
+    return Ranks(run, order, order.ranks, beat=pulse.beat, lost=lost)
 
 
 def start_loop(
-    material: Material, prepared: Prepared, stop: Stop, pulse: HeartbeatWriter, say: Callable[[str], None]
+    material: Material,
+    prepared: Prepared,
+    stop: Stop,
+    pulse: HeartbeatWriter,
+    say: Callable[[str], None],
+    ranks: Team | None = None,
 ) -> Loop:
     """A loop at the newest checkpoint that verifies, or at step 0 where there is none. Raises what require_same does.
 
     One that verifies but does not load, or computes something else, is sound: what it stands on has changed. It is
     left where it is, since going back to the one before would train durable steps again, on something else.
     """
-    order, run = material.order, material.run
+    order, run, team = material.order, material.run, ranks or Alone()
     report: list[str] = []
     found = newest_verified(run, order.fingerprint, report)
     for line in report:
@@ -88,8 +112,9 @@ def start_loop(
         loaded = read_checkpoint(*found) if found else None
     pulse.part("plan")
     proven = Proven(material, prepared, lambda text: fitting(text, pulse))
-    plan = choose_plan(material, prepared, kept_plan(loaded, prepared), proven, lambda: pulse.beat(state="fitting"))
-    loop = Loop(material, prepared, plan, proven, stop, pulse)
+    kept = kept_plan(loaded, prepared)
+    plan = choose_plan(material, prepared, kept, proven, lambda: pulse.beat(state="fitting"), team.size)
+    loop = Loop(material, prepared, plan, proven, stop, pulse, team)
     if loaded is None:
         return loop
     pulse.part("checkpoint")

@@ -21,6 +21,7 @@ from wake2vec.model.loss import blocked_cross_entropy
 from wake2vec.model.split_vocabulary import SplitHead
 from wake2vec.phases.base import Prepared
 from wake2vec.phases.inputs import Material
+from wake2vec.train.ranks.team import Alone, Measure, Team
 from wake2vec.train.stopping import Stop
 
 
@@ -34,6 +35,10 @@ class Sums:
     base_nats: float = 0.0
     base_tokens: int = 0
     bytes: int = 0
+
+    def __add__(self, other: Sums) -> Sums:
+        mine, more = asdict(self), asdict(other)
+        return Sums(**{name: mine[name] + more[name] for name in mine})
 
     @property
     def nats(self) -> float:
@@ -57,29 +62,48 @@ class Losses:
     english_base: Sums  # in published tokens, against those alone: the published model's figure until its body moves
 
 
+@dataclass(frozen=True, kw_only=True)
+class Text:
+    """Windows, and the vocabulary that their targets are measured against."""
+
+    windows: Windows
+    head: SplitHead
+    limit: int | None = None  # measured at most
+
+
+def texts_of(prepared: Prepared, material: Material) -> dict[str, Text]:
+    """All that an evaluation measures, by the name of the file that keeps its partial sums."""
+    head = prepared.rows.head
+    return {
+        "partial": Text(windows=material.windows, head=head, limit=material.job.evaluate.max_windows),
+        "partial-english": Text(windows=material.english, head=head),
+        "partial-english-base": Text(windows=material.english_base, head=head.without_new()),
+    }
+
+
 def evaluate(
-    prepared: Prepared, material: Material, *, folder: Path, key: str, stop: Stop, progress: Callable[[float], None]
+    prepared: Prepared,
+    material: Material,
+    *,
+    folder: Path,
+    key: str,
+    stop: Stop,
+    progress: Callable[[float], None],
+    team: Team | None = None,
 ) -> Losses | None:
     """All that an evaluation measures; None when a stop was asked for. Partial sums lie in `folder`, under `key`."""
-    head = prepared.rows.head
-    texts = (
-        ("partial", material.windows, head, material.job.evaluate.max_windows),
-        ("partial-english", material.english, head, None),
-        ("partial-english-base", material.english_base, head.without_new(), None),
-    )
     found = []
-    for name, windows, against, limit in texts:
+    for name, text in texts_of(prepared, material).items():
         sums = measure(
             prepared,
-            windows,
-            head=against,
-            first_new_id=head.first_new_id,
-            rows_at_once=windows.parts()[0].stop,
+            text,
+            name=name,
+            rows_at_once=text.windows.parts()[0].stop,
             partial=folder / f"{name}.json",
             key=key,
-            limit=limit,
             stop=stop,
             progress=progress,
+            team=team,
         )
         if sums is None:
             return None
@@ -89,39 +113,37 @@ def evaluate(
 
 def measure(
     prepared: Prepared,
-    windows: Windows,
+    text: Text,
     *,
-    first_new_id: int,
+    name: str = "",
     rows_at_once: int,
     partial: Path,
     key: str,
-    limit: int | None,
     stop: Stop,
     progress: Callable[[float], None],
-    head: SplitHead | None = None,
+    team: Team | None = None,
 ) -> Sums | None:
-    """Sums over all windows, or over an even choice of `limit` of them; None when a stop was asked for.
-
-    `head` is the vocabulary that the targets are measured against, by default the job's whole one.
+    """Sums over all windows, or over an even choice of some of them; None when a stop was asked for.
 
     `partial` keeps the sums so far under `key`, which names the weights that are measured: an evaluation that a cut
-    interrupts goes on where it was. Where memory runs out, half as many windows are taken at once; raises OutOfMemory
-    when one alone does not fit.
+    interrupts goes on where it was. Each rank takes some windows, and the sums are added in the order of the text.
+    Where memory runs out, half as many are taken at once; raises OutOfMemory when one alone does not fit.
     """
-    chosen = choose_windows(len(windows.inputs), limit)
-    sums = _read_partial(partial, key)
-    head = head or prepared.rows.head
+    chosen = choose_windows(len(text.windows.inputs), text.limit)
+    sums, team = _read_partial(partial, key), team or Alone()
     prepared.model.eval()
     while sums.windows < len(chosen):
         if stop.is_asked:
             return None
-        part = chosen[sums.windows : sums.windows + rows_at_once]
-        longer = _add_if_it_fits(sums, prepared, head, windows, part, first_new_id)
-        if longer is None:
-            rows_at_once = _half(rows_at_once, windows)
+        left = chosen[sums.windows :]
+        parts = tuple(left[at : at + rows_at_once] for at in range(0, len(left), rows_at_once))[: team.size]
+        found = _measured_if_it_fits(prepared, text, name, parts, team)
+        if found is None:
+            rows_at_once = _half(rows_at_once, text.windows)
             free_memory(prepared.trainable.values())
             continue
-        sums = longer
+        for one in found:
+            sums = sums + one if one is not None else sums
         write_json(partial, {"key": key, "sums": asdict(sums)}, durable=False)
         failpoint("evaluation.chunk")
         progress(sums.windows / len(chosen))
@@ -146,12 +168,12 @@ def _half(rows_at_once: int, windows: Windows) -> int:
     return rows_at_once // 2
 
 
-def _add_if_it_fits(
-    sums: Sums, prepared: Prepared, head: SplitHead, windows: Windows, part: list[int], first_new_id: int
-) -> Sums | None:
+def _measured_if_it_fits(
+    prepared: Prepared, text: Text, name: str, parts: tuple[list[int], ...], team: Team
+) -> list[Sums | None] | None:
     """None when memory ran out; returning drops the traceback, which keeps the failed pass alive."""
     try:
-        return _add(sums, prepared, head, windows, part, first_new_id)
+        return team.do(Measure(text=name, parts=parts), lambda: sums_of(prepared, text, parts[0]))
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -159,21 +181,22 @@ def _add_if_it_fits(
 
 
 @torch.no_grad()
-def _add(sums: Sums, prepared: Prepared, head: SplitHead, windows: Windows, part: list[int], first_new_id: int) -> Sums:
-    inputs = torch.from_numpy(windows.inputs[part]).to(prepared.device)  # [w, L]
-    targets = torch.from_numpy(windows.targets[part]).to(prepared.device)
+def sums_of(prepared: Prepared, text: Text, part: list[int]) -> Sums | None:
+    """Over some windows of a text."""
+    inputs = torch.from_numpy(text.windows.inputs[part]).to(prepared.device)  # [w, L]
+    targets = torch.from_numpy(text.windows.targets[part]).to(prepared.device)
     failpoint("evaluation.forward")
     hidden = prepared.hidden(inputs).flatten(0, 1)
-    nll = blocked_cross_entropy(hidden, head, targets.flatten()).token_nll.double()  # [w * L]
-    is_new = targets.flatten() >= first_new_id
+    nll = blocked_cross_entropy(hidden, text.head, targets.flatten()).token_nll.double()  # [w * L]
+    is_new = targets.flatten() >= text.head.first_new_id
     is_base = (targets.flatten() != IGNORED) & ~is_new
     return Sums(
-        windows=sums.windows + len(part),
-        new_nats=sums.new_nats + float(nll[is_new].sum()),
-        new_tokens=sums.new_tokens + int(is_new.sum()),
-        base_nats=sums.base_nats + float(nll[is_base].sum()),
-        base_tokens=sums.base_tokens + int(is_base.sum()),
-        bytes=sums.bytes + int(windows.bytes[part].sum()),
+        windows=len(part),
+        new_nats=float(nll[is_new].sum()),
+        new_tokens=int(is_new.sum()),
+        base_nats=float(nll[is_base].sum()),
+        base_tokens=int(is_base.sum()),
+        bytes=int(text.windows.bytes[part].sum()),
     )
 
 

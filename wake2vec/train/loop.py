@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from wake2vec.contract.errors import NothingTrains, OutOfMemory
+from wake2vec.contract.errors import NothingTrains, OutOfMemory, RankLost
 from wake2vec.contract.failpoints import failpoint
 from wake2vec.contract.plan import Allowed, Failure, Plan
 from wake2vec.contract.rundir import Result
@@ -27,10 +27,12 @@ from wake2vec.train.ledger import LedgerFile
 from wake2vec.train.optimizers import Optimizer, make_optimizer
 from wake2vec.train.plans.oom_ladder import Ladder, base_rows_rest
 from wake2vec.train.plans.proven import Proven
+from wake2vec.train.ranks.group import take_over
+from wake2vec.train.ranks.team import Digest, TakeOver, Team
 from wake2vec.train.saving import Saver
 from wake2vec.train.schedule import ends_before, horizon, learning_rate
 from wake2vec.train.state import LossScale, Progress
-from wake2vec.train.step import Stepper, StepResult
+from wake2vec.train.step import Stepper, StepResult, digest, state_of
 from wake2vec.train.stopping import Stop
 
 IDLE_STEPS = 50  # so many without any gradient are no accident
@@ -40,22 +42,26 @@ class Loop:
     """One attempt at a job."""
 
     def __init__(
-        self, material: Material, prepared: Prepared, plan: Plan, proven: Proven, stop: Stop, pulse: HeartbeatWriter
+        self,
+        material: Material,
+        prepared: Prepared,
+        plan: Plan,
+        proven: Proven,
+        stop: Stop,
+        pulse: HeartbeatWriter,
+        team: Team,
     ) -> None:
         job = material.job
         self.material, self.prepared, self.stop, self.pulse = material, prepared, stop, pulse
-        self.proven = proven
+        self.proven, self.team = proven, team
         self.job, self.train, self.run = job, job.train, material.run
         self.optimizer: Optimizer = make_optimizer(
             self.train.optimizer, prepared.trainable, weight_decay=self.train.weight_decay
         )
-        only_seen = job.vocab is not None and job.vocab.update == "seen"
-        self.stepper = Stepper(
-            prepared, material.blocks, self.optimizer, train=self.train, data=job.data, only_seen=only_seen
-        )
+        self.stepper = Stepper.of(material, prepared, self.optimizer, team=team, size=team.size)
         first_scale = 2.0**16 if prepared.precision.dtype == torch.float16 else 1.0
         self.progress = Progress(plan=plan, scale=LossScale(value=first_scale))
-        self.saver = Saver(material, prepared, self.optimizer)
+        self.saver = Saver(material, prepared, self.optimizer, team.size)
         self.beside = Extras(material, prepared, pulse, self.note)
         self.ledger = LedgerFile(self.run.metrics)
         self.step_seconds = 0.0
@@ -71,6 +77,9 @@ class Loop:
         self.note("resume", f"from {loaded.folder.name}" + ("" if told else " with the same bits"))
         if told:
             self.note("regime", told, change={"what": "stack", "text": told})
+        if (was := loaded.state.get("cards", 1)) != self.team.size:
+            moved = f"goes on with {counted(self.team.size)} after {counted(was)}"
+            self.note("regime", moved, change={"what": "cards", "text": moved})
 
     def begin(self) -> None:
         if self.progress.step == 0:
@@ -81,13 +90,16 @@ class Loop:
         if not self.progress.rows and (taken := taken_over(self.material.order)) is not None:
             self.note("regime", "; ".join(taken.told))
         allowed = Allowed(
-            batch=self.train.batch,
+            batch=-(-self.train.batch // self.team.size),
             seq_len=self.job.data.seq_len,
             shorter_context=self.train.allow_shorter_context,
             host_embedding=base_rows_rest(self.prepared),
             holds=self.proven.holds,
         )
-        self.ladder = Ladder(self.prepared, self.progress, allowed, self.proven, self.note)
+        self.ladder = Ladder(self.prepared, self.progress, allowed, self.proven, self.note, self.team)
+        tensors = state_of(self.prepared, self.optimizer)
+        if self.team.size > 1:
+            self.team.do(TakeOver(), lambda: take_over(tensors, self.prepared.device))
         self.pulse.beat(step=self.progress.step, steps=self.material.steps, saved_step=self.saver.saved_step)
 
     # ---- the loop -------------------------------------------------------------------------------------------
@@ -202,7 +214,16 @@ class Loop:
         """Start a checkpoint of this step; returns before its files are complete."""
         if self.saver.saved_step != self.progress.step and self.saver.is_milestone(self.progress.step):
             self.beside.add_frame(self.progress.step)
+            self.require_one_state()
         self.saver.save(self.progress, self.beside.carried())
+
+    def require_one_state(self) -> None:
+        """Raises RankLost where the ranks have drifted apart: every update is the same on all of them, to the bit."""
+        if self.team.size == 1:
+            return
+        first, *others = self.team.do(Digest(), lambda: digest(self.prepared))
+        if any(sums != first for sums in others):
+            raise RankLost(f"after step {self.progress.step} the ranks hold different weights")
 
     def save_whole(self) -> None:
         """Return when the state of this step lies on the disk. Step 0 needs no checkpoint: it is made again."""
@@ -237,6 +258,7 @@ class Loop:
             key=f"{step}:{self.saver.saved_sha256 if step else self.material.identity.result().key}",
             stop=self.stop,
             progress=lambda share: self.pulse.beat(state="evaluating", progress=share),
+            team=self.team,
         )
         if measured is None:
             return False
@@ -310,6 +332,10 @@ class Loop:
     def add_row(self, row: dict[str, Any]) -> None:
         self.progress.rows.append(row)
         self.ledger.append(row)
+
+
+def counted(cards: int) -> str:
+    return f"{cards} card{'s' * (cards != 1)}"
 
 
 def warmup_steps(steps: int | None, ratio: float, total: int) -> int:

@@ -23,8 +23,9 @@ from wake2vec.train.state import Progress
 class Saver:
     """Checkpoints of one attempt; each names the one before it."""
 
-    def __init__(self, material: Material, prepared: Prepared, optimizer: Optimizer) -> None:
+    def __init__(self, material: Material, prepared: Prepared, optimizer: Optimizer, ranks: int = 1) -> None:
         self._material, self._prepared, self._optimizer = material, prepared, optimizer
+        self._ranks = {"cards": ranks} if ranks > 1 else {}
         self.writer = Writer(material.run)
         self._parent: str | None = None
         self._cadence = cadence.Cadence(
@@ -106,6 +107,7 @@ class Saver:
                     "card": card_name(self._prepared.device),
                     "stack": stack_of(self._prepared.device),
                     "model": self._material.identity.result().to_json(),
+                    **self._ranks,
                     **carried,
                 },
             )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wake2vec.contract.errors import Diverged, OutOfMemory
 from wake2vec.contract.failpoints import failpoint
@@ -20,8 +21,12 @@ from wake2vec.model.dropout import drop_only_keyed
 from wake2vec.model.loss import IGNORE, blocked_cross_entropy
 from wake2vec.model.new_rows import InstalledRows
 from wake2vec.phases.base import Prepared
+from wake2vec.phases.inputs import Material
 from wake2vec.train.movement import lora_norm, moving_rows
 from wake2vec.train.optimizers import Optimizer, clip_factor, gradient_norm
+from wake2vec.train.ranks.group import add_up, add_up_in_order
+from wake2vec.train.ranks.team import Accumulate, Alone, Reduce, Team, Update
+from wake2vec.train.ranks.tree import Node, add, deal
 from wake2vec.train.state import LossScale
 from wake2vec.train.stopping import Stop
 
@@ -38,8 +43,17 @@ class StepResult:
     lora_b_norm: float | None = None  # before the step, where adapters train
 
 
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """What a rank found of its samples: nats in parts, the tokens of the whole step, what got no gradient from them."""
+
+    nats: list[float]
+    tokens: int
+    unreached: frozenset[str]
+
+
 class Stepper:
-    """Runs steps of one job under the present plan."""
+    """Runs steps of one job under the present plan: rank 0 the whole of them, the others their share."""
 
     def __init__(
         self,
@@ -50,15 +64,27 @@ class Stepper:
         train: TrainTable,
         data: DataTable,
         only_seen: bool,
+        team: Team | None = None,
+        rank: int = 0,
+        size: int = 1,
     ) -> None:
         self._prepared, self._blocks, self._optimizer = prepared, blocks, optimizer
-        self._train, self._data = train, data
+        self._train, self._data, self._team = train, data, team or Alone()
+        self._samples, self._size = deal(train.batch, rank, size), size
+        self._nodes: list[Node] = []  # of this step, where the order of its sum is fixed
         head = prepared.rows.head
         self._met = (
             SeenWords(blocks, batch=train.batch, seed=data.seed, first_new_id=head.first_new_id, n_new=len(head.rows))
             if only_seen
             else None
         )
+
+    @classmethod
+    def of(cls, material: Material, prepared: Prepared, optimizer: Optimizer, **ranks: Any) -> Stepper:
+        """As the job says."""
+        job = material.job
+        only_seen = job.vocab is not None and job.vocab.update == "seen"
+        return cls(prepared, material.blocks, optimizer, train=job.train, data=job.data, only_seen=only_seen, **ranks)
 
     def run(self, step: int, *, lr: float, plan: Plan, scale: LossScale, stop: Stop) -> StepResult | None:
         """Take the step, or return None with nothing changed when a stop was asked for in the middle of it.
@@ -67,9 +93,10 @@ class Stepper:
         not finite, and whatever the device raises when it has no memory left: nothing has changed then either.
         """
         while True:
-            total, tokens = self._accumulate(step, plan, scale, stop)
-            if total is None:
+            found = self._gather(step, plan, scale.value, stop)
+            if found is None:
                 return None
+            total, tokens = found
             failpoint("step.clip")
             norm = float(gradient_norm(self._prepared.trainable)) / scale.value
             if math.isfinite(norm) and math.isfinite(total):
@@ -78,7 +105,8 @@ class Stepper:
                 raise Diverged(f"step {step}: the loss is {total / tokens} and the gradient norm {norm}")
             scale.halve()
         moving, lora = moving_rows(self._prepared.rows), lora_norm(self._prepared.trainable)
-        self._update(lr, clip_factor(norm, self._train.clip_norm) / scale.value)
+        factor = clip_factor(norm, self._train.clip_norm) / scale.value
+        self._team.do(Update(lr=lr, factor=factor), lambda: self.update(lr, factor))
         scale.count_clean()
         return StepResult(
             loss=total / tokens,
@@ -89,11 +117,25 @@ class Stepper:
             lora_b_norm=lora,
         )
 
+    def _gather(self, step: int, plan: Plan, scale: float, stop: Stop) -> tuple[float, int] | None:
+        """Nats and tokens of the step, its whole gradient left in place; None when a stop was asked for."""
+        command = Accumulate(step=step, plan=plan, scale=scale)
+        found = self._team.do(command, lambda: self.accumulate(step, plan, scale, stop))
+        shares = [share for share in found if share is not None]
+        if len(shares) < len(found):
+            stop.ask("a rank was asked to stop")
+            return None
+        unreached = frozenset.intersection(*(share.unreached for share in shares))
+        self._team.do(Reduce(step=step, unreached=unreached), lambda: self.reduce(step, unreached))
+        # exact, so that it does not matter how the samples were dealt
+        return math.fsum(nats for share in shares for nats in share.nats), shares[0].tokens
+
     def can_have_moved(self, steps: int) -> bool:
         """Whether so many steps have given anything a reason to move: rows rest until their words are met."""
         return self._met is None or bool(self._met.up_to(steps - 1).any())
 
-    def _update(self, lr: float, factor: float) -> None:
+    def update(self, lr: float, factor: float) -> None:
+        """The same on every rank, which all hold the same state. Raises OutOfMemory."""
         try:
             failpoint("step.update")
             self._optimizer.step(lr, gradient_factor=factor)
@@ -104,25 +146,54 @@ class Stepper:
                 raise OutOfMemory(f"the optimizer's update ran out of memory: {brief(error)}") from error
             raise
 
-    def _accumulate(self, step: int, plan: Plan, scale: LossScale, stop: Stop) -> tuple[float | None, int]:
-        """Sum of nats over the step's targets, gradients left in place; None when a stop was asked for."""
+    def accumulate(self, step: int, plan: Plan, scale: float, stop: Stop) -> Share | None:
+        """The gradient of this rank's samples, left in place or in the nodes; None when a stop was asked for."""
         self._optimizer.zero_grad()
+        self._nodes.clear()
         drop_only_keyed(self._prepared.model)
-        samples = range(step * self._train.batch, (step + 1) * self._train.batch)
         indices = blocks_of_step(step, self._train.batch, len(self._blocks), self._data.seed)
         inputs, targets = (torch.from_numpy(part).to(self._prepared.device) for part in self._blocks.batch(indices))
         tokens = int((targets != IGNORE).sum())
-        total = torch.zeros((), dtype=torch.float64, device=self._prepared.device)
-        for start in range(0, self._train.batch, plan.micro_batch):
-            part = slice(start, start + plan.micro_batch)
-            ids = torch.tensor(samples[part], device=self._prepared.device)
+        in_order = self._train.reduction == "fixed"
+        size = 1 if in_order else plan.micro_batch
+        found = [torch.zeros((), dtype=torch.float64, device=self._prepared.device)]
+        unreached = set(self._prepared.trainable)
+        for start in self._samples[::size]:
+            part = slice(start, min(start + size, self._samples.stop))
+            ids = step * self._train.batch + torch.arange(part.start, part.stop, device=self._prepared.device)
             for piece in pieces(inputs[part], targets[part], ids, plan.block_splits):
                 if stop.is_asked:
-                    return None, tokens
-                total += self._forward_backward(step, piece, scale.value / tokens)
+                    return None
+                found[-1] += self._forward_backward(step, piece, scale / tokens)
+            if in_order:
+                found.append(torch.zeros_like(found[-1]))
+                unreached -= self._reached()
+                add(self._nodes, Node(first=start, size=1, tensors=self._take_gradients()))
+        unreached -= self._reached()
+        return Share(nats=torch.stack(found).tolist(), tokens=tokens, unreached=frozenset(unreached))
+
+    def reduce(self, step: int, unreached: frozenset[str]) -> None:
+        """Once a step: the sum over all ranks, kept from rows whose words training has not met."""
+        named = sorted(self._prepared.trainable.items())
+        if self._nodes:
+            for (name, parameter), tensor in zip(named, add_up_in_order(self._nodes, self._train.batch), strict=True):
+                parameter.grad = None if name in unreached else tensor
+            self._nodes.clear()
+        elif self._size > 1:
+            add_up([_gradient_of(parameter) for name, parameter in named if name not in unreached])
         if self._met is not None:
             keep_met_rows(self._prepared.rows, torch.from_numpy(self._met.up_to(step)))
-        return float(total), tokens
+
+    def _reached(self) -> set[str]:
+        return {name for name, parameter in self._prepared.trainable.items() if parameter.grad is not None}
+
+    def _take_gradients(self) -> list[Tensor]:
+        """Those of one sample, out of the parameters, in the order of the names."""
+        named = sorted(self._prepared.trainable.items())
+        taken = [_gradient_of(parameter) for _, parameter in named]
+        for _, parameter in named:
+            parameter.grad = None
+        return taken
 
     def _forward_backward(self, step: int, piece: Slice, scale: float) -> Tensor:
         self._prepared.context.set(step=step, sample_ids=piece.samples, position_offset=piece.offsets)
@@ -146,6 +217,26 @@ def keep_met_rows(rows: InstalledRows, met: Tensor) -> None:
     for parameter in rows.trainable().values():
         if parameter.grad is not None:
             parameter.grad.masked_fill_(~met.to(parameter.device).unsqueeze(1), 0.0)
+
+
+def _gradient_of(parameter: nn.Parameter) -> Tensor:
+    """Zeros where none of this rank's samples came by: an expert that was not chosen, for one."""
+    if parameter.grad is None:
+        parameter.grad = torch.zeros_like(parameter)
+    return parameter.grad
+
+
+def state_of(prepared: Prepared, optimizer: Optimizer) -> list[Tensor]:
+    """All that a step changes or may rest on, in the same order on every rank."""
+    tables = (prepared.tensors, optimizer.state_tensors())
+    return [tensor for table in tables for _, tensor in sorted(table.items())]
+
+
+@torch.no_grad()
+def digest(prepared: Prepared) -> list[float]:
+    """Sums over what trains: ranks that have drifted apart differ in them."""
+    sums = [tensor.detach().double().sum() for _, tensor in sorted(prepared.trainable.items())]
+    return list(torch.stack(sums).tolist())
 
 
 @dataclass(frozen=True, kw_only=True)

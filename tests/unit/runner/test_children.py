@@ -40,4 +40,4 @@ def test_a_trainer_inherits_neither_token_nor_webhook_nor_store() -> None:
     base = {**dict.fromkeys(SECRETS, "hush"), "HF_TOKEN": "its own", "HOME": "/h"}
 
     assert without_secrets(base) == {"HF_TOKEN": "its own", "HOME": "/h"}
-    assert "hush" not in trainer_environment(base, gpu=0, cards=2).values()
+    assert "hush" not in trainer_environment(base, [0], cards=2).values()

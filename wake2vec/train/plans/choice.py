@@ -26,13 +26,13 @@ GUARDED_BLOCKS = 4
 
 
 def choose_plan(
-    material: Material, prepared: Prepared, kept: Plan | None, proven: Proven, beat: Callable[[], None]
+    material: Material, prepared: Prepared, kept: Plan | None, proven: Proven, beat: Callable[[], None], ranks: int = 1
 ) -> Plan:
     """`kept` is the plan of the checkpoint; what the runner remembers of this card (a limit it met) outranks it."""
     train = material.job.train
     remembered = material.order.plan or (kept.to_dict() if kept else {})
     fitted = fit(
-        as_budgeted(material, prepared),
+        as_budgeted(material, prepared, ranks),
         Wishes(micro_batch=train.micro_batch, layers=train.layers, host_embedding=base_rows_rest(prepared)),
         limit_bytes=memory_limit(prepared.device),
         card=nearest_card(prepared.device),
@@ -56,7 +56,8 @@ def guard(material: Material, prepared: Prepared, say: Callable[[str], None]) ->
         say(check.remedy)
 
 
-def as_budgeted(material: Material, prepared: Prepared) -> budget.Workload:
+def as_budgeted(material: Material, prepared: Prepared, ranks: int = 1) -> budget.Workload:
+    """What one card has to do, where several share each step."""
     job, lora = material.job, material.job.lora or LoraTable()
     config, rows = prepared.model.config.to_dict(), prepared.rows
     shape = shape_of_config(job.model.base, config, tokenizer_length=material.id_map.first_new_id)
@@ -67,7 +68,7 @@ def as_budgeted(material: Material, prepared: Prepared) -> budget.Workload:
         load=prepared.precision.load,
         new_tokens=material.id_map.n_new,
         rows=prepared.rows.mode,
-        batch=job.train.batch,
+        batch=-(-job.train.batch // ranks),
         seq_len=job.data.seq_len,
         optimizer=job.train.optimizer,
         rank=lora.r,

@@ -10,6 +10,7 @@ from wake2vec.model.device import free_memory, free_share
 from wake2vec.model.placement import apply_plan
 from wake2vec.phases.base import Prepared
 from wake2vec.train.plans.proven import Proven
+from wake2vec.train.ranks.team import Place, Team
 from wake2vec.train.state import Progress
 
 
@@ -23,9 +24,10 @@ class Ladder:
         allowed: Allowed,
         proven: Proven,
         note: Callable[[str, str], None],
+        team: Team,
     ) -> None:
         self._prepared, self._progress, self._allowed, self._note = prepared, progress, allowed, note
-        self._proven = proven
+        self._proven, self._team = proven, team
         self._clean_steps = 0
         self._put_into_effect(progress.plan)
         self._ceiling = progress.plan
@@ -72,7 +74,10 @@ class Ladder:
             self._put_into_effect(larger)
 
     def _put_into_effect(self, plan: Plan) -> None:
-        placed = apply_plan(self._prepared.model, self._prepared.rows, plan, self._prepared.device)
+        prepared = self._prepared
+        placed = self._team.do(
+            Place(plan=plan), lambda: apply_plan(prepared.model, prepared.rows, plan, prepared.device)
+        )[0]
         self._progress.plan = placed.plan
         self._proven.rest()
         for note in (*self._proven.news(), *placed.notes):

@@ -113,8 +113,12 @@ def test_ending_a_group_that_is_gone_is_no_error():
 
 
 def test_one_of_several_cards_is_all_that_a_trainer_sees():
-    assert trainer_environment({"A": "1"}, 1, 2) == {"A": "1", "PYTHONUNBUFFERED": "1", "CUDA_VISIBLE_DEVICES": "1"}
-    assert "CUDA_VISIBLE_DEVICES" not in trainer_environment({}, 0, 1)
+    found = trainer_environment({"A": "1"}, [1], 2)
+
+    assert found.pop("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
+    assert found == {"A": "1", "PYTHONUNBUFFERED": "1", "CUDA_VISIBLE_DEVICES": "1"}
+    assert trainer_environment({}, [0, 2], 4)["CUDA_VISIBLE_DEVICES"] == "0,2"
+    assert "CUDA_VISIBLE_DEVICES" not in trainer_environment({}, [0], 1)
 
 
 @pytest.mark.parametrize(

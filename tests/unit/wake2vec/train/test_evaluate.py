@@ -17,7 +17,8 @@ from wake2vec.contract import failpoints
 from wake2vec.contract.errors import OutOfMemory
 from wake2vec.contract.files import read_json
 from wake2vec.contract.spec import EvaluateTable
-from wake2vec.train.evaluate import Losses, Sums, as_row, choose_windows, evaluate, judge, measure
+from wake2vec.data.blocks import Windows
+from wake2vec.train.evaluate import Losses, Sums, Text, as_row, choose_windows, evaluate, judge, measure
 from wake2vec.train.loop import Loop
 from wake2vec.train.stopping import Stop
 
@@ -92,14 +93,18 @@ def test_a_text_without_new_words_has_no_new_loss() -> None:
     assert as_row(measured(sums), step=1, checkpoint=None, vocabulary=10, seconds=0.0)["new_loss"] is None
 
 
+def four(windows: Windows, loop: Loop) -> Text:
+    return Text(windows=windows, head=loop.prepared.rows.head, limit=4)
+
+
 def test_an_evaluation_equals_plain_cross_entropy_over_all_windows(tmp_path: Path) -> None:
     material = material_for(tmp_path, order_for(tmp_path))
     loop = loop_for(material)
     windows, prepared = material.windows, loop.prepared
 
     sums = measure(
-        prepared, windows, first_new_id=material.id_map.first_new_id, rows_at_once=2, partial=tmp_path / "p",
-        key="k", limit=4, stop=Stop(), progress=lambda share: None,
+        prepared, four(windows, loop), rows_at_once=2, partial=tmp_path / "p",
+        key="k", stop=Stop(), progress=lambda share: None,
     )  # fmt: skip
 
     chosen = choose_windows(len(windows.inputs), 4)
@@ -126,8 +131,8 @@ def test_an_interrupted_evaluation_goes_on_where_it_was_and_ends_in_the_same_bit
                 stop.ask("cut")
 
         return measure(
-            loop.prepared, material.windows, first_new_id=material.id_map.first_new_id, rows_at_once=1,
-            partial=partial, key="k", limit=4, stop=stop, progress=progress,
+            loop.prepared, four(material.windows, loop), rows_at_once=1,
+            partial=partial, key="k", stop=stop, progress=progress,
         )  # fmt: skip
 
     whole = run(tmp_path / "whole", Stop())
@@ -145,8 +150,8 @@ def test_an_evaluation_that_runs_out_of_memory_takes_fewer_windows_at_once(
 
     def run(partial: str, rows_at_once: int) -> Sums | None:
         return measure(
-            loop.prepared, material.windows, first_new_id=material.id_map.first_new_id, rows_at_once=rows_at_once,
-            partial=tmp_path / partial, key="k", limit=4, stop=Stop(), progress=lambda share: None,
+            loop.prepared, four(material.windows, loop), rows_at_once=rows_at_once,
+            partial=tmp_path / partial, key="k", stop=Stop(), progress=lambda share: None,
         )  # fmt: skip
 
     expected = run("whole", 4)
@@ -169,8 +174,8 @@ def test_partial_sums_of_other_weights_are_not_used(tmp_path: Path) -> None:
 
     def run(key: str) -> Sums | None:
         return measure(
-            loop.prepared, material.windows, first_new_id=material.id_map.first_new_id, rows_at_once=4,
-            partial=tmp_path / "partial", key=key, limit=4, stop=Stop(), progress=lambda share: None,
+            loop.prepared, four(material.windows, loop), rows_at_once=4,
+            partial=tmp_path / "partial", key=key, stop=Stop(), progress=lambda share: None,
         )  # fmt: skip
 
     first = run("one")

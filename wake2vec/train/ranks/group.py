@@ -1,0 +1,105 @@
+"""What the ranks of an attempt send one another: gradients once a step, the state once at its start."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from wake2vec.contract.errors import NoGpu
+from wake2vec.model.device import brief
+from wake2vec.train.ranks.tree import Node, deal, spans, total
+
+COLLECTIVE_SECONDS = 60.0  # one begins when every rank is ready for it, so a slow card is no reason to wait
+BUCKET_BYTES = 32 << 20
+
+
+def join(rendezvous: Path, rank: int, size: int, device: torch.device) -> None:
+    """Find the other ranks, through a file: no port can be taken. Raises NoGpu where they cannot talk."""
+    on_card = device.type == "cuda"
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # the host's name need not lead anywhere
+    try:
+        dist.init_process_group(
+            "nccl" if on_card else "gloo", store=dist.FileStore(str(rendezvous), size), rank=rank, world_size=size,
+            timeout=timedelta(seconds=COLLECTIVE_SECONDS), device_id=device if on_card else None,
+        )  # fmt: skip
+        ones = torch.ones(1, device=device)
+        dist.all_reduce(ones)
+        heard = int(ones)
+    except RuntimeError as error:
+        raise NoGpu(
+            f"rank {rank} of {size} cannot talk to the others over {'NCCL' if on_card else 'gloo'}: {brief(error)}; "
+            "try NCCL_P2P_DISABLE=1, then NCCL_SHM_DISABLE=1, or set train.cards = 1"
+        ) from error
+    if heard != size:
+        raise NoGpu(f"{heard} of {size} ranks answer; set train.cards = 1")
+
+
+def leave() -> None:
+    """One that still has to be heard of is not waited for: NCCL's own farewell would."""
+    if dist.is_initialized() and dist.get_backend() == "gloo":
+        dist.destroy_process_group()
+
+
+def take_over(tensors: Sequence[Tensor], device: torch.device) -> None:
+    """Make the tensors of every rank those of rank 0."""
+    for tensor in tensors:
+        held = tensor.detach().to(device)
+        dist.broadcast(held, src=0)
+        with torch.no_grad():
+            tensor.copy_(held)
+
+
+def add_up(tensors: Sequence[Tensor]) -> None:
+    """Make the tensors of every rank the sum over all of them."""
+    for views in _buckets(tensors):
+        flat = views[0] if len(views) == 1 else torch.cat(views)
+        dist.all_reduce(flat)
+        _put_back(flat, views)
+
+
+def add_up_in_order(nodes: Sequence[Node], batch: int) -> Sequence[Tensor]:
+    """The sum over the samples of all ranks in the order of the tree, in the tensors of the first own node."""
+    if not dist.is_initialized():
+        return total(nodes)
+    size = dist.get_world_size()
+    theirs = [spans(deal(batch, rank, size)) for rank in range(size)]
+    most = max(map(len, theirs))
+    for parts in zip(*(_buckets(node.tensors) for node in nodes), strict=True):
+        own = [torch.cat(views) for views in parts]
+        sent = torch.stack(own + own[:1] * (most - len(own)))  # [most, entries]; what fills up is not read
+        heard = [torch.empty_like(sent) for _ in range(size)]
+        dist.all_gather(heard, sent)
+        ordered = [
+            Node(first=first, size=count, tensors=[flat])
+            for flats, places in zip(heard, theirs, strict=True)
+            for flat, (first, count) in zip(flats, places, strict=False)
+        ]
+        _put_back(total(ordered)[0], parts[0])
+    return nodes[0].tensors
+
+
+def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """Flat views of all entries in order, gathered into pieces of a size that is worth a message."""
+    most, views, room = BUCKET_BYTES // 4, list[Tensor](), BUCKET_BYTES // 4
+    for tensor in tensors:
+        for view in tensor.view(-1).split(most):
+            if view.numel() > room:
+                yield views
+                views, room = [], most
+            views.append(view)
+            room -= view.numel()
+    if views:
+        yield views
+
+
+def _put_back(flat: Tensor, views: Sequence[Tensor]) -> None:
+    if len(views) == 1 and views[0].data_ptr() == flat.data_ptr():
+        return
+    for view, part in zip(views, flat.split([view.numel() for view in views]), strict=True):
+        view.copy_(part)
