@@ -96,6 +96,20 @@ def generate(
     )  # fmt: skip
 
 
+def chat(
+    context: typer.Context,
+    name: Name,
+    step: Annotated[str | None, typer.Option(help="A checkpoint's step, best or newest.")] = None,
+    tokens: Annotated[int | None, typer.Option(min=1, max=MOST, help="At most so many new tokens a text.")] = None,
+    temperature: Annotated[float | None, typer.Option(min=0.0, help="0: always the likeliest token.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
+) -> None:
+    """Go on with whatever you type, a line at a time."""
+    from runner.commands.results.generate import run
+
+    run(settings_of(context), name, chat=True, step=step, tokens=tokens, temperature=temperature, device=device)
+
+
 def geometry(
     context: typer.Context,
     name: Name,
@@ -198,6 +212,7 @@ COMMANDS = (
     open_,
     track,
     generate,
+    chat,
     geometry,
     export,
     push,

@@ -46,6 +46,7 @@ class GenerateOptions(Options):
     tool = "wake2vec.use.generate"
     run: Path
     prompt: str | None = None  # None: the job's
+    chat: bool = False  # prompts come from standard input, a line each
     step: Annotated[str, Field(pattern="^([0-9]+|best|final|newest)$")] = "newest"
     count: int = 1  # texts, each with the next seed
     seed: int = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -138,7 +139,7 @@ def generate(run: RunDir, asked: GenerateOptions, device: torch.device) -> Itera
     step = next(iter(saved_steps(run)), "final") if step == "newest" else step
     built = assemble(run, order, step, device)
     corpus = read_corpus(run)
-    prompt = order.job.evaluate.prompt if asked.prompt is None else asked.prompt
+    prompts = typed() if asked.chat else [order.job.evaluate.prompt if asked.prompt is None else asked.prompt]
     sampling = Sampling(
         temperature=asked.temperature,
         top_p=asked.top_p,
@@ -146,10 +147,19 @@ def generate(run: RunDir, asked: GenerateOptions, device: torch.device) -> Itera
         repetition_penalty=asked.repetition_penalty,
         max_new_tokens=asked.tokens,
     )
-    for number in range(asked.count):
+    for number, prompt in enumerate(prompt for prompt in prompts for _ in range(asked.count)):
         seed = asked.seed + number
         text = continue_text(built.model, built.tokenizer, prompt, sampling, seed=seed, device=device)
         yield describe(text, built.step, number, prompt, seed, sampling, built.first_new_id, corpus)
+
+
+def typed() -> Iterator[str]:
+    """What a person types, a line each, until an empty one."""
+    print("write how a text begins; an empty line ends", file=sys.stderr, flush=True)
+    for line in sys.stdin:
+        if not line.strip():
+            return
+        yield line.rstrip("\n")
 
 
 def run(options: GenerateOptions) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from wake2vec.contract.rundir import RunDir
 from wake2vec.contract.spec import JOB_SPEC
 from wake2vec.model.new_rows import install_rows
 from wake2vec.show.samples import read_samples
-from wake2vec.use.generate import sample, write_samples
+from wake2vec.use.generate import sample, typed, write_samples
 from wake2vec.use.sampling import Sampling, choose, continue_text
 
 BASE = ["<unk>", "riverrun", "past", "eve", "and", "adam", "from", "swerve", "of", "shore", "to", "bend"]
@@ -177,3 +178,12 @@ def test_a_stop_keeps_what_is_done_and_the_next_call_goes_on(tmp_path: Path, mod
 
     assert [row.number for row in kept] == [0]
     assert path.read_bytes() == (whole.evaluation / "sample_generations.txt").read_bytes()
+
+
+def test_a_chat_takes_lines_until_an_empty_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("riverrun \npast eve\n\nnot read\n"))
+
+    assert list(typed()) == ["riverrun ", "past eve"]
+    assert capsys.readouterr().out == ""
