@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import re
 import threading
@@ -17,6 +18,7 @@ class Hub:
 
     def __init__(self) -> None:
         self.files: dict[str, dict[str, bytes]] = {}
+        self.datasets: dict[str, dict[str, bytes]] = {}
         self.private: set[str] = set()
         self.blobs: dict[str, bytes] = {}  # by sha256
         self.commits: list[str] = []
@@ -44,6 +46,8 @@ class Handler(BaseHTTPRequestHandler):
         for part, status in self.hub.refuse.items():
             if part in path:
                 return self.answer({"error": "no"}, status)
+        if match := re.fullmatch(r"/datasets/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+            return self.resolve(self.hub.datasets.get(match[1]), match[3])
         if path.startswith("/blob/"):
             self.hub.uploads += 1
             self.hub.blobs[path.removeprefix("/blob/")] = body
@@ -71,6 +75,18 @@ class Handler(BaseHTTPRequestHandler):
         return self.answer({"error": path}, 404)
 
     do_GET = do_POST = do_PUT = do_HEAD = handle_any
+
+    def resolve(self, files: dict[str, bytes] | None, path: str) -> None:
+        body = (files or {}).get(path)
+        self.send_response(404 if body is None else 200)
+        if body is None:
+            self.send_header("X-Error-Code", "RepoNotFound" if files is None else "EntryNotFound")
+        self.send_header("X-Repo-Commit", "0" * 40)
+        self.send_header("ETag", f'"{hashlib.sha256(body or b"").hexdigest()}"')
+        self.send_header("Content-Length", str(len(body or b"")))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body or b"")
 
     def lfs(self, one: dict[str, Any]) -> dict[str, Any]:
         if one["oid"] in self.hub.blobs:

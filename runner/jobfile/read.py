@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from runner.jobfile.faults import Checked, check
 from runner.jobfile.hub import hub_config
+from runner.jobfile.hub_text import PREFIX, fetch_text
 from runner.jobfile.modelcheck import config_faults, fit_targets, look, model_faults, notes
 from runner.jobfile.modelfolder import digest_model
 from runner.jobfile.overrides import Pair, lay_over
@@ -129,7 +130,7 @@ def resolve_inputs(job: JobSpec, base_dir: Path, place: str) -> Resolved:
     lexicon: Lexicon | None = None
     for key, role, name in _named_texts(job):
         try:
-            path = (base_dir / Path(name).expanduser()).absolute()
+            path = fetch_text(name) if name.startswith(PREFIX) else (base_dir / Path(name).expanduser()).absolute()
             item = _text_input(path, role)
             if role == "lexicon":
                 lexicon = read_lexicon(path)
