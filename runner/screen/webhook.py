@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import time
 import urllib.error
@@ -18,6 +19,10 @@ Kind = Literal["done", "failed", "needs-you", "best"]
 TIMEOUT_SECONDS = 10.0
 PAUSES_SECONDS = (1.0, 5.0, 30.0)  # before each repetition
 MOST_WAITING = 100
+
+
+class AddressUnusable(ValueError):
+    """Nothing can be sent there; the message holds no part of the address."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,13 +68,30 @@ def _of_job(old: JobPart, new: JobPart, at: float) -> list[Notice]:
 
 
 def post(url: str, notice: Notice) -> None:
-    """One call. Raises OSError (urllib's errors are) when it does not get through, ValueError for no http address."""
+    """One call: JSON to an http address, a message to any other that apprise knows (ntfy, Discord, Slack, mail …).
+
+    Raises OSError (urllib's errors are) when it does not get through, AddressUnusable for one that nobody knows.
+    """
     if not url.startswith(("http://", "https://")):
-        raise ValueError("not an http address")
+        _message(url, notice)
+        return
     body = json.dumps(asdict(notice), ensure_ascii=False).encode()
     headers = {"Content-Type": "application/json", "User-Agent": "wake2vec-runner"}
     with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=TIMEOUT_SECONDS):
         pass
+
+
+def _message(url: str, notice: Notice) -> None:
+    try:
+        import apprise
+    except ImportError as error:
+        raise AddressUnusable("not an http address; others need: pip install apprise") from error
+    logging.getLogger("apprise").setLevel(logging.CRITICAL)  # its warnings show the address
+    service = apprise.Apprise()
+    if not service.add(url):
+        raise AddressUnusable("no address that apprise knows")
+    if not service.notify(title="wake2vec-runner", body=notice.text):
+        raise OSError("the service did not take it")
 
 
 class Webhook:
@@ -128,7 +150,7 @@ class Webhook:
         for pause in (*self._pauses, None):
             try:
                 post(self._url, notice)
-            except (OSError, ValueError) as error:
+            except Exception as error:  # also what a service's own library may raise: the thread must live on
                 permanent = isinstance(error, urllib.error.HTTPError) and 400 <= error.code < 500 and error.code != 429
                 if pause is None or permanent or self._end.wait(pause):
                     return self._give_up(error, permanent)
@@ -140,7 +162,12 @@ class Webhook:
     def _give_up(self, error: Exception, permanent: bool) -> bool:
         """Say it once; the address stays out of it, because it is often a secret. True drops the notice."""
         if not self._is_failing:
-            cause = f"HTTP {error.code}" if isinstance(error, urllib.error.HTTPError) else type(error).__name__
+            cause = f"HTTP {error.code}" if isinstance(error, urllib.error.HTTPError) else _cause(error)
             self._say(f"notifications do not get through: {cause}; see WAKE2VEC_NOTIFY")
         self._is_failing = True
         return permanent
+
+
+def _cause(error: Exception) -> str:
+    """Our own words; those of a library may show the address."""
+    return str(error) if isinstance(error, AddressUnusable) else type(error).__name__

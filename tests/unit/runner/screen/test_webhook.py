@@ -157,6 +157,27 @@ def test_an_address_that_cannot_work_only_says_so(url):
     assert said[0].startswith("notifications do not get through")
 
 
+def test_other_services_get_the_same_as_a_message():
+    pytest.importorskip("apprise")
+    with _webhook([]) as (url, bodies):
+        webhook, said = _ring(url.replace("http://", "json://"), [_picture(), _picture(State.SUCCEEDED)])
+        while not bodies:
+            time.sleep(0.01)
+        webhook.close()
+
+    assert (bodies[0]["title"], said) == ("wake2vec-runner", [])
+    assert bodies[0]["message"].startswith("a is done, best held-out loss")
+
+
+def test_a_service_that_nobody_knows_is_said_without_its_address():
+    webhook, said = _ring("secret://token@nowhere", [_picture(), _picture(State.SUCCEEDED)])
+    while not said:
+        time.sleep(0.01)
+    webhook.close()
+
+    assert said == ["notifications do not get through: no address that apprise knows; see WAKE2VEC_NOTIFY"]
+
+
 def test_a_picture_that_cannot_be_taken_does_not_silence_the_bell():
     pictures = iter([_picture(), None, _picture(State.SUCCEEDED)])
 
