@@ -117,7 +117,7 @@ def show(settings: Settings, entries: Sequence[JobFile], *, is_queued: bool, as_
     if not is_queued:
         print("nothing was queued: --dry-run")
         return
-    is_daemon_here = read_lock(settings.home / "daemon.lock") is not None
+    is_daemon_here = read_lock(settings.daemon_lock) is not None
     print("the runner at work here will pick it up" if is_daemon_here else "next: wake2vec-runner start")
 
 

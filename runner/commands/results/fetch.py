@@ -40,7 +40,7 @@ def at_hand(settings: Settings, name: str, step: str) -> RunDir:
 def bring_jobs(settings: Settings, queue: Queue) -> None:
     """Have the jobs of the store in the queue, as `start` does first of all; where a runner works, they are."""
     check_home(settings.home, allow_network=False)
-    if read_lock(settings.home / "daemon.lock") is None:
+    if read_lock(settings.daemon_lock) is None:
         with only_daemon(settings.home):
             restore(SyncContext(daemon=furnish(settings, Wanted(), queue)), read_clocks(), _say)
 
