@@ -118,7 +118,7 @@ def _tell(message: str) -> None:
 
 
 def _report_bug(error: Exception, words: Sequence[str]) -> None:
-    from runner.daemon.bugs import write_bug
+    from runner.daemon.logs import write_bug
     from runner.discretion import hide
 
     place = write_bug(error, words)

@@ -29,11 +29,10 @@ VERBS: dict[str, Verb] = {
 
 def run(settings: Settings, verb: str, names: Sequence[str], *, as_json: bool) -> None:
     """Do it for every name; raises the first error after all were tried."""
-    queue = open_queue(settings.database)
-    alive = read_lock(settings.daemon_lock) is not None
-    done: list[Job] = []
-    failed: list[RunnerError] = []
-    try:
+    with open_queue(settings.database) as queue:
+        alive = read_lock(settings.daemon_lock) is not None
+        done: list[Job] = []
+        failed: list[RunnerError] = []
         for name in names:
             try:
                 done.append(VERBS[verb](queue, name, time.time()))
@@ -42,8 +41,6 @@ def run(settings: Settings, verb: str, names: Sequence[str], *, as_json: bool) -
                 continue
             if verb == "kill":
                 _end_trainer(settings, name)
-    finally:
-        queue.close()
     if as_json:
         table = [{"name": job.name, "state": job.state, "wish": job.wish} for job in done]
         print(json.dumps({"format": 1, "jobs": table}, indent=1))

@@ -62,13 +62,9 @@ Attend = Callable[[SyncContext], None]  # told of the daemon's memory before it 
 def run_daemon(settings: Settings, wanted: Wanted, say: Say = print, attend: Attend = lambda context: None) -> int:
     """Work until stopped; returns the exit code. Raises DaemonRunning, HomeUnusable, StoreUnavailable at the start."""
     check_home(settings.home, allow_network=wanted.allow_network_home)
-    with only_daemon(settings.home):
-        queue = open_or_set_aside(settings, say)
-        try:
-            _tell_what_is_missing(settings, queue, say)
-            return _work(settings, wanted, queue, say, attend)
-        finally:
-            queue.close()
+    with only_daemon(settings.home), open_or_set_aside(settings, say) as queue:
+        _tell_what_is_missing(settings, queue, say)
+        return _work(settings, wanted, queue, say, attend)
 
 
 def _work(settings: Settings, wanted: Wanted, queue: Queue, say: Say, attend: Attend) -> int:

@@ -26,14 +26,11 @@ def at_hand(settings: Settings, name: str, step: str) -> RunDir:
     RunnerError when the job has not come that far.
     """
     check_home(settings.home, allow_network=False)
-    queue = open_queue(settings.database)
-    try:
+    with open_queue(settings.database) as queue:
         if not _is_here(queue, settings, name, step):
             _bring(queue, settings, name, step)
         elif step == "final" and not jobs.get_job(queue, name).is_final and run_folder(settings, name).final.is_dir():
             _say(f"note: {name} was extended and goes on; this is its result at the end that it had before")
-    finally:
-        queue.close()
     return run_folder(settings, name)
 
 
