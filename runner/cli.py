@@ -12,11 +12,9 @@ import typer
 
 from runner import cli_queue, cli_results
 from runner.arguments import Global
-from runner.errors import RunnerError
+from runner.errors import BUG, HomeUnusable, RunnerError
 from wake2vec.contract.errors import Wake2vecError
 
-BUG = 3
-HOME_UNUSABLE = 18
 UNUSABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG)
 EXIT_CODES = """\b
 Exit codes:
@@ -109,7 +107,7 @@ def guarded(action: Callable[[], object], words: Sequence[str]) -> None:
         if error.errno not in UNUSABLE:
             _report_bug(error, words)
         _tell(f"{error.filename or 'the disk'}: {error.strerror}")
-        sys.exit(HOME_UNUSABLE)
+        sys.exit(HomeUnusable.exit_code)
     except Exception as error:
         _report_bug(error, words)
 
@@ -120,7 +118,7 @@ def _tell(message: str) -> None:
 
 
 def _report_bug(error: Exception, words: Sequence[str]) -> None:
-    from runner.daemon.bugs import write_bug
+    from runner.daemon.logs import write_bug
     from runner.discretion import hide
 
     place = write_bug(error, words)

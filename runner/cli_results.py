@@ -88,9 +88,9 @@ def generate(
     as_json: Json = False,
 ) -> None:
     """Write texts with a job's model."""
-    from runner.commands.results.generate import run
+    from runner.commands.results import tools
 
-    run(
+    tools.generate(
         settings_of(context), name, prompt=prompt, step=step, count=count, seed=seed, tokens=tokens, top_p=top_p,
         temperature=temperature, top_k=top_k, repetition_penalty=repetition_penalty, device=device, as_json=as_json,
     )  # fmt: skip
@@ -117,9 +117,9 @@ def geometry(
     side: Annotated[str, typer.Option(help="Rows of an untied model: input or output.")] = "input",
 ) -> None:
     """Measure how new rows lie among published ones."""
-    from runner.commands.results.geometry import run
+    from runner.commands.results import tools
 
-    run(settings_of(context), name, step=step, side=side)
+    tools.geometry(settings_of(context), name, step=step, side=side)
 
 
 def export(
@@ -132,9 +132,9 @@ def export(
     step: Annotated[str, typer.Option(help="A checkpoint's step, best, or final.")] = "final",
 ) -> None:
     """Write the result as a Hugging Face folder that loads anywhere."""
-    from runner.commands.results.export import run
+    from runner.commands.results import tools
 
-    run(settings_of(context), name, to, merge=merge, adapter_only=adapter_only, dtype=dtype, step=step)
+    tools.export(settings_of(context), name, to, merge=merge, adapter_only=adapter_only, dtype=dtype, step=step)
 
 
 def push(

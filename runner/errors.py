@@ -30,6 +30,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+BUG, INTERRUPTED = 3, 130
+
 
 class RunnerError(Exception):
     """Base of every runner error that is told to a person without a traceback."""

@@ -15,6 +15,9 @@ from runner.discretion import hide
 from runner.errors import RunnerError
 from runner.states import Foreign
 
+DAEMON_LOCK = "daemon.lock"  # in the home: held by the daemon that lives there
+TRANSFERS = "transfers"  # in the home: under which ids files are being stored
+
 
 class Numbers(BaseModel):
     """What `settings.toml` in the home may say; every duration carries its unit in its name."""
@@ -63,6 +66,10 @@ class Settings(BaseModel):
     @property
     def locks(self) -> Path:
         return self.home / "locks"
+
+    @property
+    def daemon_lock(self) -> Path:
+        return self.home / DAEMON_LOCK
 
     @property
     def daemon_log(self) -> Path:

@@ -42,6 +42,7 @@ class Where(StrEnum):
     NETWORK = "network"
     CARD = "card"
     DISK = "disk"
+    FULL = "full"  # the disk of this machine has no room
     NOTHING = "nothing"  # no step had a gradient, or none moved anything
 
 
@@ -199,7 +200,8 @@ def judge(ending: Ending, budget: RetryBudget) -> Verdict:
     if ending.wish is Wish.HOLD:
         return Verdict(change=Change.HOLD, stalls=ending.stalls, reason="held on request")
     if ending.outcome is Outcome.FAILED and ending.where == "identity":
-        return Verdict(change=Change.HOLD, stalls=ending.stalls, reason=ending.cause, remedy=ending.remedy)
+        remedy = ending.remedy or "mend what the message names, then release it"
+        return Verdict(change=Change.HOLD, stalls=ending.stalls, reason=ending.cause, remedy=remedy)
     if permanent := _permanent_reason(ending):
         return Verdict(change=Change.FAIL, reason=permanent, remedy=ending.remedy)
     stalls = 0 if ending.kept_new_step else ending.stalls + _counts(ending)

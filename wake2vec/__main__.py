@@ -138,7 +138,9 @@ def failure(error: Exception, order: Order, pulse: HeartbeatWriter) -> Result:
     said = str(error) if isinstance(error, Wake2vecError) else f"{type(error).__name__}: {error}"
     if loading and (trouble := unreachable(error)):
         where, said, remedy = "network", f"{trouble}: {said}", "it is tried again by itself; look at the network"
-    elif isinstance(error, OSError) and error.errno in (errno.EIO, errno.ENOSPC, errno.ENOTCONN, errno.ESTALE):
+    elif os.strerror(errno.ENOSPC) in said:  # libraries wrap it in errors of their own
+        where = "full"
+    elif isinstance(error, OSError) and error.errno in (errno.EIO, errno.ENOTCONN, errno.ESTALE):
         where = "disk"
     elif (full := out_of_memory(error)) is not None:
         where, outcome, said = "capacity", "oom", full

@@ -17,29 +17,23 @@ from runner.states import State
 def set_values(settings: Settings, name: str, pairs: Sequence[str], *, as_json: bool) -> None:
     """KEY=VALUE, each as in a job file; raises RunnerError for a key that decides the result."""
     wanted = [read_pair(pair) for pair in pairs]
-    queue = open_queue(settings.database)
-    try:
+    with open_queue(settings.database) as queue:
         job = jobs.get_job(queue, name)
         for key, value in wanted:  # all are tried before any is kept
             changing.changed_spec(job, key, value)
         for key, value in wanted:
             job = changing.set_value(queue, name, key, value, time.time(), from_step=_saved_step(queue, name))
-    finally:
-        queue.close()
     _tell(job, ", ".join(f"{key} = {json.dumps(value)}" for key, value in wanted), as_json=as_json)
 
 
 def extend(settings: Settings, name: str, steps: int, *, as_json: bool) -> None:
     """More steps. A job at work keeps its schedule to the end that it knows: its steps until then are not yet saved."""
-    queue = open_queue(settings.database)
-    try:
+    with open_queue(settings.database) as queue:
         job = jobs.get_job(queue, name)
         is_running = job.state is State.RUNNING
         keeps = job.steps if is_running or job.state is State.SUCCEEDED else None
         from_step = keeps or _saved_step(queue, name)
         job = changing.extend(queue, name, steps, time.time(), from_step=from_step)
-    finally:
-        queue.close()
     said = f"goes on to step {steps:,}; the schedule is stretched from step {from_step:,} on"
     if is_running and not as_json:
         said += " (hold the job first to stretch it from where it stands)"

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from runner.errors import RunnerError
-from runner.machine.launcher import end_group
+from runner.machine.launcher import end_group, holders
 from runner.queue import jobs
 from runner.queue.database import Queue, open_queue
 from runner.queue.rows import Job
@@ -29,11 +29,10 @@ VERBS: dict[str, Verb] = {
 
 def run(settings: Settings, verb: str, names: Sequence[str], *, as_json: bool) -> None:
     """Do it for every name; raises the first error after all were tried."""
-    queue = open_queue(settings.database)
-    alive = read_lock(settings.home / "daemon.lock") is not None
-    done: list[Job] = []
-    failed: list[RunnerError] = []
-    try:
+    with open_queue(settings.database) as queue:
+        alive = read_lock(settings.daemon_lock) is not None
+        done: list[Job] = []
+        failed: list[RunnerError] = []
         for name in names:
             try:
                 done.append(VERBS[verb](queue, name, time.time()))
@@ -42,8 +41,6 @@ def run(settings: Settings, verb: str, names: Sequence[str], *, as_json: bool) -
                 continue
             if verb == "kill":
                 _end_trainer(settings, name)
-    finally:
-        queue.close()
     if as_json:
         table = [{"name": job.name, "state": job.state, "wish": job.wish} for job in done]
         print(json.dumps({"format": 1, "jobs": table}, indent=1))
@@ -56,9 +53,8 @@ def run(settings: Settings, verb: str, names: Sequence[str], *, as_json: bool) -
 
 def _end_trainer(settings: Settings, name: str) -> None:
     """The lock is held by the trainer itself, so the pid in it is alive and is not somebody else's."""
-    for path in sorted(settings.locks.glob("gpu*.lock")):
-        holder = read_lock(path)
-        if holder and holder.get("job") == name and isinstance(holder.get("pid"), int):
+    for holder in holders(settings.locks):
+        if holder["job"] == name and isinstance(holder.get("pid"), int):
             end_group(holder["pid"], signal.SIGKILL)
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from runner.children import python
 from runner.errors import RunnerError
 from runner.jobfile.bundled import job_file
+from runner.machine.launcher import lock_of
 from wake2vec.contract.lock import read_lock
 from wake2vec.contract.manifest import saved_steps
 from wake2vec.contract.rundir import RunDir, read_heartbeat
@@ -72,7 +73,7 @@ def _lose(home: Path, daemon: subprocess.Popen[bytes]) -> None:
     """Everything on the machine is gone: only the store is left."""
     daemon.kill()
     daemon.wait()
-    if holder := read_lock(home / "locks" / "gpu0.lock"):
+    if holder := read_lock(lock_of(home / "locks", 0)):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(holder["pid"], signal.SIGKILL)
     shutil.rmtree(home)

@@ -18,11 +18,8 @@ Leaves = dict[str, Any]  # by dotted key
 
 def run(settings: Settings, first: str, second: str, *, as_json: bool) -> int:
     """Print each key whose values differ; 1 where one does, as diff(1). Raises UnknownJob, SpecError."""
-    queue = open_queue(settings.database)
-    try:
+    with open_queue(settings.database) as queue:
         here, there = _leaves_of(queue, first), _leaves_of(queue, second)
-    finally:
-        queue.close()
     changed = {key: (here.get(key), there.get(key)) for key in here | there if here.get(key) != there.get(key)}
     if as_json:
         table = [

@@ -82,7 +82,7 @@ def _home(settings: Settings) -> Finding:
         check_home(settings.home, allow_network=False)
     except RunnerError as error:
         return _found("home", str(error), passed=False, meaning="the queue and the locks live there")
-    alive = read_lock(settings.home / "daemon.lock")
+    alive = read_lock(settings.daemon_lock)
     return _found("home", f"{settings.home}" + (f", a runner is at work (pid {alive.get('pid')})" if alive else ""))
 
 

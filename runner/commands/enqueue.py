@@ -69,8 +69,7 @@ def run(settings: Settings, files: Sequence[Path], asked: Asked, *, as_json: boo
     """
     if len(files) > 1 and any(key == "name" for key, _ in asked.pairs):
         raise RunnerError("--name: one name for several files; queue them one by one")
-    queue = open_queue(settings.database)
-    try:
+    with open_queue(settings.database) as queue:
         if asked.if_new:
             bring_jobs(settings, queue)
             files = new_ones(files, asked.pairs, {job.name: job.state for job in jobs.list_jobs(queue)}, quiet=as_json)
@@ -89,8 +88,6 @@ def run(settings: Settings, files: Sequence[Path], asked: Asked, *, as_json: boo
                 add_event(
                     queue, time.time(), "set", f"{entry.job.name}: queued with {entry.changed}", job=entry.job.name
                 )
-    finally:
-        queue.close()
     show(settings, entries, is_queued=True, as_json=as_json)
 
 
@@ -117,7 +114,7 @@ def show(settings: Settings, entries: Sequence[JobFile], *, is_queued: bool, as_
     if not is_queued:
         print("nothing was queued: --dry-run")
         return
-    is_daemon_here = read_lock(settings.home / "daemon.lock") is not None
+    is_daemon_here = read_lock(settings.daemon_lock) is not None
     print("the runner at work here will pick it up" if is_daemon_here else "next: wake2vec-runner start")
 
 

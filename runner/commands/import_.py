@@ -29,8 +29,7 @@ ABOUT = "wake2vec"  # the key of the file's own header under which the engine sa
 
 def run(settings: Settings, old: Sequence[Path], into: Path, *, again: bool, as_json: bool) -> None:
     """Raises what `enqueue` raises; exits with the engine's own code for an old file that does not fit."""
-    queue = open_queue(settings.database)
-    try:
+    with open_queue(settings.database) as queue:
         (entry,) = check_files([into], jobs.list_jobs(queue), settings, Asked(again=again))
         if entry.job.phase == "command":
             raise SpecError(str(into), [Fault(key="phase", problem="a command job has no rows to begin with")])
@@ -44,8 +43,6 @@ def run(settings: Settings, old: Sequence[Path], into: Path, *, again: bool, as_
         entry = replace(entry, resolved=replace(entry.resolved, inputs=[*entry.resolved.inputs, item]))
         entry = replace(entry, notes=[*entry.notes, *told])
         _add(queue, entry, old, told, again=again)
-    finally:
-        queue.close()
     show(settings, [entry], is_queued=True, as_json=as_json)
 
 

@@ -23,8 +23,7 @@ def run(settings: Settings, name: str, *, follow: bool, attempt: int | None, cou
     """Raises UnknownJob, or RunnerError when it never had that attempt."""
     if not settings.database.is_file():
         raise UnknownJob(f"{name}: there is no such job; nothing was ever queued in {settings.home}")
-    queue = open_queue(settings.database)
-    try:
+    with open_queue(settings.database) as queue:
         timeline = _timeline(settings, queue, name)
         known = [one.id for one in timeline.attempts]
         if attempt is not None and attempt not in known:
@@ -36,8 +35,6 @@ def run(settings: Settings, name: str, *, follow: bool, attempt: int | None, cou
         if follow:
             with suppress(KeyboardInterrupt):
                 _follow(settings, queue, name, attempt, as_json, {line.key for line in lines_of(timeline)})
-    finally:
-        queue.close()
 
 
 def _timeline(settings: Settings, queue: Queue, name: str) -> Timeline:

@@ -17,13 +17,13 @@ from runner import figures
 from runner.errors import RunnerError
 from runner.forecast import Forecast, forecast, load_of
 from runner.jobfile.read import read_job
+from runner.machine.session import PRIOR_MINUTES
 from wake2vec.contract.budget import CARDS
 from wake2vec.contract.errors import Fault, OutOfMemory, SpecError
 from wake2vec.contract.model_shapes import SHAPES, ModelShape, known_shape, shape_of_config
 from wake2vec.contract.plan import Plan
 from wake2vec.contract.spec import CommandSpec, JobSpec, TrainingSpec
 
-SESSION_MINUTES = 100.0
 PARTS = {
     "body": "frozen body",
     "head": "published head",
@@ -133,9 +133,9 @@ def _show(spec: TrainingSpec, one: Forecast, words: int) -> None:
     )
     time = f"at least {one.step_seconds:.2g} s a step"
     if one.hours is not None and one.steps is not None:
-        sessions = max(1, math.ceil(one.hours * 60 / SESSION_MINUTES))
+        sessions = max(1, math.ceil(one.hours * 60 / PRIOR_MINUTES))
         time += f", {figures.hours(one.hours * 3600)} for {one.steps:,} steps"
-        time += f": {sessions} session{'s' if sessions != 1 else ''} of {SESSION_MINUTES:.0f} min"
+        time += f": {sessions} session{'s' if sessions != 1 else ''} of {PRIOR_MINUTES:.0f} min"
     console.print(f"{time}\n")
 
 

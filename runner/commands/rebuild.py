@@ -32,15 +32,12 @@ def run(settings: Settings) -> None:
         is_new = KnownLogs(settings.home, store.properties.place).read(ROOT) is None
         open_root(store, holder=holder_of(settings.home), may_begin=is_new).refresh()
         kept = set_aside(settings.database, time.strftime("%Y%m%d-%H%M%S"))
-        queue = open_queue(settings.database)
-        try:
+        with open_queue(settings.database) as queue:
             context = SyncContext(daemon=furnish(settings, Wanted(), queue))
             restored = rebuild(context, read_clocks(), print)
             alone = [job for job in before if job.name not in restored]
             for job in alone:
                 jobs.add_job(queue, job.spec, job.inputs, job.fingerprint, time.time(), again=True)
-        finally:
-            queue.close()
     print(
         f"{len(restored)} from the store, {len(alone)} that the store has not heard of; the old database is {kept.name}"
     )

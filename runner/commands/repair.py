@@ -31,8 +31,7 @@ def run(settings: Settings, *, yes: bool) -> int:
 
 
 def _repair(settings: Settings, *, yes: bool) -> int:
-    queue = open_queue(settings.database)
-    try:
+    with open_queue(settings.database) as queue:
         context = SyncContext(daemon=furnish(settings, Wanted(), queue))
         count = repair(context, read_clocks(), print, agreed=yes)
         if not yes:
@@ -43,5 +42,3 @@ def _repair(settings: Settings, *, yes: bool) -> int:
             print(f"{job}: {doubt}")
         print("the store holds it again, read back and verified" if not doubts else "not all of it is there")
         return 1 if doubts else 0
-    finally:
-        queue.close()

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from runner.daemon.logfile import append, line_of
+from runner.daemon.logs import append, line_of
 from runner.daemon.main import Wanted, run_daemon
 from runner.daemon.narrator import Narrator, Screen, manner_of
 from runner.daemon.note_writer import NoteWriter

@@ -19,8 +19,7 @@ def run(settings: Settings, names: Sequence[str], to: str, into: Path | None) ->
     if to not in TRACKERS:
         raise RunnerError(f"{to}: no tracker that is known here; there are {', '.join(TRACKERS)}")
     tracker_name: TrackerName = to  # type: ignore[assignment]  # one of them
-    queue = open_queue(settings.database)
-    try:
+    with open_queue(settings.database) as queue:
         for name in names:
             jobs.get_job(queue, name)
         for name in names:
@@ -34,5 +33,3 @@ def run(settings: Settings, names: Sequence[str], to: str, into: Path | None) ->
             print(f"{name}: {to} knows it to step {max(after.train, 0):,} (before: {max(before.train, 0):,})")
             if to == "tensorboard":
                 print(f"look at it with: tensorboard --logdir {place / 'tensorboard'}")
-    finally:
-        queue.close()

@@ -12,8 +12,7 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from runner.context import DaemonContext, read_clocks
-from runner.daemon.bugs import describe
-from runner.daemon.logfile import append
+from runner.daemon.logs import append, describe
 from runner.daemon.tick import tick
 from runner.errors import RunnerError
 from runner.sync.job_in_store import SyncContext

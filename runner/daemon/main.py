@@ -15,7 +15,7 @@ from runner.context import DaemonContext, read_clocks
 from runner.daemon.dispatch import keep_warm
 from runner.daemon.loops import MOST_TROUBLES_IN_A_ROW, Loops, start_loops
 from runner.daemon.safety import bring_to_safety, safe_report
-from runner.errors import NeedsYou, RunnerError, StoreLost, StoreUnavailable, Unsent
+from runner.errors import BUG, INTERRUPTED, NeedsYou, RunnerError, StoreLost, StoreUnavailable, Unsent
 from runner.machine import vram
 from runner.machine.cards import visible
 from runner.machine.home import Say, check_home, holder_of, only_daemon, open_or_set_aside
@@ -40,9 +40,7 @@ from runner.sync.trust import check, holdings, unconfirmed
 from runner.sync.upload import is_settled
 from runner.trouble import OF_THE_STORE, Cause, conclude, still_moving
 from wake2vec.contract.errors import NoGpu
-
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-INTERRUPTED, BUG = 130, 3
+from wake2vec.contract.rundir import STOP_SIGNALS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,13 +62,9 @@ Attend = Callable[[SyncContext], None]  # told of the daemon's memory before it 
 def run_daemon(settings: Settings, wanted: Wanted, say: Say = print, attend: Attend = lambda context: None) -> int:
     """Work until stopped; returns the exit code. Raises DaemonRunning, HomeUnusable, StoreUnavailable at the start."""
     check_home(settings.home, allow_network=wanted.allow_network_home)
-    with only_daemon(settings.home):
-        queue = open_or_set_aside(settings, say)
-        try:
-            _tell_what_is_missing(settings, queue, say)
-            return _work(settings, wanted, queue, say, attend)
-        finally:
-            queue.close()
+    with only_daemon(settings.home), open_or_set_aside(settings, say) as queue:
+        _tell_what_is_missing(settings, queue, say)
+        return _work(settings, wanted, queue, say, attend)
 
 
 def _work(settings: Settings, wanted: Wanted, queue: Queue, say: Say, attend: Attend) -> int:

@@ -7,7 +7,6 @@ import os
 import signal
 
 from runner.context import DaemonContext, Now
-from runner.daemon.watch import HUNG
 from runner.intake import import_new_lines, note_saved
 from runner.machine.launcher import GPU_BUSY_EXIT, describe_exit, end_group
 from runner.queue import attempts, checkpoints, jobs
@@ -17,8 +16,6 @@ from runner.states import Ending, Outcome, RetryBudget, Verdict, Where, judge, s
 from wake2vec.contract.files import last_line
 from wake2vec.contract.manifest import manifest_sha256, saved_steps, set_aside
 from wake2vec.contract.rundir import Result, read_heartbeat, read_result
-
-OUT_OF_SPACE = "No space left on device"
 
 
 def reap(daemon: DaemonContext, now: Now) -> None:
@@ -57,7 +54,7 @@ def close(daemon: DaemonContext, attempt: Attempt, now: float) -> None:
     step = max(result.step, attempt.first_step) if result else max(reached, newest)
     ending = _ending(daemon, job, attempt, result, newest, step)
     verdict = judge(ending, _budget(daemon, job))
-    if ending.outcome is Outcome.FAILED and OUT_OF_SPACE in ending.cause:
+    if ending.outcome is Outcome.FAILED and ending.where == Where.FULL:
         verdict = _wait_for_space(daemon, job, ending)
     _remember(daemon, job, attempt, result, now)
     if verdict.roll_back:
@@ -98,7 +95,7 @@ def _outcome(daemon: DaemonContext, job: Job, attempt: Attempt, result: Result |
         if was_extended(job, result):
             return Outcome.YIELDED, result.where, f"it was extended to {job.steps} steps meanwhile", ""
         return Outcome(result.outcome), result.where, result.cause, result.remedy
-    if attempt.cause.startswith(HUNG):
+    if attempt.outcome is Outcome.HUNG:
         return Outcome.HUNG, "training", attempt.cause, ""
     code = daemon.launcher.exit_code(attempt.id)
     if code == GPU_BUSY_EXIT:
@@ -106,8 +103,8 @@ def _outcome(daemon: DaemonContext, job: Job, attempt: Attempt, result: Result |
     if code is not None and code >= 0:
         cause = f"{describe_exit(code)}: {last_line(daemon.run(attempt.job).log)}"
         # a trainer that left no result has only its last words
-        where = Where.DISK if os.strerror(errno.EIO) in cause or OUT_OF_SPACE in cause else Where.SETUP
-        return Outcome.FAILED, where, cause, ""
+        kinds = {os.strerror(errno.ENOSPC): Where.FULL, os.strerror(errno.EIO): Where.DISK}
+        return Outcome.FAILED, next((kinds[said] for said in kinds if said in cause), Where.SETUP), cause, ""
     return Outcome.LOST, "", describe_exit(code), ""
 
 

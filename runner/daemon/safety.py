@@ -55,8 +55,8 @@ def safe_report(queue: Queue, settings: Settings, doubts: Mapping[str, str]) -> 
 
 def _mend(queue: Queue, job: Job, every: dict[str, Job]) -> str:
     """What a person can do, where only a person can."""
-    if reason := waiting.blocked(job, every):
-        return f"; {reason}"
+    if behind := waiting.blocked(job, every):
+        return f"; {behind.text}"
     last = attempts.list_attempts(queue, job.name)[-1:]
     command = waiting.mend(job, every, last[0].place if last else "")
     told = [job.remedy] if job.remedy and command else []

@@ -10,9 +10,8 @@ from runner.machine.launcher import end_group
 from runner.machine.vram import threats
 from runner.queue import attempts, jobs, ledger
 from runner.queue.rows import Attempt, Job
+from runner.states import Outcome
 from wake2vec.contract.rundir import Heartbeat, read_heartbeat
-
-HUNG = "no sign of life"
 
 
 def watch(daemon: DaemonContext, now: Now) -> None:
@@ -22,8 +21,9 @@ def watch(daemon: DaemonContext, now: Now) -> None:
         warn(daemon, attempt, heartbeat, now.wall)
         import_new_lines(daemon, job.name, now.wall)
         note_saved(daemon, job.name)
-        if reason := reason_to_stop(daemon, job, attempt, now.monotonic):
-            stop(daemon, attempt, reason, now, at_once=job.end_now)
+        silence = silence_of(daemon, attempt, now.monotonic)
+        if reason := reason_to_stop(daemon, job) or silence:
+            stop(daemon, attempt, reason, now, at_once=job.end_now, outcome=Outcome.HUNG if reason == silence else None)
     for job in daemon.sight.view.jobs:
         if not job.is_final:
             promote(daemon, job, now.wall)
@@ -57,22 +57,28 @@ def warn(daemon: DaemonContext, attempt: Attempt, heartbeat: Heartbeat | None, n
             ledger.add_event(daemon.queue, now, "vram", f"{attempt.job} #{attempt.id}: {text}", job=attempt.job)
 
 
-def reason_to_stop(daemon: DaemonContext, job: Job, attempt: Attempt, monotonic: float) -> str:
-    """Why the trainer must end now; empty when it may go on."""
+def reason_to_stop(daemon: DaemonContext, job: Job) -> str:
+    """Why the trainer must save and end now; empty when it may go on."""
     if daemon.is_stopping:
         return "the daemon is stopping"
     if job.wish is not None:
         return f"{job.wish} was asked for"
-    if (log := daemon.sight.view.log(job.name)).fenced:
-        return log.problem
+    log = daemon.sight.view.log(job.name)
+    return log.problem if log.fenced else ""
+
+
+def silence_of(daemon: DaemonContext, attempt: Attempt, monotonic: float) -> str:
+    """That the trainer hangs, and since when; empty while its heartbeat goes on."""
     sign = daemon.signs.get(attempt.id)
     silent = monotonic - sign.at if sign else 0.0
     if silent > 60 * daemon.settings.numbers.hang_minutes:
-        return f"{HUNG} for {silent / 60:.0f} min in state {sign.state if sign else 'starting'}"
+        return f"no sign of life for {silent / 60:.0f} min in state {sign.state if sign else 'starting'}"
     return ""
 
 
-def stop(daemon: DaemonContext, attempt: Attempt, reason: str, now: Now, *, at_once: bool = False) -> None:
+def stop(
+    daemon: DaemonContext, attempt: Attempt, reason: str, now: Now, *, at_once: bool, outcome: Outcome | None
+) -> None:
     """SIGTERM first; SIGKILL to the whole group when the grace time is over, or at once for `kill`."""
     pid = daemon.launcher.pid(attempt.id, attempt.gpu)
     if pid is None:
@@ -86,7 +92,7 @@ def stop(daemon: DaemonContext, attempt: Attempt, reason: str, now: Now, *, at_o
         end_group(pid, signal.SIGKILL)
     if asked_at is None:
         daemon.asked_at[pid] = now.monotonic
-        attempts.ask_to_stop(daemon.queue, attempt.id, now.wall, reason)
+        attempts.ask_to_stop(daemon.queue, attempt.id, now.wall, reason, outcome)
         ledger.add_event(
             daemon.queue, now.wall, "stop", f"{attempt.job} #{attempt.id}: told to end: {reason}", job=attempt.job
         )

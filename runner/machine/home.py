@@ -13,7 +13,7 @@ from pathlib import Path
 from runner.errors import DaemonRunning, DatabaseCorrupt, HomeUnusable
 from runner.machine.session import network_file_system
 from runner.queue.database import Queue, check_integrity, open_queue, set_aside
-from runner.settings import Settings
+from runner.settings import DAEMON_LOCK, Settings
 from wake2vec.contract.errors import GpuBusy
 from wake2vec.contract.lock import hold_lock, read_lock
 
@@ -39,7 +39,7 @@ def check_home(home: Path, *, allow_network: bool, mounts: str | None = None) ->
 @contextmanager
 def only_daemon(home: Path) -> Iterator[None]:
     """Raises DaemonRunning while another process has this home."""
-    path = home / "daemon.lock"
+    path = home / DAEMON_LOCK
     for attempt in range(20):  # an observer's probe may hold the lock for an instant
         try:
             with hold_lock(path, {"pid": os.getpid(), "started_at": time.time()}):

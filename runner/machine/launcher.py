@@ -7,10 +7,11 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from runner.children import importing_safely, python, without_secrets
 from runner.machine.joblog import open_log
@@ -32,6 +33,17 @@ class Holder:
     job: str
 
 
+def lock_of(locks: Path, gpu: int) -> Path:
+    return locks / f"gpu{gpu}.lock"
+
+
+def holders(locks: Path) -> Iterator[dict[str, Any]]:
+    """What every trainer that lives says of itself in the lock of its card."""
+    for path in sorted(locks.glob(lock_of(locks, 0).name.replace("0", "*"))):
+        if (holder := read_lock(path)) and holder.get("job"):
+            yield holder
+
+
 class Launcher:
     """The trainers of this daemon. Those of an earlier daemon are known by the lock that they hold."""
 
@@ -43,7 +55,7 @@ class Launcher:
         self._waiting: dict[str, subprocess.Popen[bytes]] = {}  # by the card in sight
 
     def lock(self, gpu: int) -> Path:
-        return self._locks / f"gpu{gpu}.lock"
+        return lock_of(self._locks, gpu)
 
     def start(self, run: RunDir, attempt: int, environment: Mapping[str, str]) -> int:
         """Start a trainer in its own session, out of reach of a Ctrl-C at the daemon; returns its pid."""

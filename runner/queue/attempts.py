@@ -102,11 +102,11 @@ def set_pid(queue: Queue, attempt: int, pid: int) -> None:
         connection.execute(update(attempts).where(attempts.c.id == attempt).values(pid=pid))
 
 
-def ask_to_stop(queue: Queue, attempt: int, now: float, cause: str) -> None:
-    """Remember that the trainer was told to end, and why."""
+def ask_to_stop(queue: Queue, attempt: int, now: float, cause: str, outcome: Outcome | None = None) -> None:
+    """Remember that the trainer was told to end, and why; with the outcome, where that is known already."""
     with queue.write() as connection:
         asked = update(attempts).where(attempts.c.id == attempt, attempts.c.asked_to_stop_at.is_(None))
-        connection.execute(asked.values(asked_to_stop_at=now, cause=cause))
+        connection.execute(asked.values(asked_to_stop_at=now, cause=cause, outcome=outcome))
 
 
 def close_attempt(

@@ -57,6 +57,12 @@ class Queue:
     def close(self) -> None:
         self.engine.dispose()
 
+    def __enter__(self) -> Queue:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
 
 def version_of(connection: Connection) -> tuple[int, int]:
     """Another one when anybody has written: the first number counts what others did, the second what this one did."""

@@ -1,4 +1,4 @@
-"""What the queue gives out: plain frozen data, one class per table."""
+"""What the queue gives out: plain frozen data, one class per table, whose columns are its fields."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ T = TypeVar("T")
 _TYPES: dict[str, Any] = {"state": State, "wish": Wish, "outcome": Outcome, "change": json.loads} | dict.fromkeys(
     ("end_now", "finishing", "rolled_back", "quarantined", "fenced"), bool
 )
-_FIELDS = {"spec": "spec_json", "inputs": "inputs_json"}
+COLUMNS = {"spec_json": "spec", "inputs_json": "inputs"}  # of the fields that are called otherwise
+_FIELDS = {column: field for field, column in COLUMNS.items()}
 
 
 def row_of(kind: type[T], row: Mapping[Any, Any]) -> T:
@@ -33,26 +34,26 @@ def row_of(kind: type[T], row: Mapping[Any, Any]) -> T:
 @dataclass(frozen=True, kw_only=True)
 class Job:
     name: str
-    number: int
+    number: int  # order of arrival: first in, first out
     phase: str
     state: State
     wish: Wish | None
-    end_now: bool
-    finishing: bool
+    end_now: bool = False
+    finishing: bool = False  # trained; its results are on their way to the store
     priority: int
     after: str | None
     spec_json: str
     inputs_json: str
     fingerprint: str
-    steps: int | None
+    steps: int | None  # None until a job measured in epochs has cut its text
     created_at: float
     changed_at: float
-    not_before: float
-    stalls: int
-    kept_step: int
-    rolled_back: bool
-    reason: str
-    remedy: str
+    not_before: float = 0.0
+    stalls: int = 0
+    kept_step: int = 0
+    rolled_back: bool = False
+    reason: str = ""
+    remedy: str = ""
 
     @cached_property
     def spec(self) -> JobSpec:
@@ -92,7 +93,7 @@ class Session:
     started_at: float
     seen_at: float
     ended_at: float | None
-    cause: str
+    cause: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,9 +109,9 @@ class Attempt:
     last_step: int | None
     asked_to_stop_at: float | None
     outcome: Outcome | None
-    place: str
-    cause: str
-    remedy: str
+    place: str = ""
+    cause: str = ""
+    remedy: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +124,7 @@ class Checkpoint:
     size: int
     saved_at: float | None
     durable_at: float | None
-    quarantined: bool
+    quarantined: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,9 +163,19 @@ class Regime:
     id: int
     job: str
     from_step: int
-    change: dict[str, Any]
+    change: dict[str, Any]  # what differs from here on
     at: float
     durable_at: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanLimit:
+    """What a card was found to hold."""
+
+    gpu: str
+    job: str
+    plan: str
+    at: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,11 +189,11 @@ class Event:
 
 @dataclass(frozen=True, kw_only=True)
 class LogState:
-    """What the sync loop knows of a job's log in the store."""
+    """What the sync loop knows of a job's log in the store; written by that loop alone."""
 
     job: str
-    created_at: float | None = None
-    epoch: int | None = None
+    created_at: float | None = None  # GENESIS is in the store
+    epoch: int | None = None  # of the lease that we hold; None: we hold none
     done_at: float | None = None
     problem: str = ""
     remedy: str = ""

@@ -1,6 +1,15 @@
-"""The tables of the queue and the number of their format. Times are seconds since 1970, sizes bytes."""
+"""The tables of the queue, their columns those of `rows`, and the number of their format.
+
+Times are seconds since 1970, sizes bytes.
+"""
 
 from __future__ import annotations
+
+import types
+import typing
+from dataclasses import MISSING, fields
+from enum import StrEnum
+from typing import Any
 
 from sqlalchemy import (
     REAL,
@@ -16,45 +25,44 @@ from sqlalchemy import (
     text,
 )
 
+from runner.queue import rows
 from runner.states import Outcome, State, Wish
 
 FORMAT = 1
 metadata = MetaData()
 
 
-def _one_of(column: str, values: type[State] | type[Outcome] | type[Wish]) -> CheckConstraint:
+def _columns(row: type, **keys: Any) -> list[Column[Any]]:
+    """One for each field; `keys` says more of some: what they refer to, or how they are told apart."""
+    hints = typing.get_type_hints(row)
+    return [_column(rows.COLUMNS.get(one.name, one.name), hints[one.name], one.default, keys) for one in fields(row)]
+
+
+def _column(name: str, hint: Any, default: Any, keys: dict[str, Any]) -> Column[Any]:
+    members = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    kind = next(member for member in members if member is not types.NoneType)
+    nullable = types.NoneType in members
+    more = {"job": {"args": [ForeignKey("jobs.name")]}} | keys
+    told = dict(more.get(name, {}))
+    args = told.pop("args", [])
+    if default is not MISSING and not nullable:
+        told["default"] = int(default) if kind is bool else default
+    sql: Any = REAL if kind is float else Integer if kind in (int, bool) else TEXT
+    return Column(name, sql, *args, **({"nullable": nullable} | told))
+
+
+def _one_of(column: str, values: type[StrEnum]) -> CheckConstraint:
     listed = ", ".join(f"'{value}'" for value in values)
     return CheckConstraint(f"{column} IS NULL OR {column} IN ({listed})", name=f"{column}_is_known")
 
 
-def _job() -> Column[str]:
-    return Column("job", TEXT, ForeignKey("jobs.name"), nullable=False)
-
+KEY: dict[str, Any] = {"primary_key": True}
+PLAIN: dict[str, Any] = {"args": []}  # refers to nothing
 
 jobs = Table(
     "jobs",
     metadata,
-    Column("name", TEXT, primary_key=True),
-    Column("number", Integer, nullable=False, unique=True),  # order of arrival: first in, first out
-    Column("phase", TEXT, nullable=False),
-    Column("state", TEXT, nullable=False),
-    Column("wish", TEXT),
-    Column("end_now", Integer, nullable=False, default=0),
-    Column("finishing", Integer, nullable=False, default=0),  # trained; its results are on their way to the store
-    Column("priority", Integer, nullable=False),
-    Column("after", TEXT),
-    Column("spec", TEXT, nullable=False),
-    Column("inputs", TEXT, nullable=False),
-    Column("fingerprint", TEXT, nullable=False),
-    Column("steps", Integer),  # None until a job measured in epochs has cut its text
-    Column("created_at", REAL, nullable=False),
-    Column("changed_at", REAL, nullable=False),
-    Column("not_before", REAL, nullable=False, default=0.0),
-    Column("stalls", Integer, nullable=False, default=0),
-    Column("kept_step", Integer, nullable=False, default=0),
-    Column("rolled_back", Integer, nullable=False, default=0),
-    Column("reason", TEXT, nullable=False, default=""),
-    Column("remedy", TEXT, nullable=False, default=""),
+    *_columns(rows.Job, name=KEY, number={"unique": True}),
     _one_of("state", State),
     _one_of("wish", Wish),
     sqlite_strict=True,
@@ -63,47 +71,18 @@ jobs = Table(
 segments = Table(
     "segments",
     metadata,
-    _job(),
-    Column("number", Integer, nullable=False),
-    Column("first_step", Integer, nullable=False),
-    Column("last_step", Integer, nullable=False),
-    Column("done_at", REAL),
+    *_columns(rows.Segment),
     PrimaryKeyConstraint("job", "number"),
     CheckConstraint("first_step < last_step", name="a_segment_has_steps"),
     sqlite_strict=True,
 )
 
-sessions = Table(
-    "sessions",
-    metadata,
-    Column("id", Integer, primary_key=True),
-    Column("machine", TEXT, nullable=False),
-    Column("platform", TEXT, nullable=False),
-    Column("gpu", TEXT, nullable=False),
-    Column("started_at", REAL, nullable=False),
-    Column("seen_at", REAL, nullable=False),
-    Column("ended_at", REAL),
-    Column("cause", TEXT, nullable=False, default=""),
-    sqlite_strict=True,
-)
+sessions = Table("sessions", metadata, *_columns(rows.Session, id=KEY), sqlite_strict=True)
 
 attempts = Table(
     "attempts",
     metadata,
-    Column("id", Integer, primary_key=True),
-    _job(),
-    Column("session", Integer, ForeignKey("sessions.id"), nullable=False),
-    Column("gpu", Integer, nullable=False),
-    Column("pid", Integer),
-    Column("started_at", REAL, nullable=False),
-    Column("ended_at", REAL),
-    Column("first_step", Integer, nullable=False),
-    Column("last_step", Integer),
-    Column("asked_to_stop_at", REAL),
-    Column("outcome", TEXT),
-    Column("place", TEXT, nullable=False, default=""),
-    Column("cause", TEXT, nullable=False, default=""),
-    Column("remedy", TEXT, nullable=False, default=""),
+    *_columns(rows.Attempt, id=KEY, session={"args": [ForeignKey("sessions.id")]}),
     _one_of("outcome", Outcome),
     # One trainer per card and per job, whatever the code above believes.
     Index("one_attempt_per_gpu", "gpu", unique=True, sqlite_where=text("ended_at IS NULL")),
@@ -120,101 +99,29 @@ cards_taken = Table(
     sqlite_strict=True,
 )
 
-checkpoints = Table(
-    "checkpoints",
-    metadata,
-    _job(),
-    Column("step", Integer, nullable=False),
-    Column("manifest_sha256", TEXT, nullable=False),
-    Column("size", Integer, nullable=False),
-    Column("saved_at", REAL),  # None: it is only in the store
-    Column("durable_at", REAL),
-    Column("quarantined", Integer, nullable=False, default=0),
-    PrimaryKeyConstraint("job", "step"),
-    sqlite_strict=True,
-)
 
-metrics = Table(
-    "metrics",
-    metadata,
-    _job(),
-    Column("step", Integer, nullable=False),
-    Column("loss", REAL),
-    Column("tokens", Integer),
-    Column("lr", REAL),
-    Column("grad_norm", REAL),
-    Column("seconds", REAL),
-    PrimaryKeyConstraint("job", "step"),
-    sqlite_strict=True,
-    sqlite_with_rowid=False,
-)
+def _by_step(name: str, row: type, **more: Any) -> Table:
+    return Table(name, metadata, *_columns(row), PrimaryKeyConstraint("job", "step"), sqlite_strict=True, **more)
 
-evaluations = Table(
-    "evaluations",
-    metadata,
-    _job(),
-    Column("step", Integer, nullable=False),
-    Column("loss", REAL),
-    Column("tokens", Integer),
-    Column("bits_per_byte", REAL),
-    Column("new_loss", REAL),
-    Column("new_tokens", Integer),
-    Column("base_loss", REAL),
-    Column("base_tokens", Integer),
-    Column("ln_v", REAL),
-    Column("checkpoint", TEXT),
-    Column("seconds", REAL),
-    PrimaryKeyConstraint("job", "step"),
-    sqlite_strict=True,
-    sqlite_with_rowid=False,
-)
+
+checkpoints = _by_step("checkpoints", rows.Checkpoint)
+metrics = _by_step("metrics", rows.Metric, sqlite_with_rowid=False)
+evaluations = _by_step("evaluations", rows.Evaluation, sqlite_with_rowid=False)
 
 plan_limits = Table(
-    "plan_limits",
-    metadata,
-    Column("gpu", TEXT, nullable=False),
-    _job(),
-    Column("plan", TEXT, nullable=False),
-    Column("at", REAL, nullable=False),
-    PrimaryKeyConstraint("gpu", "job"),
-    sqlite_strict=True,
+    "plan_limits", metadata, *_columns(rows.PlanLimit), PrimaryKeyConstraint("gpu", "job"), sqlite_strict=True
 )
 
-regimes = Table(
-    "regimes",
-    metadata,
-    Column("id", Integer, primary_key=True),
-    _job(),
-    Column("from_step", Integer, nullable=False),
-    Column("change", TEXT, nullable=False),  # JSON: what differs from here on
-    Column("at", REAL, nullable=False),
-    Column("durable_at", REAL),
-    sqlite_strict=True,
-)
+regimes = Table("regimes", metadata, *_columns(rows.Regime, id=KEY), sqlite_strict=True)
 
 events = Table(
     "events",
     metadata,
-    Column("id", Integer, primary_key=True),
-    Column("at", REAL, nullable=False),
-    Column("job", TEXT),
-    Column("kind", TEXT, nullable=False),
-    Column("text", TEXT, nullable=False),
+    *_columns(rows.Event, id=KEY, job=PLAIN),
     Column("origin", TEXT, unique=True),  # set for lines of a trainer's ledger, which may be read again
     sqlite_strict=True,
 )
 
-# What the sync loop knows of a job's log; written by that loop alone.
 logs = Table(
-    "logs",
-    metadata,
-    Column("job", TEXT, ForeignKey("jobs.name"), primary_key=True),
-    Column("created_at", REAL),  # GENESIS is in the store
-    Column("epoch", Integer),  # of the lease that we hold; None: we hold none
-    Column("done_at", REAL),
-    Column("problem", TEXT, nullable=False, default=""),
-    Column("remedy", TEXT, nullable=False, default=""),
-    Column("fenced", Integer, nullable=False, default=0),
-    Column("changed_at", REAL, nullable=False, default=0.0),
-    sqlite_strict=True,
+    "logs", metadata, *_columns(rows.LogState, job=KEY | {"args": [ForeignKey("jobs.name")]}), sqlite_strict=True
 )

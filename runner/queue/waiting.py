@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from runner.queue.rows import Job
 from runner.states import FINAL, State, Where
@@ -24,17 +25,31 @@ def waiting_for(job: Job, every: dict[str, Job]) -> str:
     return "" if job.after is None or job.kept_step or (source and source.state is State.SUCCEEDED) else job.after
 
 
-def blocked(job: Job, every: dict[str, Job]) -> str:
-    """Why the job cannot run until a person acts on its source; empty when it can."""
+@dataclass(frozen=True, kw_only=True)
+class Blocked:
+    """Why a job cannot run until a person acts on its source."""
+
+    cause: str
+    command: str = ""
+    also: str = ""  # another way out
+
+    @property
+    def text(self) -> str:
+        return f"{self.cause}; " + (f"`{self.command}`" if self.command else "") + self.also
+
+
+def blocked(job: Job, every: dict[str, Job]) -> Blocked | None:
+    """None when it can run, or will by itself."""
     if job.after is None or job.kept_step or job.state is not State.QUEUED:
-        return ""
+        return None
     source = every.get(job.after)
     if source is None:
-        return f"waits for {job.after}, which is not in the queue; enqueue that job too"
+        return Blocked(cause=f"waits for {job.after}, which is not in the queue", also="enqueue that job too")
+    cause, command = f"blocked: {source.name} {source.state}", f"wake2vec-runner retry {source.name}"
     if source.state in FINAL and source.state is not State.SUCCEEDED:
-        return f"blocked: {source.name} {source.state}; `wake2vec-runner retry {source.name}`, or cancel {job.name}"
+        return Blocked(cause=cause, command=command, also=f", or cancel {job.name}")
     if source.state is State.HELD:
-        return f"blocked: {source.name} is held; `wake2vec-runner release {source.name}`"
+        return Blocked(cause=f"blocked: {source.name} is held", command=f"wake2vec-runner release {source.name}")
     return blocked(source, every)
 
 

@@ -181,6 +181,7 @@ def _detail(
     segment = next((one for one in moment.segments.get(job.name, []) if one.last_step > trained), None)
     eta = progress.remaining_seconds(trained, job.steps, speed, evaluations, job.spec.evaluate.every_steps)
     last = metrics[-1] if metrics else None
+    learns, evidence = progress.learning(evaluations, metrics)
     ln_v = next((one.ln_v for one in reversed(evaluations) if one.ln_v is not None), None)
     return DetailPart(
         job=job.name,
@@ -206,7 +207,8 @@ def _detail(
         lost_if_trainer_goes_seconds=progress.at_risk_seconds(metrics, trained, saved, speed),
         next_evaluation=progress.next_multiple(trained, job.spec.evaluate.every_steps, job.steps),
         next_milestone=progress.next_multiple(trained, job.spec.checkpoint.every_steps, job.steps),
-        learning=progress.learning(evaluations, metrics),
+        learns=learns,
+        learning=evidence,
         ln_v=ln_v,
         losses=tuple(figures.thinned(figures.finite([metric.loss for metric in metrics]), CURVE)),
         held_out=tuple(part for one in evaluations if (part := _evaluation(one)) is not None),

@@ -54,37 +54,39 @@ def best_of(evaluations: Sequence[Evaluation]) -> Evaluation | None:
     return min(measured, key=lambda one: (one.loss, one.step), default=None)
 
 
-def learning(evaluations: Sequence[Evaluation], metrics: Sequence[Metric]) -> str:
-    """Whether it learns, in one line that names the evidence."""
+Learns = tuple[bool | None, str]  # None: it cannot be said; and the evidence, in one line
+
+
+def learning(evaluations: Sequence[Evaluation], metrics: Sequence[Metric]) -> Learns:
     norms = finite([metric.grad_norm for metric in metrics[-RECENT:]])
     if len(norms) >= 5 and max(norms) == 0.0:
-        return "not learning: every gradient is zero"
+        return False, "not learning: every gradient is zero"
     best = best_of(evaluations)
     if best is None or best.loss is None or len(evaluations) < 2:
         return _by_training_loss(metrics)
     since = [one for one in evaluations if one.step > best.step]
     if since:
-        return f"no new best for {len(since)} evaluation{'s' if len(since) != 1 else ''}"
+        return False, f"no new best for {len(since)} evaluation{'s' if len(since) != 1 else ''}"
     measured = [one.loss for one in evaluations[-TREND:] if one.loss is not None and math.isfinite(one.loss)]
     if len(measured) < 2:
         return _by_training_loss(metrics)
     fall = measured[0] - measured[-1]
     if fall < 1e-3 * abs(measured[0]):
-        return f"flat: {fall:.4f} nats in {len(measured) - 1} evaluations"
-    return f"learning: down {fall:.2f} nats in {len(measured) - 1} evaluation{'s' if len(measured) > 2 else ''}"
+        return None, f"flat: {fall:.4f} nats in {len(measured) - 1} evaluations"
+    return True, f"learning: down {fall:.2f} nats in {len(measured) - 1} evaluation{'s' if len(measured) > 2 else ''}"
 
 
-def _by_training_loss(metrics: Sequence[Metric]) -> str:
+def _by_training_loss(metrics: Sequence[Metric]) -> Learns:
     losses = finite([metric.loss for metric in metrics])
     if len(losses) < 20:
-        return "too early to say whether it learns"
+        return None, "too early to say whether it learns"
     part = len(losses) // 4
     fall = statistics.fmean(losses[:part]) - statistics.fmean(losses[-part:])
     if abs(fall) < 0.005:
-        return "not learning yet: training loss flat"
+        return False, "not learning yet: training loss flat"
     if fall > 0:
-        return f"learning: training loss down {fall:.2f} nats"
-    return f"not learning yet: training loss up {-fall:.2f} nats"
+        return True, f"learning: training loss down {fall:.2f} nats"
+    return False, f"not learning yet: training loss up {-fall:.2f} nats"
 
 
 def next_multiple(step: int, every: int, last: int | None) -> int | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from runner.machine.launcher import holders
 from runner.queue.rows import Job
 from runner.screen.daemon_note import DaemonNote, LostNote, read_lost, read_note, read_upload
 from runner.settings import Settings
@@ -45,7 +46,7 @@ class HomeView:
 
 def read_home(settings: Settings, jobs: Sequence[Job]) -> HomeView:
     """What surrounds these jobs now."""
-    lock, note = read_lock(settings.home / "daemon.lock"), read_note(settings.home)
+    lock, note = read_lock(settings.daemon_lock), read_note(settings.home)
     daemon = None if lock is None else Process(pid=int(lock.get("pid") or 0), started_at=lock.get("started_at"))
     running = [job.name for job in jobs if job.state is State.RUNNING]
     runs = {name: RunDir(root=settings.runs / name) for name in running}
@@ -75,9 +76,4 @@ def _cards(order: dict[str, Any]) -> tuple[int, ...]:
 
 
 def _trainers(locks: Path) -> dict[str, Process]:
-    found = {}
-    for path in sorted(locks.glob("gpu*.lock")):
-        holder = read_lock(path)
-        if holder is not None and holder.get("job"):
-            found[str(holder["job"])] = Process(pid=int(holder.get("pid") or 0))
-    return found
+    return {str(holder["job"]): Process(pid=int(holder.get("pid") or 0)) for holder in holders(locks)}

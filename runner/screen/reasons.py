@@ -28,8 +28,7 @@ def explain(job: Job, every: dict[str, Job], moment: DatabaseView, around: HomeV
     if job.state is State.QUEUED:
         return _explain_queued(job, every, log.problem if log else "", log.remedy if log else "", around, now)
     if job.state is State.HELD:
-        by_you = not job.waits_for_a_person and ("request" in job.reason or not job.reason)
-        return "held by you" if by_you else _with_remedy(job), mend(job, every, "")
+        return _with_remedy(job) if job.waits_for_a_person else "held by you", mend(job, every, "")
     if job.state is State.FAILED:
         last = moment.attempts.get(job.name, [])[-1:]
         return _with_remedy(job) or "failed", mend(job, every, last[0].place if last else "")
@@ -56,9 +55,8 @@ def _explain_queued(
     source = every.get(waiting_for(job, every))
     if source is not None and source.state is State.HELD:  # by the same person: no cause for alarm
         return f"waits for {source.name}, which is held", ""
-    if reason := blocked(job, every):
-        said, _, command = reason.partition("; ")
-        return said, command.replace("`", "")
+    if behind := blocked(job, every):
+        return behind.cause, behind.command + behind.also
     if source is not None:
         return f"waits for {source.name}", ""
     if problem:

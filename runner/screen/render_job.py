@@ -116,7 +116,7 @@ def _losses(job: JobPart, detail: DetailPart, page: Page) -> list[Item]:
         return []
     room = page.width - LABEL - len(figures.loss(detail.loss)) - len(detail.learning) - 5
     line = figures.curve(detail.losses, min(max(room, 12), 72), ascii_only=page.ascii_only)
-    style = "green" if detail.learning.startswith("learning") else "yellow" if detail.learning.startswith("no") else ""
+    style = {True: "green", False: "yellow", None: ""}[detail.learns]
     return [Text.assemble(figures.loss(detail.loss), "  ", page.text(line, "cyan")), page.text(detail.learning, style)]
 
 

@@ -106,6 +106,7 @@ class DetailPart:
     lost_if_trainer_goes_seconds: float  # work since the newest saved one
     next_evaluation: int | None
     next_milestone: int | None
+    learns: bool | None  # None: it cannot be said
     learning: str
     ln_v: float | None  # loss of a guess among all tokens
     losses: tuple[float, ...]  # training loss, thinned to a curve

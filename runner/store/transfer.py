@@ -15,6 +15,7 @@ from typing import Any
 import runner.errors
 from runner.children import NOTIFY_VARIABLE, STORE_VARIABLE, importing_safely, python
 from runner.errors import RunnerError, StoreBusy, StoreUnavailable
+from runner.settings import TRANSFERS
 from runner.store.base import Progress
 from runner.store.lease import Watch
 from runner.store.log import Log
@@ -157,7 +158,7 @@ def ship(shipment: Shipment, place: Path) -> Record:
         epoch=shipment.epoch,
         kind=shipment.kind,
         attempt=shipment.attempt,
-        journal=Path(shipment.home) / "transfers",
+        journal=Path(shipment.home) / TRANSFERS,
         progress=progress,
     )
 

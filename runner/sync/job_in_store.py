@@ -17,6 +17,7 @@ from runner.queue.database import Queue
 from runner.queue.history import Mark
 from runner.queue.ledger import add_event, in_words
 from runner.queue.view import Sight
+from runner.settings import TRANSFERS
 from runner.store.base import Store
 from runner.store.known import ROOT, KnownLogs
 from runner.store.lease import BEAT_SECONDS, Lease, Watch, acquire
@@ -201,7 +202,7 @@ class SyncContext:
 
     @property
     def journal(self) -> Path:
-        return self.home / "transfers"
+        return self.home / TRANSFERS
 
     def trouble_of(self, job: str) -> Trouble | None:
         """What keeps the job from the store: its own trouble, or a store that is being asked again and again."""

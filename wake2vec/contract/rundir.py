@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -9,6 +10,7 @@ from typing import Any, Literal
 from wake2vec.contract.files import read_json
 
 WAIT = "--wait"  # in place of a run directory: `python -m wake2vec --wait` is told of one by a line of JSON
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # asks either process to save and end
 Outcome = Literal["completed", "yielded", "oom", "diverged", "failed", "lost"]
 
 
@@ -111,7 +113,7 @@ class Result:
     outcome: Outcome
     step: int
     steps: int | None
-    where: str  # setup, identity, training, evaluation, capacity, network, card, disk, nothing
+    where: str  # setup, identity, training, evaluation, capacity, network, card, disk, full, nothing
     cause: str = ""
     remedy: str = ""
     saved_step: int | None = None

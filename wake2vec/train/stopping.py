@@ -7,7 +7,7 @@ import threading
 import time
 from types import FrameType
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+from wake2vec.contract.rundir import STOP_SIGNALS
 
 
 class Stop:

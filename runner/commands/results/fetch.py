@@ -26,21 +26,18 @@ def at_hand(settings: Settings, name: str, step: str) -> RunDir:
     RunnerError when the job has not come that far.
     """
     check_home(settings.home, allow_network=False)
-    queue = open_queue(settings.database)
-    try:
+    with open_queue(settings.database) as queue:
         if not _is_here(queue, settings, name, step):
             _bring(queue, settings, name, step)
         elif step == "final" and not jobs.get_job(queue, name).is_final and run_folder(settings, name).final.is_dir():
             _say(f"note: {name} was extended and goes on; this is its result at the end that it had before")
-    finally:
-        queue.close()
     return run_folder(settings, name)
 
 
 def bring_jobs(settings: Settings, queue: Queue) -> None:
     """Have the jobs of the store in the queue, as `start` does first of all; where a runner works, they are."""
     check_home(settings.home, allow_network=False)
-    if read_lock(settings.home / "daemon.lock") is None:
+    if read_lock(settings.daemon_lock) is None:
         with only_daemon(settings.home):
             restore(SyncContext(daemon=furnish(settings, Wanted(), queue)), read_clocks(), _say)
 

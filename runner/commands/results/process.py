@@ -35,11 +35,8 @@ def run_folder(settings: Settings, name: str, *, history_will_do: bool = False) 
 
     Of a job that ended on another machine only the history comes here: its ledger, texts and pictures.
     """
-    queue = open_queue(settings.database)
-    try:
+    with open_queue(settings.database) as queue:
         job = jobs.get_job(queue, name)
-    finally:
-        queue.close()
     run = RunDir(root=settings.runs / name)
     if run.order.is_file() or (history_will_do and run.metrics.is_file()):
         return run

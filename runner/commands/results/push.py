@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from runner.commands.results import export
+from runner.commands.results.tools import export
 from runner.errors import RunnerError
 from runner.queue import jobs
 from runner.queue.database import open_queue
@@ -22,16 +22,13 @@ def run(settings: Settings, name: str, to: str, *, private: bool, step: str, **a
     """`asked`: fields of the export. Raises UnknownJob, RunnerError where the hub does not take it."""
     if not REPOSITORY.fullmatch(to):
         raise RunnerError(f"{to!r}: expected USER/NAME, as the hub shows it")
-    queue = open_queue(settings.database)
-    try:
+    with open_queue(settings.database) as queue:
         reached = jobs.get_job(queue, name).kept_step
-    finally:
-        queue.close()
     _require_free(to)  # before an export that may take half an hour
     kind = "-".join(word for word, is_asked in asked.items() if is_asked is True)
     folder = settings.home / "push" / "-".join(filter(None, [name, step, str(reached), kind]))
     if not folder.is_dir():  # else an upload that was cut: an export appears whole or not at all
-        export.run(settings, name, folder, step=step, **asked)
+        export(settings, name, folder, step=step, **asked)
     print(f"{name}: is at {_upload(folder, to, name, private=private)}")
     shutil.rmtree(folder)
 

@@ -23,11 +23,8 @@ def run(settings: Settings, names: Sequence[str], out: Path | None) -> None:
     """Exits with the report's own code; the page lies in the run directory of a single job, else in the home."""
     runs = [run_folder(settings, name, history_will_do=True).root for name in names]
     target = out or (runs[0] / "report.html" if len(runs) == 1 else settings.home / "report.html")
-    queue = open_queue(settings.database)
-    try:
+    with open_queue(settings.database) as queue:
         facts = {name: _facts(queue, name) for name in names}
-    finally:
-        queue.close()
     with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
         json.dump(facts, file, ensure_ascii=False)
         file.flush()

@@ -12,7 +12,7 @@ import pytest
 
 from runner import errors as runner_errors
 from runner.cli import EXIT_CODES, globals_first, guarded, main
-from runner.daemon.bugs import write_bug
+from runner.daemon.logs import write_bug
 from tests.unit.runner.folders import write_jobs
 from wake2vec.contract import errors as wake2vec_errors
 

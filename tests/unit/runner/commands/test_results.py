@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from runner.commands.results import export, generate, geometry, lexicon, report
+from runner.commands.results import lexicon, report
 from runner.commands.results.process import use
+from runner.commands.results.tools import export, generate, geometry
 from runner.errors import RunnerError, UnknownJob
 from runner.queue import attempts, jobs
 from runner.queue.database import open_queue
@@ -33,7 +34,7 @@ def settings(tmp_path):
 
 
 def _export(settings, name, to):
-    export.run(settings, name, to)
+    export(settings, name, to)
 
 
 def test_a_job_that_never_ran_here_is_refused(settings, tmp_path):
@@ -100,14 +101,14 @@ def test_the_core_s_exit_code_is_the_command_s(tmp_path, capfd):
 )
 def test_what_a_tool_does_not_know_is_refused_before_anything_is_fetched(settings, tool, asked, said):
     with pytest.raises(SpecError, match=said):
-        tool.run(settings, "nix", **asked)
+        tool(settings, "nix", **asked)
 
 
 def test_texts_and_geometry_want_a_run_that_is_here(settings):
     with pytest.raises(RunnerError, match="holds no run on this machine"):
-        generate.run(settings, "a", prompt="x")
+        generate(settings, "a", prompt="x")
     with pytest.raises(RunnerError, match="holds no run on this machine"):
-        geometry.run(settings, "a")
+        geometry(settings, "a")
 
 
 def test_a_survey_wants_a_whole_p1_file(tmp_path):

@@ -174,7 +174,7 @@ def test_a_job_waits_out_its_back_off(home):
 
 def test_a_full_disk_counts_against_nobody(home):
     running(home, runner={"max_attempts": 1})
-    home.end_trainer("failed", cause="OSError: [Errno 28] No space left on device")
+    home.end_trainer("failed", where="full", cause="OSError: [Errno 28] No space left on device")
     home.rounds(2)
 
     job = home.job()

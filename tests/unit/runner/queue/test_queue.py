@@ -215,7 +215,9 @@ def test_a_job_behind_a_failed_one_says_what_to_do(queue):
     close(queue, claim(queue), Change.FAIL, Outcome.FAILED, reason="no")
     every = {job.name: job for job in jobs.list_jobs(queue)}
 
-    assert waiting.blocked(every["p2"], every) == "blocked: a failed; `wake2vec-runner retry a`, or cancel p2"
+    behind = waiting.blocked(every["p2"], every)
+    assert behind is not None
+    assert behind.text == "blocked: a failed; `wake2vec-runner retry a`, or cancel p2"
     assert waiting.unfinished(list(every.values())) == []
     assert waiting.claimable(list(every.values())) == []
 

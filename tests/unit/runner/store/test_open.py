@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from runner.daemon.bugs import describe
+from runner.daemon.logs import describe
 from runner.discretion import hide
 from runner.errors import RunnerError, SignInNeeded, StoreBusy
 from runner.settings import read_settings

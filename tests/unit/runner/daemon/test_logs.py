@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from runner.daemon.logfile import MOST_BYTES, append, line_of
+from runner.daemon.logs import MOST_BYTES, append, line_of
 
 
 @pytest.mark.parametrize(
