@@ -40,7 +40,6 @@ class Cell:
     layers: LayerPath
     mode: Literal["shared", "separate", "input"] = "shared"
     embedding: Literal["device", "host"] = "host"
-    head: Literal["as-is", "int8", "nf4"] = "as-is"
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
@@ -73,9 +72,6 @@ def cells(model: str, few: bool) -> Iterator[Cell]:
     for layers in WRITTEN_OUT[1:]:
         yield Cell(micro_batch=16, seq_len=256, layers=layers, embedding="device")
         yield Cell(micro_batch=16, seq_len=256, layers=layers, mode="separate")
-    for head in ("int8", "nf4"):
-        yield Cell(micro_batch=16, seq_len=256, layers="offload", head=head)
-        yield Cell(micro_batch=4, seq_len=256, layers="lean", head=head)
     yield Cell(micro_batch=1, seq_len=256, layers="autograd")
 
 

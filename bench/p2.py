@@ -20,15 +20,15 @@ DROPOUT = 0.1
 
 
 def cells(few: bool) -> Iterator[Cell]:
-    """Each path with the places that suit it: all on the device for speed, head and rows in NF4 for room."""
+    """Each path with the places that suit it: all on the device for speed, host for room."""
     if few:
         yield Cell(micro_batch=8, seq_len=256, layers="checkpoint", embedding="device")
-        yield Cell(micro_batch=8, seq_len=256, layers="offload", head="nf4")
+        yield Cell(micro_batch=8, seq_len=256, layers="offload")
         return
     for micro_batch in (4, 8, 16):
         yield Cell(micro_batch=micro_batch, seq_len=256, layers="lean")
         yield Cell(micro_batch=micro_batch, seq_len=256, layers="checkpoint", embedding="device")
-        yield Cell(micro_batch=micro_batch, seq_len=256, layers="offload", head="nf4")
+        yield Cell(micro_batch=micro_batch, seq_len=256, layers="offload")
     yield Cell(micro_batch=1, seq_len=256, layers="lean")
     yield Cell(micro_batch=2, seq_len=256, layers="lean")
 

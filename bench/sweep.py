@@ -77,7 +77,7 @@ def begin(options: argparse.Namespace, question: str, **notes: Any) -> Setup:
 def planned(setup: Setup, cell: Cell, phase: Literal["p1", "p2"], rows: RowSets) -> tuple[Row, Workload, Plan]:
     """One size of ours as a row still without figures, with what the budget says."""
     tokens = max(setup.tokens, cell.micro_batch * cell.seq_len)
-    plan = Plan(micro_batch=cell.micro_batch, layers=cell.layers, embedding=cell.embedding, head=cell.head)
+    plan = Plan(micro_batch=cell.micro_batch, layers=cell.layers, embedding=cell.embedding)
     job = Workload(
         shape=setup.shape,
         phase=phase,
@@ -88,7 +88,7 @@ def planned(setup: Setup, cell: Cell, phase: Literal["p1", "p2"], rows: RowSets)
         seq_len=cell.seq_len,
         optimizer="adafactor" if phase == "p1" else "adamw",
     )
-    places = f"embed {cell.embedding}, head {cell.head}"
+    places = f"embed {cell.embedding}, head as-is"
     row = Row(
         contender="wake2vec",
         layers=cell.layers,

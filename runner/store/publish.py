@@ -15,7 +15,7 @@ from runner.store.log import Log
 from runner.store.names import safe_path
 from runner.store.records import Commit, Record, StoredFile, commits, stored_ids
 from runner.store.space import orphans, room_for
-from wake2vec.contract.files import FileDigest, digest_file, sync_directory
+from wake2vec.contract.files import FileDigest, digest_file, put_in_place
 from wake2vec.contract.manifest import KNOWN_FILES, MANIFEST, read_manifest, verify_checkpoint
 
 OBJECTS = ("checkpoints", "files")  # what a job stores; beside these folders lie its log and its HEAD
@@ -167,8 +167,7 @@ def fetch_checkpoint(store: Store, record: Record, into: Path, *, progress: Prog
     fetch_files(store, {**parts, MANIFEST: manifest}, arriving, progress=progress)
     if read_manifest(arriving).files != {name: part.digest for name, part in parts.items()}:
         raise Damaged(f"{target.name}: its manifest lists other files than its record; try the checkpoint before")
-    arriving.rename(target)
-    sync_directory(into)
+    put_in_place(arriving, target)
     shutil.rmtree(arriving.parent)
     return target
 

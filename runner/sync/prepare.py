@@ -30,7 +30,7 @@ from runner.sync.opening import open_job_log
 from runner.sync.prune import best_step, delete_folder
 from wake2vec.contract.errors import CheckpointCorrupt
 from wake2vec.contract.failpoints import failpoint
-from wake2vec.contract.files import digest_file, make_directory, put_in_place, read_json
+from wake2vec.contract.files import digest_file, make_directory, put_in_place, read_json, whole_folder
 from wake2vec.contract.manifest import MANIFEST, manifest_sha256, newest_verified, saved_steps, verify_checkpoint
 from wake2vec.contract.order import Source
 from wake2vec.contract.rundir import RunDir
@@ -261,11 +261,8 @@ def _is_that(folder: Path, sha256: str) -> bool:
 
 def link_folder(folder: Path, target: Path) -> None:
     """The same files under another name: both are immutable, so no byte is copied. Whole or absent."""
-    arriving = target.with_name(f"{target.name}.arriving")
-    shutil.rmtree(arriving, ignore_errors=True)
-    make_directory(arriving.parent)
-    shutil.copytree(folder, arriving, copy_function=_link_file)
-    put_in_place(arriving, target)
+    with whole_folder(target) as arriving:
+        shutil.copytree(folder, arriving, copy_function=_link_file, dirs_exist_ok=True)
 
 
 def _link_file(source: str, target: str) -> str:

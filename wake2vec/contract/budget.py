@@ -129,10 +129,11 @@ def budget(job: Workload, plan: Plan) -> Budget:
     shape = job.shape
     tokens = plan.micro_batch * job.seq_len // plan.block_splits
     kept, working = _activations(job, plan, tokens)
+    matrix = shape.matrix_rows * shape.width * job.number_bytes
     return Budget(
         body=_body(job),
-        head=_head(job, plan),
-        embedding=_embedding(job, plan),
+        head=matrix,
+        embedding=0 if plan.embedding == "host" or shape.tied else matrix,
         rows=_rows(job, plan),
         adapters=job.adapter_weights * 4,
         gradients=job.trained_row_sets * job.new_tokens * shape.width * 4 + job.adapter_weights * 4,
@@ -152,29 +153,13 @@ def _body(job: Workload) -> int:
     return held.get(job.load, 2 * weights) + rest * job.number_bytes
 
 
-def _head(job: Workload, plan: Plan) -> int:
-    numbers = job.shape.matrix_rows * job.shape.width
-    if plan.head == "int8":
-        return numbers + 4 * job.shape.matrix_rows
-    if plan.head == "nf4":
-        return numbers // 2 + numbers // 64 + numbers // 4096
-    return numbers * job.number_bytes
-
-
-def _embedding(job: Workload, plan: Plan) -> int:
-    if plan.embedding == "host" or (job.shape.tied and plan.head == "as-is"):
-        return 0
-    return job.shape.matrix_rows * job.shape.width * job.number_bytes
-
-
 def _rows(job: Workload, plan: Plan) -> int:
     """New rows: fp32 while they train, afterwards held like the base rows of their side."""
     numbers = job.new_tokens * job.shape.width
     if job.phase == "p1":
         return 4 * job.row_sets * numbers
-    outside = {"int8": numbers, "nf4": numbers // 2 + numbers // 64}.get(plan.head, numbers * job.number_bytes)
-    is_one = job.rows == "shared" and plan.head == "as-is"
-    return outside + (0 if plan.embedding == "host" or is_one else numbers * job.number_bytes)
+    sides = 1 if plan.embedding == "host" or job.rows == "shared" else 2
+    return sides * numbers * job.number_bytes
 
 
 def _optimizer(job: Workload) -> int:

@@ -23,6 +23,7 @@ LEANER_ACTIONS: dict[LayerPath, str] = {
     "offload": "checkpoints kept on the host",
     "recompute": "the library's layers recomputed instead of kept",
 }
+Place = Literal["device", "host"]
 Failure = Literal["oom", "oom_after_defragmenting", "oom_in_optimizer"]
 
 
@@ -37,8 +38,7 @@ class Plan:
 
     micro_batch: int  # blocks in one forward pass; a divisor of the batch
     layers: LayerPath = "checkpoint"
-    embedding: Literal["device", "host"] = "device"
-    head: Literal["as-is", "int8", "nf4"] = "as-is"
+    embedding: Place = "device"
     block_splits: int = 1  # parts that each block is cut into, in place: 1 = whole blocks
 
     def to_dict(self) -> dict[str, Any]:
@@ -47,14 +47,14 @@ class Plan:
     @classmethod
     def from_dict(cls, table: Mapping[str, Any]) -> Plan | None:
         """The plan in a remembered table; None when there is none or it is of another version."""
-        if set(table) != {field.name for field in fields(cls)}:
+        known = {key: value for key, value in table.items() if (key, value) != ("head", "as-is")}  # written by 0.1.0
+        if set(known) != {field.name for field in fields(cls)}:
             return None
-        return cls(**table)
+        return cls(**known)
 
     def __str__(self) -> str:
         text = f"{self.micro_batch} blocks at a time, {self.layers}"
         text += ", embedding on the host" if self.embedding == "host" else ""
-        text += f", {self.head} head" if self.head != "as-is" else ""
         return text + (f", blocks cut in {self.block_splits}" if self.block_splits > 1 else "")
 
 
@@ -66,7 +66,6 @@ class Allowed:
     seq_len: int
     shorter_context: bool = True
     host_embedding: bool = True  # False when the base rows train
-    quantised_head: bool = False  # changes the logits: only where a job says so
     smallest_context: int = 32
     holds: Callable[[LayerPath], bool] = lambda _path: True  # whether a path computes what the library does
 
@@ -78,24 +77,16 @@ class Rung:
     plan: Plan
     action: str  # in words, for the log
     changes_context: bool = False
-    reload: bool = False  # the optimizer may have half-updated: go back to the last saved state
 
 
 def next_rung(plan: Plan, failure: Failure, allowed: Allowed) -> Rung | None:
     """The next leaner way to execute the same step, or None when none is left.
 
-    Same plan once after defragmenting, then half the micro-batch, then recomputation and offload, then embedding and
-    head, and last, if allowed, blocks cut in place.
+    Same plan once after defragmenting, then half the micro-batch, then recomputation and offload, then the
+    embedding, and last, if allowed, blocks cut in place.
     """
     if failure == "oom":
         return Rung(plan=plan, action="the same plan once more, after freeing and defragmenting")
-    leaner = _leaner(plan, allowed)
-    if leaner is None:
-        return None
-    return replace(leaner, reload=failure == "oom_in_optimizer")
-
-
-def _leaner(plan: Plan, allowed: Allowed) -> Rung | None:
     if plan.micro_batch > 1:
         half = largest_divisor(allowed.batch, plan.micro_batch // 2)
         return Rung(plan=replace(plan, micro_batch=half), action=f"micro-batch {plan.micro_batch} to {half}")
@@ -104,9 +95,6 @@ def _leaner(plan: Plan, allowed: Allowed) -> Rung | None:
         return Rung(plan=replace(plan, layers=path), action=LEANER_ACTIONS[path])
     if plan.embedding == "device" and allowed.host_embedding:
         return Rung(plan=replace(plan, embedding="host"), action="base embedding moved to the host")
-    if allowed.quantised_head and plan.head != "nf4":
-        head: Literal["int8", "nf4"] = "int8" if plan.head == "as-is" else "nf4"
-        return Rung(plan=replace(plan, head=head), action=f"base head held in {head}")
     splits = plan.block_splits * 2
     if allowed.shorter_context and allowed.seq_len // splits >= allowed.smallest_context:
         action = f"blocks of {allowed.seq_len} cut in {splits}: context {allowed.seq_len // splits}"
@@ -123,7 +111,7 @@ def grow(plan: Plan, ceiling: Plan, *, clean_steps: int, free_share: float, batc
         return None
     if plan.block_splits > ceiling.block_splits:
         return replace(plan, block_splits=plan.block_splits // 2)
-    for field in ("head", "embedding", "layers"):
+    for field in ("embedding", "layers"):
         if getattr(plan, field) != getattr(ceiling, field):
             return replace(plan, **{field: getattr(ceiling, field)})
     if plan.micro_batch < ceiling.micro_batch:

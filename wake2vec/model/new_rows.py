@@ -28,7 +28,6 @@ class InstalledRows:
     mode: RowMode
     was_tied: bool
     published_rows: int  # of the published matrix, padding included
-    published_head: Tensor | None = None  # on the host, while the head is held in fewer bits
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """The row matrices that train, by the name they have in a checkpoint."""

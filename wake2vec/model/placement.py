@@ -1,4 +1,4 @@
-"""Put a plan into effect: which way the layers take, where the base embedding lies, how the base head is held."""
+"""Put a plan into effect: which way the layers take, where the base embedding lies."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wake2vec.contract.plan import Plan
+from wake2vec.contract.plan import Place, Plan
 from wake2vec.model.layers.paths import use_layers
 from wake2vec.model.new_rows import InstalledRows
-from wake2vec.model.quantise import Int8Rows, Nf4Rows
 from wake2vec.model.split_vocabulary import BaseRows, PlainRows
 
 
@@ -68,62 +67,36 @@ def apply_plan(model: Any, rows: InstalledRows, plan: Plan, device: torch.device
     """Bring a model (plain or PEFT) with installed rows into the state that a plan asks for, from whatever it is in."""
     used = use_layers(model, plan.layers)
     notes = [used.note] if used.note else []
-    head = _place_head(rows, plan, device)
     embedding = _place_embedding(rows, plan, device)
     if not any(parameter.requires_grad for parameter in rows.everything().values()):
-        _rest(rows, head, embedding, device)
-    if (head, embedding) != (plan.head, plan.embedding):
-        notes.append("base matrices that train stay as they are, on the device")
+        _rest(rows, embedding, device)
+    if embedding != plan.embedding:
+        notes.append("a base embedding that trains stays on the device")
     if device.type == "cuda":
         torch.cuda.empty_cache()
-    return Placed(plan=replace(plan, layers=used.path, head=head, embedding=embedding), notes=tuple(notes))  # type: ignore[arg-type]
+    return Placed(plan=replace(plan, layers=used.path, embedding=embedding), notes=tuple(notes))
 
 
-def _place_head(rows: InstalledRows, plan: Plan, device: torch.device) -> str:
-    head = rows.head
-    now = {PlainRows: "as-is", Int8Rows: "int8", Nf4Rows: "nf4"}[type(head.base)]  # type: ignore[index]
-    if now == plan.head or head.base.trainable() is not None:
-        return now
-    if now != "as-is":
-        head.base = PlainRows(rows.published_head.to(device))  # type: ignore[union-attr]
-    if plan.head == "as-is":
-        rows.published_head = None
-        return "as-is"
-    published = head.base.block(0, _height(head.base))
-    if rows.published_head is None:
-        rows.published_head = published.cpu()  # the way back, and the only exact copy
-    head.base = Int8Rows(published) if plan.head == "int8" else Nf4Rows(published)
-    return plan.head
-
-
-def _place_embedding(rows: InstalledRows, plan: Plan, device: torch.device) -> str:
+def _place_embedding(rows: InstalledRows, plan: Plan, device: torch.device) -> Place:
     base = rows.embedding.base
-    now = "host" if isinstance(base, HostRows) else "device"
+    now: Place = "host" if isinstance(base, HostRows) else "device"
     if now == plan.embedding or base.trainable() is not None:
         return now
     if plan.embedding == "host":
         rows.embedding.base = HostRows(base.block(0, _height(base)))
         return "host"
-    # tied matrices are one again only while the head is as published
-    shared = rows.was_tied and isinstance(rows.head.base, PlainRows)
-    rows.embedding.base = rows.head.base if shared else PlainRows(base.block(0, _height(base)).to(device))
+    rows.embedding.base = rows.head.base if rows.was_tied else PlainRows(base.block(0, _height(base)).to(device))
     return "device"
 
 
-def _rest(rows: InstalledRows, head: str, embedding: str, device: torch.device) -> None:
-    """Hold new rows that train no more like the base rows beside them; their parameters wait on the host if unused."""
+def _rest(rows: InstalledRows, embedding: str, device: torch.device) -> None:
+    """Hold new rows that train no more like the base rows beside them: on the host where only look-ups read them."""
     inside, outside = rows.embedding, rows.head
-    if head == "as-is":
-        outside.resting = None
-    elif outside.resting is None:
-        resting = outside.rows.to(device)
-        outside.resting = Int8Rows(resting) if head == "int8" else Nf4Rows(resting)
-    read_inside, read_outside = embedding == "device", head == "as-is"
-    shared = inside.rows is outside.rows
-    for part, is_read in ((inside, read_inside or (shared and read_outside)), (outside, read_outside)):
-        if not (shared and part is outside):
-            part.rows.data = part.rows.data.to(device if is_read else "cpu")
-    inside.resting = HostRows(inside.rows) if not read_inside else None
+    on_host = embedding == "host"
+    if inside.rows is not outside.rows:
+        inside.rows.data = inside.rows.data.to("cpu" if on_host else device)
+    outside.rows.data = outside.rows.data.to(device)
+    inside.resting = HostRows(inside.rows) if on_host else None
 
 
 def _height(base: BaseRows) -> int:

@@ -178,7 +178,6 @@ class SplitHead(nn.Module):
         self.base = PlainRows(base) if isinstance(base, Tensor) else base
         self.first_new_id = first_new_id
         self.rows = rows  # [n_new, d] fp32
-        self.resting: BaseRows | None = None  # the new rows in fewer bits, once they train no more
         self.bias = bias  # [V]: the new tokens have none
         self.softcap = softcap
         self.factor = factor  # of the logits, before the cap
@@ -218,10 +217,9 @@ class SplitHead(nn.Module):
     def _new_blocks(self, dtype: torch.dtype, size: int) -> Iterator[Block]:
         rows = self.rows.detach()
         for start, stop in spans(rows.shape[0], size):
-            part = rows[start:stop] if self.resting is None else self.resting.block(start, stop)
             yield Block(
                 start=self.first_new_id + start,
-                weight=part.to(dtype),
+                weight=rows[start:stop].to(dtype),
                 bias=None,
                 trains=self.rows if self.rows.requires_grad else None,
                 cut=slice(start, stop),

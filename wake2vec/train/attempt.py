@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
-from pathlib import Path
 
 from wake2vec.contract.errors import CheckpointCorrupt, RankLost, StackChanged
 from wake2vec.contract.failpoints import failpoint
-from wake2vec.contract.files import put_in_place, write_json
+from wake2vec.contract.files import whole_folder, write_json
 from wake2vec.contract.manifest import newest_verified
 from wake2vec.contract.order import Order
 from wake2vec.contract.plan import Plan
@@ -69,7 +67,8 @@ def train(run: RunDir, order: Order, stop: Stop, pulse: HeartbeatWriter) -> Resu
         if result.outcome == "completed":
             pulse.beat(state="exporting")
             show(loop, material, prepared)
-            write_final(run, lambda folder: phase.export(prepared, material, folder))
+            with whole_folder(run.final) as final:
+                phase.export(prepared, material, final)
             loop.sample()
             loop.ledger.rewrite(loop.progress.rows)
         return replace(result, step=loop.progress.step)
@@ -153,15 +152,6 @@ def kept_plan(loaded: Loaded | None, prepared: Prepared) -> Plan | None:
     if loaded is None or loaded.state.get("card") != card_name(prepared.device):
         return None
     return Plan.from_dict(loaded.state["plan"])
-
-
-def write_final(run: RunDir, export: Callable[[Path], None]) -> None:
-    """`final/` appears whole; an earlier one from a cut export is replaced."""
-    temporary = run.final.with_name("final.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    export(temporary)
-    put_in_place(temporary, run.final)
 
 
 def show(loop: Loop, material: Material, prepared: Prepared) -> None:

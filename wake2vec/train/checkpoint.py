@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import threading
 import time
 from collections.abc import Mapping
@@ -19,7 +17,7 @@ from torch import Tensor
 
 from wake2vec.contract.errors import CheckpointCorrupt
 from wake2vec.contract.failpoints import failpoint
-from wake2vec.contract.files import FileDigest, digest_file, make_directory, sync_directory, write_json
+from wake2vec.contract.files import whole_folder, write_json
 from wake2vec.contract.manifest import (
     CHECKPOINT_FILES,
     MANIFEST,
@@ -28,6 +26,7 @@ from wake2vec.contract.manifest import (
     TRAINABLE,
     Manifest,
     manifest_sha256,
+    write_manifest,
 )
 from wake2vec.contract.rundir import RunDir
 
@@ -49,45 +48,32 @@ class TrainingState:
 def write_checkpoint(run: RunDir, snapshot: TrainingState) -> Path:
     """Write `checkpoints/checkpoint-<step>`; a kill at any instant leaves the checkpoints before it untouched.
 
-    Order: files, each fsynced; the manifest last; rename; fsync of the parent. An existing checkpoint of the step
-    is kept, since checkpoints never change.
+    Order: files, the manifest last, all fsynced; rename; fsync of the parent. An existing checkpoint of the step is
+    kept, since checkpoints never change; a folder without a manifest is none.
     """
     final = run.checkpoint(snapshot.step)
     if (final / MANIFEST).is_file():
         return final
-    temporary = final.with_name(final.name + ".tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    make_directory(temporary)
-    failpoint("checkpoint.begin")
-    save_file(dict(snapshot.trainable), temporary / TRAINABLE)
-    failpoint("checkpoint.trainable")
-    save_file(dict(snapshot.optimizer), temporary / OPTIMIZER)
-    failpoint("checkpoint.optimizer")
-    (temporary / STATE).write_text(json.dumps(snapshot.state, ensure_ascii=False))
-    failpoint("checkpoint.state")
-    files = {name: _sync_and_digest(temporary / name) for name in CHECKPOINT_FILES}
-    manifest = Manifest(
-        job=snapshot.job,
-        step=snapshot.step,
-        fingerprint=snapshot.fingerprint,
-        parent=snapshot.parent,
-        probe_loss=snapshot.probe_loss,
-        files=files,
-    )
-    write_json(temporary / MANIFEST, manifest.to_json())
-    failpoint("checkpoint.manifest")
-    shutil.rmtree(final, ignore_errors=True)  # only ever a folder without a manifest
-    os.replace(temporary, final)
+    with whole_folder(final) as temporary:
+        failpoint("checkpoint.begin")
+        save_file(dict(snapshot.trainable), temporary / TRAINABLE)
+        failpoint("checkpoint.trainable")
+        save_file(dict(snapshot.optimizer), temporary / OPTIMIZER)
+        failpoint("checkpoint.optimizer")
+        (temporary / STATE).write_text(json.dumps(snapshot.state, ensure_ascii=False))
+        failpoint("checkpoint.state")
+        write_manifest(
+            temporary,
+            CHECKPOINT_FILES,
+            job=snapshot.job,
+            step=snapshot.step,
+            fingerprint=snapshot.fingerprint,
+            parent=snapshot.parent,
+            probe_loss=snapshot.probe_loss,
+        )
+        failpoint("checkpoint.manifest")
     failpoint("checkpoint.rename")
-    sync_directory(final.parent)
-    failpoint("checkpoint.end")
     return final
-
-
-def _sync_and_digest(path: Path) -> FileDigest:
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
-    return digest_file(path)
 
 
 @dataclass(frozen=True, kw_only=True)

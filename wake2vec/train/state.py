@@ -52,6 +52,5 @@ class Progress:
 
     @classmethod
     def from_json(cls, table: dict[str, Any]) -> Progress:
-        return cls(
-            step=table["step"], rows=table["rows"], scale=LossScale(**table["loss_scale"]), plan=Plan(**table["plan"])
-        )
+        plan = Plan.from_dict(table["plan"]) or Plan(micro_batch=1)
+        return cls(step=table["step"], rows=table["rows"], scale=LossScale(**table["loss_scale"]), plan=plan)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from wake2vec.contract.errors import InputError
-from wake2vec.contract.files import size, sync_directory, write_json
+from wake2vec.contract.files import size, whole_folder, write_json
 from wake2vec.contract.options import ExportOptions
 from wake2vec.contract.order import Order
 from wake2vec.contract.rundir import RunDir
@@ -66,18 +66,10 @@ def export(
     trained, place = read_trained(run, order, step)
     if adapter_only and trained.own:
         raise InputError(run.root, "has trained every weight, not an adapter alone", "export it without --adapter-only")
-    temporary = out_dir.with_name(f".{out_dir.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
+    with whole_folder(out_dir, out_dir.with_name(f".{out_dir.name}.{os.getpid()}.tmp")) as temporary:
         _write(run, order, trained, temporary, out_dir, place, merge, dtype, adapter_only, progress)
         if out_dir.exists():
-            out_dir.rmdir()
-        os.replace(temporary, out_dir)
-        sync_directory(out_dir.parent)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+            out_dir.rmdir()  # fails where somebody has put something there meanwhile
     return out_dir
 
 
