@@ -105,9 +105,11 @@ def chat(
     device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
 ) -> None:
     """Go on with whatever you type, a line at a time."""
-    from runner.commands.results.generate import run
+    from runner.commands.results import tools
 
-    run(settings_of(context), name, chat=True, step=step, tokens=tokens, temperature=temperature, device=device)
+    tools.generate(
+        settings_of(context), name, chat=True, step=step, tokens=tokens, temperature=temperature, device=device
+    )
 
 
 def geometry(
