@@ -19,8 +19,9 @@ from runner.settings import Settings
 from runner.store.drive.store import open_drive
 from runner.store.drive.transfer import Throttle
 from runner.store.known import KnownLogs
+from runner.store.log import Log
 from runner.store.presence import check_walk
-from runner.store.root import add_job, open_root
+from runner.store.root import add_entry, open_root
 from runner.store.root import jobs as entries_of
 from runner.sync.fetch import fetch_result
 from runner.sync.loop import release_all
@@ -305,7 +306,8 @@ def test_a_record_in_the_bin_of_drive_is_noticed_in_the_middle_of_a_log(tmp_path
     with DriveServer(tmp_path / "google") as server:
         store = open_drive("wake2vec", tmp_path, server.environ(), Throttle())
         root = open_root(store, holder="h")
-        log = add_job(root, "a", fingerprint="f", genesis={"job": {}})
+        log = Log.begin(store, name="jobs/a", kind="GENESIS", payload={}, holder="h")
+        add_entry(root, "a", log, "print")
         log.append("LEASE", {}, epoch=1)
         log.append("REGIME", {"what": "x"}, epoch=1)
         check_walk(root, "a", log)
@@ -360,12 +362,12 @@ def test_a_commit_costs_few_calls_where_calls_are_dear(home, monkeypatch):
     far = replace(type(home.store).properties.fget(home.store), remote=True)
     monkeypatch.setattr(type(home.store), "properties", property(lambda store: far))
     stored = home.context.opened["a"]
-    confirm(home.context, stored, home.clock.now, home.clock.monotonic)
+    confirm(stored, home.now)
     calls = []
     for name in ("stat", "read", "find"):
         plain = getattr(type(home.store), name)
         monkeypatch.setattr(type(home.store), name, lambda *words, plain=plain: calls.append(words) or plain(*words))
 
-    confirm(home.context, stored, home.clock.now, home.clock.monotonic, is_sent=True)
+    confirm(stored, home.now, is_sent=True)
 
     assert len(calls) <= 5
