@@ -22,8 +22,11 @@ class Global:
     @property
     def settings(self) -> Settings:
         from runner.settings import read_settings
+        from runner.store.open import check_url
 
-        return read_settings(self.home, self.store)
+        settings = read_settings(self.home, self.store)
+        check_url(settings.store_url)
+        return settings
 
 
 MOST = 10**12  # a number that no step, count or seed goes beyond

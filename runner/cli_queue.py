@@ -83,6 +83,7 @@ def start(
         typer.Option(
             metavar="MINUTES",
             min=0.0,
+            max=60 * A_YEAR_HOURS,
             envvar="WAKE2VEC_STORE_PATIENCE",
             help="With --until-empty: how long to wait for the store when all is trained.",
         ),

@@ -11,12 +11,16 @@ from runner.settings import Settings
 from runner.store.drive.auth import Token, save_token, token_path
 from runner.store.drive.login import sign_in
 from runner.store.open import open_store
+from wake2vec.contract.files import open_regular
+
+MOST_BYTES = 1 << 20
 
 
 def run(settings: Settings, client: Path, *, paste: bool) -> None:
     """Raises SignInNeeded when nobody granted it, RunnerError for a file that is no OAuth client."""
     try:
-        table = json.loads(client.read_text("utf-8"))
+        with open_regular(client) as file:
+            table = json.loads(file.read(MOST_BYTES))
     except OSError as error:
         raise RunnerError(f"{client}: cannot be read: {error.strerror}") from error
     except ValueError as error:

@@ -93,6 +93,8 @@ def _work(settings: Settings, wanted: Wanted, queue: Queue, say: Say, attend: At
         doubts = unconfirmed(context, read_clocks()) if is_free else {}
         for line in safe_report(queue, settings, doubts):
             say(line)
+        for job, why in unread(daemon).items():
+            say(f"{job}: the store lists it and cannot show it: {why}")
         for line in str(end).splitlines() if isinstance(end, RunnerError) else ():
             say(f"error: {line}")
         code = last_code(end.exit_code if isinstance(end, RunnerError) else end, daemon, doubts)
@@ -228,9 +230,15 @@ def show_events(queue: Queue, loops: Loops, say: Say) -> None:
     loops.shown = events[-1].id if events else loops.shown or 1
 
 
+def unread(daemon: DaemonContext) -> dict[str, str]:
+    """Jobs that the store lists and cannot show, unless their names were used again."""
+    here = {job.name for job in jobs.list_jobs(daemon.queue)}
+    return {job: why for job, why in daemon.unread.items() if job not in here}
+
+
 def last_code(code: int, daemon: DaemonContext, doubts: Mapping[str, str]) -> int:
     """What is lost is said by the exit code before all else; a claim that could not be seen is no success."""
-    if daemon.lost:
+    if daemon.lost or (code == 0 and unread(daemon)):
         return StoreLost.exit_code
     return StoreUnavailable.exit_code if doubts and code == 0 else code
 

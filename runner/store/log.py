@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 import time
 from collections.abc import Callable
@@ -26,6 +27,7 @@ class Log:
         self._now = now
         self.tail_id = records[0].log  # where the newest record lies
         self.carrying_id: str | None = None  # the newest record known that a reader may start at
+        self.seen: dict[str, str] = {}  # by id, the md5 of what was read
         self._tried: set[str] = set()  # nonces of appends whose answer was lost
 
     @classmethod
@@ -87,7 +89,8 @@ class Log:
 
     def refresh(self) -> None:
         """Walk to the tail as it is now."""
-        while (found := _read(self.store, self.records[-1].next_id)) is not None:
+        while (found := _read(self.store, id := self.records[-1].next_id, self.seen)) is not None:
+            self.seen = {id: self.seen[id], self.first_id: self.seen.get(self.first_id, "")}
             self._add(found)
 
     def _add(self, record: Record) -> None:
@@ -180,8 +183,10 @@ def head_name(name: str) -> str:
     return f"{name}/head.*.json" if name else "head.*.json"
 
 
-def _read(store: Store, id: str) -> Record | None:
+def _read(store: Store, id: str, seen: dict[str, str] | None = None) -> Record | None:
     body = store.read(id)
+    if body is not None and seen is not None:
+        seen[id] = hashlib.md5(body, usedforsecurity=False).hexdigest()
     return None if body is None else Record.from_bytes(body, f"{store.properties.place}: {id}")
 
 

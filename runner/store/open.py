@@ -33,14 +33,20 @@ def open_store(
     bandwidth_mib_per_second: float | None = None,
 ) -> Store:
     """`dir:PATH`, `drive:FOLDER` or `fs:URL`. Nothing is read, written or asked before the store is first used."""
+    scheme, rest = check_url(url)
+    setting = Setting(home=home, environ=environ, bandwidth_mib_per_second=bandwidth_mib_per_second)
+    return RetryingStore(KINDS[scheme](rest, setting))
+
+
+def check_url(url: str) -> tuple[str, str]:
+    """Its kind, and what follows. Raises RunnerError for a text that can be no store."""
     scheme, _, rest = url.partition(":")
     if scheme not in KINDS or not rest.strip():
         meant = f"did you mean {hide(nearest)}?" if (nearest := meant_by(url)) else FORMS
         raise RunnerError(f"--store {hide(url)!r}: not a store; {meant}")
     if "\0" in rest:
         raise RunnerError(f"--store {hide(url)!r}: holds a NUL character, which no address can")
-    setting = Setting(home=home, environ=environ, bandwidth_mib_per_second=bandwidth_mib_per_second)
-    return RetryingStore(KINDS[scheme](rest, setting))
+    return scheme, rest
 
 
 def meant_by(url: str) -> str:

@@ -23,7 +23,7 @@ from runner.store.presence import missing
 from runner.store.records import StateNote, commits, newest_commit
 from runner.sync.copies import mirror
 from runner.sync.job_in_store import JobInStore, SyncContext
-from runner.sync.mend import repair_when_agreed
+from runner.sync.mend import AGREED, repair_when_agreed
 from runner.sync.opening import lose, open_job_log
 from runner.sync.prepare import final_files, is_whole, prepare
 from runner.sync.prune import INPUTS_DAY_SECONDS, prune, sweep_inputs
@@ -42,7 +42,7 @@ TOLD_IN_THE_LOG = (State.HELD, State.FAILED, State.CANCELLED)
 def sync(context: SyncContext, now: Now) -> None:
     """Running jobs first, then those that tick wants to start, then the rest."""
     daemon = context.daemon
-    if daemon.lost:
+    if (context.home / AGREED).exists():
         repair_when_agreed(context, now, lambda text: add_event(daemon.queue, now.wall, "repaired", text))
     look(context, now)
     asked = daemon.handover.asked()

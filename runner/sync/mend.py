@@ -91,10 +91,9 @@ def agree(home: Path) -> None:
 
 
 def repair_when_agreed(context: SyncContext, now: Now, say: Say) -> None:
-    if (context.home / AGREED).exists():
-        with suppress(StoreUnavailable):  # tried again in the next round
-            repair(context, now, say, agreed=True)
-            (context.home / AGREED).unlink()
+    with suppress(StoreUnavailable):  # tried again in the next round
+        repair(context, now, say, agreed=True)
+        (context.home / AGREED).unlink()
 
 
 def _root(context: SyncContext, say: Say, *, agreed: bool) -> Log | None:

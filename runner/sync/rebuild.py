@@ -76,6 +76,7 @@ def _rebuild_jobs(context: SyncContext, now: Now, say: Callable[[str], None]) ->
             why = str(error) if is_there else f"its folder was deleted there; {PUT_BACK}"
             add_event(context.queue, now.wall, "corrupt", f"{name}: its log in the store cannot be read: {why}")
             say(f"{name}: its log in the store cannot be read and is left alone: {why}")
+            context.daemon.unread[name] = why
     return {name: context.opened[name].log for name in new if name in context.opened}
 
 

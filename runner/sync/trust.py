@@ -33,11 +33,11 @@ def look(context: SyncContext, now: Now) -> None:
         return
 
 
-def check(context: SyncContext, now: Now) -> Log:
+def check(context: SyncContext, now: Now, *, tail: bool = True) -> Log:
     """The root log, seen to be the one that this home knows. Raises StoreLost, having said so, and StoreUnavailable."""
     try:
         root = context.root_log()
-        check_root(root)
+        check_root(root, tail=tail)
         root.refresh()
     except StoreLost as error:
         distrust(context, ROOT, error, now)
@@ -53,19 +53,26 @@ def is_due(stored: JobInStore, now: Now) -> bool:
     return stored.job in stored.context.daemon.lost or now.monotonic - stored.confirmed_at >= every
 
 
-def confirm(stored: JobInStore, now: Now, *, fully: bool = False) -> None:
+def confirm(stored: JobInStore, now: Now, *, fully: bool = False, is_sent: bool = False) -> None:
     """See that a home which knows nothing but the store finds this log to its end, and every object that it needs.
 
-    Reading the whole chain anew costs a call a record: over a network that is done every ten minutes, and `fully`.
+    Reading the whole chain anew costs a call a record: over a network that is done every ten minutes, and `fully`. Of a
+    checkpoint that `is_sent` the objects have just been seen, and those that stay are looked at every minute: there the
+    store's first record and the end of both logs are what can have changed.
     Raises StoreLost, StoreUnavailable, and Fenced when another home has written the log anew.
     """
-    root = check(stored.context, now)
+    remote, is_known = stored.store.properties.remote, stored.job not in stored.context.daemon.lost
+    is_quick = is_sent and remote and is_known and now.monotonic - stored.confirmed_at < CHECK_SECONDS
+    root = check(stored.context, now, tail=not is_quick)
     entry = entries_of(root.records).get(stored.job)
     if entry is not None and entry.job.genesis_id != stored.log.first_id:
         stored.context.opened.pop(stored.job, None)
         raise Fenced(f"{stored.job}: {entry.holder} has written its log in the store anew; it is taken up from there")
     check_tail(stored.log, f"the newest record of {stored.job}")
-    patience = WALK_SECONDS if stored.store.properties.remote else 0.0
+    if is_quick:
+        stored.context.known.keep(stored.log)
+        return
+    patience = WALK_SECONDS if remote else 0.0
     if fully or now.monotonic - stored.walked_at >= patience:
         check_walk(root, stored.job, stored.log)
         stored.walked_at = now.monotonic

@@ -42,7 +42,7 @@ def _mark_committed(stored: JobInStore, job: Job, run: RunDir, now: Now) -> None
     for step in unmarked:
         record = committed(stored.records, rows[step].manifest_sha256)
         if record is not None and not rows[step].quarantined and not missing(stored.store, record):
-            confirm(stored, stored.context.clock())
+            confirm(stored, stored.context.clock(), is_sent=True)
             stored.mark_durable(record.commit, now)
 
 
@@ -85,7 +85,7 @@ def publish_one(stored: JobInStore, job: Job, folder: Path, now: Now) -> None:
     finally:
         sending.end()
     failpoint("sync.committed")
-    confirm(stored, stored.context.clock())
+    confirm(stored, stored.context.clock(), is_sent=True)
     stored.mark_durable(record.commit, now)
 
 

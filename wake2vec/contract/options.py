@@ -5,17 +5,28 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from wake2vec.contract.errors import Fault, SpecError
 
 T = TypeVar("T", bound="Options")
 
 
+def _one_of(*words: str) -> AfterValidator:
+    """Also a number of a step."""
+
+    def check(value: str) -> str:
+        if value not in words and not (value.isascii() and value.isdecimal()):
+            raise ValueError(f"expected the number of a step, {' or '.join(words)}, got {value!r}")
+        return value
+
+    return AfterValidator(check)
+
+
 class Options(BaseModel):
     """The options of one tool, a module whose `run` takes them."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     tool: ClassVar[str]
 
     @classmethod
@@ -24,7 +35,10 @@ class Options(BaseModel):
         try:
             return cls(**{name: value for name, value in asked.items() if value is not None})
         except ValidationError as error:
-            faults = [Fault(key=str(one["loc"][0]), problem=one["msg"]) for one in error.errors()]
+            faults = [
+                Fault(key=f"--{one['loc'][0]}".replace("_", "-"), problem=one["msg"].removeprefix("Value error, "))
+                for one in error.errors()
+            ]
             raise SpecError(cls.name(), faults) from error
 
     @classmethod
@@ -39,7 +53,7 @@ class ExportOptions(Options):
     merge: bool = False
     adapter_only: bool = False
     dtype: Literal["fp32", "fp16", "bf16"] | None = None  # None: as published
-    step: Annotated[str, Field(pattern="^([0-9]+|best|final)$")] = "final"
+    step: Annotated[str, _one_of("best", "final")] = "final"
 
 
 class GenerateOptions(Options):
@@ -47,7 +61,7 @@ class GenerateOptions(Options):
     run: Path
     prompt: str | None = None  # None: the job's
     chat: bool = False  # prompts come from standard input, a line each
-    step: Annotated[str, Field(pattern="^([0-9]+|best|final|newest)$")] = "newest"
+    step: Annotated[str, _one_of("best", "final", "newest")] = "newest"
     count: int = 1  # texts, each with the next seed
     seed: int = 0
     temperature: float = 0.9

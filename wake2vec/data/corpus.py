@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wake2vec.contract.errors import InputError
+from wake2vec.contract.files import open_regular
 
 READ_BYTES = 1 << 20
 
@@ -81,7 +82,7 @@ def _read(path: Path) -> Iterator[str]:
     newlines = _Newlines()
     done = 0
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             while chunk := file.read(READ_BYTES):
                 held = len(decoder.getstate()[0])
                 yield from newlines.feed(_decode(decoder, chunk, path, done - held))

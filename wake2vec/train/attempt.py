@@ -183,12 +183,16 @@ def facts(loop: Loop, material: Material) -> RunFacts:
 def words_met(loop: Loop, material: Material) -> tuple[int, int]:
     """New words that stand in the training blocks, and how many of them training has met."""
     job, blocks = material.job, material.blocks
-    known = SeenWords(
-        blocks, batch=job.train.batch, seed=job.data.seed, first_new_id=material.id_map.first_new_id,
-        n_new=material.id_map.n_new,
-    )  # fmt: skip
-    met = int(known.up_to(loop.progress.step - 1).sum()) if loop.progress.step else 0
-    return int(known.up_to(max(loop.progress.step, math.ceil(len(blocks) / job.train.batch)) - 1).sum()), met
+    first, count = material.id_map.first_new_id, material.id_map.n_new
+    if loop.words is None:  # kept, since each scans what training reads
+        present, met = (
+            SeenWords(blocks, batch=job.train.batch, seed=job.data.seed, first_new_id=first, n_new=count)
+            for _ in range(2)
+        )
+        loop.words = present, met
+    present, met = loop.words
+    step, epoch = loop.progress.step, math.ceil(len(blocks) / job.train.batch)
+    return int(present.up_to(max(step, epoch) - 1).sum()), int(met.up_to(step - 1).sum()) if step else 0
 
 
 def sessions(loop: Loop) -> tuple[SessionFact, ...]:

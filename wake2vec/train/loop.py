@@ -14,6 +14,7 @@ from wake2vec.contract.errors import NothingTrains, OutOfMemory, RankLost
 from wake2vec.contract.failpoints import failpoint
 from wake2vec.contract.plan import Allowed, Failure, Plan
 from wake2vec.contract.rundir import Result
+from wake2vec.data.seen_words import SeenWords
 from wake2vec.model.device import brief, is_out_of_memory, vram
 from wake2vec.phases.base import Prepared
 from wake2vec.phases.imported import taken_over
@@ -64,6 +65,7 @@ class Loop:
         self.saver = Saver(material, prepared, self.optimizer, team.size)
         self.beside = Extras(material, prepared, pulse, self.note)
         self.ledger = LedgerFile(self.run.metrics)
+        self.words: tuple[SeenWords, SeenWords] | None = None  # that training will meet, and has met, once asked for
         self.step_seconds = 0.0
         self.rate = 0.0
 

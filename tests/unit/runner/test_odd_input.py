@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from tests.unit.runner.folders import write_jobs
 from wake2vec.contract.budget import CARDS
 from wake2vec.contract.errors import InputError, SpecError
 from wake2vec.contract.lexicon import read_lexicon
+from wake2vec.data.corpus import open_corpus
 
 HUGE = "9" * 400
 
@@ -62,6 +65,8 @@ def test_a_file_nested_without_end_is_no_job_file(folder: Path, text: str) -> No
     [
         ["extend", "a", HUGE], ["status", "--every", "1e300"], ["start", "--max-hours", HUGE],
         ["log", "a", "--lines", HUGE], ["log", "a", "--attempt", HUGE], ["plan", "a.toml", "--new-words", HUGE],
+        ["start", "--max-hours", "nan"], ["start", "--store-patience", "inf"], ["start", "--store-patience", "nan"],
+        ["status", "--every", "nan"], ["generate", "a", "--temperature", "nan"], ["extend", "a", "nan"],
         ["generate", "a", "--count", HUGE], ["generate", "a", "--seed", HUGE], ["geometry", "a", "--step", HUGE],
     ],
 )  # fmt: skip
@@ -146,3 +151,45 @@ def test_joiners_are_letters_of_the_scripts_that_spell_with_them(tmp_path: Path)
 def test_a_card_is_known_by_the_names_that_people_give_it(text: str, name: str) -> None:
     assert card_name(text) == name
     assert name in CARDS
+
+
+@pytest.mark.parametrize("url", ["gdrive:foo", "DIR:/x", "dir:", "s3://bucket/x", "\0"])
+@pytest.mark.parametrize("words", [["status", "--once"], ["hold", "a"], ["log", "a"], ["list"], ["extend", "a", "5"]])
+def test_an_address_that_can_be_no_store_is_refused_by_every_command(
+    tmp_path: Path, url: str, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "settings.toml").write_text(f"store = {json.dumps(url)}\n")
+
+    assert ends("--home", tmp_path, *words) == 1
+    assert "not a store; " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("step", ["3.5", "-1", "٣", "newest", "", "best "])
+def test_a_step_that_is_none_is_refused_in_words(tmp_path: Path, step: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ends("--home", tmp_path, "export", "a", "--to", tmp_path / "x", f"--step={step}") == 1
+    assert f"--step: expected the number of a step, best or final, got {step!r}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["top-p", "repetition-penalty"])
+def test_a_figure_that_is_no_number_is_refused(tmp_path: Path, name: str) -> None:
+    assert ends("--home", tmp_path, "generate", "a", f"--{name}", "nan") in (1, 2)
+
+
+@pytest.mark.parametrize("zone", ["Foo/Bar", ":::", "../../etc/passwd", "/dev/zero", "a" * 3000])
+def test_a_time_zone_that_is_none_ends_nothing(tmp_path: Path, zone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        assert ends("--home", tmp_path, "status", "--once") == 0
+        assert ends("--home", tmp_path, "start", "--until-empty") == 0
+    finally:
+        monkeypatch.delenv("TZ")
+        time.tzset()
+
+
+def test_pipes_and_devices_are_no_client_and_no_text(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for place in (tmp_path / "pipe", Path("/dev/zero")):
+        assert ends("--home", tmp_path, "login", place) == 1
+        with pytest.raises(InputError, match="pipe or a device"):
+            open_corpus([place])

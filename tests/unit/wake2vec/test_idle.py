@@ -8,7 +8,7 @@ import pytest
 
 from tests.tiny import loop_for, material_for, order_for
 from wake2vec.__main__ import failure
-from wake2vec.contract.errors import InputError, NothingTrains
+from wake2vec.contract.errors import NothingTrains
 from wake2vec.data.seen_words import SeenWords
 from wake2vec.phases.inputs import require_met
 from wake2vec.train.heartbeat import HeartbeatWriter
@@ -51,10 +51,10 @@ def test_a_job_whose_words_no_step_reads_ends_before_its_first_and_names_the_per
     )  # ids that stand nowhere
     lexicon = next(item for item in order.inputs if item.role == "lexicon")
 
-    with pytest.raises(InputError, match="new words stands in what the 100,000,000 steps read") as told:
+    with pytest.raises(NothingTrains, match="new words stands in what the 100,000,000 steps read") as told:
         require_met(never, 10**8, Path(order.inputs_folder) / lexicon.sha256, material.id_map)
 
     result = failure(told.value, order, HeartbeatWriter(material.run, 1))
     assert result.cause.startswith("lexicon.txt: none of its")
     assert lexicon.sha256 not in result.cause
-    assert (result.where, bool(result.remedy)) == ("setup", True)
+    assert (result.where, bool(result.remedy)) == ("nothing", True)

@@ -94,9 +94,9 @@ def test_the_core_s_exit_code_is_the_command_s(tmp_path, capfd):
 @pytest.mark.parametrize(
     ("tool", "asked", "said"),
     [
-        (generate, {"step": "foo"}, "generate: step: .*newest"),
-        (geometry, {"side": "left"}, "geometry: side: .*'output'"),
-        (generate, {"top_k": "x"}, "generate: top_k"),
+        (generate, {"step": "foo"}, "generate: --step: .*newest"),
+        (geometry, {"side": "left"}, "geometry: --side: .*'output'"),
+        (generate, {"top_k": "x"}, "generate: --top-k"),
     ],
 )
 def test_what_a_tool_does_not_know_is_refused_before_anything_is_fetched(settings, tool, asked, said):

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
 from runner.commands.rebuild import run as rebuild_command
+from runner.commands.repair import run as repair_command
+from runner.daemon.main import last_code, unread
 from runner.errors import Loss, NotStored, StoreLost
+from runner.machine.home import only_daemon
 from runner.queue import checkpoints, ledger
 from runner.screen.daemon_note import read_lost
 from runner.settings import Settings
+from runner.store.drive.store import open_drive
+from runner.store.drive.transfer import Throttle
 from runner.store.known import KnownLogs
+from runner.store.log import Log
+from runner.store.presence import check_walk
+from runner.store.root import add_entry, open_root
 from runner.store.root import jobs as entries_of
 from runner.sync.fetch import fetch_result
 from runner.sync.loop import release_all
 from runner.sync.mend import repair
-from runner.sync.trust import unconfirmed
+from runner.sync.trust import confirm, unconfirmed
+from tests.drive_server.server import DriveServer
 from tests.simulated import CORPUS, Clock, Home
 from tests.unit.runner.conftest import job_spec
 
@@ -281,3 +291,83 @@ def test_a_result_that_was_deleted_is_named_by_whoever_wants_it(home, store, tmp
     with pytest.raises(NotStored, match=r"final/weights.json;.*--step 60"):
         fetch_result(other.context, other.job(), "final", home.now)
     other.queue.close()
+
+
+def test_a_record_that_is_gone_from_the_middle_of_a_log_is_noticed(home, store):
+    home.train(10)
+    a_minute(home)
+    sorted((store / "jobs/a/log").iterdir())[1].unlink()
+    a_minute(home)
+
+    assert home.daemon.lost["a"].loss is Loss.TORN
+
+
+def test_a_record_in_the_bin_of_drive_is_noticed_in_the_middle_of_a_log(tmp_path):
+    with DriveServer(tmp_path / "google") as server:
+        store = open_drive("wake2vec", tmp_path, server.environ(), Throttle())
+        root = open_root(store, holder="h")
+        log = Log.begin(store, name="jobs/a", kind="GENESIS", payload={}, holder="h")
+        add_entry(root, "a", log, "print")
+        log.append("LEASE", {}, epoch=1)
+        log.append("REGIME", {"what": "x"}, epoch=1)
+        check_walk(root, "a", log)
+        server.drive.throw_away(log.records[0].next_id)
+
+        with pytest.raises(StoreLost, match="record 1 of jobs/a is in the bin") as lost:
+            check_walk(root, "a", log)
+    assert lost.value.loss is Loss.BIN
+
+
+def test_a_new_home_that_cannot_read_a_listed_job_does_not_end_well(home, store, tmp_path):
+    shutil.rmtree(store / "jobs/a")
+    other = fresh(home, tmp_path, store)
+
+    assert "its folder was deleted there" in unread(other.daemon)["a"]
+    assert last_code(0, other.daemon, {}) == StoreLost.exit_code
+    other.add(job_spec("a", steps=60), fingerprint="another")
+    assert last_code(0, other.daemon, {}) == 0
+    other.queue.close()
+
+
+def test_a_repair_that_is_agreed_beside_a_living_daemon_is_its_to_do(home, store, tmp_path, capsys):
+    shutil.rmtree(store)
+    a_minute(home)
+    with only_daemon(home.folder):
+        assert repair_command(Settings(home=home.folder, store_url=f"dir:{store}"), yes=True) == 0
+    assert not store.exists()
+    a_minute(home)
+
+    assert "the runner that works here puts it back" in capsys.readouterr().out
+    assert home.daemon.lost == {}
+    other = fresh(home, tmp_path, store)
+    other.daemon.take_over = True
+    other.until(lambda: other.trainers.living)
+    assert other.trainer.step == 10
+    other.queue.close()
+
+
+def test_a_repair_that_finds_nothing_missing_is_not_remembered_for_later(home, store):
+    with only_daemon(home.folder):
+        repair_command(Settings(home=home.folder, store_url=f"dir:{store}"), yes=True)
+    home.rounds(1)
+    shutil.rmtree(store)
+    a_minute(home)
+
+    assert home.daemon.lost[""].loss is Loss.GONE
+    assert not store.exists()
+
+
+def test_a_commit_costs_few_calls_where_calls_are_dear(home, monkeypatch):
+    """The store of this test is a folder that says it is far away."""
+    far = replace(type(home.store).properties.fget(home.store), remote=True)
+    monkeypatch.setattr(type(home.store), "properties", property(lambda store: far))
+    stored = home.context.opened["a"]
+    confirm(stored, home.now)
+    calls = []
+    for name in ("stat", "read", "find"):
+        plain = getattr(type(home.store), name)
+        monkeypatch.setattr(type(home.store), name, lambda *words, plain=plain: calls.append(words) or plain(*words))
+
+    confirm(stored, home.now, is_sent=True)
+
+    assert len(calls) <= 5
