@@ -28,6 +28,7 @@ from runner.screen.snapshot import (
 )
 from runner.states import PLANNED_AHEAD, State, count_segments
 from runner.trouble import OF_THE_STORE, Cause, Trouble
+from wake2vec.contract.ledger import best as best_evaluation
 from wake2vec.contract.rundir import Heartbeat
 
 CURVE = 240  # points of the training curve that the snapshot keeps
@@ -115,7 +116,7 @@ def _job(job: Job, every: dict[str, Job], moment: DatabaseView, around: HomeView
     saved, durable = _kept(
         moment.checkpoints.get(job.name, []), around.heartbeats.get(job.name), around.has_lost(job.name)
     )
-    best = progress.best_of(evaluations)
+    best = best_evaluation(evaluations)
     says, command = explain(job, every, moment, around, now)
     return JobPart(
         name=job.name,

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from runner.figures import finite
 from runner.queue.rows import Evaluation, Metric
+from wake2vec.contract.ledger import best as best_evaluation
 
 RECENT = 50  # steps that say how fast it is now
 TREND = 5  # evaluations that say where it is going
@@ -48,12 +49,6 @@ def remaining_sessions(seconds: float | None, session_minutes: float | None) -> 
     return max(1, math.ceil(seconds / 60 / session_minutes)) if seconds > 0 else 0
 
 
-def best_of(evaluations: Sequence[Evaluation]) -> Evaluation | None:
-    """The lowest held-out loss; the earlier of two that are equal."""
-    measured = [one for one in evaluations if one.loss is not None and math.isfinite(one.loss)]
-    return min(measured, key=lambda one: (one.loss, one.step), default=None)
-
-
 Learns = tuple[bool | None, str]  # None: it cannot be said; and the evidence, in one line
 
 
@@ -61,7 +56,7 @@ def learning(evaluations: Sequence[Evaluation], metrics: Sequence[Metric]) -> Le
     norms = finite([metric.grad_norm for metric in metrics[-RECENT:]])
     if len(norms) >= 5 and max(norms) == 0.0:
         return False, "not learning: every gradient is zero"
-    best = best_of(evaluations)
+    best = best_evaluation(evaluations)
     if best is None or best.loss is None or len(evaluations) < 2:
         return _by_training_loss(metrics)
     since = [one for one in evaluations if one.step > best.step]

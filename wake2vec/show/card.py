@@ -6,10 +6,10 @@ from typing import Literal
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from wake2vec.contract.ledger import Ledger, read_ledger
 from wake2vec.contract.order import Order
 from wake2vec.contract.rundir import RunDir
 from wake2vec.show.facts import RunFacts, ln_v, read_facts
-from wake2vec.show.ledger import Ledger, read_ledger
 from wake2vec.show.series import perplexity
 from wake2vec.show.text import figure
 

@@ -8,8 +8,8 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+from wake2vec.contract.ledger import Ledger
 from wake2vec.show.facts import RunFacts, ln_v
-from wake2vec.show.ledger import Ledger
 from wake2vec.show.series import running_mean, thin
 
 INK, TRAIN, VAL, BEST, FLOOR, BAD, REGIME = "#1f2430", "#9db7d5", "#c2410c", "#15803d", "#6b7280", "#b91c1c", "#7c3aed"

@@ -9,8 +9,8 @@ from pathlib import PurePath
 from typing import Any
 
 from wake2vec.contract.files import read_json
+from wake2vec.contract.ledger import Ledger
 from wake2vec.contract.rundir import RunDir
-from wake2vec.show.ledger import Ledger
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from wake2vec.contract.ledger import EvaluationRow, Ledger, StepRow
 from wake2vec.show.facts import SessionFact, session_of
-from wake2vec.show.ledger import EvaluationRow, Ledger, StepRow
 
 Place = TypeVar("Place", int, float)
 

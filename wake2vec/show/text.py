@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from wake2vec.contract.ledger import EvaluationRow, Ledger
 from wake2vec.show.facts import RunFacts, ln_v
-from wake2vec.show.ledger import EvaluationRow, Ledger
 from wake2vec.show.series import Measured, perplexity
 
 DEVLOG_HEAD = ("step", "train", "val", "Δ", "gap", "Δ to best", "bits/byte", "session", "s/step")

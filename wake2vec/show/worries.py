@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from wake2vec.contract.ledger import Ledger
 from wake2vec.show.facts import RunFacts, ln_v
-from wake2vec.show.ledger import Ledger
 
 
 def worries(facts: RunFacts, ledger: Ledger) -> list[str]:

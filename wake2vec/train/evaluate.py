@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import torch
 from wake2vec.contract.errors import OutOfMemory
 from wake2vec.contract.failpoints import failpoint
 from wake2vec.contract.files import read_json, write_json
+from wake2vec.contract.ledger import EvaluationRow, to_json
 from wake2vec.contract.spec import EvaluateTable
 from wake2vec.data.blocks import IGNORED, Windows
 from wake2vec.model.device import free_memory, is_out_of_memory
@@ -203,23 +204,23 @@ def sums_of(prepared: Prepared, text: Text, part: list[int]) -> Sums | None:
 def as_row(measured: Losses, *, step: int, checkpoint: str | None, vocabulary: int, seconds: float) -> dict[str, Any]:
     """The ledger row of an evaluation: nats per token, bits per byte, and ln V as the line to beat."""
     sums = measured.held_out
-    return {
-        "kind": "evaluation",
-        "step": step,
-        "loss": sums.nats / sums.tokens,
-        "tokens": sums.tokens,
-        "bits_per_byte": sums.bits_per_byte,
-        "bytes": sums.bytes,
-        "new_loss": sums.new_nats / sums.new_tokens if sums.new_tokens else None,
-        "new_tokens": sums.new_tokens,
-        "base_loss": sums.base_nats / sums.base_tokens if sums.base_tokens else None,
-        "base_tokens": sums.base_tokens,
-        "english_bits_per_byte": measured.english.bits_per_byte,
-        "english_base_bits_per_byte": measured.english_base.bits_per_byte,
-        "ln_v": math.log(vocabulary),
-        "checkpoint": checkpoint,
-        "seconds": seconds,
-    }
+    row = EvaluationRow(
+        step=step,
+        loss=sums.nats / sums.tokens,
+        tokens=sums.tokens,
+        bits_per_byte=sums.bits_per_byte,
+        bytes=sums.bytes,
+        new_loss=sums.new_nats / sums.new_tokens if sums.new_tokens else None,
+        new_tokens=sums.new_tokens,
+        base_loss=sums.base_nats / sums.base_tokens if sums.base_tokens else None,
+        base_tokens=sums.base_tokens,
+        english_bits_per_byte=measured.english.bits_per_byte,
+        english_base_bits_per_byte=measured.english_base.bits_per_byte,
+        ln_v=math.log(vocabulary),
+        checkpoint=checkpoint,
+        seconds=seconds,
+    )
+    return to_json(row)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,17 +233,17 @@ class EvaluationVerdict:
     stop_reason: str = ""
 
 
-def judge(evaluations: list[dict[str, Any]], rules: EvaluateTable) -> EvaluationVerdict:
+def judge(evaluations: Iterable[EvaluationRow], rules: EvaluateTable) -> EvaluationVerdict:
     """A pure function of the ledger, so that patience and the best checkpoint cannot be lost by a resume.
 
     Step 0 is the line to beat, not a candidate: it has no checkpoint.
     """
     verdict = EvaluationVerdict()
-    for row in sorted(evaluations, key=lambda row: int(row["step"])):
-        if row["step"] == 0:
+    for row in sorted(evaluations, key=lambda row: row.step):
+        if row.step == 0:
             continue
-        if verdict.best_loss is None or row["loss"] < verdict.best_loss - rules.min_delta:
-            verdict = EvaluationVerdict(best_step=row["step"], best_loss=row["loss"])
+        if verdict.best_loss is None or row.loss < verdict.best_loss - rules.min_delta:
+            verdict = EvaluationVerdict(best_step=row.step, best_loss=row.loss)
         else:
             verdict = replace(verdict, without_best=verdict.without_best + 1)
         if rules.patience is not None and verdict.without_best >= rules.patience:
@@ -252,10 +253,10 @@ def judge(evaluations: list[dict[str, Any]], rules: EvaluateTable) -> Evaluation
     return verdict
 
 
-def _stop_rule(row: dict[str, Any], rule: str | None) -> str:
+def _stop_rule(row: EvaluationRow, rule: str | None) -> str:
     match = re.fullmatch(r"val > (\d+(?:\.\d+)?) at (\d+)", rule or "")
-    if match and row["step"] == int(match[2]) and row["loss"] > float(match[1]):
-        return f"{rule}: it is {row['loss']:.4f}"
+    if match and row.step == int(match[2]) and row.loss > float(match[1]):
+        return f"{rule}: it is {row.loss:.4f}"
     return ""
 
 

@@ -12,6 +12,7 @@ import torch
 
 from wake2vec.contract.errors import NothingTrains, OutOfMemory, RankLost
 from wake2vec.contract.failpoints import failpoint
+from wake2vec.contract.ledger import EventRow, LedgerFile, StepRow, to_json
 from wake2vec.contract.plan import Allowed, Failure, Plan
 from wake2vec.contract.rundir import Result
 from wake2vec.data.seen_words import SeenWords
@@ -24,7 +25,6 @@ from wake2vec.train.checkpoint import Loaded, point_to_best
 from wake2vec.train.evaluate import EvaluationVerdict, as_row, evaluate, judge
 from wake2vec.train.extras import Extras
 from wake2vec.train.heartbeat import HeartbeatWriter
-from wake2vec.train.ledger import LedgerFile
 from wake2vec.train.optimizers import Optimizer, make_optimizer
 from wake2vec.train.plans.oom_ladder import Ladder, base_rows_rest
 from wake2vec.train.plans.proven import Proven
@@ -176,24 +176,22 @@ class Loop:
         return result
 
     def log(self, result: StepResult) -> None:
-        signals = {"rows_moving": result.rows_moving, "lora_b_norm": result.lora_b_norm}
-        signals = {key: value for key, value in signals.items() if value is not None}
         memory = vram()
-        row = {
-            "kind": "step",
-            "step": self.progress.step + 1,  # steps completed
-            "loss": result.loss,
-            "tokens": result.tokens,
-            "lr": self.rate,
-            "grad_norm": result.grad_norm,
-            "entries_changed": round(result.entries_changed, 6),
-            **signals,
-            "seconds": round(self.step_seconds, 4),
-            "attempt": self.material.order.attempt,
-            **{key: value for key, value in memory.items() if key == "vram_peak_mib"},
-        }
+        row = StepRow(
+            step=self.progress.step + 1,
+            loss=result.loss,
+            tokens=result.tokens,
+            lr=self.rate,
+            grad_norm=result.grad_norm,
+            entries_changed=round(result.entries_changed, 6),
+            rows_moving=result.rows_moving,
+            lora_b_norm=result.lora_b_norm,
+            seconds=round(self.step_seconds, 4),
+            attempt=self.material.order.attempt,
+            vram_peak_mib=memory.get("vram_peak_mib"),
+        )
         self.progress.step += 1
-        self.add_row(row)
+        self.add_row(to_json(row))
         if parts := self.pulse.started():
             told = ", ".join(f"{name} {seconds:.1f}" for name, seconds in parts.items() if seconds >= 0.05)
             self.note("start", f"the first step came after {sum(parts.values()):.1f} s: {told}", seconds=parts)
@@ -246,7 +244,7 @@ class Loop:
         ends = ends_before(self.material.first_total, self.train.extended) | {self.material.steps}
         if step % rules.every_steps and step not in ends:
             return False
-        return all(row["step"] != step for row in self.progress.evaluations)
+        return all(row.step != step for row in self.progress.evaluations)
 
     def evaluate(self) -> bool:
         """Add the evaluation of this step to the ledger; False when a stop was asked for before it was complete."""
@@ -329,7 +327,7 @@ class Loop:
     # ---- the ledger -----------------------------------------------------------------------------------------
 
     def note(self, event: str, text: str, **more: Any) -> None:
-        self.add_row({"kind": "event", "step": self.progress.step, "event": event, "text": text, **more})
+        self.add_row(to_json(EventRow(step=self.progress.step, event=event, text=text)) | more)
 
     def add_row(self, row: dict[str, Any]) -> None:
         self.progress.rows.append(row)

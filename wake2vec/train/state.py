@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from wake2vec.contract.ledger import EvaluationRow, from_json
 from wake2vec.contract.plan import Plan
 
 
@@ -39,8 +40,9 @@ class Progress:
     plan: Plan = field(default_factory=lambda: Plan(micro_batch=1))
 
     @property
-    def evaluations(self) -> list[dict[str, Any]]:
-        return [row for row in self.rows if row["kind"] == "evaluation"]
+    def evaluations(self) -> list[EvaluationRow]:
+        found = (from_json(table) for table in self.rows if table["kind"] == EvaluationRow.kind)
+        return [row for row in found if isinstance(row, EvaluationRow)]
 
     def to_json(self) -> dict[str, Any]:
         return {

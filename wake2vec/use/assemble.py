@@ -95,6 +95,6 @@ def put_own_weights(model: Any, trained: Trained) -> None:
 
 
 def _last_step(run: RunDir) -> int:
-    from wake2vec.show.ledger import read_ledger
+    from wake2vec.contract.ledger import read_ledger
 
     return read_ledger(run.metrics).last_step

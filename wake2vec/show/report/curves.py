@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import groupby
 
+from wake2vec.contract.ledger import EvaluationRow, StepRow
 from wake2vec.show.facts import ln_v
-from wake2vec.show.ledger import EvaluationRow, StepRow
 from wake2vec.show.report.chart import Chart, ChartMark, Point, Series, draw
 from wake2vec.show.report.html import Html
 from wake2vec.show.report.reading import RunView

@@ -11,10 +11,10 @@ from pydantic import ValidationError
 
 from wake2vec.contract.errors import InputError
 from wake2vec.contract.files import read_json
+from wake2vec.contract.ledger import Ledger, read_ledger
 from wake2vec.contract.rundir import RunDir
 from wake2vec.contract.spec import JOB_SPEC, JobSpec
 from wake2vec.show.facts import RunFacts, SessionFact, complete, read_facts
-from wake2vec.show.ledger import Ledger, read_ledger
 from wake2vec.show.samples import SampleRow, read_samples
 from wake2vec.show.series import Measured, measure
 

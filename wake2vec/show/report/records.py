@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from itertools import zip_longest
 from typing import Any
 
+from wake2vec.contract.ledger import StepRow
 from wake2vec.show.facts import session_of
-from wake2vec.show.ledger import StepRow
 from wake2vec.show.report.html import Child, Html, el, table
 from wake2vec.show.report.reading import Row, RunView
 from wake2vec.show.series import mean_seconds
@@ -103,8 +103,8 @@ def environment(view: RunView) -> Html | None:
 
 
 def events(view: RunView) -> Html | None:
-    rows: list[Sequence[Child]] = [(f"{row.step:,}", when(row.at), row.event, row.text) for row in view.ledger.events]
-    parts: list[Child] = [table(("step", "at", "event", ""), rows)] if rows else []
+    rows: list[Sequence[Child]] = [(f"{row.step:,}", row.event, row.text) for row in view.ledger.events]
+    parts: list[Child] = [table(("step", "event", ""), rows)] if rows else []
     if view.ledger.unreadable_lines:
         torn = counted(view.ledger.unreadable_lines, "torn line")
         parts.append(el("p", f"{torn} of the ledger left out.", class_="note"))

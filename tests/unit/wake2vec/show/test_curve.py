@@ -7,9 +7,9 @@ import json
 import pytest
 from matplotlib.figure import Figure
 
+from wake2vec.contract.ledger import parse_ledger
 from wake2vec.show.curve import _losses
 from wake2vec.show.facts import RunFacts
-from wake2vec.show.ledger import parse_ledger
 
 
 @pytest.mark.parametrize(

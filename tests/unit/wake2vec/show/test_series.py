@@ -6,8 +6,8 @@ import math
 
 import pytest
 
+from wake2vec.contract.ledger import EvaluationRow, EventRow, Ledger, StepRow
 from wake2vec.show.facts import RunFacts, SessionFact, complete, session_of
-from wake2vec.show.ledger import EvaluationRow, EventRow, Ledger, StepRow
 from wake2vec.show.series import mean_loss, measure, perplexity, running_mean, thin
 
 

@@ -6,8 +6,8 @@ import json
 import math
 from typing import Any
 
+from wake2vec.contract.ledger import parse_ledger
 from wake2vec.show.facts import RunFacts
-from wake2vec.show.ledger import parse_ledger
 from wake2vec.show.worries import worries
 
 HEALTHY = [

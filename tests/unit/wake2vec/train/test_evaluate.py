@@ -16,6 +16,7 @@ from tests.tiny import loop_for, material_for, order_for
 from wake2vec.contract import failpoints
 from wake2vec.contract.errors import OutOfMemory
 from wake2vec.contract.files import read_json
+from wake2vec.contract.ledger import EvaluationRow
 from wake2vec.contract.spec import EvaluateTable
 from wake2vec.data.blocks import Windows
 from wake2vec.train.evaluate import Losses, Sums, Text, as_row, choose_windows, evaluate, judge, measure
@@ -23,9 +24,9 @@ from wake2vec.train.loop import Loop
 from wake2vec.train.stopping import Stop
 
 
-def rows(*losses: float) -> list[dict[str, Any]]:
+def rows(*losses: float) -> list[EvaluationRow]:
     """Evaluations at steps 100, 200, ..."""
-    return [{"step": 100 * number, "loss": loss} for number, loss in enumerate(losses, start=1)]
+    return [EvaluationRow(step=100 * number, loss=loss) for number, loss in enumerate(losses, start=1)]
 
 
 def measured(sums: Sums) -> Losses:
@@ -37,7 +38,7 @@ def test_the_best_step_is_the_one_of_lowest_loss() -> None:
 
 
 def test_step_zero_is_the_line_to_beat_and_no_candidate() -> None:
-    assert judge([{"step": 0, "loss": 1.0}, *rows(5.0)], EvaluateTable()).best_step == 100
+    assert judge([EvaluationRow(step=0, loss=1.0), *rows(5.0)], EvaluateTable()).best_step == 100
 
 
 def test_patience_counts_evaluations_without_a_new_best() -> None:
@@ -90,7 +91,7 @@ def test_bits_per_byte_is_nats_over_the_bytes_that_targets_stand_for() -> None:
 
 def test_a_text_without_new_words_has_no_new_loss() -> None:
     sums = Sums(windows=1, base_nats=5.0, base_tokens=3, bytes=16)
-    assert as_row(measured(sums), step=1, checkpoint=None, vocabulary=10, seconds=0.0)["new_loss"] is None
+    assert as_row(measured(sums), step=1, checkpoint=None, vocabulary=10, seconds=0.0).get("new_loss") is None
 
 
 def four(windows: Windows, loop: Loop) -> Text:
@@ -222,8 +223,8 @@ def test_every_evaluation_of_the_ledger_tells_of_english(tmp_path: Path) -> None
     rows = loop.progress.evaluations
 
     assert len(rows) == 3
-    assert len({row["english_base_bits_per_byte"] for row in rows}) == 1
-    assert rows[0]["english_bits_per_byte"] > rows[0]["english_base_bits_per_byte"]
+    assert len({row.english_base_bits_per_byte for row in rows}) == 1
+    assert (rows[0].english_bits_per_byte or 0) > (rows[0].english_base_bits_per_byte or 0)
 
 
 def test_an_evaluation_that_is_cut_in_the_control_goes_on_there(tmp_path: Path) -> None:

@@ -6,7 +6,18 @@ import json
 import math
 from pathlib import Path
 
-from wake2vec.show.ledger import parse_ledger, read_ledger
+import pytest
+
+from wake2vec.contract.ledger import (
+    EvaluationRow,
+    EventRow,
+    Row,
+    StepRow,
+    from_json,
+    parse_ledger,
+    read_ledger,
+    to_json,
+)
 
 
 def line(**values: object) -> str:
@@ -75,3 +86,20 @@ def test_lines_that_are_json_but_no_row_are_counted() -> None:
     )
 
     assert ledger.unreadable_lines == 5
+
+
+@pytest.mark.parametrize("row", [
+    StepRow(step=3, loss=2.5, tokens=8, lr=0.1, rows_moving=0.5, attempt=2),
+    EvaluationRow(step=3, loss=2.5, tokens=8, new_tokens=3, checkpoint="checkpoint-3", english_bits_per_byte=1.0),
+    EventRow(step=3, event="oom", text="micro-batch 2 to 1"),
+])  # fmt: skip
+def test_a_row_is_read_as_it_was_written_and_unknown_keys_are_passed_over(row: Row) -> None:
+    line = to_json(row)
+
+    assert from_json(json.loads(json.dumps(line))) == row
+    assert from_json(line | {"of_a_later_version": {"a": 1}}) == row
+    assert None not in line.values()
+
+
+def test_a_value_of_another_kind_is_as_if_it_were_missing() -> None:
+    assert from_json({"kind": "step", "step": 1, "loss": "x", "lr": True, "attempt": 1.0}) == StepRow(step=1, attempt=1)
