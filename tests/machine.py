@@ -26,9 +26,10 @@ JOBS = Path(__file__).parent.parent / "jobs"
 @dataclass(kw_only=True)
 class Machine:
     home: Path
-    store: Path
+    store: Path | str  # a folder, or the address of another kind of store
     environment: dict[str, str] = field(default_factory=dict)
     trainer: list[str] | None = None  # instead of the real one
+    settings: str = ""  # more lines
     daemon: subprocess.Popen[bytes] | None = None
 
     def command(self, *arguments: str) -> list[str]:
@@ -37,7 +38,7 @@ class Machine:
             "--home",
             str(self.home),
             "--store",
-            f"dir:{self.store}",
+            self.store if isinstance(self.store, str) else f"dir:{self.store}",
             *arguments,
         ]
 
@@ -65,7 +66,7 @@ class Machine:
     def start(self, *arguments: str) -> None:
         self.home.mkdir(parents=True, exist_ok=True)
         trainer = f"trainer = {json.dumps(self.trainer)}\n" if self.trainer else ""
-        (self.home / "settings.toml").write_text(IMPATIENT + trainer)
+        (self.home / "settings.toml").write_text(IMPATIENT + trainer + self.settings)
         with self.start_log.open("ab") as log:
             self.daemon = subprocess.Popen(
                 self.command("start", *arguments), env=self.surroundings, stdout=log, stderr=log, start_new_session=True

@@ -4,19 +4,10 @@ from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from tests.drive_server.server import DriveServer
 from tests.machine import Machine, job_file
-
-
-@dataclass(kw_only=True)
-class DriveMachine(Machine):
-    """One whose store is the Drive that its environment leads to."""
-
-    def command(self, *arguments: str) -> list[str]:
-        return ["drive:wake2vec" if word == f"dir:{self.store}" else word for word in super().command(*arguments)]
 
 
 def durable_steps(server: DriveServer) -> int:
@@ -35,7 +26,7 @@ def test_a_job_half_done_is_finished_by_an_empty_machine(tmp_path: Path) -> None
     uncut.finish()
     with DriveServer(tmp_path / "google") as server:
         server.faults.rate = 0.01
-        machine = DriveMachine(home=tmp_path / "home", store=tmp_path / "nowhere", environment=server.environ())
+        machine = Machine(home=tmp_path / "home", store="drive:wake2vec", environment=server.environ())
         machine.run("enqueue", str(job))
         machine.start("--until-empty")
         give_up = time.monotonic() + 300
