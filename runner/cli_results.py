@@ -15,6 +15,10 @@ def plan(
     gpu: Annotated[
         str, typer.Option(help="t4, p100, v100, l4, a10g, rtx3090, rtx4090, l40s, a100, a100-80g or h100.")
     ] = "t4",
+    cards: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, max=64, help="So many share each step; not given: as the file says."),
+    ] = None,
     new_words: Annotated[
         int | None, typer.Option("--new-words", metavar="N", min=0, max=MOST, help="Instead of counting the word list.")
     ] = None,
@@ -23,7 +27,7 @@ def plan(
     """Foretell memory and time on a card, before either is spent."""
     from runner.commands.plan import run
 
-    run(files, gpu=gpu, new_words=new_words, as_json=as_json)
+    run(files, gpu=gpu, cards=cards, new_words=new_words, as_json=as_json)
 
 
 def lexicon(

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from wake2vec.contract.budget import GIB, Budget, Card, budget, work
+from wake2vec.contract.budget import GIB, Budget, Card, budget, exchange_seconds, work
 from wake2vec.contract.budget import Workload as Load
 from wake2vec.contract.model_shapes import ModelShape
 from wake2vec.contract.plan import LIBRARY, WRITTEN_OUT, WRITTEN_OUT_FAMILIES, Plan, micro_batches
@@ -24,6 +24,8 @@ class Forecast:
     card: Card
     step_seconds: float
     steps: int | None
+    cards: int = 1
+    exchange_seconds: float = 0.0  # of a step, to add up the gradients of several cards
 
     @property
     def needed_gib(self) -> float:
@@ -69,15 +71,18 @@ def checkpoint_bytes(spec: TrainingSpec, shape: ModelShape, new_words: int) -> i
     return 4 * (trained + row_sets * (new_words + shape.width) + load.adapter_weights // max(1, load.rank))
 
 
-def forecast(spec: TrainingSpec, load: Load, card: Card) -> Forecast:
-    """The fastest plan that fits and leaves the context whole; else the one that needs least."""
+def forecast(spec: TrainingSpec, load: Load, card: Card, cards: int = 1) -> Forecast:
+    """The fastest plan that fits and leaves the context whole; else the one that needs least. Each card has it all."""
+    load, exchange = replace(load, batch=-(-load.batch // cards)), exchange_seconds(load, card, cards)
     found = [
         Forecast(
             plan=plan,
             parts=budget(load, plan),
             card=card,
-            step_seconds=work(load, plan).seconds(card.half_tflops, card.bandwidth_gbs),
+            step_seconds=work(load, plan).seconds(card.half_tflops, card.bandwidth_gbs) + exchange,
             steps=spec.train.steps,
+            cards=cards,
+            exchange_seconds=exchange,
         )
         for plan in _candidates(spec, load)
     ]
@@ -89,7 +94,7 @@ def forecast(spec: TrainingSpec, load: Load, card: Card) -> Forecast:
 
 def _candidates(spec: TrainingSpec, load: Load) -> Iterator[Plan]:
     asked, path = spec.train.micro_batch, spec.train.layers
-    sizes = micro_batches(load.batch) if asked == "auto" else [asked]
+    sizes = micro_batches(load.batch) if asked == "auto" else [min(asked, load.batch)]
     auto = WRITTEN_OUT if load.shape.family in WRITTEN_OUT_FAMILIES else LIBRARY
     layers = auto if path == "auto" else (path,)
     splits = CONTEXT_SPLITS if spec.train.allow_shorter_context else (1,)

@@ -125,7 +125,7 @@ class Trainers:
         steps = [order["job"]["train"]["steps"] or 30, *(one["steps"] for one in order["job"]["train"]["extended"])][-1]
         trainer = Trainer(run=run, attempt=attempt, job=order["job"]["name"], steps=steps)
         trainer.resume()
-        self.living[0] = trainer
+        self.living[int(Path(order["gpu_lock"]).stem.removeprefix("gpu"))] = trainer
         return 1
 
     def holder(self, gpu: int) -> Holder | None:

@@ -44,7 +44,7 @@ def card_name(text: str) -> str:
     return f"rtx{bare}" if re.fullmatch(r"[34]090", bare) else bare
 
 
-def run(files: Sequence[Path], *, gpu: str, new_words: int | None, as_json: bool) -> None:
+def run(files: Sequence[Path], *, gpu: str, new_words: int | None, as_json: bool, cards: int | None = None) -> None:
     """Raises SpecError, RunnerError for an unknown card or shape, OutOfMemory when a job fits no way."""
     card = CARDS.get(card_name(gpu))
     if card is None:
@@ -55,7 +55,11 @@ def run(files: Sequence[Path], *, gpu: str, new_words: int | None, as_json: bool
         if isinstance(spec, CommandSpec):
             raise SpecError(str(file), [Fault(key="phase", problem="nothing can be foretold of a program of your own")])
         words = new_words if new_words is not None else count_words(spec, file)
-        found.append((spec, forecast(spec, load_of(spec, shape_of(spec, file), words), card), words))
+        share = cards or (1 if spec.train.cards == "auto" else spec.train.cards)
+        if share > spec.train.batch:
+            problem = f"{share} cards cannot share the {spec.train.batch} blocks of a step"
+            raise SpecError(str(file), [Fault(key="train.batch", problem=problem)])
+        found.append((spec, forecast(spec, load_of(spec, shape_of(spec, file), words), card, share), words))
     if as_json:
         print(json.dumps([_as_json(*one) for one in found], indent=1))
     else:
@@ -105,6 +109,8 @@ def _as_json(spec: TrainingSpec, one: Forecast, words: int) -> dict[str, Any]:
         "card_gib": one.card.memory_gib,
         "parts_bytes": asdict(one.parts),
         "plan": one.plan.to_dict(),
+        "cards": one.cards,
+        "exchange_seconds": round(one.exchange_seconds, 3),
         "step_seconds_at_least": round(one.step_seconds, 3),
         "steps": one.steps,
         "hours_at_least": None if one.hours is None else round(one.hours, 3),
@@ -127,11 +133,14 @@ def _show(spec: TrainingSpec, one: Forecast, words: int) -> None:
     console.print(table)
     style = "green" if one.fits else "bold red"
     said = "fits" if one.fits else "does not fit"
+    each = "a" if one.cards == 1 else f"each of {one.cards}"
     console.print(
-        f"{said} a {one.card.name.upper()} with {figures.size(one.card.memory_gib * 2**30)}: {_plan(one.plan)}",
+        f"{said} {each} {one.card.name.upper()} with {figures.size(one.card.memory_gib * 2**30)}: {_plan(one.plan)}",
         style=style,
     )
     time = f"at least {one.step_seconds:.2g} s a step"
+    if one.cards > 1:
+        time += f", {one.exchange_seconds:.2g} s of them to add up the cards' gradients"
     if one.hours is not None and one.steps is not None:
         sessions = max(1, math.ceil(one.hours * 60 / PRIOR_MINUTES))
         time += f", {figures.hours(one.hours * 3600)} for {one.steps:,} steps"

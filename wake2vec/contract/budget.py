@@ -5,7 +5,7 @@ Bytes and operations follow from the shapes. The formulas are held against measu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from wake2vec.contract.model_shapes import ModelShape
@@ -26,6 +26,7 @@ class Card:
     half_tflops: float
     bandwidth_gbs: float
     capability: tuple[int, int]
+    link_gbs: float = 5.0  # what adding up over the cards of a host gets: through its memory, for want of NVLink
     overhead_gib: float = 0.45  # CUDA context, cuBLAS workspace, fragmentation under expandable segments
 
 
@@ -48,7 +49,7 @@ CARDS: dict[str, Card] = {
         _card("l40s", 44.39, 240, 648, 8, 9),
         _card("a100", 39.39, 210, 1170, 8, 0),
         _card("a100-80g", 79.15, 210, 1500, 8, 0),
-        _card("h100", 79.10, 640, 2600, 9, 0),
+        replace(_card("h100", 79.10, 640, 2600, 9, 0), link_gbs=300.0),
     )
 }
 
@@ -136,7 +137,7 @@ def budget(job: Workload, plan: Plan) -> Budget:
         embedding=0 if plan.embedding == "host" or shape.tied else matrix,
         rows=_rows(job, plan),
         adapters=job.adapter_weights * 4,
-        gradients=job.trained_row_sets * job.new_tokens * shape.width * 4 + job.adapter_weights * 4,
+        gradients=trained_bytes(job),
         optimizer=_optimizer(job),
         kept=kept,
         working=working,
@@ -218,6 +219,16 @@ class Work:
     def seconds(self, tflops: float, bandwidth_gbs: float) -> float:
         """Without any overlap of arithmetic and copies."""
         return self.flop / (tflops * 1e12) + self.moved / (bandwidth_gbs * 1e9)
+
+
+def trained_bytes(job: Workload) -> int:
+    """Of the gradient in fp32, which the cards of a group add up once a step."""
+    return 4 * (job.trained_row_sets * job.new_tokens * job.shape.width + job.adapter_weights)
+
+
+def exchange_seconds(job: Workload, card: Card, cards: int) -> float:
+    """To add it up in a ring, not overlapped with anything."""
+    return 2 * (cards - 1) / cards * trained_bytes(job) / (card.link_gbs * 1e9)
 
 
 def work(job: Workload, plan: Plan) -> Work:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,8 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from wake2vec.contract.errors import NoGpu
-from wake2vec.model.device import brief
+from wake2vec.contract.errors import NoGpu, RankLost
+from wake2vec.model.device import brief, is_out_of_memory
 from wake2vec.train.ranks.tree import Node, deal, spans, total
 
 COLLECTIVE_SECONDS = 60.0  # one begins when every rank is ready for it, so a slow card is no reason to wait
@@ -40,12 +41,24 @@ def join(rendezvous: Path, rank: int, size: int, device: torch.device) -> None:
         raise NoGpu(f"{heard} of {size} ranks answer; set train.cards = 1")
 
 
+@contextmanager
+def talking() -> Iterator[None]:
+    """Around what needs all ranks. Raises RankLost where one does not take part."""
+    try:
+        yield
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        raise RankLost(f"not every rank takes part: {brief(error)}") from error
+
+
 def leave() -> None:
     """One that still has to be heard of is not waited for: NCCL's own farewell would."""
     if dist.is_initialized() and dist.get_backend() == "gloo":
         dist.destroy_process_group()
 
 
+@talking()
 def take_over(tensors: Sequence[Tensor], device: torch.device) -> None:
     """Make the tensors of every rank those of rank 0."""
     for tensor in tensors:
@@ -55,6 +68,7 @@ def take_over(tensors: Sequence[Tensor], device: torch.device) -> None:
             tensor.copy_(held)
 
 
+@talking()
 def add_up(tensors: Sequence[Tensor]) -> None:
     """Make the tensors of every rank the sum over all of them."""
     for views in _buckets(tensors):
@@ -63,6 +77,7 @@ def add_up(tensors: Sequence[Tensor]) -> None:
         _put_back(flat, views)
 
 
+@talking()
 def add_up_in_order(nodes: Sequence[Node], batch: int) -> Sequence[Tensor]:
     """The sum over the samples of all ranks in the order of the tree, in the tensors of the first own node."""
     if not dist.is_initialized():

@@ -62,7 +62,7 @@ def serve(index: int, run: RunDir, order: Order, size: int, lines: Sequence[Conn
 
 def answer(member: Member, command: Command) -> Any:
     try:
-        failpoint("rank.obey")
+        failpoint(f"rank.{type(command).__name__.lower()}")
         return member.obey(command)
     except Exception as error:
         failed = _failed(error)

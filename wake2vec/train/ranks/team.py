@@ -20,7 +20,7 @@ from wake2vec.contract.errors import NoGpu, OutOfMemory, RankLost
 from wake2vec.contract.order import Order
 from wake2vec.contract.plan import Plan
 from wake2vec.contract.rundir import RunDir
-from wake2vec.model.device import card_name
+from wake2vec.model.device import card_name, is_out_of_memory
 from wake2vec.train.ranks import group
 
 T = TypeVar("T")
@@ -141,6 +141,10 @@ class Ranks(AbstractContextManager["Ranks"]):
         threading.Thread(target=self._watch, name="ranks", daemon=True).start()
         self._tell(Prepare())
 
+    @property
+    def pids(self) -> list[int]:
+        return [process.pid for process in self._processes]
+
     def join(self, device: torch.device) -> None:
         """Wait until all have loaded. Raises NoGpu where the cards differ or cannot talk."""
         names = [card_name(device), *self._hear(LOADING_SECONDS)]
@@ -158,8 +162,11 @@ class Ranks(AbstractContextManager["Ranks"]):
         started = time.monotonic()
         try:
             mine = own()
-        except Exception:
-            self._hear(PATIENCE_SECONDS + AS_SLOW * (time.monotonic() - started))  # a lost rank may be the cause
+        except Exception as error:
+            if is_out_of_memory(error):  # the others are heard out: what follows is another command
+                self._hear(PATIENCE_SECONDS + AS_SLOW * (time.monotonic() - started))
+            elif isinstance(error, RankLost):
+                self._require_alive()
             raise
         return [mine, *self._hear(PATIENCE_SECONDS + AS_SLOW * (time.monotonic() - started))]
 
@@ -196,6 +203,11 @@ class Ranks(AbstractContextManager["Ranks"]):
         _raise_failures([answers[rank] for rank in sorted(answers)])
         return [answers[rank] for rank in sorted(answers)]
 
+    def _require_alive(self) -> None:
+        """Raises RankLost that names one that has ended."""
+        if connection.wait([process.sentinel for process in self._processes], timeout=NOTICE_SECONDS):
+            raise self._gone(next(rank for rank, one in enumerate(self._processes, start=1) if not one.is_alive()))
+
     def _gone(self, rank: int) -> RankLost:
         process = self._processes[rank - 1]
         process.join(NOTICE_SECONDS)
@@ -204,8 +216,10 @@ class Ranks(AbstractContextManager["Ranks"]):
     def _watch(self) -> None:
         connection.wait([process.sentinel for process in self._processes])
         if not self._is_over.wait(NOTICE_SECONDS):
-            rank = next(rank for rank, one in enumerate(self._processes, start=1) if one.exitcode is not None)
-            self._lost(self._gone(rank))
+            try:
+                self._require_alive()
+            except RankLost as error:
+                self._lost(error)
 
 
 def _ended(code: int | None) -> str:

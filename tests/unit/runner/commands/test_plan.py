@@ -62,3 +62,21 @@ def test_an_unknown_card_shape_or_list_is_named(tmp_path):
     (tmp_path / "words.txt").unlink()
     with pytest.raises(SpecError, match=r"words\.txt: cannot be read; say --new-words N"):
         run([tmp_path / "a_p1.toml"], gpu="t4", new_words=None, as_json=False)
+
+
+def test_two_cards_halve_a_step_but_for_what_adding_up_their_gradients_takes(capsys):
+    jobs = [JOBS / "qwen_p1.toml", JOBS / "qwen_p2.toml"]
+    run(jobs, gpu="t4", new_words=44_223, as_json=True)
+    alone = json.loads(capsys.readouterr().out)
+    run(jobs, gpu="t4", new_words=44_223, as_json=True, cards=2)
+    shared = json.loads(capsys.readouterr().out)
+    run(jobs[:1], gpu="t4", new_words=44_223, as_json=False, cards=2)
+
+    for one, two in zip(alone, shared, strict=True):
+        assert two["fits"]
+        assert 1.8 < one["step_seconds_at_least"] / two["step_seconds_at_least"] <= 2
+        assert two["exchange_seconds"] == pytest.approx(two["parts_bytes"]["gradients"] / 5e9, abs=1e-3)
+    assert "fits each of 2 T4" in (said := capsys.readouterr().out)
+    assert "to add up the cards' gradients" in said
+    with pytest.raises(SpecError, match="32 cards cannot share the 16 blocks"):
+        run(jobs, gpu="t4", new_words=1, as_json=True, cards=32)

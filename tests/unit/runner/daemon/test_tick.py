@@ -5,6 +5,7 @@ import pytest
 from runner.errors import StoreBusy
 from runner.machine.vram import CardUse
 from runner.queue import attempts, checkpoints, jobs, ledger
+from runner.settings import Numbers
 from runner.states import Wish
 from runner.store.base import Properties
 from tests.simulated import Clock, Home
@@ -74,6 +75,48 @@ def test_a_job_runs_through_its_segments_and_succeeds_when_all_is_durable(home):
     assert all(segment.done_at for segment in jobs.list_segments(home.queue, "a"))
     assert [row.step for row in ledger.list_metrics(home.queue, "a")] == list(range(1, 31))
     assert home.outcomes() == ["completed"]
+
+
+def test_a_job_of_two_cards_waits_for_both_and_is_not_overtaken(tmp_path):
+    numbers = Numbers(backoff_first_seconds=10.0, cpu_cards=2)
+    home = Home.new(tmp_path / "home", tmp_path / "store", Clock(), numbers=numbers)
+    running(home)
+    home.add(spec("b", train={"steps": 30, "lr": 1e-3, "cards": 2}))
+    home.add(spec("c"))
+    home.rounds(5)
+
+    assert (home.state("b"), home.state("c")) == ("queued", "queued")
+    assert home.daemon.obstacles == {"b": "waits until 2 cards are free at once"}
+    for _ in range(3):
+        home.train(10)
+    home.until(lambda: home.state("b") == "running")
+
+    order = read_json(home.run("b").order)
+    assert [order["gpu_lock"][-9:], *(lock[-9:] for lock in order["more_locks"])] == ["gpu0.lock", "gpu1.lock"]
+    home.rounds(3)
+    assert home.state("c") == "queued"
+    home.kill_daemon()
+    home.rounds(3)
+    assert (home.state("b"), home.state("c")) == ("running", "queued")  # a new daemon knows both cards as taken
+    for _ in range(3):
+        home.train(10)
+    home.until(lambda: home.state("c") == "running")
+    home.queue.close()
+
+
+def test_cards_that_differ_keep_a_job_waiting_with_what_to_do_and_one_that_is_gone_does_not(home):
+    home.daemon.cards = [
+        CardUse(index=index, name=name, total_mib=15_360, used_mib=0) for index, name in enumerate(("T4", "T4", "A100"))
+    ]
+    shown = list(home.daemon.cards)
+    home.daemon.read_cards = lambda: shown
+    home.add(spec(train={"steps": 30, "lr": 1e-3, "cards": 3}))
+    home.rounds(4)
+
+    assert "the cards here differ: T4 (GPU 0), T4 (GPU 1), A100 (GPU 2)" in home.job().reason
+    del shown[0]
+    home.until(lambda: home.state() == "running")  # three are not there any more
+    assert read_json(home.run().order)["gpu_lock"].endswith("gpu1.lock")
 
 
 def test_two_jobs_never_run_at_once_on_one_card(home):

@@ -11,6 +11,7 @@ from runner.errors import DatabaseCorrupt, HomeUnusable, IllegalTransition, JobE
 from runner.queue import attempts, checkpoints, jobs, ledger, tables, waiting
 from runner.queue.database import check_integrity, copy_database, open_queue, set_aside
 from runner.queue.tables import segments
+from runner.queue.view import see
 from runner.states import PLANNED_AHEAD, Change, Outcome, State, Verdict, Wish
 from tests.unit.runner.conftest import CORPUS, job_spec
 from wake2vec.contract.order import InputFile
@@ -118,6 +119,33 @@ def test_a_second_live_attempt_on_a_card_is_refused_and_leaves_the_job_queued(qu
         claim(queue, "b")
 
     assert jobs.get_job(queue, "b").state is State.QUEUED
+
+
+def test_a_card_of_a_live_attempt_on_several_is_taken_and_free_when_it_has_ended(queue):
+    for name in "abc":
+        add(queue, name)
+    session = open_session(queue)
+    first = attempts.claim(queue, "a", session=session.id, gpu=0, more=[1, 2], first_step=0, now=2.0)
+
+    assert see(queue).gpus(first) == [0, 1, 2]
+    for gpu, more in ((2, []), (3, [1]), (1, [3])):
+        with pytest.raises(IllegalTransition, match="live attempt"):
+            attempts.claim(queue, "b", session=session.id, gpu=gpu, more=more, first_step=0, now=3.0)
+    other = attempts.claim(queue, "b", session=session.id, gpu=3, first_step=0, now=4.0)
+    close(queue, first, None, Outcome.COMPLETED)
+    third = attempts.claim(queue, "c", session=session.id, gpu=1, more=[2], first_step=0, now=5.0)
+
+    assert (see(queue).gpus(other), see(queue).gpus(third)) == ([3], [1, 2])
+
+
+def test_a_queue_of_an_older_version_learns_of_several_cards(queue):
+    add(queue)
+    with queue.write() as connection:
+        connection.exec_driver_sql("DROP TABLE cards_taken")
+    again = open_queue(queue.path)
+
+    assert see(again).gpus(claim(again)) == [0]
+    again.close()
 
 
 def test_many_claimers_share_many_jobs_without_a_double(tmp_path):

@@ -1,0 +1,107 @@
+"""Jobs on several ranks through the real command line: kill any rank, the daemon or all, and move to other counts."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from tests.machine import Machine, job_file
+
+VICTIMS = ("rank 0", "another rank", "the trainer", "the daemon", "all")
+COUNTS = (2, 2, 1, 4)
+
+
+@contextmanager
+def two_machines(steps: int, of: str = "tiny_p1") -> Iterator[tuple[Machine, Machine]]:
+    """One with a card, where the job has ended, and one with two, where it waits; its sum is fixed on both."""
+    root = Path(tempfile.mkdtemp(prefix="wake2vec-ranks-"))
+    try:
+        path = job_file(
+            root, "a", of=of, train__steps=steps, train__cards="auto", train__reduction="fixed",
+            checkpoint__every_steps=20, evaluate__every_steps=max(20, steps // 4), evaluate__max_windows=8,
+            evaluate__samples=0,
+        )  # fmt: skip
+        machines = [Machine(home=root / name, store=root / f"{name}-store") for name in ("uncut", "cut")]
+        for machine in machines:
+            machine.run("enqueue", str(path))
+        machines[0].finish()
+        machines[1].cpu_cards = 2
+        yield machines[0], machines[1]
+    finally:
+        for machine in machines:
+            machine.power_cut()
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def others_of(trainer: int) -> list[int]:
+    """The ranks beyond the first: children of rank 0 that a spawn made."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):
+            if entry.name.isdigit() and b"spawn_main" in (entry / "cmdline").read_bytes():
+                parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+                found += [int(entry.name)] if parent == trainer else []
+    return found
+
+
+def strike(machine: Machine, victim: str) -> bool:
+    """SIGKILL; False when nothing of the kind lives."""
+    if victim == "all":
+        return machine.power_cut()
+    if victim == "the daemon":
+        return machine.kill_daemon()
+    if victim == "the trainer":
+        return machine.kill_trainer()
+    pid = machine.trainer_pid()
+    chosen = [pid] if victim == "rank 0" else others_of(pid or 0)[:1]
+    for one in chosen:
+        if one:
+            with suppress(ProcessLookupError):
+                os.kill(one, signal.SIGKILL)
+                return True
+    return False
+
+
+def kills_of_ranks(kills: int, *, seed: int = 0, steps: int = 400, each: int = 10) -> dict[str, Any]:
+    """In the end every bit must be that of one rank never cut, and no rank may outlive its rank 0."""
+    draw, started = random.Random(seed), time.monotonic()
+    done, runs, wrong, unstartable = dict.fromkeys(VICTIMS, 0), 0, [], []
+    while sum(done.values()) < kills:
+        with two_machines(steps) as (uncut, machine):
+            for number in range(min(each, kills - sum(done.values()))):
+                if not machine.is_alive:
+                    machine.start("--until-empty")
+                if draw.random() < 0.25:
+                    time.sleep(draw.uniform(0.5, 8.0))
+                else:
+                    machine.wait_for_step("a", machine.step("a") + draw.randrange(1, steps // each))
+                victim = draw.choice(VICTIMS)
+                done[victim] += strike(machine, victim)
+                if victim == "all":
+                    machine.cpu_cards = COUNTS[number % len(COUNTS)]
+            try:
+                machine.finish()
+            except AssertionError as error:
+                unstartable.append(str(error)[-2000:])
+                continue
+            runs += 1
+            if machine.outcome("a") != uncut.outcome("a"):
+                wrong.append(f"run {runs}: other bits than one rank that was never cut")
+    return {
+        "runs": runs,
+        "kills": sum(done.values()),
+        "by_victim": done,
+        "wrong": wrong,
+        "unstartable": len(unstartable),
+        "errors": unstartable,
+        "seed": seed,
+        "seconds": time.monotonic() - started,
+    }
