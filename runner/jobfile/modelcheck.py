@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ from wake2vec.contract.targets import fitting_targets, has_experts
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 CONVERT = (
-    'python -c "from transformers import AutoModelForCausalLM as M; '
-    "M.from_pretrained('{folder}').save_pretrained('{folder}')\""
+    'python -c "from transformers import AutoModelForCausalLM as M, AutoTokenizer as T; '
+    "[one.from_pretrained('{place}').save_pretrained('{place}') for one in (M, T)]\""
 )
 
 
@@ -33,19 +33,19 @@ class Seen:
 
 def look(folder: Path) -> Seen:
     """Raises ModelError for a folder that nothing can load."""
-    return Seen(config=read_object(folder / "config.json"), shapes=_shapes(folder), tokens=_tokens(folder))
+    return Seen(config=read_object(folder / "config.json"), shapes=_shapes(folder), tokens=tokens(folder))
 
 
-def model_faults(job: TrainingSpec, folder: Path, seen: Seen) -> list[Fault]:
+def model_faults(job: TrainingSpec, place: str, seen: Seen) -> list[Fault]:
     """Why the job can never run on this model; empty when it can."""
-    faults = config_faults(job, seen.config, str(folder))
+    faults = config_faults(job, seen.config, place)
     rows = [shape[0] for name, shape in seen.shapes.items() if is_called(name, (*INPUT, *OUTPUT)) and len(shape) == 2]
     if seen.tokens is not None and rows and seen.tokens > min(rows) and not stored_as(seen.config):
-        problem = f"{folder}: its tokenizer has {seen.tokens} tokens, its matrices {min(rows)} rows"
+        problem = f"{place}: its tokenizer has {seen.tokens} tokens, its matrices {min(rows)} rows"
         faults.append(Fault(key="model.base", problem=f"{problem}; use the tokenizer that belongs to the model"))
     sides = [any(is_called(name, side) for name in seen.shapes) for side in (INPUT, OUTPUT)]
     if seen.config.get("tie_word_embeddings") is False and sides == [True, False]:
-        problem = f"{folder}: its files have no output matrix, and its config says that it has one of its own"
+        problem = f"{place}: its files have no output matrix, and its config says that it has one of its own"
         faults.append(Fault(key="model.base", problem=f"{problem}; set tie_word_embeddings, or download it again"))
     return faults
 
@@ -104,32 +104,34 @@ def read_object(path: Path) -> dict[str, Any]:
 
 def _shapes(folder: Path) -> dict[str, Sequence[int]]:
     shapes: dict[str, Sequence[int]] = {}
-    for name in weight_files(folder):
+    for name in weight_files(folder, {path.name for path in folder.iterdir() if path.is_file()}, str(folder)):
         shapes |= {tensor: entry["shape"] for tensor, entry in read_header(folder / name).items()}
     return shapes
 
 
-def weight_files(folder: Path) -> list[str]:
-    """The files that training reads. Raises ModelError where there are none, or one of them is missing."""
-    names = {path.name for path in folder.iterdir() if path.is_file()}
+def weight_files(folder: Path, names: Collection[str], place: str) -> list[str]:
+    """The files that training reads, of those that there are; an index lies in `folder`.
+
+    Raises ModelError where there are none, or one of them is missing.
+    """
     if INDEX in names:
         table = read_object(folder / INDEX).get("weight_map")
         files = sorted({str(file) for file in table.values()}) if isinstance(table, dict) else []
         if not files:
             raise ModelError(folder / INDEX, "names no files", "download the model again")
         if lost := [file for file in files if file not in names]:
-            raise ModelError(folder, f"{lost[0]} is missing, which {INDEX} names", "download the model again")
+            raise ModelError(place, f"{lost[0]} is missing, which {INDEX} names", "download the model again")
         return files
     if SINGLE in names:
         return [SINGLE]
-    raise ModelError(folder, *_without_weights(folder, names))
+    raise ModelError(place, *_without_weights(place, names))
 
 
-def _without_weights(folder: Path, names: set[str]) -> tuple[str, str]:
+def _without_weights(place: str, names: Collection[str]) -> tuple[str, str]:
     """What is there instead, and what can be done with it."""
     for ending in (".bin", ".pt", ".pth", ".ckpt"):
         if any(name.endswith(ending) and name != "training_args.bin" for name in names):
-            remedy = f"convert it, if you trust it: {CONVERT.format(folder=folder)}"
+            remedy = f"convert it, if you trust it: {CONVERT.format(place=place)}"
             return f"its weights are pickles (*{ending}), which can run code; none is ever read", remedy
     if any(name.endswith(".gguf") for name in names):
         return "its weights are a GGUF file, which cannot be trained through", "take the model that it was made from"
@@ -164,7 +166,7 @@ def read_header(path: Path) -> dict[str, Any]:
     return entries
 
 
-def _tokens(folder: Path) -> int | None:
+def tokens(folder: Path) -> int | None:
     """How many tokens the tokenizer has; None where only a library could tell. Raises ModelError."""
     try:
         return len(set(_words(folder))) or None

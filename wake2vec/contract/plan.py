@@ -23,6 +23,7 @@ LEANER_ACTIONS: dict[LayerPath, str] = {
     "offload": "checkpoints kept on the host",
     "recompute": "the library's layers recomputed instead of kept",
 }
+LAYERS = "layers"  # the ledger's event: a layer path was not taken, since it computes something else
 Failure = Literal["oom", "oom_after_defragmenting", "oom_in_optimizer"]
 
 
