@@ -94,12 +94,16 @@ def check(model: Path, work: Path, *, layers: str = "autograd", load: str = "fp3
 
 def command(work: Path, *words: str) -> str:
     """What a command that failed said; nothing where it did what it was asked."""
+    done = run_command(work, *words)
+    return (done.stderr or done.stdout).strip().splitlines()[-1] if done.returncode else ""
+
+
+def run_command(work: Path, *words: str) -> subprocess.CompletedProcess[str]:
     settings = {"WAKE2VEC_HOME": str(work / "home"), "WAKE2VEC_STORE": f"dir:{work / 'store'}"}
-    done = subprocess.run(
+    return subprocess.run(
         [Path(sys.executable).with_name("wake2vec-runner"), *words],
         capture_output=True, text=True, check=False, cwd=ROOT, env={**os.environ, **settings},
     )  # fmt: skip
-    return (done.stderr or done.stdout).strip().splitlines()[-1] if done.returncode else ""
 
 
 def cause_of(run: Path) -> str:

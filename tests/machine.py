@@ -30,6 +30,7 @@ class Machine:
     environment: dict[str, str] = field(default_factory=dict)
     trainer: list[str] | None = None  # instead of the real one
     settings: str = ""  # more lines
+    cpu_cards: int = 1
     daemon: subprocess.Popen[bytes] | None = None
 
     def command(self, *arguments: str) -> list[str]:
@@ -66,7 +67,7 @@ class Machine:
     def start(self, *arguments: str) -> None:
         self.home.mkdir(parents=True, exist_ok=True)
         trainer = f"trainer = {json.dumps(self.trainer)}\n" if self.trainer else ""
-        (self.home / "settings.toml").write_text(IMPATIENT + trainer + self.settings)
+        (self.home / "settings.toml").write_text(f"{IMPATIENT}cpu_cards = {self.cpu_cards}\n{trainer}{self.settings}")
         with self.start_log.open("ab") as log:
             self.daemon = subprocess.Popen(
                 self.command("start", *arguments), env=self.surroundings, stdout=log, stderr=log, start_new_session=True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,14 @@ from typing import Any
 from wake2vec.contract.errors import Fault, ModelError
 from wake2vec.contract.families import BNB4, longest, refusal, stored_as
 from wake2vec.contract.matrices import INPUT, OUTPUT, is_called
+from wake2vec.contract.model_shapes import LAYERS
 from wake2vec.contract.spec import LoraTable, TrainingSpec
 from wake2vec.contract.targets import fitting_targets, has_experts
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 CONVERT = (
-    'python -c "from transformers import AutoModelForCausalLM as M; '
-    "M.from_pretrained('{folder}').save_pretrained('{folder}')\""
+    'python -c "from transformers import AutoModelForCausalLM as M, AutoTokenizer as T; '
+    "[one.from_pretrained('{place}').save_pretrained('{place}') for one in (M, T)]\""
 )
 
 
@@ -33,21 +34,39 @@ class Seen:
 
 def look(folder: Path) -> Seen:
     """Raises ModelError for a folder that nothing can load."""
-    return Seen(config=read_object(folder / "config.json"), shapes=_shapes(folder), tokens=_tokens(folder))
+    return Seen(config=read_object(folder / "config.json"), shapes=_shapes(folder), tokens=tokens(folder))
 
 
-def model_faults(job: TrainingSpec, folder: Path, seen: Seen) -> list[Fault]:
+def model_faults(job: TrainingSpec, place: str, seen: Seen) -> list[Fault]:
     """Why the job can never run on this model; empty when it can."""
-    faults = config_faults(job, seen.config, str(folder))
-    rows = [shape[0] for name, shape in seen.shapes.items() if is_called(name, (*INPUT, *OUTPUT)) and len(shape) == 2]
-    if seen.tokens is not None and rows and seen.tokens > min(rows) and not stored_as(seen.config):
-        problem = f"{folder}: its tokenizer has {seen.tokens} tokens, its matrices {min(rows)} rows"
+    faults = config_faults(job, seen.config, place)
+    rows = _rows(seen, (*INPUT, *OUTPUT))
+    if seen.tokens is not None and rows and seen.tokens > min(rows):
+        problem = f"{place}: its tokenizer has {seen.tokens} tokens, its matrices {min(rows)} rows"
         faults.append(Fault(key="model.base", problem=f"{problem}; use the tokenizer that belongs to the model"))
+    if two := _two_models(seen):
+        faults.append(Fault(key="model.base", problem=f"{place}: {two}; download it again"))
     sides = [any(is_called(name, side) for name in seen.shapes) for side in (INPUT, OUTPUT)]
     if seen.config.get("tie_word_embeddings") is False and sides == [True, False]:
-        problem = f"{folder}: its files have no output matrix, and its config says that it has one of its own"
+        problem = f"{place}: its files have no output matrix, and its config says that it has one of its own"
         faults.append(Fault(key="model.base", problem=f"{problem}; set tie_word_embeddings, or download it again"))
     return faults
+
+
+def _rows(seen: Seen, names: tuple[str, ...]) -> list[int]:
+    """Of its whole matrices; in 4 bits one is a column of bytes."""
+    shapes = [shape for name, shape in seen.shapes.items() if is_called(name, names)]
+    return [shape[0] for shape in shapes if len(shape) == 2 and shape[1] > 1]
+
+
+def _two_models(seen: Seen) -> str:
+    """Where config and weights say two things."""
+    rows, vocabulary = _rows(seen, INPUT), seen.config.get("vocab_size")
+    if rows and vocabulary is not None and rows[0] != vocabulary:
+        return f"its config.json says vocab_size = {vocabulary}, its input matrix has {rows[0]} rows"
+    numbers = {next(part for part in name.split(".") if part.isdigit()) for name in linears(seen)}
+    layers = next((seen.config[key] for key in LAYERS if seen.config.get(key)), 0)
+    return f"its config.json says {layers} layers, its files have {len(numbers)}" if 0 < len(numbers) < layers else ""
 
 
 def config_faults(job: TrainingSpec, config: Mapping[str, Any], place: str) -> list[Fault]:
@@ -104,32 +123,36 @@ def read_object(path: Path) -> dict[str, Any]:
 
 def _shapes(folder: Path) -> dict[str, Sequence[int]]:
     shapes: dict[str, Sequence[int]] = {}
-    for name in weight_files(folder):
+    for name in weight_files(folder, {path.name for path in folder.iterdir() if path.is_file()}, str(folder)):
         shapes |= {tensor: entry["shape"] for tensor, entry in read_header(folder / name).items()}
+    if not shapes:
+        raise ModelError(folder, "no tensors in its weights", "copy the model again")
     return shapes
 
 
-def weight_files(folder: Path) -> list[str]:
-    """The files that training reads. Raises ModelError where there are none, or one of them is missing."""
-    names = {path.name for path in folder.iterdir() if path.is_file()}
+def weight_files(folder: Path, names: Collection[str], place: str) -> list[str]:
+    """The files that training reads, of those that there are; an index lies in `folder`.
+
+    Raises ModelError where there are none, or one of them is missing.
+    """
     if INDEX in names:
         table = read_object(folder / INDEX).get("weight_map")
         files = sorted({str(file) for file in table.values()}) if isinstance(table, dict) else []
         if not files:
             raise ModelError(folder / INDEX, "names no files", "download the model again")
         if lost := [file for file in files if file not in names]:
-            raise ModelError(folder, f"{lost[0]} is missing, which {INDEX} names", "download the model again")
+            raise ModelError(place, f"{lost[0]} is missing, which {INDEX} names", "download the model again")
         return files
     if SINGLE in names:
         return [SINGLE]
-    raise ModelError(folder, *_without_weights(folder, names))
+    raise ModelError(place, *_without_weights(place, names))
 
 
-def _without_weights(folder: Path, names: set[str]) -> tuple[str, str]:
+def _without_weights(place: str, names: Collection[str]) -> tuple[str, str]:
     """What is there instead, and what can be done with it."""
     for ending in (".bin", ".pt", ".pth", ".ckpt"):
         if any(name.endswith(ending) and name != "training_args.bin" for name in names):
-            remedy = f"convert it, if you trust it: {CONVERT.format(folder=folder)}"
+            remedy = f"convert it, if you trust it: {CONVERT.format(place=place)}"
             return f"its weights are pickles (*{ending}), which can run code; none is ever read", remedy
     if any(name.endswith(".gguf") for name in names):
         return "its weights are a GGUF file, which cannot be trained through", "take the model that it was made from"
@@ -164,22 +187,25 @@ def read_header(path: Path) -> dict[str, Any]:
     return entries
 
 
-def _tokens(folder: Path) -> int | None:
-    """How many tokens the tokenizer has; None where only a library could tell. Raises ModelError."""
+def tokens(folder: Path) -> int | None:
+    """How many rows the tokenizer needs; None where only a library could tell. Raises ModelError."""
+    if (folder / "tokenizer_config.json").is_file():
+        read_object(folder / "tokenizer_config.json")
     try:
-        return len(set(_words(folder))) or None
+        words = dict(_words(folder))
+        return max(len(words), max(words.values(), default=-1) + 1) or None
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise ModelError(folder / "tokenizer.json", "is no tokenizer of transformers", "download it again") from error
 
 
-def _words(folder: Path) -> Iterator[str]:
+def _words(folder: Path) -> Iterator[tuple[str, int]]:
+    """Each token with its id."""
     if (folder / "tokenizer.json").is_file():
         table = read_object(folder / "tokenizer.json")
-        model = table.get("model")
-        vocab = model.get("vocab") if isinstance(model, dict) else None
-        yield from (entry[0] if isinstance(entry, list) else entry for entry in vocab or ())
-        yield from (entry["content"] for entry in table.get("added_tokens") or () if isinstance(entry, dict))
+        vocab = table["model"]["vocab"]
+        yield from vocab.items() if isinstance(vocab, dict) else ((entry[0], id) for id, entry in enumerate(vocab))
+        yield from ((entry["content"], entry["id"]) for entry in table.get("added_tokens") or ())
     elif (folder / "vocab.json").is_file():
-        yield from read_object(folder / "vocab.json")
+        yield from read_object(folder / "vocab.json").items()
         if (folder / "added_tokens.json").is_file():
-            yield from read_object(folder / "added_tokens.json")
+            yield from read_object(folder / "added_tokens.json").items()

@@ -14,9 +14,9 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from runner.jobfile.faults import Checked, check
-from runner.jobfile.hub import hub_config
+from runner.jobfile.hub import look_up
 from runner.jobfile.hub_text import PREFIX, fetch_text
-from runner.jobfile.modelcheck import config_faults, fit_targets, look, model_faults, notes
+from runner.jobfile.modelcheck import fit_targets, look, model_faults, notes
 from runner.jobfile.modelfolder import digest_model
 from runner.jobfile.overrides import Pair, lay_over
 from runner.jobfile.reach import words_not_met
@@ -253,14 +253,13 @@ def _resolve_model(model: ModelTable, base_dir: Path) -> tuple[ModelTable, Input
 
 def _check_model(job: TrainingSpec, *, is_folder: bool) -> tuple[LoraTable | None, list[Fault], list[str]]:
     """What can be told of the model unloaded: [lora] fitted to it, faults and remarks. Raises ModelError."""
-    if not is_folder:
-        config = hub_config(job.model.base, job.model.revision)
-        return job.lora, [] if config is None else config_faults(job, config, job.model.base), []
-    folder = Path(job.model.base)
-    seen = look(folder)
-    faults = model_faults(job, folder, seen)
+    base = job.model.base
+    seen = look(Path(base)) if is_folder else look_up(base, job.model.revision)
+    if seen is None:
+        return job.lora, [], [f"{base}: the hub cannot be reached, so the model is checked when the job starts"]
     lora, unfit = fit_targets(job.lora, seen) if job.lora else (None, [])
-    return lora, faults + unfit, notes(seen)
+    # where a hub may be out of reach, what a job is must not hang on it: the trainer fits the targets itself
+    return lora if is_folder else job.lora, model_faults(job, base, seen) + unfit, notes(seen)
 
 
 def _resolve_command(job: CommandSpec, base_dir: Path) -> CommandSpec:

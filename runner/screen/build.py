@@ -218,6 +218,7 @@ def _detail(
         cards=around.cards.get(job.name, ()),
         ooms=moment.counts.get((job.name, "oom"), 0),
         regimes=moment.counts.get((job.name, "regime"), 0),
+        layers=tuple(text.removeprefix(f"{job.name}: ") for name, text in moment.layers if name == job.name),
     )
 
 

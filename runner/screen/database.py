@@ -22,6 +22,7 @@ FOCUS = f"""SELECT name FROM jobs WHERE state = 'running' UNION SELECT name FROM
     SELECT name FROM jobs WHERE kept_step > 0 OR state IN {tuple(map(str, FINAL))}
     ORDER BY changed_at DESC, number DESC LIMIT 1)"""
 COUNTS = "SELECT job, kind, COUNT(*) AS number FROM events WHERE kind IN ('oom', 'regime') GROUP BY job, kind"
+LAYERS = "SELECT job, text FROM events WHERE kind = 'layers' ORDER BY id"
 SEGMENTS = f"SELECT * FROM segments WHERE job IN ({FOCUS}) ORDER BY number"
 PIECES = "SELECT job, COUNT(*) AS planned, COUNT(done_at) AS done, MAX(last_step) AS reached FROM segments GROUP BY job"
 # SQLite fills the other columns from the row that has the MIN or MAX.
@@ -50,6 +51,7 @@ class DatabaseView:
     logs: dict[str, LogState] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     counts: dict[tuple[str, str], int] = field(default_factory=dict)  # events by job and kind
+    layers: list[tuple[str, str]] = field(default_factory=list)  # jobs and why a layer path was not taken
 
 
 def read_database(path: Path) -> DatabaseView:
@@ -104,6 +106,7 @@ def _read(connection: sqlite3.Connection, path: Path) -> DatabaseView:
         logs={row["job"]: row_of(LogState, row) for row in rows("SELECT * FROM logs")},
         events=[Event(**row) for row in reversed(rows(newest))],
         counts={(row["job"], row["kind"]): row["number"] for row in rows(COUNTS)},
+        layers=[(row["job"], row["text"]) for row in rows(LAYERS)],
     )
 
 

@@ -39,7 +39,7 @@ def job_lines(snapshot: Snapshot, detail: DetailPart, page: Page) -> list[Text]:
     if detail.is_alive or job.state == "running":
         lines += flow("speed", _speed(detail, page), page)
     lines += flow("memory" if detail.memory.peak_mib is not None else "plan", _memory(detail, page), page)
-    return lines
+    return lines + [line for said in detail.layers for line in flow("layers", [page.text(said, "yellow")], page)]
 
 
 def _title(snapshot: Snapshot, job: JobPart, detail: DetailPart, page: Page) -> Text:

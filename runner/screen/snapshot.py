@@ -116,6 +116,7 @@ class DetailPart:
     plan: dict[str, object] | None
     ooms: int
     regimes: int  # times that something other than the plan changed, such as a shorter context
+    layers: tuple[str, ...] = ()  # why layer paths were not taken: which layer differs from the library's, by how much
 
 
 @dataclass(frozen=True, kw_only=True)

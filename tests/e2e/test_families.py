@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 
-from bench.exported import TINY, check
+from bench.exported import TINY, check, run_command
 
 BASE: dict[str, Any] = {
     "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -66,9 +66,21 @@ pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is d
 
 @pytest.mark.parametrize("family", KINDS)
 def test_a_family_trains_and_its_exports_compute_what_was_trained(tmp_path: Path, family: str) -> None:
-    seen = check(publish(tmp_path / "model", family, **KINDS[family]), tmp_path / "work", layers="autograd")
+    seen = check(publish(tmp_path / "model", family, **KINDS[family]), tmp_path / "work", layers="lean")
 
     assert seen.export_checked, seen.why
+    if family == "granite":  # Llama's names, another function
+        require_told(tmp_path / "work", "layer 0, GraniteDecoderLayer: its function is another one, by ")
+
+
+def require_told(work: Path, said: str) -> None:
+    """Which layer differs, and by how much, is in the log, on the screen and in the report."""
+    run = work / "home" / "runs" / "p1"
+    assert said in (run / "trainer.log").read_text()
+    for words in (["log", "p1"], ["status", "--once"], ["status", "--json"], ["report", "p1"]):
+        done = run_command(work, *words)
+        assert said in " ".join(done.stdout.replace("\\n", " ").split()) or words[0] == "report", words
+    assert said in (run / "report.html").read_text()
 
 
 @pytest.mark.parametrize("make", [tied_flag_own_head, four_bits], ids=lambda make: make.__name__)

@@ -13,6 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from wake2vec.contract.model_shapes import HEADS, LAYERS, WIDTH
+
 FAMILIES = (
     "apertus", "arcee", "biogpt", "bitnet", "bloom", "codegen", "cohere", "cohere2", "cwm", "diffllama", "doge",
     "ernie4_5", "ernie4_5_moe", "exaone4", "falcon", "flex_olmo", "gemma", "gemma2", "gemma3_text",
@@ -47,7 +49,7 @@ def refusal(config: Mapping[str, Any], *, trust_remote_code: bool = False) -> Re
         return None
     if not isinstance(family, str) or not family:
         return Refusal(problem="its config.json names no model_type", remedy=_known())
-    if found := _wrong_kind(config, family):
+    if found := _wrong_kind(config, family) or _wrong_numbers(config):
         return Refusal(problem=found, remedy=_known())
     if family not in FAMILIES:
         return Refusal(problem=f"{family} is not a family that trains here", remedy=_known())
@@ -69,6 +71,14 @@ def _wrong_kind(config: Mapping[str, Any], family: str) -> str:
     named = [name for name in classes if isinstance(name, str)] if isinstance(classes, list) else []
     if named and not any(re.search(r"ForCausalLM$|LMHead(Model)?$|^GPTBigCode", name) for name in named):
         return f"{named[0]} does not go on from a text; only causal language models can be trained"
+    return ""
+
+
+def _wrong_numbers(config: Mapping[str, Any]) -> str:
+    for key in (*LAYERS, *WIDTH, *HEADS, "vocab_size"):
+        value = config.get(key)
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            return f"its config.json says {key} = {value!r}, which is no number of anything"
     return ""
 
 

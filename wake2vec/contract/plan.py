@@ -24,6 +24,7 @@ LEANER_ACTIONS: dict[LayerPath, str] = {
     "recompute": "the library's layers recomputed instead of kept",
 }
 Place = Literal["device", "host"]
+LAYERS = "layers"  # the ledger's event: a layer path was not taken, since it computes something else
 Failure = Literal["oom", "oom_after_defragmenting", "oom_in_optimizer"]
 
 

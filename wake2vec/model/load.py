@@ -125,8 +125,9 @@ def _load(
     config = read_config(origin)
     files = PublishedFiles(origin)
     stored = config.__dict__.pop("quantization_config", None)  # what is stored in 4 bits is placed by us
-    model = bare_model(config, precision, trust_remote_code=origin.trust_remote_code)
+    model = _empty(config, origin, precision)
     outline = outline_of(model, without_parts(files.names()), files.same)
+    _require_fit(model, outline, files)
     if not outline.file_name(outline.inputs) or not outline.file_name(outline.outputs):
         lost = outline.outputs if outline.file_name(outline.inputs) else outline.inputs
         problem = f"its files have no {lost}, and its config does not say that the two matrices are one"
@@ -144,6 +145,30 @@ def _load(
             require_whole_rows(model)
     check_seconds = _fill(model, outline, files, precision, device, progress)
     return model, _note(outline), check_seconds
+
+
+def _empty(config: Any, origin: Origin, precision: Precision) -> Any:
+    try:
+        return bare_model(config, precision, trust_remote_code=origin.trust_remote_code)
+    except Exception as exc:  # the library raises plain ones for values that no model can be made of
+        reason = f"{type(exc).__name__}: {exc}".splitlines()[0]
+        raise ModelError(origin.path, f"no model can be made of its config ({reason})", "download it again") from exc
+
+
+def _require_fit(model: Any, outline: Outline, files: PublishedFiles) -> None:
+    """Raise ModelError where a tensor of the files is not what the config makes of it, before any is read."""
+    own = model.state_dict()
+    for name, place in outline.places.items():
+        if parts_of(place, files.files):
+            continue
+        found, wanted = files.shape(place), tuple(own[name].shape)
+        if found != wanted:
+            problem = f"{place} has shape {list(found)} in its files, its config makes it {list(wanted)}"
+        elif own[name].is_floating_point() and not files.dtype(place).is_floating_point:
+            problem = f"{place} holds whole numbers in its files ({files.dtype(place)})"
+        else:
+            continue
+        raise ModelError(files.origin.path, problem, "download the model again: config and weights are of two models")
 
 
 def _note(outline: Outline) -> str:

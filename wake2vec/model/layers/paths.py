@@ -115,7 +115,7 @@ def use_layers(model: Any, path: LayerPath) -> LayersInUse:
             _write_out(model, layers, path)
             return LayersInUse(path=path)
         except UnknownLayer as exc:
-            note = f"{path} is not possible here ({exc}): the library's layers are recomputed"
+            note = f"no layer that is written out computes what the model's do ({exc}): the library's are used"
             return replace(use_layers(model, "recompute"), note=note)
     for layer in layers if path == "recompute" else ():
         layer.forward = _Recomputed(layer.forward)

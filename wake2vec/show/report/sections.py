@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
+from wake2vec.contract.plan import LAYERS
 from wake2vec.show.facts import ln_v
 from wake2vec.show.report.curves import charts
 from wake2vec.show.report.html import Child, Html, el, table
@@ -45,7 +46,9 @@ def summary(view: RunView) -> Html:
     boxes = [
         el("div", el("dt", name), el("dd", value), el("p", small) if small else None) for name, value, small in cards
     ]
-    return el("section", el("p", view.facts.model_name, class_="model"), el("dl", boxes, class_="cards"), verdict(view))
+    refused = [el("p", f"Step {row.step:,}: {row.text}", class_="note") for row in ledger.events if row.event == LAYERS]
+    name = el("p", view.facts.model_name, class_="model")
+    return el("section", name, el("dl", boxes, class_="cards"), verdict(view), refused)
 
 
 def verdict(view: RunView) -> Html | None:

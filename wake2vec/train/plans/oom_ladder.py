@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from wake2vec.contract.errors import OutOfMemory
-from wake2vec.contract.plan import Allowed, Failure, Plan, grow, next_rung
+from wake2vec.contract.plan import LAYERS, Allowed, Failure, Plan, grow, next_rung
 from wake2vec.model.device import free_memory, free_share
 from wake2vec.model.placement import apply_plan
 from wake2vec.phases.base import Prepared
@@ -80,7 +80,11 @@ class Ladder:
         )[0]
         self._progress.plan = placed.plan
         self._proven.rest()
-        for note in (*self._proven.news(), *placed.notes):
+        told = {row.get("text") for row in self._progress.rows if row.get("event") == LAYERS}
+        for refusal in self._proven.refusals:
+            if refusal not in told:
+                self._note(LAYERS, refusal)
+        for note in placed.notes:
             self._note("plan", note)
 
 

@@ -30,7 +30,7 @@ class Proven:
         self._file = material.run.proofs
         self._known: dict[LayerPath, bool] = {}
         self._reference: Reference | None = None
-        self._untold: list[str] = []
+        self._said: list[str] = []
 
     def holds(self, path: LayerPath) -> bool:
         if path not in WRITTEN_OUT:
@@ -38,15 +38,15 @@ class Proven:
         if path not in self._known:
             refusal = self._refusal(path)
             self._known[path] = not refusal
-            if refusal:
-                self._untold.append(refusal)
+            if refusal and refusal not in self._said:  # what the model itself is rules out all paths alike
+                self._said.append(refusal)
                 self._say(refusal)
         return self._known[path]
 
-    def news(self) -> list[str]:
-        """Why paths were refused, each said once."""
-        told, self._untold = self._untold, []
-        return told
+    @property
+    def refusals(self) -> tuple[str, ...]:
+        """Why paths were refused so far: which layer differs, and by how much."""
+        return tuple(self._said)
 
     def rest(self) -> None:
         """Give back the memory of the library's own pass; another proof would run it anew."""

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from runner.jobfile.read import read_job, resolve_inputs
+from tests.families import FAMILIES as TINY_FAMILIES
+from tests.families import build
 from tests.unit.runner.folders import P1, P2, write_jobs
 from wake2vec.contract.errors import SpecError
 from wake2vec.contract.families import FAMILIES, library_knows, longest, refusal
@@ -43,6 +45,22 @@ def longer_tokenizer(folder: Path) -> None:
     vocab = {"model": {"vocab": {"a": 0, "b": 1}}, "added_tokens": [{"id": 2, "content": "c"}]}
     (folder / "tokenizer.json").write_text(json.dumps(vocab))
     write_weights(folder, {"model.embed_tokens.weight": [2, 4]})
+
+
+def far_id(folder: Path) -> None:
+    vocab = {"model": {"vocab": {"a": 0, "b": 1}}, "added_tokens": [{"id": 9, "content": "c"}]}
+    (folder / "tokenizer.json").write_text(json.dumps(vocab))
+    write_weights(folder, {"model.embed_tokens.weight": [4, 4]})
+
+
+def of_another_size(folder: Path) -> None:
+    write_weights(folder, {"model.embed_tokens.weight": [6, 4]})
+    write_config(folder, vocab_size=5)
+
+
+def few_layers(folder: Path) -> None:
+    write_weights(folder, {f"model.layers.{number}.mlp.up_proj.weight": [6, 4] for number in (0, 1)})
+    write_config(folder, num_hidden_layers=3)
 
 
 def no_head(folder: Path) -> None:
@@ -78,7 +96,15 @@ BAD: dict[str, tuple[Change, str]] = {
     "a pointer": (body("model.safetensors", "version https://git-lfs.github.com/spec/v1"), "git lfs pull"),
     "a lost shard": (lost_shard, "model-2.safetensors is missing"),
     "a longer tokenizer": (longer_tokenizer, "its tokenizer has 3 tokens, its matrices 2 rows"),
+    "a far id": (far_id, "its tokenizer has 10 tokens, its matrices 4 rows"),
     "no tokenizer": (body("tokenizer.json", '{"model": {"vocab": 5}}'), "is no tokenizer"),
+    "an empty tokenizer": (body("tokenizer.json", "{}"), "is no tokenizer"),
+    "torn settings of a tokenizer": (body("tokenizer_config.json", "{"), "tokenizer_config.json: not JSON"),
+    "no tensors": (lambda folder: write_weights(folder, {}), "no tensors in its weights"),
+    "another vocabulary": (of_another_size, "vocab_size = 5, its input matrix has 6 rows"),
+    "few layers": (few_layers, "says 3 layers, its files have 2"),
+    "no layers": (config(num_hidden_layers=0), "num_hidden_layers = 0, which is no number"),
+    "heads in words": (config(num_attention_heads="4"), "num_attention_heads = '4', which is no number"),
     "no head": (no_head, "no output matrix"),
     "few positions": (
         config(model_type="gpt2", n_positions=32),
@@ -98,6 +124,14 @@ def test_what_cannot_be_trained_is_one_message(tmp_path: Path, bad: str) -> None
 
     assert said in str(caught.value)
     assert len(caught.value.faults) == 1
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_family_is_refused_for_what_it_writes_itself(tmp_path: Path, family: str) -> None:
+    write_jobs(tmp_path)
+    build(TINY_FAMILIES[family], vocab_size=96).save_pretrained(tmp_path / "model")
+
+    resolve_inputs(read_job(tmp_path / "a_p1.toml"), tmp_path, "a_p1.toml")
 
 
 def test_a_model_in_four_bits_is_taken_with_a_remark(tmp_path: Path) -> None:

@@ -77,6 +77,16 @@ def test_a_store_that_fills_up_names_the_day_while_it_is_near(days, told):
     assert not told or day(full_at) in text
 
 
+def test_a_layer_path_that_was_not_taken_is_told():
+    said = "a: step 0: lean: the output of layer 1 is 0.29 away from the library's"
+    moment = running_moment(layers=[("a", said), ("b", "b: step 0: of another job")])
+
+    text = "\n".join(_lines(moment, width=200))
+
+    assert "step 0: lean: the output of layer 1 is 0.29 away from the library's" in text
+    assert "of another job" not in text
+
+
 def test_what_was_said_of_one_activity_is_not_said_in_training():
     said = [
         "3 of 7 GiB"

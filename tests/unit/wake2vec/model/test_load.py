@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -205,3 +206,26 @@ def test_a_file_that_is_written_to_later_does_not_change_a_living_model(tmp_path
         file.write(bytes(size - size // 2))
 
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("settings", "tensors", "said"),
+    [
+        ({"hidden_act": "zelu"}, {}, "no model can be made of its config"),
+        ({"num_attention_heads": 0}, {}, "no model can be made of its config"),
+        ({"vocab_size": 97}, {}, r"has shape \[96, 64\] in its files, its config makes it \[97, 64\]"),
+        ({}, {"model.norm.weight": torch.zeros(63)}, r"model\.norm\.weight has shape \[63\]"),
+        ({}, {"model.norm.weight": torch.zeros(64, dtype=torch.int8)}, "holds whole numbers"),
+    ],
+)
+def test_a_config_that_does_not_go_with_the_weights_is_one_message(
+    tmp_path: Path, settings: dict[str, Any], tensors: dict[str, torch.Tensor], said: str
+) -> None:
+    folder = publish(tmp_path / "m")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | settings))
+    held = load_file(folder / "model.safetensors")
+    save_file(held | tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+    with pytest.raises(ModelError, match=said):
+        load_base(str(folder), device="cpu")

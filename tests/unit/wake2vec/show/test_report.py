@@ -156,6 +156,16 @@ def test_a_shorter_context_is_marked_in_the_curve_and_listed(tmp_path: Path) -> 
     assert ">context 256 to 128<" in text
 
 
+def test_a_layer_path_that_was_not_taken_is_told_at_the_top(tmp_path: Path) -> None:
+    said = "lean: the output of layer 1 is 0.29 away from the library's; rounding explains 1e-06: not used"
+    refusal = {"kind": "event", "step": 0, "event": "layers", "text": said}
+    root = run_with(tmp_path / "run", evaluation(0, 3.0), refusal)
+
+    text = write_report(tmp_path / "r.html", [root], runner=None, now=NOW).read_text("utf-8")
+
+    assert "Step 0: lean: the output of layer 1 is 0.29 away" in text.partition("<h3>")[0]
+
+
 def test_a_job_that_only_got_worse_is_called_that(tmp_path: Path) -> None:
     root = run_with(tmp_path / "run", evaluation(0, 5.6), evaluation(10, 5.7), evaluation(20, 5.8))
 

@@ -45,7 +45,7 @@ def test_the_paths_of_the_tiny_job_hold(material: Material) -> None:
     found = anew(material, said)
 
     assert all(found.holds(path) for path in (*WRITTEN_OUT, "recompute", "autograd"))
-    assert (said, found.news()) == ([], [])
+    assert (said, found.refusals) == ([], ())
 
 
 def test_a_proof_is_made_once_for_all_attempts(material: Material, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +78,7 @@ def test_a_proof_of_something_else_counts_for_nothing(
     assert proved == ["lean", "lean"]
 
 
-def test_a_refusal_names_layer_and_distance_and_is_news_once(
+def test_a_refusal_names_layer_and_distance_and_is_said_once(
     material: Material, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refuse(monkeypatch, "lean")
@@ -86,11 +86,11 @@ def test_a_refusal_names_layer_and_distance_and_is_news_once(
     found = anew(material, said)
 
     assert not found.holds("lean")
+    assert not found.holds("lean")
 
     refusal = "lean: the output of layer 1 is 0.29 away from the library's; rounding explains 1e-06: not used"
     assert said == [refusal]
-    assert found.news() == [refusal]
-    assert found.news() == []
+    assert found.refusals == (refusal,)
 
 
 def test_a_proof_for_which_no_memory_is_left_is_not_remembered(
@@ -102,7 +102,7 @@ def test_a_proof_for_which_no_memory_is_left_is_not_remembered(
     monkeypatch.setattr(proven, "prove", full)
     found = anew(material)
     assert not found.holds("lean")
-    assert "no memory" in found.news()[0]
+    assert "no memory" in found.refusals[0]
 
     monkeypatch.undo()
     assert anew(material).holds("lean")
@@ -137,7 +137,7 @@ def test_a_job_takes_the_next_path_that_holds_and_its_ledger_says_why(
     loop.begin()
 
     assert loop.progress.plan.layers == taken
-    notes = [row["text"] for row in loop.progress.rows if row.get("event") == "plan"]
+    notes = [row["text"] for row in loop.progress.rows if row.get("event") == "layers"]
     assert [note.split(":")[0] for note in notes] == list(refused)
     assert all("layer 1 is 0.29 away" in note for note in notes)
 
