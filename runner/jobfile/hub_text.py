@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from runner.jobfile.hub import SECONDS
 from wake2vec.contract.errors import InputError
 
 PREFIX = "hf://"
@@ -30,9 +31,13 @@ def fetch_text(address: str) -> Path:
 
 
 def _download(address: str, name: str, file: str, revision: str | None) -> Path:
-    from huggingface_hub import errors, hf_hub_download
+    from huggingface_hub import errors, get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 
     try:
+        if not isinstance(try_to_load_from_cache(name, file, repo_type="dataset", revision=revision), str):
+            # one question without a second try: a hub that is away must be told at once
+            url = hf_hub_url(name, file, repo_type="dataset", revision=revision)
+            get_hf_file_metadata(url, timeout=SECONDS)
         return Path(hf_hub_download(name, file, repo_type="dataset", revision=revision))
     except errors.GatedRepoError as error:
         raise InputError(address, "is gated", "accept its terms on its page, then `hf auth login`") from error
