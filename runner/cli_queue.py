@@ -41,7 +41,7 @@ def new(
     as_json: Json = False,
 ) -> None:
     """Write job files that come with the program into this folder."""
-    from runner.commands.new import run
+    from runner.commands.setup.new import run
 
     run(wanted or [], as_list=as_list, as_json=as_json)
 

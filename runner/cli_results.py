@@ -165,21 +165,21 @@ def login(
     paste: Annotated[bool, typer.Option("--paste", help="The browser is on another machine.")] = False,
 ) -> None:
     """Sign in to Google Drive, once."""
-    from runner.commands.login import run
+    from runner.commands.setup.login import run
 
     run(settings_of(context), client, paste=paste)
 
 
 def doctor(context: typer.Context, as_json: Json = False) -> None:
     """Try everything that a run needs here."""
-    from runner.commands.doctor import run
+    from runner.commands.setup.doctor import run
 
     run(settings_of(context), as_json=as_json)
 
 
 def demo() -> None:
     """Train a tiny job on the CPU, pull the plug, and compare the bits."""
-    from runner.commands.demo import run
+    from runner.commands.setup.demo import run
 
     run()
 
@@ -206,7 +206,7 @@ def schema(
     reference: Annotated[bool, typer.Option("--reference", help="Every key, for people (Markdown).")] = False,
 ) -> None:
     """Print the JSON schema of job files, for editors."""
-    from runner.commands.schema import run
+    from runner.commands.setup.schema import run
 
     run(out, as_reference=reference)
 

@@ -172,7 +172,7 @@ class SyncContext:
     mirrored_at: float = -1e9  # monotonic
     looked_at: float = -1e9  # monotonic: at the root
     swept_inputs_at: float = -1e9  # monotonic
-    looked_at_done: float = -1e9  # monotonic: at a job that is over
+    turns: dict[str, float] = field(default_factory=dict)  # monotonic: the round of a kind's last turn
     known: KnownLogs = field(init=False)
     trouble_at: float = -1e9  # monotonic: when the store was last in the way of a job
     busy: threading.Lock = field(default_factory=threading.Lock)  # held for the length of a round
@@ -203,6 +203,11 @@ class SyncContext:
     @property
     def journal(self) -> Path:
         return self.home / TRANSFERS
+
+    def has_turn(self, kind: str, now: Now) -> bool:
+        """Once a round: what a thousand jobs are due for at the same time is done for one after the other."""
+        before, self.turns[kind] = self.turns.get(kind), now.monotonic
+        return before != now.monotonic
 
     def trouble_of(self, job: str) -> Trouble | None:
         """What keeps the job from the store: its own trouble, or a store that is being asked again and again."""

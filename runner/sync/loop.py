@@ -150,7 +150,8 @@ def _look_after(context: SyncContext, job: Job, now: Now) -> None:
     if job.state in FINAL and log.created_at is None and job.name not in context.opened:
         return  # it ended before the store ever heard of it
     stored = open_job_log(context, job, now)
-    if is_due(stored, now):
+    is_idle = job.state is not State.RUNNING and not daemon.handover.asks(job.name) and job.name not in daemon.lost
+    if is_due(stored, now) and (not is_idle or context.has_turn("idle", now)):
         confirm(stored, now)
     if job.state is State.RUNNING:
         _keep_running(stored, job, now)
@@ -167,9 +168,8 @@ def _look_after(context: SyncContext, job: Job, now: Now) -> None:
 def _see_that_it_is_there(context: SyncContext, job: Job, now: Now) -> None:
     """A job that is over is looked at too, one a round, and what killed uploads left of it is swept then."""
     known = context.opened.get(job.name)
-    if ROOT in context.daemon.lost or now.monotonic == context.looked_at_done or (known and not is_due(known, now)):
+    if ROOT in context.daemon.lost or (known and not is_due(known, now)) or not context.has_turn("done", now):
         return
-    context.looked_at_done = now.monotonic
     stored = open_job_log(context, job, now)
     stored.log.refresh()
     stored.take_changes(now)  # another home may have given it more steps

@@ -131,7 +131,7 @@ def test_an_idle_tick_and_an_idle_round_read_once_whatever_waits(tmp_path: Path,
     home.train(20)
     for number in range(others):
         home.add(job_spec(f"other{number}"))
-    home.rounds(15)
+    home.rounds(35)  # the store is seen to hold each of them, one a round
 
     found = begun(home.queue)
     home.clock.monotonic += 1.0

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from runner.commands import doctor
-from runner.commands.doctor import run
+from runner.commands.setup import doctor
+from runner.commands.setup.doctor import run
 from runner.settings import read_settings
 
 

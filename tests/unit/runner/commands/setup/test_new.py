@@ -8,7 +8,7 @@ import tomllib
 
 import pytest
 
-from runner.commands import new
+from runner.commands.setup import new
 from runner.errors import RunnerError
 from runner.jobfile.bundled import JOBS, names
 from runner.jobfile.read import read_job, resolve_inputs

@@ -3,9 +3,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from runner.commands.schema import run, schema_text
+from runner.commands.setup.schema import run, schema_text
 
-COMMITTED = Path(__file__).parents[4] / "jobs" / "job.schema.json"
+COMMITTED = Path(__file__).parents[5] / "jobs" / "job.schema.json"
 
 
 def test_the_committed_schema_is_current():
