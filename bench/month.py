@@ -53,6 +53,7 @@ class Real:
 HOW = {
     "step": "noted in the original run: 104 to 135 s; the slower",
     "download": "assumed: 10 GB of 4-bit weights at 100 MB/s, on every new machine",
+    "lease": "none: the sittings lie hours apart, and the store's clock tells how long the one before has been silent",
     "load": "bench.rehearsal on an H100 spends 60 s loading; doubled for Colab's processor",
     "restore": "bench.restore: 0.92 GB at 0.3 s a call and 50 MB/s; counted although the download runs beside it",
     "evaluation": "358 held-out windows, as the original had; each one of a step's 16 blocks, forward only: a "
@@ -77,6 +78,7 @@ def main() -> None:
             "share_training": "kept steps by time, of all time in sessions, from the seconds below",
             "faults": f"each call to the store meets a random fault with a chance of {FAULT_RATE:.0%}",
         },
+        "assumed": {key: text for key, text in HOW.items() if key not in asdict(real)},
         "real_seconds": {
             key: {"value": value, "from": HOW.get(key, "the job file")} for key, value in asdict(real).items()
         },

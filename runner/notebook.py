@@ -19,6 +19,7 @@ from typing import Any
 from runner.children import python
 
 SECRET = "WAKE2VEC_DRIVE_TOKEN"
+KAGGLE_INPUT = Path("/kaggle/input")
 NOT_YET = "nothing has been trained yet; run this cell again after the first steps"
 
 
@@ -84,11 +85,12 @@ def sign_in(store: str, *, with_click: bool = False) -> None:
         print(f"store: {store}")
         return
     try:
-        os.environ[SECRET] = _click() if with_click else _secret()
+        os.environ[SECRET] = token = _click() if with_click else _secret()
     except Exception as error:  # each platform raises its own kinds, and a cell must not end in a traceback
         print(f"not signed in: {_remedy(error, with_click)}; then run this cell again")
         return
-    print(f"store: {store}, signed in {'with a click' if with_click else f'by the secret {SECRET}'}")
+    way = "with a click" if with_click else f"by {token}" if token.startswith("/") else f"by the secret {SECRET}"
+    print(f"store: {store}, signed in {way}")
 
 
 def _click() -> str:
@@ -102,7 +104,13 @@ def _secret() -> str:
     if "KAGGLE_KERNEL_RUN_TYPE" in os.environ:
         from kaggle_secrets import UserSecretsClient
 
-        return str(UserSecretsClient().get_secret(SECRET))
+        try:
+            return str(UserSecretsClient().get_secret(SECRET))
+        except Exception:  # a notebook that was pushed has lost its secrets; its datasets it keeps
+            found = sorted(KAGGLE_INPUT.glob("*/drive-token.json"))
+            if not found:
+                raise
+            return str(found[0])
     from google.colab import userdata
 
     return str(userdata.get(SECRET))
@@ -114,7 +122,10 @@ def _remedy(error: Exception, with_click: bool) -> str:
     if with_click:
         return "allow it in the window that Colab opens"
     if "KAGGLE_KERNEL_RUN_TYPE" in os.environ:
-        return f"add the secret {SECRET} and tick it for this notebook (Add-ons → Secrets; Internet must be on)"
+        return (
+            f"add the secret {SECRET} and tick it for this notebook (Add-ons → Secrets; Internet must be on), or "
+            "add a private dataset that holds drive-token.json"
+        )
     if type(error).__name__ == "NotebookAccessError":
         return f"allow this notebook to read {SECRET} (the key symbol on the left)"
     return f"add the text of drive-token.json as the secret {SECRET} (the key symbol on the left)"

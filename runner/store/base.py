@@ -106,6 +106,9 @@ class Store(Protocol):
     def read_head(self, id: str) -> tuple[bytes, str] | None:
         """The body of a small replaceable document and the tag that `swap_head` wants, or None."""
 
+    def silence(self, id: str) -> float | None:
+        """Seconds since a record or document was last written, all by the store's own clock; None where it has none."""
+
     def swap_head(self, id: str, body: bytes, tag: str | None, *, name: str) -> bool:
         """Replace the document if its tag is still this one; None creates it.
 

@@ -122,7 +122,15 @@ def _respect(log: Log, watch: Watch, at: float, ttl_seconds: float) -> None:
     beat, _ = read_beat(log)
     silent = watch.look((beat, log.records[-1].seq), at)
     if silent < ttl_seconds:
+        silent = max(silent, _silent_before(log))
+    if silent < ttl_seconds:
         raise _held(log, held, ttl_seconds - silent)
+
+
+def _silent_before(log: Log) -> float:
+    """For how long neither heartbeat nor log were written before anybody looked, if the store's own clock can tell."""
+    said = [log.store.silence(id) for id in (log.head_id, log.tail_id)]
+    return min((seconds or 0.0 for seconds in said), default=0.0)
 
 
 def _held(log: Log, held: Record | None, seconds_left: float) -> LeaseHeld:

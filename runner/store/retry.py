@@ -139,5 +139,8 @@ class RetryingStore:
     def read_head(self, id: str) -> tuple[bytes, str] | None:
         return self._repeat(lambda: self.inner.read_head(id))
 
+    def silence(self, id: str) -> float | None:
+        return self._repeat(lambda: self.inner.silence(id))
+
     def swap_head(self, id: str, body: bytes, tag: str | None, *, name: str) -> bool:
         return self._repeat(lambda: self.inner.swap_head(id, body, tag, name=name))

@@ -40,6 +40,7 @@ class File:
     path: Path
     created_at: float
     version: int = 1
+    modified_at: float = 0.0
     md5: str = ""
     size: int = 0
 
@@ -144,19 +145,17 @@ class Drive:
             file.md5, file.size = hashlib.md5(body).hexdigest(), len(body)
         file.metadata.update(metadata)
         file.version += 1
+        file.modified_at = self.now()
         self.counts["updated"] += 1
         return file
 
     def describe(self, file: File) -> dict[str, Any]:
         if self.random.random() < self.etag_drift:
             file.version += 1
-        created = (
-            time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(file.created_at))
-            + f".{int(file.created_at % 1 * 1000):03d}Z"
-        )
         plain = {
             "id": file.id,
-            "createdDate": created,
+            "createdDate": _date(file.created_at),
+            "modifiedDate": _date(file.modified_at or file.created_at),
             "etag": self._etag(file),
             "mimeType": "application/octet-stream",
             **file.metadata,
@@ -262,3 +261,7 @@ class TokenRefused(Exception):
     def __init__(self, table: dict[str, str]) -> None:
         self.body = json.dumps(table).encode()
         super().__init__(table["error"])
+
+
+def _date(at: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at)) + f".{int(at % 1 * 1000):03d}Z"

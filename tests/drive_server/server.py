@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email.parser
+import email.utils
 import json
 import re
 import socket
@@ -123,6 +124,9 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     server: _Server
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        return email.utils.formatdate(self.server.owner.drive.now(), usegmt=True)
 
     def log_message(self, format: str, *args: object) -> None:
         pass

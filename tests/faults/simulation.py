@@ -94,6 +94,9 @@ class Client:
     def read(self, id: str) -> bytes | None:
         return self._call(lambda: self.world.records.get(id))
 
+    def silence(self, id: str) -> float | None:
+        return None
+
     def read_head(self, id: str) -> tuple[bytes, str] | None:
         return self._call(lambda: self.world.heads.get(id))
 

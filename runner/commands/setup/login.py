@@ -8,9 +8,12 @@ from pathlib import Path
 
 from runner.errors import RunnerError, SignInNeeded
 from runner.settings import Settings
+from runner.store.base import Store
 from runner.store.drive.auth import Token, save_token, token_path
 from runner.store.drive.login import sign_in
+from runner.store.log import Log
 from runner.store.open import open_store
+from runner.store.root import jobs
 from wake2vec.contract.files import open_regular
 
 MOST_BYTES = 1 << 20
@@ -28,10 +31,21 @@ def run(settings: Settings, client: Path, *, paste: bool) -> None:
     token = replace(sign_in(table, show=_show, receive=_ask if paste else None), folders=_pins(settings.home))
     print(f"signed in; the token is in {save_token(settings.home, token)}")
     if settings.store_url.startswith("drive:"):
-        open_store(settings.store_url, settings.home).root_id()
-        print(f"{settings.store_url} is ready")
+        print(f"{settings.store_url} is ready; {whose(open_store(settings.store_url, settings.home), token.client_id)}")
     else:
         print("use it with --store drive:FOLDER, or WAKE2VEC_STORE=drive:FOLDER")
+
+
+def whose(store: Store, client_id: str) -> str:
+    """What this sign-in sees there: each sees only what it made itself."""
+    first_id = store.root_id()
+    found = jobs(Log.open(store, first_id, holder="login").records) if store.read(first_id) is not None else {}
+    if found:
+        return f"the client {client_id} made what is there: {', '.join(sorted(found))}"
+    return (
+        f"the client {client_id} has made nothing there yet. What another sign-in made, such as Colab's own, it never "
+        "sees: `wake2vec-runner repair --yes` in a home that has it takes it along"
+    )
 
 
 def _pins(home: Path) -> dict[str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import email.utils
 import http.client
 import importlib.resources
 import json
@@ -78,6 +80,18 @@ class DriveApi:
         if answer[0] not in (200, 206) or answer[1].get("content-type", "").startswith("text/html"):
             raise self.fail(place, answer)
         return answer
+
+    def written_at(self, id: str) -> tuple[float | None, float | None]:
+        """When an object was last written, and what time it is, both by Google's clock; None where it does not say."""
+        url = f"{self.root_url}drive/v2/files/{id}?fields=modifiedDate"
+        status, headers, body = self.send(f"look at {id}", "GET", url, headers={})
+        if status != 200:
+            return None, None
+        try:
+            written = datetime.datetime.fromisoformat(json.loads(body)["modifiedDate"].replace("Z", "+00:00"))
+            return written.timestamp(), email.utils.parsedate_to_datetime(headers["date"]).timestamp()
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return None, None
 
     def _execute(self, place: str, request: Callable[[Any], Any], headers: Mapping[str, str]) -> Any:
         from googleapiclient.errors import HttpError

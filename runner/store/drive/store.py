@@ -147,6 +147,10 @@ class DriveStore:
             raise StoreBusy(f"Google Drive: {id}: was replaced while it was read")
         return body, str(found["etag"])
 
+    def silence(self, id: str) -> float | None:
+        written_at, now = self._api.written_at(id)
+        return None if written_at is None or now is None else now - written_at
+
     def swap_head(self, id: str, body: bytes, tag: str | None, *, name: str) -> bool:
         if tag is None:
             return self.create(id, body, name=name)

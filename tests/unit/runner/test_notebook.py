@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -66,3 +68,29 @@ def test_signing_in_elsewhere_names_the_way_and_leaves_no_token_of_before(
     assert "`wake2vec-runner login` signs in here; then run this cell again" in capsys.readouterr().out
     assert notebook.SECRET not in os.environ
     assert os.environ["WAKE2VEC_STORE"] == "drive:wake2vec"
+
+
+def test_a_pushed_kaggle_notebook_finds_its_token_in_a_private_dataset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Lost:
+        def get_secret(self, name: str) -> str:
+            raise ConnectionError("no such secret")
+
+    monkeypatch.setitem(sys.modules, "kaggle_secrets", SimpleNamespace(UserSecretsClient=Lost))
+    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Batch")
+    monkeypatch.setenv("WAKE2VEC_STORE", "")
+    monkeypatch.setenv(notebook.SECRET, "")
+    monkeypatch.setattr(notebook, "KAGGLE_INPUT", tmp_path)
+    notebook.sign_in("drive:wake2vec")
+    without = capsys.readouterr().out
+    token = tmp_path / "mine" / "drive-token.json"
+    token.parent.mkdir()
+    token.write_text("{}")
+
+    notebook.sign_in("drive:wake2vec")
+
+    assert "not signed in: add the secret" in without
+    assert "or add a private dataset" in without
+    assert os.environ[notebook.SECRET] == str(token)
+    assert f"signed in by {token}" in capsys.readouterr().out

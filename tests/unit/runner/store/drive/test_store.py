@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 
-from runner.errors import Damaged, NotStored, StoreBusy, StoreFull, StoreUnavailable
+from runner.errors import Damaged, Fenced, LeaseHeld, NotStored, StoreBusy, StoreFull, StoreUnavailable
 from runner.store.base import Store
 from runner.store.drive.store import DriveStore, open_drive
 from runner.store.drive.transfer import PIECE_BYTES, PIECES_AT_ONCE, UNIT_BYTES, Throttle
 from runner.store.lease import Watch, acquire, read_beat
+from runner.store.log import Log
 from runner.store.records import Genesis
 from runner.store.retry import RetryingStore
 from runner.store.root import add_job, open_root
@@ -237,6 +238,30 @@ def test_a_cut_download_goes_on_at_the_piece(server: DriveServer, tmp_path: Path
 def test_with_a_cap_everything_goes_over_one_connection(server: DriveServer, tmp_path: Path) -> None:
     assert opened(server, tmp_path / "a").properties.at_once > 1
     assert opened(server, tmp_path / "a", Throttle(bytes_per_second=1e6)).properties.at_once == 1
+
+
+def test_a_holder_that_fell_silent_before_anybody_looked_is_not_waited_for(server: DriveServer, tmp_path: Path) -> None:
+    mine = add_job(open_root(opened(server, tmp_path / "a"), holder="a"), "q", Genesis(fingerprint="f"))
+    held = acquire(mine, Watch(), at=0.0)
+    held.beat()
+    other = Log.open(opened(server, tmp_path / "b"), mine.first_id, holder="b")
+    with pytest.raises(LeaseHeld) as early:
+        acquire(other, Watch(), at=0.0)
+    began = server.drive.now()
+    server.drive.now = lambda: began + 170  # the log has been as it is all the time; the heartbeat has not
+    held.beat()
+    server.drive.now = lambda: began + 200
+    with pytest.raises(LeaseHeld) as alive:
+        acquire(other, Watch(), at=0.0)
+    server.drive.now = lambda: began + 360
+
+    lease = acquire(other, Watch(), at=0.0)
+
+    assert early.value.seconds_left > 170
+    assert 140 < alive.value.seconds_left < 160
+    assert lease.epoch == held.epoch + 1
+    with pytest.raises(Fenced):
+        held.check()
 
 
 def test_tags_that_move_by_themselves_do_not_stop_the_heartbeat(server: DriveServer, tmp_path: Path) -> None:
