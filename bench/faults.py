@@ -57,6 +57,7 @@ class Protocol:
 
 def protocols() -> list[Protocol]:
     # by name: the tests are no package of the project, and nothing here may need them at import time
+    ranks: Any = import_module("tests.faults.protocols_ranks")
     runner: Any = import_module("tests.faults.protocols_runner")
     trainer: Any = import_module("tests.faults.protocols_trainer")
     queue: Any = import_module("tests.faults.protocols_queue")
@@ -127,6 +128,12 @@ def protocols() -> list[Protocol]:
             guarantees="G1 G10",
             says="SIGTERM, SIGINT and SIGHUP to a daemon that launches, uploads, commits, prunes or closes a job",
             run=signals.signals_to_daemons,
+        ),
+        Protocol(
+            name="ranks killed",
+            guarantees="G1 G2",
+            says="kill -9 of a rank, of rank 0, of the daemon and of all, the job moving between 1, 2 and 4 ranks",
+            run=lambda: ranks.kills_of_ranks(budget(100, 10)),
         ),
         Protocol(
             name="power cut (trainer)",

@@ -29,6 +29,7 @@ from wake2vec.contract.versions import versions
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).parent / "results" / "scale.json"
+PAGE, BEGIN, END = ROOT / "docs" / "scale.md", "<!-- scale -->", "<!-- end -->"
 TINY = [ROOT / "jobs" / "tiny_p1.toml", ROOT / "jobs" / "tiny_p2.toml"]
 STEPS = 50
 SCRATCH = "scale"  # of the copies of the job files, beside them
@@ -48,8 +49,32 @@ def main() -> None:
                 peaks = train(home, chosen.jobs, cards, reduction)
                 rows += [row(home, Path(folder) / "fast-1", one, cards, reduction, peaks) for one in chosen.jobs]
                 print(*rows[-len(chosen.jobs) :], sep="\n", flush=True)
-    found = {"date": time.strftime("%Y-%m-%d"), "steps": STEPS, "versions": versions(), "rows": rows}
+    found = {
+        "command": "python -m bench.scale",
+        "date": time.strftime("%Y-%m-%d"),
+        "steps": STEPS,
+        "versions": versions(),
+        "rows": rows,
+    }
     chosen.out.write_text(json.dumps(found, indent=1) + "\n")
+    if chosen.out == RESULTS:
+        before, _, rest = PAGE.read_text().partition(BEGIN)
+        PAGE.write_text(f"{before}{BEGIN}\n{table(found)}{END}{rest.partition(END)[2]}")
+
+
+def table(found: dict[str, Any]) -> str:
+    """The rows as they stand on the page."""
+    versions = ", ".join(f"{name} {found['versions'][name]}" for name in ("python", "torch", "transformers"))
+    lines = [f"{found['rows'][0]['hardware']}; {versions}; {found['date']}; {found['steps']} steps.", ""]
+    lines += [
+        "| phase | ranks | reduction | tokens/s | peak GiB of a rank | off from one rank | same bits |",
+        "| --- " * 7 + "|",
+    ]
+    for one in found["rows"]:
+        off, same = f"{one['max_relative']:.1e}" if one["max_relative"] else "0", "yes" if one["bit_equal"] else "no"
+        cells = [one["phase"].upper(), one["cards"], one["reduction"], f"{one['tokens_per_s']:,.0f}", one["peak_gib"]]
+        lines.append(f"| {' | '.join(map(str, [*cells, off, same]))} |")
+    return "\n".join(lines) + "\n"
 
 
 def train(home: Path, jobs: Sequence[Path], cards: int, reduction: str) -> dict[str, float]:
