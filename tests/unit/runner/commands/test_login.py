@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from runner.commands.login import whose
+
 from runner.store.drive.store import open_drive
 from runner.store.drive.transfer import Throttle
 from runner.store.records import Genesis
