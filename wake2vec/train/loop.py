@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -10,13 +9,13 @@ from typing import Any
 
 import torch
 
-from wake2vec.contract.errors import NothingTrains, OutOfMemory, RankLost
+from wake2vec.contract.errors import RankLost
 from wake2vec.contract.failpoints import failpoint
 from wake2vec.contract.ledger import EventRow, LedgerFile, StepRow, to_json
-from wake2vec.contract.plan import Allowed, Failure, Plan
+from wake2vec.contract.plan import Plan
 from wake2vec.contract.rundir import Result
 from wake2vec.data.seen_words import SeenWords
-from wake2vec.model.device import brief, is_out_of_memory, vram
+from wake2vec.model.device import vram
 from wake2vec.phases.base import Prepared
 from wake2vec.phases.imported import taken_over
 from wake2vec.phases.inputs import Material
@@ -25,13 +24,14 @@ from wake2vec.train.checkpoint import Loaded, point_to_best
 from wake2vec.train.evaluate import EvaluationVerdict, as_row, evaluate, judge
 from wake2vec.train.extras import Extras
 from wake2vec.train.heartbeat import HeartbeatWriter
+from wake2vec.train.movement import require_movement
 from wake2vec.train.optimizers import Optimizer, make_optimizer
-from wake2vec.train.plans.oom_ladder import Ladder, base_rows_rest
+from wake2vec.train.plans.oom_ladder import Ladder
 from wake2vec.train.plans.proven import Proven
 from wake2vec.train.ranks.group import take_over
-from wake2vec.train.ranks.team import Digest, TakeOver, Team
+from wake2vec.train.ranks.team import Digest, TakeOver, Team, counted
 from wake2vec.train.saving import Saver
-from wake2vec.train.schedule import ends_before, horizon, learning_rate
+from wake2vec.train.schedule import ends_before, rate_of
 from wake2vec.train.state import LossScale, Progress
 from wake2vec.train.step import Stepper, StepResult, digest, state_of
 from wake2vec.train.stopping import Stop
@@ -91,14 +91,7 @@ class Loop:
         self.point_to_best()
         if not self.progress.rows and (taken := taken_over(self.material.order)) is not None:
             self.note("regime", "; ".join(taken.told))
-        allowed = Allowed(
-            batch=-(-self.train.batch // self.team.size),
-            seq_len=self.job.data.seq_len,
-            shorter_context=self.train.allow_shorter_context,
-            host_embedding=base_rows_rest(self.prepared),
-            holds=self.proven.holds,
-        )
-        self.ladder = Ladder(self.prepared, self.progress, allowed, self.proven, self.note, self.team)
+        self.ladder = Ladder(self.job, self.prepared, self.progress, self.proven, self.note, self.team)
         tensors = state_of(self.prepared, self.optimizer)
         if self.team.size > 1:
             self.team.do(TakeOver(), lambda: take_over(tensors, self.prepared.device))
@@ -136,7 +129,7 @@ class Loop:
                 continue
             self.log(result)
             if self.progress.step == IDLE_STEPS and self.stepper.can_have_moved(IDLE_STEPS):
-                self.require_movement("grad_norm")
+                require_movement(self.progress.rows, "grad_norm")
             self.ladder.count_clean_step()
 
             # once in a while: save. Only the copy to the host keeps training waiting.
@@ -145,32 +138,13 @@ class Loop:
 
     def step(self) -> StepResult | None:
         """One optimizer step, on a smaller plan if memory runs out; None when a stop was asked for in the middle."""
-        started = time.monotonic()
-        rate = learning_rate(
-            self.progress.step,
-            peak=self.train.lr,
-            total=horizon(self.progress.step, self.material.first_total, self.train.extended),
-            warmup_steps=warmup_steps(self.train.warmup_steps, self.train.warmup_ratio, self.material.first_total),
-            kind=self.train.schedule,
+        started, step = time.monotonic(), self.progress.step
+        rate = rate_of(step, self.train, self.material.first_total)
+        result = self.ladder.take(
+            lambda plan: self.stepper.run(step, lr=rate, plan=plan, scale=self.progress.scale, stop=self.stop),
+            # the process that goes on from the last checkpoint starts on a leaner plan: it stands in the result
+            spent=lambda leaner: self.pulse.beat(plan=leaner.to_dict()),
         )
-        failure: Failure = "oom"
-        while True:
-            message = ""
-            try:
-                result = self.stepper.run(
-                    self.progress.step, lr=rate, plan=self.progress.plan, scale=self.progress.scale, stop=self.stop
-                )
-                break
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                message = brief(error)
-            except OutOfMemory:
-                # the process that goes on from the last checkpoint starts on a leaner plan: it stands in the result
-                self.pulse.beat(plan=self.ladder.leaner().to_dict())
-                raise
-            # outside the except block: the traceback would keep the tensors of the failed pass alive
-            failure = self.ladder.shrink(failure, message)
         if result is not None:
             self.rate, self.step_seconds = rate, time.monotonic() - started
         return result
@@ -298,17 +272,9 @@ class Loop:
         return self.result("yielded", cause=self.stop.reason)
 
     def finish(self, verdict: EvaluationVerdict) -> Result:
-        self.require_movement("grad_norm", "entries_changed")
+        require_movement(self.progress.rows, "grad_norm", "entries_changed")
         self.save_whole()
         return self.result("completed", cause=verdict.stop_reason)
-
-    def require_movement(self, *signs: str) -> None:
-        """Raises NothingTrains where one of these figures was 0 in every step."""
-        steps = [row for row in self.progress.rows if row["kind"] == "step"]
-        for sign in signs:
-            if steps and all(row.get(sign) == 0 for row in steps):
-                said = "the gradient was exactly 0" if sign == "grad_norm" else "nothing moved"
-                raise NothingTrains(f"{said} in each of {len(steps):,} steps")
 
     def result(self, outcome: Any, *, cause: str) -> Result:
         return Result(
@@ -332,11 +298,3 @@ class Loop:
     def add_row(self, row: dict[str, Any]) -> None:
         self.progress.rows.append(row)
         self.ledger.append(row)
-
-
-def counted(cards: int) -> str:
-    return f"{cards} card{'s' * (cards != 1)}"
-
-
-def warmup_steps(steps: int | None, ratio: float, total: int) -> int:
-    return steps if steps is not None else math.ceil(ratio * total)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from wake2vec.contract.errors import NothingTrains
 from wake2vec.model.new_rows import InstalledRows
 
 
@@ -31,3 +33,12 @@ def lora_norm(trainable: Mapping[str, Tensor]) -> float | None:
     if not found:
         return None
     return float(torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(one) for one in found])))
+
+
+def require_movement(rows: Sequence[Mapping[str, Any]], *signs: str) -> None:
+    """Raises NothingTrains where one of these figures was 0 in every step of the ledger."""
+    steps = [row for row in rows if row["kind"] == "step"]
+    for sign in signs:
+        if steps and all(row.get(sign) == 0 for row in steps):
+            said = "the gradient was exactly 0" if sign == "grad_norm" else "nothing moved"
+            raise NothingTrains(f"{said} in each of {len(steps):,} steps")

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-from wake2vec.contract.spec import Extension
+from wake2vec.contract.spec import Extension, TrainTable
 
 ScheduleKind = Literal["cosine", "linear", "constant"]
 
@@ -25,6 +25,21 @@ def learning_rate(step: int, *, peak: float, total: int, warmup_steps: int, kind
     if kind == "linear":
         return peak * max(0.0, 1.0 - progress)
     return peak * max(0.0, 0.5 * (1.0 + math.cos(math.pi * progress)))
+
+
+def rate_of(step: int, train: TrainTable, first_total: int) -> float:
+    """As the job file says; `first_total` are the steps that it had before any extension."""
+    return learning_rate(
+        step,
+        peak=train.lr,
+        total=horizon(step, first_total, train.extended),
+        warmup_steps=warmup_steps(train.warmup_steps, train.warmup_ratio, first_total),
+        kind=train.schedule,
+    )
+
+
+def warmup_steps(steps: int | None, ratio: float, total: int) -> int:
+    return steps if steps is not None else math.ceil(ratio * total)
 
 
 def ends_before(first_total: int, extensions: Sequence[Extension]) -> set[int]:

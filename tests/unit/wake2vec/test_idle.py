@@ -13,6 +13,7 @@ from wake2vec.data.seen_words import SeenWords
 from wake2vec.phases.inputs import require_met
 from wake2vec.train.heartbeat import HeartbeatWriter
 from wake2vec.train.loop import IDLE_STEPS
+from wake2vec.train.movement import require_movement
 
 
 def nothing() -> None:
@@ -38,9 +39,9 @@ def test_a_gradient_of_exactly_zero_ends_a_long_job_early(tmp_path: Path) -> Non
     loop.progress.rows += [{"kind": "step", "step": step, "grad_norm": 0.0} for step in range(IDLE_STEPS)]
 
     with pytest.raises(NothingTrains, match=f"gradient was exactly 0 in each of {IDLE_STEPS} steps"):
-        loop.require_movement("grad_norm")
+        require_movement(loop.progress.rows, "grad_norm")
     loop.progress.rows[-1]["grad_norm"] = 1e-9
-    loop.require_movement("grad_norm")
+    require_movement(loop.progress.rows, "grad_norm")
 
 
 def test_a_job_whose_words_no_step_reads_ends_before_its_first_and_names_the_persons_file(tmp_path: Path) -> None:

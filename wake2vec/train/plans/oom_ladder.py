@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 from wake2vec.contract.errors import OutOfMemory
 from wake2vec.contract.plan import LAYERS, Allowed, Failure, Plan, grow, next_rung
-from wake2vec.model.device import free_memory, free_share
+from wake2vec.contract.spec import TrainingSpec
+from wake2vec.model.device import brief, free_memory, free_share, is_out_of_memory
 from wake2vec.model.placement import apply_plan
 from wake2vec.phases.base import Prepared
 from wake2vec.train.plans.proven import Proven
 from wake2vec.train.ranks.team import Place, Team
 from wake2vec.train.state import Progress
+
+R = TypeVar("R")
 
 
 class Ladder:
@@ -19,18 +23,44 @@ class Ladder:
 
     def __init__(
         self,
+        job: TrainingSpec,
         prepared: Prepared,
         progress: Progress,
-        allowed: Allowed,
         proven: Proven,
         note: Callable[[str, str], None],
         team: Team,
     ) -> None:
-        self._prepared, self._progress, self._allowed, self._note = prepared, progress, allowed, note
+        self._prepared, self._progress, self._note = prepared, progress, note
         self._proven, self._team = proven, team
+        self._allowed = Allowed(
+            batch=-(-job.train.batch // team.size),  # of one card, rounded up
+            seq_len=job.data.seq_len,
+            shorter_context=job.train.allow_shorter_context,
+            host_embedding=base_rows_rest(prepared),
+            holds=proven.holds,
+        )
         self._clean_steps = 0
         self._put_into_effect(progress.plan)
         self._ceiling = progress.plan
+
+    def take(self, step: Callable[[Plan], R], *, spent: Callable[[Plan], object]) -> R:
+        """What a step gives on the plan in force, or on the first leaner one that fits. Raises OutOfMemory.
+
+        Where the step itself raises that, it cannot be taken again here: `spent` is told the plan for a fresh process.
+        """
+        failure: Failure = "oom"
+        while True:
+            try:
+                return step(self._progress.plan)
+            except OutOfMemory:
+                spent(self._leaner())
+                raise
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                message = brief(error)
+            # outside the except block: the traceback would keep the tensors of the failed pass alive
+            failure = self.shrink(failure, message)
 
     def shrink(self, failure: Failure, message: str) -> Failure:
         """Go one rung down; the step is taken again from its start. Returns what another failure now would mean.
@@ -50,7 +80,7 @@ class Ladder:
         self._put_into_effect(rung.plan)
         return "oom"
 
-    def leaner(self) -> Plan:
+    def _leaner(self) -> Plan:
         """The plan for a fresh process, after memory ran out in the update."""
         rung = next_rung(self._progress.plan, "oom_in_optimizer", self._allowed)
         return rung.plan if rung else self._progress.plan

@@ -25,7 +25,8 @@ from wake2vec.model.new_rows import install_rows
 from wake2vec.phases.inputs import Material, gather, total_steps
 from wake2vec.phases.p1 import export, prepare
 from wake2vec.phases.parity import PublishedOutputs, as_published, check_parity, load
-from wake2vec.train.loop import Loop, warmup_steps
+from wake2vec.train.loop import Loop
+from wake2vec.train.schedule import warmup_steps
 from wake2vec.train.stopping import Stop
 
 
