@@ -22,6 +22,7 @@ from wake2vec.contract.errors import (
     Fault,
     GpuBusy,
     ModelChanged,
+    NotAsExpected,
     NothingTrains,
     OutOfMemory,
     SpecError,
@@ -141,7 +142,7 @@ def failure(error: Exception, order: Order, pulse: HeartbeatWriter) -> Result:
     elif (full := out_of_memory(error)) is not None:
         where, outcome, said = "capacity", "oom", full
         remedy = "a smaller seq_len, or allow_shorter_context = true"
-    elif isinstance(error, ModelChanged | StackChanged):
+    elif isinstance(error, ModelChanged | StackChanged | NotAsExpected):
         where = "identity"
     elif isinstance(error, NothingTrains):
         where = "nothing"

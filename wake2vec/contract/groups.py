@@ -7,6 +7,7 @@ One JSON object a line, as people have them: `{"morpheme": "-ing", "examples": [
 from __future__ import annotations
 
 import json
+import math
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -126,6 +127,14 @@ def large_enough(pairs: Sequence[Pair], least: int) -> list[Pair]:
     """Pairs of the groups that have so many."""
     sizes = Counter(pair.group for pair in pairs)
     return [pair for pair in pairs if sizes[pair.group] >= least]
+
+
+def power_left(pairs: int, held_out: float = 0.2) -> str:
+    """What so few pairs can still show: a one-sided test at 5 % that sees four of five such gains."""
+    measured = max(1, round(pairs * held_out))
+    seen = 2.49 / math.sqrt(measured)
+    told = f"{pairs} pairs, fewer than {ENOUGH_PAIRS}; about {measured} would be held out"
+    return f"{told}, and a mean gain below {seen:.2f} standard deviations of one pair would mostly pass for chance"
 
 
 def members(groups: Iterable[Group], rows: Collection[str]) -> Iterator[tuple[str, str]]:

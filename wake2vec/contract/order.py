@@ -18,7 +18,7 @@ class InputFile(Table):
     `start` is what `import` made of an old run: rows and adapters that the job begins with.
     """
 
-    role: Literal["corpus", "lexicon", "morphemes", "model", "start"]
+    role: Literal["corpus", "lexicon", "morphemes", "groups", "devices", "model", "start"]
     name: str
     sha256: str
     size: int
@@ -26,12 +26,13 @@ class InputFile(Table):
 
 
 class Source(Table):
-    """The checkpoint of another job that P2 starts from, copied into the run directory."""
+    """The checkpoint of another job that P2 or P3 starts from, copied into the run directory."""
 
     job: str
     step: int
     manifest_sha256: str
     folder: str = "source"
+    rows: Source | None = Field(None, description="Where that checkpoint has no rows of its own: whose it stands on.")
 
 
 class Order(Table):
@@ -66,6 +67,8 @@ PLAN_AND_CADENCE = (
     "train.layers",
     "train.allow_shorter_context",
     "train.extended",
+    "evaluate.expect",
+    "evaluate.hold_unexpected",
     "evaluate.prompt",
     "evaluate.samples",
     "evaluate.samples_every_steps",
@@ -93,10 +96,15 @@ def fingerprint(job: JobSpec, inputs: list[InputFile]) -> str:
             part.pop(key, None)
     table["inputs"] = sorted((item.role, item.sha256) for item in inputs)
     # Paths are where things lay, not what they are: the hashes above stand for them.
-    for key in ("corpus", "lexicon", "morphemes"):
-        for part in (table.get("data"), table.get("vocab")):
-            if isinstance(part, dict):
+    for key in ("corpus", "lexicon", "morphemes", "groups"):
+        for name in ("data", "vocab", "morphemes", "devices"):
+            if isinstance(part := table.get(name), dict):
                 part.pop(key, None)
+    # Keys that younger versions added say nothing where they are not given: a job of an older one keeps its name.
+    for name in [name for name in ("morphemes", "devices", "geometry") if table[name] is None]:
+        table.pop(name)
+    if table["lora"] and table["lora"]["update"] is None:
+        table["lora"].pop("update")
     if any(item.role == "model" for item in inputs):
         table["model"].pop("base")
     return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()

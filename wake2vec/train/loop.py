@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from wake2vec.contract.errors import NothingTrains, OutOfMemory
+from wake2vec.contract.errors import NotAsExpected, NothingTrains, OutOfMemory
+from wake2vec.contract.expectation import mismatches
 from wake2vec.contract.failpoints import failpoint
 from wake2vec.contract.plan import Allowed, Failure, Plan
 from wake2vec.contract.rundir import Result
@@ -18,6 +19,7 @@ from wake2vec.model.device import brief, is_out_of_memory, vram
 from wake2vec.phases.base import Prepared
 from wake2vec.phases.imported import taken_over
 from wake2vec.phases.inputs import Material
+from wake2vec.structure.auxiliary import DOMINATES
 from wake2vec.train.cadence import must_stop
 from wake2vec.train.checkpoint import Loaded, point_to_best
 from wake2vec.train.evaluate import EvaluationVerdict, as_row, evaluate, judge
@@ -49,9 +51,8 @@ class Loop:
         self.optimizer: Optimizer = make_optimizer(
             self.train.optimizer, prepared.trainable, weight_decay=self.train.weight_decay
         )
-        only_seen = job.vocab is not None and job.vocab.update == "seen"
         self.stepper = Stepper(
-            prepared, material.blocks, self.optimizer, train=self.train, data=job.data, only_seen=only_seen
+            prepared, material.blocks, self.optimizer, train=self.train, data=job.data, only_seen=job.only_seen
         )
         first_scale = 2.0**16 if prepared.precision.dtype == torch.float16 else 1.0
         self.progress = Progress(plan=plan, scale=LossScale(value=first_scale))
@@ -60,6 +61,7 @@ class Loop:
         self.ledger = LedgerFile(self.run.metrics)
         self.step_seconds = 0.0
         self.rate = 0.0
+        self.unexpected = ""  # what was found instead of a golden value, since the last step
 
     # ---- start ----------------------------------------------------------------------------------------------
 
@@ -80,6 +82,8 @@ class Loop:
         self.point_to_best()
         if not self.progress.rows and (taken := taken_over(self.material.order)) is not None:
             self.note("regime", "; ".join(taken.told))
+        if not any(row["kind"] == "step" for row in self.progress.rows) and self.prepared.structure is not None:
+            self.note("groups", "; ".join(self.prepared.structure.told))
         allowed = Allowed(
             batch=self.train.batch,
             seq_len=self.job.data.seq_len,
@@ -121,6 +125,7 @@ class Loop:
             if result is None:
                 continue
             self.log(result)
+            self.hold_unexpected()
             if self.progress.step == IDLE_STEPS and self.stepper.can_have_moved(IDLE_STEPS):
                 self.require_movement("grad_norm")
             self.ladder.count_clean_step()
@@ -162,7 +167,11 @@ class Loop:
         return result
 
     def log(self, result: StepResult) -> None:
-        signals = {"rows_moving": result.rows_moving, "lora_b_norm": result.lora_b_norm}
+        signals: dict[str, Any] = {
+            "rows_moving": result.rows_moving,
+            "lora_b_norm": result.lora_b_norm,
+            "structure": result.structure,
+        }
         signals = {key: value for key, value in signals.items() if value is not None}
         memory = vram()
         row = {
@@ -183,6 +192,8 @@ class Loop:
         if parts := self.pulse.started():
             told = ", ".join(f"{name} {seconds:.1f}" for name, seconds in parts.items() if seconds >= 0.05)
             self.note("start", f"the first step came after {sum(parts.values()):.1f} s: {told}", seconds=parts)
+        self.warn_of(result.structure)
+        self.compare(row)
         self.pulse.beat(
             state="training",
             step=self.progress.step,
@@ -195,6 +206,30 @@ class Loop:
             **memory,
         )
         failpoint("loop.logged")
+
+    def compare(self, row: dict[str, Any]) -> None:
+        """With what the job file expects of this row."""
+        for text in mismatches(row, self.job.evaluate.expect):
+            self.note("expect", text)
+            self.unexpected = f"step {row['step']}: {text}"
+
+    def hold_unexpected(self) -> None:
+        """Raises NotAsExpected where a person wants to look; after a step, so that a released job has it behind it."""
+        if self.unexpected and self.job.evaluate.hold_unexpected:
+            self.save_whole()
+            raise NotAsExpected(self.unexpected)
+
+    def warn_of(self, structure: dict[str, Any] | None) -> None:
+        """Once, where the auxiliary part is most of what moves the rows that it acts on."""
+        if structure is None or structure["strength"] < 1:
+            return
+        for side, found in structure.items():
+            if isinstance(found, dict) and found["share"] > DOMINATES:
+                if any(row.get("event") == "share" for row in self.progress.rows):
+                    return
+                terms = ", ".join(f"{name} {one['grad']:.3g}" for name, one in found.items() if isinstance(one, dict))
+                text = f"{terms} against {found['text_grad']:.3g} of the text: {found['share']:.0%} of the gradient"
+                self.note("share", f"{text} on the {side} rows in groups is auxiliary; lower the weights")
 
     # ---- saving ---------------------------------------------------------------------------------------------
 
@@ -247,8 +282,11 @@ class Loop:
             vocabulary=self.prepared.rows.head.out_features,
             seconds=round(time.monotonic() - started, 3),
         )
+        if self.prepared.structure is not None:
+            row["structure"] = self.prepared.structure.figures()
         self.add_row(row)
         self.point_to_best()
+        self.compare(row)
         failpoint("evaluation.end")
         return True
 

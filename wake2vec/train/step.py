@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,6 +37,7 @@ class StepResult:
     entries_changed: float  # share of all that trains
     rows_moving: float | None = None  # share of the new rows, where they train
     lora_b_norm: float | None = None  # before the step, where adapters train
+    structure: dict[str, Any] | None = None  # what each auxiliary term came to
 
 
 class Stepper:
@@ -53,6 +55,7 @@ class Stepper:
     ) -> None:
         self._prepared, self._blocks, self._optimizer = prepared, blocks, optimizer
         self._train, self._data = train, data
+        self._structure: dict[str, Any] | None = None
         head = prepared.rows.head
         self._met = (
             SeenWords(blocks, batch=train.batch, seed=data.seed, first_new_id=head.first_new_id, n_new=len(head.rows))
@@ -87,6 +90,7 @@ class Stepper:
             entries_changed=self._optimizer.share_changed(),
             rows_moving=moving,
             lora_b_norm=lora,
+            structure=self._structure,
         )
 
     def can_have_moved(self, steps: int) -> bool:
@@ -120,8 +124,15 @@ class Stepper:
                 if stop.is_asked:
                     return None, tokens
                 total += self._forward_backward(step, piece, scale.value / tokens)
-        if self._met is not None:
-            keep_met_rows(self._prepared.rows, torch.from_numpy(self._met.up_to(step)))
+        structure, met = (
+            self._prepared.structure,
+            None if self._met is None else torch.from_numpy(self._met.up_to(step)),
+        )
+        if structure is not None:
+            self._structure = structure.add_gradients(step, scale.value)
+            met = None if met is None else met | structure.named(len(met))
+        if met is not None:
+            keep_met_rows(self._prepared.rows, met)
         return float(total), tokens
 
     def _forward_backward(self, step: int, piece: Slice, scale: float) -> Tensor:
