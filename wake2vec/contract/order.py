@@ -81,6 +81,10 @@ PLAN_AND_CADENCE = (
 AS_BEFORE = {
     "data.line_breaks": "keep",
     "data.hyphens": "keep",
+    "lora.update": None,
+    "morphemes": None,
+    "devices": None,
+    "geometry": None,
 }
 
 
@@ -100,11 +104,6 @@ def fingerprint(job: JobSpec, inputs: list[InputFile]) -> str:
         for name in ("data", "vocab", "morphemes", "devices"):
             if isinstance(part := table.get(name), dict):
                 part.pop(key, None)
-    # Keys that younger versions added say nothing where they are not given: a job of an older one keeps its name.
-    for name in [name for name in ("morphemes", "devices", "geometry") if table[name] is None]:
-        table.pop(name)
-    if table["lora"] and table["lora"]["update"] is None:
-        table["lora"].pop("update")
     if any(item.role == "model" for item in inputs):
         table["model"].pop("base")
     return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
