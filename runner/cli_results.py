@@ -50,7 +50,6 @@ def morphemes(
         Path | None, typer.Option(metavar="FILE", help="Beside a group file: the words that will have rows.")
     ] = None,
     corpus: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="Its words exist; may be repeated.")] = None,
-    model: Annotated[str | None, typer.Option(metavar="DIR", help="Whole words of its vocabulary exist.")] = None,
     affixes: Annotated[
         Path | None, typer.Option(metavar="CSV", help="Lines such as suffix,ness instead of the usual ones.")
     ] = None,
@@ -61,7 +60,7 @@ def morphemes(
     """Make groups of derived words for a p3 job, or look at some."""
     from runner.commands.results.morphemes import run
 
-    run(file, derive=derive, lexicon=lexicon, model=model, corpora=corpus, affixes=affixes, least=least, cap=cap,
+    run(file, derive=derive, lexicon=lexicon, corpora=corpus, affixes=affixes, least=least, cap=cap,
         out=out, as_json=as_json)  # fmt: skip
 
 

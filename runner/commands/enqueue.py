@@ -61,9 +61,10 @@ class Asked:
     if_new: bool = False
     only_check: bool = False
     pairs: Sequence[Pair] = ()
+    variants: Sequence[tuple[Path, Sequence[Pair]]] = ()  # more files, each with values of its own; of a study
 
 
-def run(settings: Settings, files: Sequence[Path], asked: Asked, *, as_json: bool) -> None:
+def run(settings: Settings, files: Sequence[Path], asked: Asked, *, as_json: bool, quiet: bool = False) -> None:
     """Raises SpecError with every fault of every file, JobExists, HomeUnusable; then nothing is queued.
 
     With `if_new` jobs of the store are fetched first, and files of jobs that are known are passed over.
@@ -74,7 +75,10 @@ def run(settings: Settings, files: Sequence[Path], asked: Asked, *, as_json: boo
     try:
         if asked.if_new:
             bring_jobs(settings, queue)
-            files = new_ones(files, asked.pairs, {job.name: job.state for job in jobs.list_jobs(queue)}, quiet=as_json)
+            states = {job.name: job.state for job in jobs.list_jobs(queue)}
+            files = new_ones(files, asked.pairs, states, quiet=as_json or quiet)
+            new = [one for one in asked.variants if dict(one[1]).get("name") not in states]
+            asked = replace(asked, variants=new)
         entries = check_files(files, jobs.list_jobs(queue), settings, asked)
         _require_rows(entries)
         if asked.only_check:
@@ -84,7 +88,7 @@ def run(settings: Settings, files: Sequence[Path], asked: Asked, *, as_json: boo
             for sha256, path in entry.resolved.files.items():
                 keep_input(path, sha256, settings.inputs)
         rows = [(entry.job, entry.resolved.inputs, fingerprint(entry.job, entry.resolved.inputs)) for entry in entries]
-        jobs.add_jobs(queue, rows, time.time(), again=asked.again)
+        jobs.add_jobs(queue, rows, time.time(), again=asked.again or bool(asked.variants))
         for entry in entries:
             if entry.changed:
                 add_event(
@@ -92,7 +96,8 @@ def run(settings: Settings, files: Sequence[Path], asked: Asked, *, as_json: boo
                 )
     finally:
         queue.close()
-    show(settings, entries, is_queued=True, as_json=as_json)
+    if not quiet:
+        show(settings, entries, is_queued=True, as_json=as_json)
 
 
 def new_ones(files: Sequence[Path], pairs: Sequence[Pair], states: Mapping[str, State], *, quiet: bool) -> list[Path]:
@@ -144,15 +149,15 @@ def check_files(files: Sequence[Path], queued: Sequence[Job], settings: Settings
     renamed: dict[str, str] = {}
     faulty: dict[str, SpecError] = {}
     entries: list[JobFile] = []
-    for file in files:
+    for file, pairs in [*((file, asked.pairs) for file in files), *asked.variants]:
         try:
-            job = read_job(file, asked.pairs)
+            job = read_job(file, pairs)
             job = _rename(job, taken, renamed) if asked.again else job
             if any(entry.job.name == job.name for entry in entries):
                 raise SpecError(str(file), [Fault(key="name", problem=f"{job.name} comes twice in this call")])
-            entry = replace(_check(file, job, known, faulty), changed=changes(file, asked.pairs))
+            entry = replace(_check(file, job, known, faulty), changed=changes(file, pairs))
         except SpecError as error:
-            faulty[file.stem] = error
+            faulty[str(dict(pairs).get("name", file.stem))] = error
             continue
         entries.append(entry)
         taken.add(job.name)

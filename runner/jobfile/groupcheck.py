@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from runner.jobfile.reach import parts
 from runner.jobfile.read import Resolved
 from runner.jobfile.source_job import SourceJob
 from wake2vec.contract.errors import Fault
-from wake2vec.contract.groups import ENOUGH_PAIRS, large_enough, members, power_left, read_groups, screen
+from wake2vec.contract.groups import ENOUGH_PAIRS, large_enough, members, power_left, read_groups, screen, words_in
 from wake2vec.contract.lexicon import read_lexicon
 
 
@@ -21,9 +22,9 @@ def groups_fit(resolved: Resolved, known: Mapping[str, SourceJob]) -> tuple[list
     used = [one for one in groups if one.name not in table.exclude]
     remarks = [f"{path.name}: no group is called {name} (morphemes.exclude)" for name in table.exclude
                if name not in {one.name for one in groups}]  # fmt: skip
-    # every base may still be a word of the vocabulary, which is not read here
-    bases = {base for one in used for base in one.bases}
-    found = screen(used, rows=words, attested=bases, any_pair=table.pairs == "any")
+    corpora = [resolved.files[item.sha256] for item in resolved.inputs if item.role == "corpus"]
+    attested = words | words_in(parts(corpora))
+    found = screen(used, rows=words, attested=attested, any_pair=table.pairs == "any")
     pairs = large_enough(found.pairs, table.min_pairs)
     named, held = sum(len(one.words) for one in used), table.held_out
     if not pairs:

@@ -12,7 +12,7 @@ from runner.jobfile.source_job import SourceJob, source_faults, source_notes
 from runner.states import State
 
 JOBS = Path(__file__).parents[2] / "jobs"
-FILES = sorted(JOBS.glob("*.toml"))
+FILES = sorted(path for path in JOBS.glob("*.toml") if "study" not in path.stem)
 MODELS = [
     "demo", "distilgpt2", "gemma2_9b", "llama1b", "llama3b", "llama8b", "mistral", "phi", "qwen", "qwen3_8b", "tiny",
     "tinyllama",

@@ -71,7 +71,6 @@ class MorphemesOptions(Options):
     groups: Path | None = None  # a group file to look at, where nothing is derived
     lexicon: Path | None = None
     corpora: list[Path] = []
-    model: str | None = None
     affixes: Path | None = None  # None: those of English and its neighbours
     least: int = 3  # pairs of a group
     cap: int = 250

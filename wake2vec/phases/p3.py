@@ -9,14 +9,14 @@ import torch
 from torch import nn
 
 from wake2vec.contract.errors import InputError
-from wake2vec.contract.groups import ENOUGH_PAIRS, members, power_left, read_groups, screen
+from wake2vec.contract.groups import ENOUGH_PAIRS, members, power_left, read_groups, screen, words_in
 from wake2vec.contract.spec import P3Spec
+from wake2vec.data.corpus import open_corpus
 from wake2vec.phases import p2
 from wake2vec.phases.base import Prepared
 from wake2vec.phases.inputs import Material, input_paths
 from wake2vec.structure.auxiliary import Auxiliary, Side, norms_of, untouched_like
 from wake2vec.structure.chosen import Chosen, choose
-from wake2vec.vocab.derive import attested_words
 from wake2vec.vocab.pieces import pieces
 
 export = p2.export
@@ -35,8 +35,8 @@ def choose_pairs(material: Material) -> tuple[Chosen, list[str]]:
     table = job.morphemes
     (path,) = input_paths(material.order, "groups")
     groups = [one for one in read_groups(path, "morpheme") if one.name not in table.exclude]
-    listed = [entry.word for entry in id_map.entries]
-    attested = attested_words(listed, input_paths(material.order, "corpus"), material.base_tokenizer)
+    text = open_corpus(input_paths(material.order, "corpus"))
+    attested = {entry.word for entry in id_map.entries} | words_in(text.pieces())
     rows = set(id_map.words)
     screened = screen(groups, rows=rows, attested=attested, any_pair=table.pairs == "any")
     device_files = input_paths(material.order, "devices")

@@ -41,6 +41,7 @@ class EvaluationRow:
     ln_v: float | None = None
     checkpoint: str | None = None
     seconds: float | None = None
+    structure: Mapping[str, Any] | None = None  # what the rows of P3 have of theirs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +143,7 @@ def _evaluation(step: int, table: Mapping[str, Any]) -> EvaluationRow:
         new_tokens=_count(table.get("new_tokens")),
         base_tokens=_count(table.get("base_tokens")),
         checkpoint=str(table["checkpoint"]) if table.get("checkpoint") is not None else None,
+        structure=found if isinstance(found := table.get("structure"), dict) else None,
         **optional,
     )
 

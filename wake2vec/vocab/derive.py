@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from wake2vec.contract.errors import InputError
 from wake2vec.contract.files import write_atomic
-from wake2vec.contract.groups import ENOUGH_PAIRS, Pair, large_enough, power_left, read_groups, screen
+from wake2vec.contract.groups import ENOUGH_PAIRS, Pair, large_enough, power_left, read_groups, screen, words_in
 from wake2vec.contract.lexicon import read_lexicon
 from wake2vec.contract.options import MorphemesOptions
 from wake2vec.data.corpus import open_corpus
 from wake2vec.data.permutation import hashes
-from wake2vec.vocab.inject import load_tokenizer
 from wake2vec.vocab.morphemes import COMMON, Affixes, read_affixes
 
 SHORTEST_ROOT = 3
 SHOWN_PAIRS = 10  # of each group, drawn, for the eye
 _VOWELS = "aeiouy"
-_WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
-_LEADS = "Ġ▁ "  # how vocabularies write the space before a word
 INFLECTED = frozenset({"s", "es"})
 
 
@@ -74,15 +69,6 @@ def _some(pairs: Sequence[Pair], count: int) -> list[Pair]:
     return [pairs[place] for place in np.argsort(hashes(len(pairs), 0, 0), kind="stable")[:count]]
 
 
-def attested_words(words: Iterable[str], corpora: Sequence[Path], tokenizer: Any | None) -> set[str]:
-    """Words that exist: of the list, of the text, and whole words of a published vocabulary."""
-    found = set(words)
-    if corpora:
-        found |= set(_WORD.findall(open_corpus(corpora).text()))
-    tokens = (token for token in (tokenizer.get_vocab() if tokenizer else ()) if token[:1] in _LEADS)
-    return found | {token[1:] for token in tokens if len(token) > SHORTEST_ROOT and token[1:].isalpha()}
-
-
 def lines_of(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
     groups: dict[str, list[Pair]] = {}
     for pair in pairs:
@@ -101,8 +87,7 @@ def lines_of(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
 
 def run(options: MorphemesOptions) -> None:
     words = read_lexicon(options.lexicon).words if options.lexicon else ()
-    tokenizer = load_tokenizer(Path(options.model)) if options.model else None
-    attested = attested_words(words, options.corpora, tokenizer)
+    attested = set(words) | (words_in(open_corpus(options.corpora).pieces()) if options.corpora else set())
     remarks: list[str] = []
     if options.derive:
         affixes = read_affixes(options.affixes) if options.affixes else COMMON
@@ -111,7 +96,7 @@ def run(options: MorphemesOptions) -> None:
         pairs = derive(words, attested, affixes, least=options.least, cap=options.cap)
         if not pairs:
             problem = f"no affix of {len(words):,} words leaves {options.least} bases that exist"
-            raise InputError(options.lexicon, problem, "name a text with --corpus, or a model with --model")
+            raise InputError(options.lexicon, problem, "name a text with --corpus, whose words are bases too")
     else:
         assert options.groups, "one of the two is named"
         groups = read_groups(options.groups, "morpheme")

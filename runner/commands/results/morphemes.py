@@ -10,11 +10,11 @@ from wake2vec.contract.errors import InputError
 from wake2vec.contract.options import MorphemesOptions
 
 
-def run(file: Path, *, derive: bool, lexicon: Path | None, model: str | None, **asked: Any) -> None:
-    """Exits with the tool's own code. Raises InputError for a file or a folder that is not there."""
-    for path in (file, lexicon, Path(model) if model else None):
+def run(file: Path, *, derive: bool, lexicon: Path | None, **asked: Any) -> None:
+    """Exits with the tool's own code. Raises InputError for a file that is not there."""
+    for path in (file, lexicon):
         if path is not None and not path.exists():
             raise InputError(path, "no such file" if path == file else "is not there", "name one that is here")
     words = file if derive else lexicon
     groups = None if derive else file
-    use(MorphemesOptions.of(derive=derive, lexicon=words, groups=groups, model=model, **asked))
+    use(MorphemesOptions.of(derive=derive, lexicon=words, groups=groups, **asked))

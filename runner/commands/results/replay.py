@@ -15,7 +15,7 @@ from wake2vec.contract.expectation import first_difference
 
 def run(settings: Settings, name: str, other: str, *, within: float, as_json: bool) -> None:
     """Exits with 1 where they part. Raises RunnerError where they have no step in common."""
-    found, compared = first_difference(_rows(settings, name), _rows(settings, other), within=within)
+    found, compared = first_difference(ledger_rows(settings, name), ledger_rows(settings, other), within=within)
     if not compared:
         raise RunnerError(f"{name} and {other} have no step in common yet")
     if as_json:
@@ -32,7 +32,8 @@ def run(settings: Settings, name: str, other: str, *, within: float, as_json: bo
         sys.exit(1)
 
 
-def _rows(settings: Settings, name: str) -> list[dict[str, Any]]:
+def ledger_rows(settings: Settings, name: str) -> list[dict[str, Any]]:
+    """What a run wrote down, step by step. Raises what run_folder does."""
     rows = []
     for line in run_folder(settings, name, history_will_do=True).metrics.read_text("utf-8").splitlines():
         try:
