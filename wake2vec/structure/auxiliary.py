@@ -125,8 +125,11 @@ class Auxiliary:
             yield "repulsion", geometry.repulsion, losses.repulsion(left, right)
 
     @torch.no_grad()
-    def figures(self) -> dict[str, Any]:
-        """What the rows have of the structure now, beside chance and beside rows that no group names."""
+    def figures(self, *, whole: bool) -> dict[str, Any]:
+        """What the rows have of the structure now, beside chance and beside rows that no group names.
+
+        `whole`: also the permutations that take more than a moment, of trained pairs and of devices.
+        """
         chosen, side, seed, nulls = self.chosen, self._sides[0], self._seed, self._morphemes.nulls
         touched, base = side.rows.detach()[chosen.rows.to(side.rows.device)].cpu().double(), side.base.cpu().double()
         points = torch.cat([touched, base])
@@ -136,12 +139,12 @@ class Auxiliary:
         if len(chosen.train):
             now, start = (measures.Directions.of(one, chosen) for one in (words, start_words))
             found["consistency"] = measures.consistency(now, start, chosen, seed=seed, nulls=nulls)
-            if nulls:
+            if nulls and whole:
                 found["trained_nulls"] = measures.trained_nulls(
                     words, now, start, chosen, points, seed=seed, nulls=nulls
                 )
             found["analogy"] = measures.analogies(words, chosen, side.rows.detach())
-        found["devices"] = measures.device_classes(words, chosen, seed=seed, nulls=nulls)
+        found["devices"] = measures.device_classes(words, chosen, seed=seed, nulls=nulls if whole else 0)
         found["cosines"] = measures.cosines(side.rows.detach(), seed=seed)
         moved = (measures.moved(touched, side.start.double()), measures.moved(untouched, side.untouched_start.double()))
         found["moved"] = measures.difference(*moved, seed=seed, times=nulls)

@@ -283,7 +283,7 @@ class Loop:
             seconds=round(time.monotonic() - started, 3),
         )
         if self.prepared.structure is not None:
-            row["structure"] = self.prepared.structure.figures()
+            row["structure"] = self.prepared.structure.figures(whole=step in (0, self.material.steps))
         self.add_row(row)
         self.point_to_best()
         self.compare(row)
