@@ -46,6 +46,18 @@ def new(
     run(wanted or [], as_list=as_list, as_json=as_json)
 
 
+def study(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Job files and what is varied in them (TOML).")],
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="The page; default: in the home.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Queue jobs that differ in a few values, and compare what they came to."""
+    from runner.commands.study import run
+
+    run(settings_of(context), file, out=out, as_json=as_json)
+
+
 def import_(
     context: typer.Context,
     old: Annotated[
@@ -216,4 +228,21 @@ def _control(context: typer.Context, verb: str, names: list[str], as_json: bool)
     run(settings_of(context), verb, names, as_json=as_json)
 
 
-COMMANDS = (new, enqueue, import_, start, status, list_, diff, log, hold, release, cancel, retry, kill, set_, extend)
+COMMANDS = (
+    new,
+    enqueue,
+    study,
+    import_,
+    start,
+    status,
+    list_,
+    diff,
+    log,
+    hold,
+    release,
+    cancel,
+    retry,
+    kill,
+    set_,
+    extend,
+)

@@ -44,6 +44,43 @@ def lexicon(
     run(file, model=model, corpora=corpus or [], as_json=as_json)
 
 
+def morphemes(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A word list with --derive, else a group file (JSONL).")],
+    derive: Annotated[
+        bool, typer.Option("--derive", help="Make groups by the longest affix with a real base.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write the groups there.")] = None,
+    lexicon: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Beside a group file: the words that will have rows.")
+    ] = None,
+    corpus: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="Its words exist; may be repeated.")] = None,
+    affixes: Annotated[
+        Path | None, typer.Option(metavar="CSV", help="Lines such as suffix,ness instead of the usual ones.")
+    ] = None,
+    least: Annotated[int, typer.Option(min=2, max=MOST, help="Pairs that a group must have.")] = 3,
+    cap: Annotated[int, typer.Option(min=2, max=MOST, help="Pairs that it may have; a draw of more.")] = 250,
+    as_json: Json = False,
+) -> None:
+    """Make groups of derived words for a p3 job, or look at some."""
+    from runner.commands.results.morphemes import run
+
+    run(file, derive=derive, lexicon=lexicon, corpora=corpus, affixes=affixes, least=least, cap=cap,
+        out=out, as_json=as_json)  # fmt: skip
+
+
+def replay(
+    context: typer.Context,
+    name: Name,
+    other: Annotated[str, typer.Argument(metavar="OTHER", help="The job that it should repeat.")],
+    within: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of a value that is no difference.")] = 0.0,
+    as_json: Json = False,
+) -> None:
+    """Compare two ledgers: the first step and value in which they part."""
+    from runner.commands.results.replay import run
+
+    run(settings_of(context), name, other, within=within, as_json=as_json)
+
+
 def report(
     context: typer.Context,
     names: Names,
@@ -214,6 +251,8 @@ def schema(
 COMMANDS = (
     plan,
     lexicon,
+    morphemes,
+    replay,
     report,
     open_,
     track,

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from wake2vec.contract.budget import GIB, Budget, Card, budget, exchange_seconds, work
+from wake2vec.contract.budget import GIB, Budget, Card, budget, exchange_seconds, trained_by, work
 from wake2vec.contract.budget import Workload as Load
 from wake2vec.contract.model_shapes import ModelShape
 from wake2vec.contract.plan import LIBRARY, WRITTEN_OUT, WRITTEN_OUT_FAMILIES, Plan, micro_batches
@@ -46,7 +46,7 @@ def load_of(spec: TrainingSpec, shape: ModelShape, new_words: int) -> Load:
     tied_or_not = "shared" if shape.tied else "separate"
     return Load(
         shape=shape,
-        phase="p1" if spec.phase == "p1" else "p2",
+        phase=trained_by(spec),
         load="nf4" if spec.model.load == "auto" else spec.model.load,
         new_tokens=new_words,
         rows=tied_or_not if asked == "auto" else asked,  # type: ignore[arg-type]
@@ -60,11 +60,10 @@ def load_of(spec: TrainingSpec, shape: ModelShape, new_words: int) -> Load:
 
 def checkpoint_bytes(spec: TrainingSpec, shape: ModelShape, new_words: int) -> int | None:
     """A checkpoint of the job in the store: what trains, in fp32, and the optimizer's state. None where all trains."""
-    trains = spec.lora.train if spec.lora else "rows"
-    if trains == "all":
+    if spec.lora and spec.lora.train == "all":
         return None
     load = load_of(spec, shape, new_words)
-    row_sets = 0 if trains == "lora" else replace(load, phase="p1").trained_row_sets
+    row_sets = load.trained_row_sets
     trained = row_sets * new_words * shape.width + load.adapter_weights
     if load.optimizer == "adamw":
         return 12 * trained

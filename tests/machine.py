@@ -155,6 +155,11 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+PATHS = (
+    ("model", "base"), ("vocab", "lexicon"), ("data", "corpus"), ("morphemes", "groups"), ("devices", "groups"),
+)  # fmt: skip
+
+
 def job_file(folder: Path, name: str, *, of: str, **changes: Any) -> Path:
     """A copy of a job file in `jobs/` with some keys changed; its paths stay valid from anywhere."""
     import tomllib
@@ -166,7 +171,7 @@ def job_file(folder: Path, name: str, *, of: str, **changes: Any) -> Path:
         for part in parts:
             place = place.setdefault(part, {})
         place[key] = value
-    for section, key in (("model", "base"), ("vocab", "lexicon"), ("data", "corpus")):
+    for section, key in PATHS:
         value = table.get(section, {}).get(key)
         if isinstance(value, str) and (JOBS / value).exists():
             table[section][key] = str(JOBS / value)

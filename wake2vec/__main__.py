@@ -22,6 +22,7 @@ from wake2vec.contract.errors import (
     Fault,
     GpuBusy,
     ModelChanged,
+    NotAsExpected,
     NothingTrains,
     OutOfMemory,
     RankLost,
@@ -147,7 +148,7 @@ def failure(error: Exception, order: Order, pulse: HeartbeatWriter) -> Result:
         remedy = "a smaller seq_len, or allow_shorter_context = true"
     elif isinstance(error, RankLost):
         where, outcome = "card", "lost"
-    elif isinstance(error, ModelChanged | StackChanged):
+    elif isinstance(error, ModelChanged | StackChanged | NotAsExpected):
         where = "identity"
     elif isinstance(error, NothingTrains):
         where = "nothing"

@@ -15,10 +15,11 @@ from runner.commands.results.fetch import bring_jobs
 from runner.commands.store_room import foretell
 from runner.commands.taken import StoredJobs, stored_jobs
 from runner.errors import JobExists, RunnerError
+from runner.jobfile.groupcheck import groups_fit
 from runner.jobfile.inputs import keep_input
 from runner.jobfile.overrides import Pair, value_at
 from runner.jobfile.read import Resolved, name_of, read_job, read_table, resolve_inputs
-from runner.jobfile.source_job import SourceJob, source_faults, source_notes
+from runner.jobfile.source_job import SourceJob, on_top_of, source_faults, source_notes
 from runner.queue import jobs
 from runner.queue.database import open_queue
 from runner.queue.ledger import add_event
@@ -30,7 +31,7 @@ from wake2vec.contract.lock import read_lock
 from wake2vec.contract.order import fingerprint
 from wake2vec.contract.spec import JobSpec
 
-MODEL_NAMES = {"p1": "P1", "p2": "P2", "command": "command"}
+MODEL_NAMES = {"p1": "P1", "p2": "P2", "p3": "P3", "command": "command"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +61,10 @@ class Asked:
     if_new: bool = False
     only_check: bool = False
     pairs: Sequence[Pair] = ()
+    variants: Sequence[tuple[Path, Sequence[Pair]]] = ()  # more files, each with values of its own; of a study
 
 
-def run(settings: Settings, files: Sequence[Path], asked: Asked, *, as_json: bool) -> None:
+def run(settings: Settings, files: Sequence[Path], asked: Asked, *, as_json: bool, quiet: bool = False) -> None:
     """Raises SpecError with every fault of every file, JobExists, HomeUnusable; then nothing is queued.
 
     With `if_new` jobs of the store are fetched first, and files of jobs that are known are passed over.
@@ -72,7 +74,10 @@ def run(settings: Settings, files: Sequence[Path], asked: Asked, *, as_json: boo
     with open_queue(settings.database) as queue:
         if asked.if_new:
             bring_jobs(settings, queue)
-            files = new_ones(files, asked.pairs, {job.name: job.state for job in jobs.list_jobs(queue)}, quiet=as_json)
+            states = {job.name: job.state for job in jobs.list_jobs(queue)}
+            files = new_ones(files, asked.pairs, states, quiet=as_json or quiet)
+            new = [one for one in asked.variants if dict(one[1]).get("name") not in states]
+            asked = replace(asked, variants=new)
         entries = check_files(files, jobs.list_jobs(queue), settings, asked)
         _require_rows(entries)
         if asked.only_check:
@@ -82,13 +87,14 @@ def run(settings: Settings, files: Sequence[Path], asked: Asked, *, as_json: boo
             for sha256, path in entry.resolved.files.items():
                 keep_input(path, sha256, settings.inputs)
         rows = [(entry.job, entry.resolved.inputs, fingerprint(entry.job, entry.resolved.inputs)) for entry in entries]
-        jobs.add_jobs(queue, rows, time.time(), again=asked.again)
+        jobs.add_jobs(queue, rows, time.time(), again=asked.again or bool(asked.variants))
         for entry in entries:
             if entry.changed:
                 add_event(
                     queue, time.time(), "set", f"{entry.job.name}: queued with {entry.changed}", job=entry.job.name
                 )
-    show(settings, entries, is_queued=True, as_json=as_json)
+    if not quiet:
+        show(settings, entries, is_queued=True, as_json=as_json)
 
 
 def new_ones(files: Sequence[Path], pairs: Sequence[Pair], states: Mapping[str, State], *, quiet: bool) -> list[Path]:
@@ -119,11 +125,13 @@ def show(settings: Settings, entries: Sequence[JobFile], *, is_queued: bool, as_
 
 
 def _require_rows(entries: Sequence[JobFile]) -> None:
-    """A P2 with words of its own stands on the rows of an old run, which `enqueue` has no way to name."""
+    """A P2 or P3 with words of its own stands on the rows of an old run, which `enqueue` has no way to name."""
     for entry in entries:
-        if entry.job.phase == "p2" and entry.job.vocab is not None:
-            remedy = f"wake2vec-runner import OLD... --into {entry.file}, or name its P1 with after instead"
-            raise SpecError(str(entry.file), [Fault(key="vocab", problem=f"a P2 takes its words from a P1; {remedy}")])
+        if entry.job.phase in ("p2", "p3") and entry.job.vocab is not None and entry.job.after is None:
+            before = "P1" if entry.job.phase == "p2" else "P2"
+            remedy = f"wake2vec-runner import OLD... --into {entry.file}, or name its {before} with after instead"
+            problem = f"a {MODEL_NAMES[entry.job.phase]} takes its words from a P1; {remedy}"
+            raise SpecError(str(entry.file), [Fault(key="vocab", problem=problem)])
 
 
 def check_files(files: Sequence[Path], queued: Sequence[Job], settings: Settings, asked: Asked) -> list[JobFile]:
@@ -134,23 +142,26 @@ def check_files(files: Sequence[Path], queued: Sequence[Job], settings: Settings
     stored = stored_jobs(settings)
     taken = {*stored.jobs, *(job.name for job in queued)}
     states = {job.name: job.state for job in queued}
-    known = {job.name: _known(job) for job in queued}
+    known = {job.name: _known(job, settings.inputs) for job in queued}
     renamed: dict[str, str] = {}
     faulty: dict[str, SpecError] = {}
     entries: list[JobFile] = []
-    for file in files:
+    for file, pairs in [*((file, asked.pairs) for file in files), *asked.variants]:
         try:
-            job = read_job(file, asked.pairs)
+            job = read_job(file, pairs)
             job = _rename(job, taken, renamed) if asked.again else job
             if any(entry.job.name == job.name for entry in entries):
                 raise SpecError(str(file), [Fault(key="name", problem=f"{job.name} comes twice in this call")])
-            entry = replace(_check(file, job, known, faulty), changed=changes(file, asked.pairs))
+            entry = replace(_check(file, job, known, faulty), changed=changes(file, pairs))
         except SpecError as error:
-            faulty[file.stem] = error
+            faulty[str(dict(pairs).get("name", file.stem))] = error
             continue
         entries.append(entry)
         taken.add(job.name)
-        known[job.name] = SourceJob(spec=entry.job, inputs=entry.resolved.inputs, steps=entry.steps, state=State.QUEUED)
+        known[job.name] = SourceJob(
+            spec=entry.job, inputs=entry.resolved.inputs, steps=entry.steps, state=State.QUEUED,
+            files=entry.resolved.files,
+        )  # fmt: skip
     if faulty:
         raise _joined(list(faulty.values()))
     for name in (entry.job.name for entry in entries if entry.job.name in states):
@@ -180,9 +191,13 @@ def _check(file: Path, job: JobSpec, known: Mapping[str, SourceJob], faulty: Map
     resolved = resolve_inputs(job, file.parent, str(file))
     # A source that comes with faults of its own is not missing.
     faults = [] if job.after in faulty else source_faults(resolved.job, resolved.inputs, known)
+    if not faults:
+        resolved = on_top_of(resolved, known)
+        unfit, told = groups_fit(resolved, known)
+        faults += unfit
     if faults:
         raise SpecError(str(file), faults)
-    notes = [*resolved.remarks, *source_notes(resolved.job, resolved.inputs, known)]
+    notes = [*resolved.remarks, *told, *source_notes(resolved.job, resolved.inputs, known)]
     return JobFile(file=file, resolved=resolved, notes=notes)
 
 
@@ -195,8 +210,9 @@ def changes(file: Path, pairs: Sequence[Pair]) -> str:
     )
 
 
-def _known(job: Job) -> SourceJob:
-    return SourceJob(spec=job.spec, inputs=job.inputs, steps=job.steps, state=job.state)
+def _known(job: Job, kept: Path) -> SourceJob:
+    files = {item.sha256: kept / item.sha256 for item in job.inputs if item.role != "model"}
+    return SourceJob(spec=job.spec, inputs=job.inputs, steps=job.steps, state=job.state, files=files)
 
 
 def free_name(name: str, taken: Container[str]) -> str:
@@ -256,7 +272,7 @@ def _as_text(entries: Sequence[JobFile], *, is_queued: bool) -> list[str]:
             f"  {item.role:<9} {item.name}  {figures.size(item.size)}  {item.sha256[:12]}"
             for item in entry.resolved.inputs
         ]
-        if job.phase == "p2" and job.after:
+        if job.phase != "command" and job.after:
             lines.append(f"  starts after {job.after}, on its {_rows(job)}")
         elif job.after:
             lines.append(f"  starts after {job.after}")

@@ -16,6 +16,7 @@ from runner.settings import Settings
 from runner.store.base import Quota, Store
 from runner.store.open import open_store
 from runner.store.space import forecast
+from wake2vec.contract.budget import trained_by
 from wake2vec.contract.errors import Wake2vecError
 from wake2vec.contract.spec import CommandSpec, JobSpec
 
@@ -45,7 +46,7 @@ def need_of(spec: JobSpec, file: Path) -> StoreNeed | None:
     if isinstance(spec, CommandSpec):
         return None
     try:
-        words = 0 if spec.lora and spec.lora.train == "lora" else count_words(spec, file)
+        words = 0 if trained_by(spec) == "p2" else count_words(spec, file)
         size = checkpoint_bytes(spec, shape_of(spec, file), words)
     except Wake2vecError:
         return None

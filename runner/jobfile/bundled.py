@@ -15,8 +15,9 @@ BESIDE = {"tiny": ("tiny",), "command": ("command", "tiny")}  # by the first par
 
 
 def names() -> list[str]:
-    """Every job file, but those that only `make demo` can fill."""
-    return sorted(path.stem for path in JOBS.glob("*.toml") if not path.stem.startswith("demo_"))
+    """Every job file, but those that only `make demo` can fill, and studies of others."""
+    found = (path.stem for path in JOBS.glob("*.toml"))
+    return sorted(name for name in found if not name.startswith("demo_") and "study" not in name)
 
 
 def job_file(name: str) -> Path:

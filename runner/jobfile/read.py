@@ -22,6 +22,7 @@ from runner.jobfile.overrides import Pair, lay_over
 from runner.jobfile.reach import words_not_met
 from wake2vec.contract.errors import Fault, InputError, SpecError
 from wake2vec.contract.files import open_regular
+from wake2vec.contract.groups import read_groups
 from wake2vec.contract.lexicon import Lexicon, read_lexicon
 from wake2vec.contract.order import InputFile
 from wake2vec.contract.spec import (
@@ -41,7 +42,7 @@ MAX_JOB_BYTES = 1 << 20
 MAX_INPUT_BYTES = 2 << 30  # inputs are copied and go to the store
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
-Role = Literal["corpus", "lexicon", "morphemes"]
+Role = Literal["corpus", "lexicon", "morphemes", "groups", "devices"]
 
 
 def read_job(path: Path, pairs: Sequence[Pair] = ()) -> JobSpec:
@@ -135,6 +136,8 @@ def resolve_inputs(job: JobSpec, base_dir: Path, place: str) -> Resolved:
             if role == "lexicon":
                 lexicon = read_lexicon(path)
                 remarks += lexicon.remarks()
+            if role in ("groups", "devices"):
+                read_groups(path, "morpheme" if role == "groups" else "device")
         except InputError as error:
             faults.append(Fault(key=key, problem=str(error)))
             continue
@@ -176,6 +179,10 @@ def _named_texts(job: JobSpec) -> list[tuple[str, Role, str]]:
         named.append(("vocab.lexicon", "lexicon", job.vocab.lexicon))
         if job.vocab.morphemes is not None:
             named.append(("vocab.morphemes", "morphemes", job.vocab.morphemes))
+    if job.morphemes is not None:
+        named.append(("morphemes.groups", "groups", job.morphemes.groups))
+    if job.devices is not None:
+        named.append(("devices.groups", "devices", job.devices.groups))
     return named
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from runner.jobfile.modelfolder import same_weights
+from runner.jobfile.read import Resolved
 from runner.states import FINAL, State
 from wake2vec.contract.errors import Fault
 from wake2vec.contract.order import InputFile
-from wake2vec.contract.spec import JobSpec, P1Spec, P2Spec, TrainingSpec
+from wake2vec.contract.spec import JobSpec, P1Spec, P2Spec, P3Spec, TrainingSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +23,7 @@ class SourceJob:
     inputs: Sequence[InputFile]
     steps: int | None
     state: State
+    files: Mapping[str, Path] = field(default_factory=dict)  # where its texts lie, by sha256
 
 
 def source_faults(job: JobSpec, inputs: Sequence[InputFile], known: Mapping[str, SourceJob]) -> list[Fault]:
@@ -30,13 +33,61 @@ def source_faults(job: JobSpec, inputs: Sequence[InputFile], known: Mapping[str,
     source = known.get(job.after)
     if source is None:
         return [Fault(key="after", problem=_no_such_job(job.after, known))]
-    if not isinstance(job, P2Spec):
+    if not isinstance(job, P2Spec | P3Spec):
         return []
-    if not isinstance(source.spec, P1Spec):
-        problem = f"{job.after} is a {source.spec.phase} job; P2 builds on the rows of a p1 job"
+    wanted, what = (P1Spec, "the rows of a p1") if isinstance(job, P2Spec) else (P2Spec, "the adapter of a p2")
+    if not isinstance(source.spec, wanted):
+        problem = f"{job.after} is a {source.spec.phase} job; {job.phase.upper()} builds on {what} job"
         return [Fault(key="after", problem=problem)]
-    other = _other_model(job, inputs, source.spec, source.inputs)
-    return [fault for fault in (other, _no_such_checkpoint(job, source)) if fault]
+    found = [_other_model(job, inputs, source.spec, source.inputs), _no_such_checkpoint(job, source)]
+    if isinstance(job, P3Spec) and isinstance(source.spec, P2Spec):
+        found += [_other_adapter(job, source.spec), _leak(job, inputs, source.spec, source.inputs)]
+    return [fault for fault in found if fault]
+
+
+def on_top_of(resolved: Resolved, known: Mapping[str, SourceJob]) -> Resolved:
+    """A P3 with the adapter of its P2 and, where that was imported, the words and rows that it was imported with."""
+    job, source = resolved.job, known.get(resolved.job.after or "")
+    if not isinstance(job, P3Spec) or source is None or not isinstance(source.spec, P2Spec):
+        return resolved
+    theirs = source.spec.lora
+    taken = {"r": theirs.r, "alpha": theirs.alpha, "targets": theirs.targets}
+    if "dropout" not in job.lora.model_fields_set:
+        taken["dropout"] = theirs.dropout
+    words = [item for item in source.inputs if source.spec.vocab and item.role in ("start", "lexicon", "morphemes")]
+    return replace(
+        resolved,
+        job=job.model_copy(update={"lora": job.lora.model_copy(update=taken), "vocab": source.spec.vocab}),
+        inputs=[*resolved.inputs, *words],
+        files=resolved.files | {item.sha256: source.files[item.sha256] for item in words},
+    )
+
+
+def _other_adapter(job: P3Spec, source: P2Spec) -> Fault | None:
+    if source.lora.train == "all":
+        return Fault(key="after", problem=f"{job.after} trained every weight (lora.train = all); P3 needs an adapter")
+    for key in ("r", "alpha", "targets"):
+        mine, theirs = getattr(job.lora, key), getattr(source.lora, key)
+        if key in job.lora.model_fields_set and mine != theirs:
+            return Fault(
+                key=f"lora.{key}", problem=f"{mine}, but the adapter of {job.after} has {theirs}; leave it out"
+            )
+    return None
+
+
+def _leak(job: P3Spec, inputs: Sequence[InputFile], source: P2Spec, its_inputs: Sequence[InputFile]) -> Fault | None:
+    """By hand it happened: 90 % of what a P3 was measured on had been trained on, and its loss looked fine."""
+    if _held_out(job, inputs) == _held_out(source, its_inputs):
+        return None
+    problem = f"{_split_of(job)} holds out another part of the text than {job.after} ({_split_of(source)})"
+    return Fault(key="data", problem=f"{problem}, so it would be measured on text that was trained on; give the same")
+
+
+def _split_of(job: TrainingSpec) -> str:
+    return (
+        f"held_out = {job.data.held_out}, seed = {job.data.seed}, split = {job.data.split}, "
+        f"seq_len = {job.data.seq_len}, {len(job.data.corpora)} text{'s' * (len(job.data.corpora) != 1)}"
+    )
 
 
 def _no_such_job(name: str, known: Mapping[str, SourceJob]) -> str:
@@ -48,7 +99,7 @@ def _no_such_job(name: str, known: Mapping[str, SourceJob]) -> str:
 
 
 def _other_model(
-    job: P2Spec, inputs: Sequence[InputFile], source: P1Spec, its_inputs: Sequence[InputFile]
+    job: TrainingSpec, inputs: Sequence[InputFile], source: TrainingSpec, its_inputs: Sequence[InputFile]
 ) -> Fault | None:
     here, there = _digest(inputs), _digest(its_inputs)
     if here != there or not same_weights(inputs, its_inputs):
@@ -63,7 +114,7 @@ def _other_model(
     return None
 
 
-def _no_such_checkpoint(job: P2Spec, source: SourceJob) -> Fault | None:
+def _no_such_checkpoint(job: P2Spec | P3Spec, source: SourceJob) -> Fault | None:
     if not isinstance(job.rows, int) or source.steps is None:
         return None
     if job.rows > source.steps:
@@ -82,7 +133,7 @@ def _digest(inputs: Sequence[InputFile]) -> str | None:
 def source_notes(job: JobSpec, inputs: Sequence[InputFile], known: Mapping[str, SourceJob]) -> list[str]:
     """What a person should know although the job can run."""
     source = known.get(job.after or "")
-    if source is None or not isinstance(job, P2Spec) or not isinstance(source.spec, P1Spec):
+    if source is None or not isinstance(job, P2Spec | P3Spec) or not isinstance(source.spec, P1Spec | P2Spec):
         return []
     notes = []
     if source.state in FINAL and source.state is not State.SUCCEEDED:
@@ -90,7 +141,7 @@ def source_notes(job: JobSpec, inputs: Sequence[InputFile], known: Mapping[str, 
     if _held_out(job, inputs) != _held_out(source.spec, source.inputs):
         notes.append(
             f"{job.name} holds out another part of the text than {job.after} (data.corpus, held_out, seed or split "
-            "differ): its held-out loss will include text that P1 was trained on"
+            f"differ): its held-out loss will include text that {source.spec.phase.upper()} was trained on"
         )
     if job.model.load != source.spec.model.load:
         notes.append(f"{job.name} loads the body as {job.model.load}, {job.after} as {source.spec.model.load}")
@@ -99,4 +150,5 @@ def source_notes(job: JobSpec, inputs: Sequence[InputFile], known: Mapping[str, 
 
 def _held_out(job: TrainingSpec, inputs: Sequence[InputFile]) -> tuple[object, ...]:
     corpora = [item.sha256 for item in inputs if item.role == "corpus"]
-    return (corpora, job.data.held_out, job.data.seed, job.data.split)
+    cut = job.data.seq_len if job.data.split == "blocks" else None  # blocks of another length are other blocks
+    return (corpora, job.data.held_out, job.data.seed, job.data.split, cut)

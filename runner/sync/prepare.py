@@ -1,4 +1,4 @@
-"""Make a job's run directory ready for a trainer: inputs, newest durable checkpoint, vocabulary, the source of P2."""
+"""Make a job's run directory ready for a trainer: inputs, newest durable checkpoint, vocabulary, its source."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def prepare(stored: JobInStore, job: Job, now: Now) -> Ready:
     fetch_inputs(stored, job)
     restore_vocabulary(stored, run)
     restore_checkpoint(stored, job, run, now)
-    source = restore_source(stored, job, run, now) if job.after is not None and job.phase == "p2" else None
+    source = restore_source(stored, job, run, now) if job.after and job.phase != "command" else None
     return Ready(source=source, last_attempt=last_attempt(stored.records))
 
 
@@ -196,7 +196,10 @@ def built_on(run: RunDir, sha256: str) -> set[str]:
 
 
 def restore_source(stored: JobInStore, job: Job, run: RunDir, now: Now) -> Source:
-    """The checkpoint that P2 starts from, chosen once, noted in the log, and copied into the run directory."""
+    """The checkpoint that a job starts from, chosen once, noted in the log, and copied into the run directory.
+
+    A P3 also has the rows that its P2 left standing, which lie in the checkpoint that the P2 started from.
+    """
     assert job.after is not None, job.name
     origin = open_job_log(stored.context, jobs.get_job(stored.queue, job.after), now)
     noted = stored.noted(SourceNote)
@@ -206,9 +209,21 @@ def restore_source(stored: JobInStore, job: Job, run: RunDir, now: Now) -> Sourc
         commit = _commit_of(origin, step, job)
         noted = SourceNote(job=job.after, step=step, manifest_sha256=commit.commit.manifest.sha256)
         stored.note(noted)
-    source = Source(job=noted.job, step=noted.step, manifest_sha256=noted.manifest_sha256)
-    _copy_source(origin, source, run)
+    source = _source(noted)
+    _copy_checkpoint(origin, source, run)
+    below, root = origin.noted(SourceNote), origin
+    if below is not None:
+        root = open_job_log(stored.context, jobs.get_job(stored.queue, below.job), now)
+        if (lora := jobs.get_job(stored.queue, job.after).spec.lora) is not None and lora.train == "lora":
+            rows = _source(below, folder=f"{run.source.name}/rows")
+            _copy_checkpoint(root, rows, run)
+            source = source.model_copy(update={"rows": rows})
+    _copy_vocabulary(root, run)
     return source
+
+
+def _source(noted: SourceNote, folder: str = "source") -> Source:
+    return Source(job=noted.job, step=noted.step, manifest_sha256=noted.manifest_sha256, folder=folder)
 
 
 def _source_step(origin: JobInStore, job: Job) -> int:
@@ -232,10 +247,10 @@ def _commit_of(origin: JobInStore, step: int, job: Job) -> Record:
     return found[-1]
 
 
-def _copy_source(origin: JobInStore, source: Source, run: RunDir) -> None:
-    """`source/checkpoint-<step>` and `source/vocab`: linked from the other run directory, or fetched."""
+def _copy_checkpoint(origin: JobInStore, source: Source, run: RunDir) -> None:
+    """`source/checkpoint-<step>`: linked from the other run directory, or fetched."""
     there = origin.run
-    folder = run.source / f"checkpoint-{source.step}"
+    folder = run.root / source.folder / f"checkpoint-{source.step}"
     if not _is_that(folder, source.manifest_sha256):
         shutil.rmtree(folder, ignore_errors=True)
         if _is_that(there.checkpoint(source.step), source.manifest_sha256):
@@ -244,7 +259,12 @@ def _copy_source(origin: JobInStore, source: Source, run: RunDir) -> None:
             commit = next(
                 one for one in commits(origin.records) if one.commit.manifest.sha256 == source.manifest_sha256
             )
-            fetch_checkpoint(origin.store, commit, run.source)
+            fetch_checkpoint(origin.store, commit, folder.parent)
+
+
+def _copy_vocabulary(origin: JobInStore, run: RunDir) -> None:
+    """`source/vocab`: of the job that made it."""
+    there = origin.run
     if not (run.source / "vocab" / run.id_map.name).is_file() or not is_whole(run.source, vocabulary_of(origin)):
         restore_vocabulary(origin, there)
         link_folder(there.vocab, run.source / "vocab")

@@ -12,7 +12,7 @@ from runner.jobfile.source_job import SourceJob, source_faults, source_notes
 from runner.states import State
 
 JOBS = Path(__file__).parents[2] / "jobs"
-FILES = sorted(JOBS.glob("*.toml"))
+FILES = sorted(path for path in JOBS.glob("*.toml") if "study" not in path.stem)
 MODELS = [
     "demo", "distilgpt2", "gemma2_9b", "llama1b", "llama3b", "llama8b", "mistral", "phi", "qwen", "qwen3_8b", "tiny",
     "tinyllama",
@@ -30,7 +30,7 @@ def test_a_job_file_is_valid_and_every_line_says_why(path):
     job = read_job(path)
     lines = path.read_text("utf-8").splitlines()
 
-    assert job.phase == (path.stem[-2:] if path.stem[-3:] in ("_p1", "_p2") else "command")
+    assert job.phase == (path.stem[-2:] if path.stem[-3:] in ("_p1", "_p2", "_p3") else "command")
     assert lines[0] == "#:schema ./job.schema.json"
     assert [line for line in lines if re.match(r"\w+ = (?!\[$)", line) and " # " not in line] == []
     assert [line for line in lines if len(line) > 120] == []
@@ -43,6 +43,18 @@ def test_p2_fits_its_p1_and_holds_out_the_same_text(model):
 
     assert source_faults(p2, [], known) == []
     assert source_notes(p2, [], known) == []
+
+
+@pytest.mark.parametrize("model", ["llama8b", "mistral", "tiny", "tinyllama"])
+def test_p3_goes_on_from_its_p2_on_the_same_text(model):
+    p2, p3 = read_job(JOBS / f"{model}_p2.toml"), read_job(JOBS / f"{model}_p3.toml")
+    known = {p2.name: SourceJob(spec=p2, inputs=[], steps=None, state=State.QUEUED)}
+
+    assert source_faults(p3, [], known) == []
+    assert source_notes(p3, [], known) == []
+    assert p3.data is not None
+    assert p2.data is not None
+    assert p3.data.seq_len == p2.data.seq_len
 
 
 def test_qwen_is_what_the_user_ran():

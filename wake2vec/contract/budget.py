@@ -10,8 +10,10 @@ from typing import Literal
 
 from wake2vec.contract.model_shapes import ModelShape
 from wake2vec.contract.plan import Plan
+from wake2vec.contract.spec import JobTable
 
 GIB = 1 << 30
+Trained = Literal["p1", "p2", "p3"]  # rows, adapters, or both
 RowSets = Literal["shared", "separate", "input"]
 BLOCK_BYTES = 64 << 20  # of one block of fp32 logits: wake2vec.model.loss
 WORKSPACE_BYTES = 64 << 20  # cuBLAS and cuBLASLt, 32 MiB each
@@ -54,12 +56,18 @@ CARDS: dict[str, Card] = {
 }
 
 
+def trained_by(job: JobTable) -> Trained:
+    """Of what kind a job is, whatever its phase is called."""
+    rows = job.lora is not None and job.lora.train in ("lora+rows", "rows")
+    return "p3" if rows else "p1" if job.phase == "p1" else "p2"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Workload:
     """What a step has to do."""
 
     shape: ModelShape
-    phase: Literal["p1", "p2"]
+    phase: Trained
     load: Literal["nf4", "int8", "fp16", "bf16", "fp32"]
     new_tokens: int
     rows: RowSets  # resolved, not auto
@@ -157,7 +165,7 @@ def _body(job: Workload) -> int:
 def _rows(job: Workload, plan: Plan) -> int:
     """New rows: fp32 while they train, afterwards held like the base rows of their side."""
     numbers = job.new_tokens * job.shape.width
-    if job.phase == "p1":
+    if job.phase != "p2":
         return 4 * job.row_sets * numbers
     sides = 1 if plan.embedding == "host" or job.rows == "shared" else 2
     return sides * numbers * job.number_bytes

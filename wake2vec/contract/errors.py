@@ -9,6 +9,7 @@ Wake2vecError                 exit code 1
 ├── StackChanged          25  a checkpoint that verifies computes something else here
 ├── NoGpu                 13  the card is missing, too old for this build, or cannot do what was asked
 ├── RankLost                  a process of a job on several cards is gone, silent or has drifted from the others
+├── NotAsExpected         a value of the job is not the one that its file expects
 ├── NothingTrains             no step had a gradient, or none moved anything
 ├── GpuBusy               14  another trainer holds the GPU lock
 ├── OutOfMemory           15  no plan is left that fits
@@ -67,6 +68,12 @@ class ModelChanged(ModelError):
     """The published model is not the one that the job began with."""
 
     exit_code = 24
+
+
+class NotAsExpected(Wake2vecError):
+    """A golden value was missed, and the job file wants a person to look."""
+
+    remedy = "compare the runs with `replay`; `release` goes on all the same"
 
 
 class NothingTrains(Wake2vecError):

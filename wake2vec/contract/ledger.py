@@ -29,6 +29,7 @@ class StepRow:
     entries_changed: float | None = None  # share of the trained numbers that the update moved
     rows_moving: float | None = None
     lora_b_norm: float | None = None
+    structure: dict[str, Any] | None = None  # what each auxiliary term of P3 came to
     seconds: float | None = None
     attempt: int | None = None
     vram_peak_mib: float | None = None
@@ -53,6 +54,7 @@ class EvaluationRow:
     ln_v: float | None = None  # nats of guessing evenly among all tokens: the line to beat
     checkpoint: str | None = None
     seconds: float | None = None
+    structure: dict[str, Any] | None = None  # what the rows of P3 have of theirs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +106,7 @@ _KINDS: dict[str, type[StepRow | EvaluationRow | EventRow]] = {
 }
 _READ: Mapping[str, Callable[[Any], Any]] = {
     "int": _count, "float": _number, "str": lambda value: None if value is None else str(value),
+    "dict[str,": lambda value: value if isinstance(value, dict) else None,
 }  # fmt: skip
 
 

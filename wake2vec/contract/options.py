@@ -80,6 +80,19 @@ class GeometryOptions(Options):
     side: Literal["input", "output"] = "input"
 
 
+class MorphemesOptions(Options):
+    tool = "wake2vec.vocab.derive"
+    derive: bool = False
+    groups: Path | None = None  # a group file to look at, where nothing is derived
+    lexicon: Path | None = None
+    corpora: list[Path] = []
+    affixes: Path | None = None  # None: those of English and its neighbours
+    least: int = 3  # pairs of a group
+    cap: int = 250
+    out: Path | None = None
+    as_json: bool = False
+
+
 class ReportOptions(Options):
     tool = "wake2vec.show.report.__main__"
     out: Path
@@ -108,6 +121,7 @@ KINDS: tuple[type[Options], ...] = (
     ExportOptions,
     GenerateOptions,
     GeometryOptions,
+    MorphemesOptions,
     ReportOptions,
     SurveyOptions,
     TakeoverOptions,

@@ -18,7 +18,7 @@ class InputFile(Table):
     `start` is what `import` made of an old run: rows and adapters that the job begins with.
     """
 
-    role: Literal["corpus", "lexicon", "morphemes", "model", "start"]
+    role: Literal["corpus", "lexicon", "morphemes", "groups", "devices", "model", "start"]
     name: str
     sha256: str
     size: int
@@ -26,12 +26,13 @@ class InputFile(Table):
 
 
 class Source(Table):
-    """The checkpoint of another job that P2 starts from, copied into the run directory."""
+    """The checkpoint of another job that P2 or P3 starts from, copied into the run directory."""
 
     job: str
     step: int
     manifest_sha256: str
     folder: str = "source"
+    rows: Source | None = Field(None, description="Where that checkpoint has no rows of its own: whose it stands on.")
 
 
 class Order(Table):
@@ -75,6 +76,8 @@ PLAN_AND_CADENCE = (
     "train.reduction",
     "train.allow_shorter_context",
     "train.extended",
+    "evaluate.expect",
+    "evaluate.hold_unexpected",
     "evaluate.prompt",
     "evaluate.samples",
     "evaluate.samples_every_steps",
@@ -87,6 +90,10 @@ PLAN_AND_CADENCE = (
 AS_BEFORE = {
     "data.line_breaks": "keep",
     "data.hyphens": "keep",
+    "lora.update": None,
+    "morphemes": None,
+    "devices": None,
+    "geometry": None,
 }
 
 
@@ -102,9 +109,9 @@ def fingerprint(job: JobSpec, inputs: list[InputFile]) -> str:
             part.pop(key, None)
     table["inputs"] = sorted((item.role, item.sha256) for item in inputs)
     # Paths are where things lay, not what they are: the hashes above stand for them.
-    for key in ("corpus", "lexicon", "morphemes"):
-        for part in (table.get("data"), table.get("vocab")):
-            if isinstance(part, dict):
+    for key in ("corpus", "lexicon", "morphemes", "groups"):
+        for name in ("data", "vocab", "morphemes", "devices"):
+            if isinstance(part := table.get(name), dict):
                 part.pop(key, None)
     if any(item.role == "model" for item in inputs):
         table["model"].pop("base")

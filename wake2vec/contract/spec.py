@@ -16,6 +16,8 @@ from pydantic import (
     model_validator,
 )
 
+from wake2vec.contract.expectation import parse_expectation
+
 FORMAT: Final = 1
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$"
 
@@ -164,8 +166,13 @@ class LoraTable(Table):
         min_length=1,
         description="Linear layers that get an adapter, by the end of their names.",
     )
-    train: Literal["lora", "lora+rows", "all"] = Field(
-        "lora", description="lora: adapters alone. lora+rows: the new rows too. all: every weight (unquantised model)."
+    train: Literal["lora", "lora+rows", "rows", "all"] = Field(
+        "lora",
+        description="lora: adapters alone. lora+rows: the new rows too. all: every weight (unquantised model)."
+        " P3: lora+rows (its default) or rows.",
+    )
+    update: Literal["seen", "all"] | None = Field(
+        None, description="Rows that train, as vocab.update has it. Not given: all in P2, seen in P3."
     )
 
 
@@ -219,6 +226,10 @@ class EvaluateTable(Table):
     patience: int | None = Field(None, ge=1, description="Stop after so many evaluations without a new best.")
     min_delta: float = Field(0.0, ge=0, description="Nats by which a new best must be better.")
     stop_if: str | None = Field(None, description='A stop rule such as "val > 5.40 at 600".')
+    expect: list[str] = Field(
+        default_factory=list, description='Golden values of an earlier run: "val = 5.1486 at 900 within 0.001".'
+    )
+    hold_unexpected: bool = Field(False, description="Hold the job where one is missed, instead of a note alone.")
     prompt: str = Field("riverrun, past Eve and Adam's,", description="Start of the sample texts.")
     samples: int = Field(3, ge=0, le=50, description="Sample texts at the end of the job; 0 for none.")
     samples_every_steps: PositiveInt | None = Field(
@@ -230,6 +241,13 @@ class EvaluateTable(Table):
     def _readable(cls, value: str | None) -> str | None:
         if value is not None and not re.fullmatch(r"val > \d+(\.\d+)? at \d+", value):
             raise ValueError('expected the form "val > NATS at STEP", for example "val > 5.40 at 600"')
+        return value
+
+    @field_validator("expect")
+    @classmethod
+    def _readable_values(cls, value: list[str]) -> list[str]:
+        for line in value:
+            parse_expectation(line)
         return value
 
 
@@ -257,20 +275,29 @@ class RunnerTable(Table):
     max_attempts: PositiveInt = Field(10, description="Attempts in a row without a new durable step.")
 
 
+STRUCTURE = ("morphemes", "devices", "geometry")  # tables of P3 alone
+
+
 class JobTable(Table):
     """One job file, complete and checked."""
 
     name: str = Field("", pattern=NAME_PATTERN, description="Default: the file's name.")
-    phase: Literal["p1", "p2", "command"] = Field(
-        description="p1: rows of new words. p2: LoRA on top of a p1 job. command: a training program of your own."
+    phase: Literal["p1", "p2", "p3", "command"] = Field(
+        description="p1: rows of new words. p2: LoRA on top of a p1 job. p3: both go on, with a structure to learn."
+        " command: a training program of your own."
     )
-    after: str | None = Field(None, pattern=NAME_PATTERN, description="P2: the P1 job whose rows it builds on.")
-    rows: Literal["best", "final"] | PositiveInt = Field("best", description="P2: which checkpoint of that job.")
+    after: str | None = Field(
+        None, pattern=NAME_PATTERN, description="P2: the P1 job whose rows it builds on. P3: the P2 job that goes on."
+    )
+    rows: Literal["best", "final"] | PositiveInt = Field("best", description="Which checkpoint of that job.")
     model: ModelTable | None = None
     vocab: VocabTable | None = None
     data: DataTable | None = None
     train: TrainTable | None = None
     lora: LoraTable | None = None
+    morphemes: MorphemesTable | None = None
+    devices: DevicesTable | None = None
+    geometry: GeometryTable | None = None
     evaluate: EvaluateTable = EvaluateTable()
     checkpoint: CheckpointTable = CheckpointTable()
     runner: RunnerTable = RunnerTable()
@@ -285,12 +312,14 @@ class JobTable(Table):
         needed = {
             "p1": ("model", "vocab", "data", "train"),
             "p2": ("model", "data", "train") if self.vocab else ("model", "data", "train", "after"),
+            "p3": ("model", "data", "train", "morphemes", *(() if self.vocab else ("after",))),
             "command": ("command", "steps"),
         }[self.phase]
         foreign = {
-            "p1": ("lora", "command", "steps", "after"),
-            "p2": ("command", "steps", "vocab") if self.after else ("command", "steps"),
-            "command": ("model", "vocab", "data", "train", "lora"),
+            "p1": ("lora", "command", "steps", "after", *STRUCTURE),
+            "p2": ("command", "steps", *STRUCTURE, *(("vocab",) if self.after else ())),
+            "p3": ("command", "steps", *(("vocab",) if self.after else ())),
+            "command": ("model", "vocab", "data", "train", "lora", *STRUCTURE),
         }[self.phase]
         missing = [key for key in needed if getattr(self, key) is None]
         surplus = [key for key in foreign if getattr(self, key) is not None]
@@ -300,14 +329,26 @@ class JobTable(Table):
             raise ValueError("; ".join(parts))
         return self
 
+    @model_validator(mode="after")
+    def _what_the_phase_trains(self) -> JobTable:
+        may = {"p2": ("lora", "lora+rows", "all"), "p3": ("lora+rows", "rows")}.get(self.phase, ())
+        if self.lora and "train" in self.lora.model_fields_set and self.lora.train not in may:
+            raise ValueError(f"lora.train: expected {' or '.join(may)} in {self.phase}, got {self.lora.train}")
+        return self
+
 
 class TrainingSpec(JobTable):
     """A job of this program's own trainer, whatever its phase."""
 
-    phase: Literal["p1", "p2"]
+    phase: Literal["p1", "p2", "p3"]
     model: ModelTable
     data: DataTable
     train: TrainTable
+
+    @property
+    def only_seen(self) -> bool:
+        """Whether a row rests until the text has met its word."""
+        return self.lora is not None and self.lora.update == "seen"
 
 
 class P1Spec(TrainingSpec):
@@ -315,6 +356,10 @@ class P1Spec(TrainingSpec):
 
     phase: Literal["p1"]
     vocab: VocabTable
+
+    @property
+    def only_seen(self) -> bool:
+        return self.vocab.update == "seen"
 
 
 class P2Spec(TrainingSpec):
@@ -335,6 +380,25 @@ class P2Spec(TrainingSpec):
         return table if "lora" in self.model_fields_set else table | {"lora": None}
 
 
+class P3Spec(TrainingSpec):
+    """Rows and LoRA of a P2 job, or of an old run, trained on with a structure to learn."""
+
+    phase: Literal["p3"]
+    lora: LoraTable
+    morphemes: MorphemesTable
+    geometry: GeometryTable = GeometryTable()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _trains_rows(cls, table: dict[str, Any]) -> dict[str, Any]:
+        lora = {"train": "lora+rows", **(table.get("lora") or {})}
+        return {**table, "lora": lora, "geometry": table.get("geometry") or {}}
+
+    @property
+    def only_seen(self) -> bool:
+        return self.lora.update != "all"
+
+
 class CommandSpec(JobTable):
     """A training program of the user's own."""
 
@@ -344,5 +408,5 @@ class CommandSpec(JobTable):
 
 
 # A JobTable is what stands in a file, with every key that any phase has; a JobSpec has what its phase needs.
-JobSpec = Annotated[P1Spec | P2Spec | CommandSpec, Field(discriminator="phase")]
-JOB_SPEC: Final[TypeAdapter[P1Spec | P2Spec | CommandSpec]] = TypeAdapter(JobSpec)
+JobSpec = Annotated[P1Spec | P2Spec | P3Spec | CommandSpec, Field(discriminator="phase")]
+JOB_SPEC: Final[TypeAdapter[P1Spec | P2Spec | P3Spec | CommandSpec]] = TypeAdapter(JobSpec)

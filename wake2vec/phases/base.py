@@ -14,6 +14,7 @@ from wake2vec.model.dropout import StepKey
 from wake2vec.model.new_rows import InstalledRows
 from wake2vec.model.precision import Precision
 from wake2vec.phases.inputs import Material
+from wake2vec.structure.auxiliary import Auxiliary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,7 @@ class Prepared:
     context: StepKey  # which samples are in the model now, for keyed dropout
     device: torch.device
     precision: Precision  # in what numbers the body is held and computed
+    structure: Auxiliary | None = None  # what P3 adds to each step
 
     def hidden(self, inputs: Tensor) -> Tensor:
         """Last hidden states. [b, L] -> [b, L, d]"""

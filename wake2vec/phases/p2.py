@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from wake2vec.contract.errors import CheckpointCorrupt, InputError, ModelError
 from wake2vec.contract.manifest import TRAINABLE, manifest_sha256, verify_checkpoint
-from wake2vec.contract.spec import LoraTable, P2Spec
+from wake2vec.contract.order import Source
+from wake2vec.contract.spec import LoraTable, P2Spec, P3Spec
 from wake2vec.contract.targets import DEFAULT, fitting_targets, has, has_experts, named_targets
 from wake2vec.model.device import copy_to_host
 from wake2vec.model.dropout import StepKey, key_dropouts
@@ -29,12 +30,12 @@ ADAPTER = "default"
 
 def prepare(material: Material) -> Prepared:
     job = material.job
-    assert isinstance(job, P2Spec), "the table of phases"
+    assert isinstance(job, P2Spec | P3Spec), "the table of phases"
     lora = job.lora
-    found = None if job.vocab else read_source(material)  # torn rows are told before minutes of loading
+    found = read_source(material) if material.order.source else {}  # torn rows are told before minutes of loading
     model, device, precision = load(material)
     freeze(model)
-    rows_in, rows_out = found or (taken_rows(material, model), None)
+    rows_in, rows_out = load_rows(found) if found else (taken_rows(material, model), None)
     if rows_in.shape != (material.id_map.n_new, matrices(model)[0].shape[1]):
         problem = f"its rows have shape {tuple(rows_in.shape)}, the model wants [{material.id_map.n_new}, d]"
         raise InputError(material.run.source, problem, "P2 needs the same base model as its P1")
@@ -48,14 +49,21 @@ def prepare(material: Material) -> Prepared:
     )
     check_parity(model, material, before)
     context = StepKey()
-    adapters = add_lora(model, lora, context, job.train.seed)
+    # adapters that stand still drop nothing: rows are trained for what will be used
+    still = lora.model_copy(update={"dropout": 0.0}) if lora.train == "rows" else lora
+    adapters = add_lora(model, still, context, job.train.seed)
     taken = taken_over(material.order)
     if taken is not None and (adapter := taken.adapter()):
         overwrite(adapters, adapter, taken.path)
+    elif adapter := {name.replace(".default.weight", ""): found[name] for name in found if "lora_" in name}:
+        overwrite(adapters, adapter, material.run.source)
     if lora.train == "all":
         trainable = everything(model, installed)
     else:
-        trainable = adapters | (installed.trainable() if lora.train == "lora+rows" else {})
+        parts = {"lora": adapters, "rows": installed.trainable(), "lora+rows": adapters | installed.trainable()}
+        trainable = parts[lora.train]
+        for parameter in adapters.values():
+            parameter.requires_grad_(False)  # those that train are told so below
     if lora.train == "lora":
         installed.freeze(precision.dtype)
     for parameter in trainable.values():
@@ -64,19 +72,24 @@ def prepare(material: Material) -> Prepared:
         model=model,
         rows=installed,
         trainable=trainable,
-        tensors=dict(trainable),
+        tensors=trainable | (adapters if lora.train == "rows" else {}),
         context=context,
         device=device,
         precision=precision,
     )
 
 
-def read_source(material: Material) -> tuple[Any, Any]:
-    """Rows of the P1 checkpoint that the order names; raises InputError when it is not the one."""
+def read_source(material: Material) -> dict[str, Tensor]:
+    """Rows, and of a P2 adapters, of the checkpoint that the order names; raises InputError when it is not the one."""
+    source = material.order.source
+    assert source, "the runner names the source"
+    found = _read_checkpoint(material, source)
+    return found if source.rows is None else found | _read_checkpoint(material, source.rows)
+
+
+def _read_checkpoint(material: Material, source: Source) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
-    source = material.order.source
-    assert source, "the runner names the source of every P2"
     folder = material.run.root / source.folder / f"checkpoint-{source.step}"
     try:
         verify_checkpoint(folder)
@@ -84,7 +97,7 @@ def read_source(material: Material) -> tuple[Any, Any]:
             raise CheckpointCorrupt(folder, "is not the checkpoint that this job was started from")
     except (CheckpointCorrupt, OSError) as error:
         raise InputError(folder, f"the rows of {source.job} cannot be used: {error}", "retry the job") from error
-    return load_rows(load_file(folder / TRAINABLE))
+    return load_file(folder / TRAINABLE)
 
 
 def taken_rows(material: Material, model: Any) -> Tensor:
@@ -170,7 +183,7 @@ def export(prepared: Prepared, material: Material, folder: Path) -> None:
     # Never the embedding: PEFT's default would store both full matrices again.
     state = get_peft_model_state_dict(model, adapter_name=ADAPTER, save_embedding_layers=False)
     job = material.job
-    assert isinstance(job, P2Spec), "the table of phases"
+    assert isinstance(job, P2Spec | P3Spec), "the table of phases"
     adapted = [name for name, module in model.named_modules() if hasattr(module, "lora_A")]
     targets = named_targets(job.lora.targets, adapted)
     # a layer in 4 bits is [out, in] here, whatever its published weight is

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wake2vec.phases import p1, p2
+from wake2vec.phases import p1, p2, p3
 from wake2vec.phases.base import Phase
 
-PHASES: dict[str, Phase] = {"p1": p1, "p2": p2}
+PHASES: dict[str, Phase] = {"p1": p1, "p2": p2, "p3": p3}

@@ -43,7 +43,11 @@ def model_card(run: RunDir, order: Order, *, place: str, kind: Kind, dtype: str 
         model_name=order.job.name,
         eval_results=_results(ledger),
     )
-    how = {"p1": "the rows of new tokens trained, all else as published", "p2": "LoRA on top of trained rows"}
+    how = {
+        "p1": "the rows of new tokens trained, all else as published",
+        "p2": "LoRA on top of trained rows",
+        "p3": "LoRA and rows trained on together, towards common directions of derived words",
+    }
     body = [
         f"# {order.job.name}",
         "",

@@ -48,9 +48,10 @@ class Auxiliary:
         devices: DevicesTable | None,
         geometry: GeometryTable,
         seed: int,
+        told: Sequence[str] = (),
     ) -> None:
         """`untouched` [u]: rows outside the groups that the touched ones are compared with."""
-        self.chosen, self._sides, self._untouched = chosen, sides, untouched
+        self.chosen, self._sides, self._untouched, self.told = chosen, sides, untouched, tuple(told)
         self._morphemes, self._devices, self._geometry, self._seed = morphemes, devices, geometry, seed
         self._weights = chosen.weights(morphemes.group_weight)
 
@@ -58,6 +59,10 @@ class Auxiliary:
     def acts(self) -> bool:
         """With both weights 0 nothing of it acts: the control run."""
         return bool(self._morphemes.weight or (self._devices and self._devices.weight))
+
+    def named(self, n_new: int) -> Tensor:
+        """Rows that stand in a group: they count as met, with or without a weight. [n_new] bool"""
+        return torch.zeros(n_new, dtype=torch.bool).index_fill_(0, self.chosen.rows, True)
 
     def strength(self, step: int) -> float:
         """0 before start_step, then rising to 1: not together with the warm-up of the learning rate."""
@@ -80,7 +85,7 @@ class Auxiliary:
             for name, weight, value in self._terms(points, side, step):
                 (gradient,) = torch.autograd.grad(value, points, retain_graph=True)
                 gradient = gradient * (weight * strength)
-                found[name] = {"loss": float(value), "grad": float(torch.linalg.vector_norm(gradient))}
+                found[name] = {"loss": float(value.detach()), "grad": float(torch.linalg.vector_norm(gradient))}
                 total += gradient
             side.rows.grad[rows] += total * scale
             own = float(torch.linalg.vector_norm(total))
@@ -102,8 +107,10 @@ class Auxiliary:
         if devices and devices.weight:
             drawn = draw_triplets(chosen, seed=self._seed, step=step, count=devices.triplets, balance=devices.balance)
             if len(drawn.anchor):
-                three = (words[one.to(words.device)] for one in (drawn.anchor, drawn.positive, drawn.negative))
-                yield "devices", devices.weight, losses.triplets(*three, devices.margin)
+                anchor, positive, negative = (
+                    words[one.to(words.device)] for one in (drawn.anchor, drawn.positive, drawn.negative)
+                )
+                yield "devices", devices.weight, losses.triplets(anchor, positive, negative, devices.margin)
         if geometry.anchor:
             yield "anchor", geometry.anchor, losses.anchor(points, side.start.to(points))
         if geometry.norm:
@@ -118,8 +125,11 @@ class Auxiliary:
             yield "repulsion", geometry.repulsion, losses.repulsion(left, right)
 
     @torch.no_grad()
-    def figures(self) -> dict[str, Any]:
-        """What the rows have of the structure now, beside chance and beside rows that no group names."""
+    def figures(self, *, whole: bool) -> dict[str, Any]:
+        """What the rows have of the structure now, beside chance and beside rows that no group names.
+
+        `whole`: also the permutations that take more than a moment, of trained pairs and of devices.
+        """
         chosen, side, seed, nulls = self.chosen, self._sides[0], self._seed, self._morphemes.nulls
         touched, base = side.rows.detach()[chosen.rows.to(side.rows.device)].cpu().double(), side.base.cpu().double()
         points = torch.cat([touched, base])
@@ -129,16 +139,17 @@ class Auxiliary:
         if len(chosen.train):
             now, start = (measures.Directions.of(one, chosen) for one in (words, start_words))
             found["consistency"] = measures.consistency(now, start, chosen, seed=seed, nulls=nulls)
-            if nulls:
+            if nulls and whole:
                 found["trained_nulls"] = measures.trained_nulls(
                     words, now, start, chosen, points, seed=seed, nulls=nulls
                 )
             found["analogy"] = measures.analogies(words, chosen, side.rows.detach())
-            found["verdict"] = verdict(found)
-        found["devices"] = measures.device_classes(words, chosen, seed=seed, nulls=nulls)
+        found["devices"] = measures.device_classes(words, chosen, seed=seed, nulls=nulls if whole else 0)
         found["cosines"] = measures.cosines(side.rows.detach(), seed=seed)
         moved = (measures.moved(touched, side.start.double()), measures.moved(untouched, side.untouched_start.double()))
         found["moved"] = measures.difference(*moved, seed=seed, times=nulls)
+        if found["moved"]["treated"]:
+            found["verdict"] = verdict(found)
         return found
 
 

@@ -15,7 +15,7 @@ Ints = npt.NDArray[np.int64]
 
 def uniform(seed: int, stream: str, step: int, count: int) -> npt.NDArray[np.float64]:
     """`count` numbers in [0, 1)."""
-    return (hashes(count, seed, _key(f"{stream}/{step}")) >> np.uint64(11)) * 2.0**-53
+    return (hashes(count, seed, _key(f"{stream}/{step}")) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def permutation(seed: int, stream: str, step: int, count: int) -> Ints:

@@ -13,7 +13,7 @@ from wake2vec.contract.errors import InputError
 from wake2vec.contract.lexicon import read_lexicon
 from wake2vec.contract.options import TakeoverOptions
 from wake2vec.contract.order import Order
-from wake2vec.contract.spec import ModelTable, P2Spec, VocabTable
+from wake2vec.contract.spec import ModelTable, P2Spec, P3Spec, VocabTable
 from wake2vec.model.load import empty_model, read_config
 from wake2vec.model.precision import Precision
 from wake2vec.model.published_files import origin_of
@@ -49,7 +49,9 @@ def take_over(order: Order, old: OldRun, out: Path) -> None:
                 "lacking: output rows. The old run had put its input matrix in the place of the published output "
                 f"matrix; this job keeps that, and its new output rows begin as {job.vocab.output_init}"
             )
-    if isinstance(job, P2Spec):
+    if isinstance(job, P3Spec):
+        told += tell_structure(job, old)
+    if isinstance(job, P2Spec | P3Spec):
         if job.vocab is not None and fitted is None:
             raise InputError("import", "no rows among what you named", "name embeddings.pt or sentry_step_NNNN.pt too")
         if old.adapter is not None:
@@ -105,7 +107,22 @@ def tell_rows(old: OldRun, rows: OldRows, fitted: FittedRows, id_map: IdMap, voc
     return told
 
 
-def tell_adapter(job: P2Spec, old: OldRun, base: Base) -> list[str]:
+def tell_structure(job: P3Spec, old: OldRun) -> list[str]:
+    """What a P3 lacks. Raises InputError where its own rows or its adapter are missing: both were in training."""
+    if job.after is not None:
+        problem = "the rows of a P3 went on training, so they cannot come from another job"
+        raise InputError(
+            "import", problem, f"in the job file, give the [vocab] of that run instead of after = {job.after}"
+        )
+    if old.adapter is None:
+        raise InputError("import", "no adapter among what you named", "name the folder with adapter_config.json too")
+    return [
+        "lacking: the rows that the old run began with; anchor, gains and movement count from the rows it left",
+        "changed: pairs are held out by the text of the base; the old run may have trained on some of them",
+    ]
+
+
+def tell_adapter(job: P2Spec | P3Spec, old: OldRun, base: Base) -> list[str]:
     told = []
     if old.adapter is not None:
         told.append(f"taken: a LoRA of rank {job.lora.r} from {old.adapter.path.parent.name}")

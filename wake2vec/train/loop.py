@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from wake2vec.contract.errors import RankLost
+from wake2vec.contract.errors import NotAsExpected, RankLost
+from wake2vec.contract.expectation import mismatches
 from wake2vec.contract.failpoints import failpoint
 from wake2vec.contract.ledger import EventRow, LedgerFile, StepRow, to_json
 from wake2vec.contract.plan import Plan
@@ -19,6 +20,7 @@ from wake2vec.model.device import vram
 from wake2vec.phases.base import Prepared
 from wake2vec.phases.imported import taken_over
 from wake2vec.phases.inputs import Material
+from wake2vec.structure.auxiliary import DOMINATES
 from wake2vec.train.cadence import must_stop
 from wake2vec.train.checkpoint import Loaded, point_to_best
 from wake2vec.train.evaluate import EvaluationVerdict, as_row, evaluate, judge
@@ -68,6 +70,7 @@ class Loop:
         self.words: tuple[SeenWords, SeenWords] | None = None  # that training will meet, and has met, once asked for
         self.step_seconds = 0.0
         self.rate = 0.0
+        self.unexpected = ""  # what was found instead of a golden value, since the last step
 
     # ---- start ----------------------------------------------------------------------------------------------
 
@@ -95,6 +98,8 @@ class Loop:
         tensors = state_of(self.prepared, self.optimizer)
         if self.team.size > 1:
             self.team.do(TakeOver(), lambda: take_over(tensors, self.prepared.device))
+        if not any(row["kind"] == "step" for row in self.progress.rows) and self.prepared.structure is not None:
+            self.note("groups", "; ".join(self.prepared.structure.told))
         self.pulse.beat(step=self.progress.step, steps=self.material.steps, saved_step=self.saver.saved_step)
 
     # ---- the loop -------------------------------------------------------------------------------------------
@@ -128,6 +133,7 @@ class Loop:
             if result is None:
                 continue
             self.log(result)
+            self.hold_unexpected()
             if self.progress.step == IDLE_STEPS and self.stepper.can_have_moved(IDLE_STEPS):
                 require_movement(self.progress.rows, "grad_norm")
             self.ladder.count_clean_step()
@@ -160,6 +166,7 @@ class Loop:
             entries_changed=round(result.entries_changed, 6),
             rows_moving=result.rows_moving,
             lora_b_norm=result.lora_b_norm,
+            structure=result.structure,
             seconds=round(self.step_seconds, 4),
             attempt=self.material.order.attempt,
             vram_peak_mib=memory.get("vram_peak_mib"),
@@ -169,6 +176,8 @@ class Loop:
         if parts := self.pulse.started():
             told = ", ".join(f"{name} {seconds:.1f}" for name, seconds in parts.items() if seconds >= 0.05)
             self.note("start", f"the first step came after {sum(parts.values()):.1f} s: {told}", seconds=parts)
+        self.warn_of(result.structure)
+        self.compare(to_json(row))
         self.pulse.beat(
             state="training",
             step=self.progress.step,
@@ -181,6 +190,30 @@ class Loop:
             **memory,
         )
         failpoint("loop.logged")
+
+    def compare(self, row: dict[str, Any]) -> None:
+        """With what the job file expects of this row."""
+        for text in mismatches(row, self.job.evaluate.expect):
+            self.note("expect", text)
+            self.unexpected = f"step {row['step']}: {text}"
+
+    def hold_unexpected(self) -> None:
+        """Raises NotAsExpected where a person wants to look; after a step, so that a released job has it behind it."""
+        if self.unexpected and self.job.evaluate.hold_unexpected:
+            self.save_whole()
+            raise NotAsExpected(self.unexpected)
+
+    def warn_of(self, structure: dict[str, Any] | None) -> None:
+        """Once, where the auxiliary part is most of what moves the rows that it acts on."""
+        if structure is None or structure["strength"] < 1:
+            return
+        for side, found in structure.items():
+            if isinstance(found, dict) and found["share"] > DOMINATES:
+                if any(row.get("event") == "share" for row in self.progress.rows):
+                    return
+                terms = ", ".join(f"{name} {one['grad']:.3g}" for name, one in found.items() if isinstance(one, dict))
+                text = f"{terms} against {found['text_grad']:.3g} of the text: {found['share']:.0%} of the gradient"
+                self.note("share", f"{text} on the {side} rows in groups is auxiliary; lower the weights")
 
     # ---- saving ---------------------------------------------------------------------------------------------
 
@@ -243,8 +276,11 @@ class Loop:
             vocabulary=self.prepared.rows.head.out_features,
             seconds=round(time.monotonic() - started, 3),
         )
+        if self.prepared.structure is not None:
+            row["structure"] = self.prepared.structure.figures(whole=step in (0, self.material.steps))
         self.add_row(row)
         self.point_to_best()
+        self.compare(row)
         failpoint("evaluation.end")
         return True
 

@@ -41,6 +41,7 @@ class StepResult:
     entries_changed: float  # share of all that trains
     rows_moving: float | None = None  # share of the new rows, where they train
     lora_b_norm: float | None = None  # before the step, where adapters train
+    structure: dict[str, Any] | None = None  # what each auxiliary term came to
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +73,8 @@ class Stepper:
         self._train, self._data, self._team = train, data, team or Alone()
         self._samples, self._size = deal(train.batch, rank, size), size
         self._nodes: list[Node] = []  # of this step, where the order of its sum is fixed
+        self._structure: dict[str, Any] | None = None
+        self._scale = 1.0  # of the loss, in this step
         head = prepared.rows.head
         self._met = (
             SeenWords(blocks, batch=train.batch, seed=data.seed, first_new_id=head.first_new_id, n_new=len(head.rows))
@@ -83,8 +86,9 @@ class Stepper:
     def of(cls, material: Material, prepared: Prepared, optimizer: Optimizer, **ranks: Any) -> Stepper:
         """As the job says."""
         job = material.job
-        only_seen = job.vocab is not None and job.vocab.update == "seen"
-        return cls(prepared, material.blocks, optimizer, train=job.train, data=job.data, only_seen=only_seen, **ranks)
+        return cls(
+            prepared, material.blocks, optimizer, train=job.train, data=job.data, only_seen=job.only_seen, **ranks
+        )
 
     def run(self, step: int, *, lr: float, plan: Plan, scale: LossScale, stop: Stop) -> StepResult | None:
         """Take the step, or return None with nothing changed when a stop was asked for in the middle of it.
@@ -115,6 +119,7 @@ class Stepper:
             entries_changed=self._optimizer.share_changed(),
             rows_moving=moving,
             lora_b_norm=lora,
+            structure=self._structure,
         )
 
     def _gather(self, step: int, plan: Plan, scale: float, stop: Stop) -> tuple[float, int] | None:
@@ -150,6 +155,7 @@ class Stepper:
         """The gradient of this rank's samples, left in place or in the nodes; None when a stop was asked for."""
         self._optimizer.zero_grad()
         self._nodes.clear()
+        self._scale = scale
         drop_only_keyed(self._prepared.model)
         indices = blocks_of_step(step, self._train.batch, len(self._blocks), self._data.seed)
         inputs, targets = (torch.from_numpy(part).to(self._prepared.device) for part in self._blocks.batch(indices))
@@ -181,8 +187,12 @@ class Stepper:
             self._nodes.clear()
         elif self._size > 1:
             add_up([_gradient_of(parameter) for name, parameter in named if name not in unreached])
-        if self._met is not None:
-            keep_met_rows(self._prepared.rows, torch.from_numpy(self._met.up_to(step)))
+        met = None if self._met is None else torch.from_numpy(self._met.up_to(step))
+        if (structure := self._prepared.structure) is not None:
+            self._structure = structure.add_gradients(step, self._scale)
+            met = None if met is None else met | structure.named(len(met))
+        if met is not None:
+            keep_met_rows(self._prepared.rows, met)
 
     def _reached(self) -> set[str]:
         return {name for name, parameter in self._prepared.trainable.items() if parameter.grad is not None}

@@ -73,8 +73,12 @@ def _line(job: dict[str, Any]) -> str:
 
 def _with_sources(wanted: Sequence[str]) -> list[str]:
     """The jobs, each after the one that it builds on."""
-    pairs = [(read_job(job_file(name)).after, name) for name in wanted]
-    return list(dict.fromkeys(name for pair in pairs for name in pair if name))
+    return list(dict.fromkeys(one for name in wanted for one in _chain(name)))
+
+
+def _chain(name: str) -> list[str]:
+    before = read_job(job_file(name)).after
+    return [*(_chain(before) if before else ()), name]
 
 
 def _write(path: Path) -> dict[str, str]:

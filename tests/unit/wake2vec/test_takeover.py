@@ -287,3 +287,28 @@ def test_a_start_that_no_longer_fits_is_refused_by_the_trainer(tmp_path: Path, o
 
     with pytest.raises(InputError, match="import the old run again"):
         taken.put_rows(torch.zeros(130, 64))
+
+
+def test_p3_goes_on_with_the_rows_and_the_adapter_of_an_old_p3_and_says_what_it_lacks(tmp_path: Path, old: Old) -> None:
+    folder = old.full_checkpoint()
+    order = imported(tmp_path, p3_order(tmp_path), folder)
+    loop = loop_for(material_for(tmp_path, order))
+
+    assert "lacking: the rows that the old run began with" in told(order)
+    assert "held out by the text of the base" in told(order)
+    assert loop.prepared.structure is not None
+    new = old.matrix[-len(loop.prepared.rows.head.rows) :]
+    assert torch.equal(loop.prepared.tensors["rows"].cpu(), new.float())
+    assert any("lora_B" in name and tensor.any() for name, tensor in loop.prepared.tensors.items())
+
+
+def test_a_p3_without_rows_or_adapter_of_its_own_is_refused(
+    tmp_path: Path, old: Old, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "no adapter among what you named" in refused(tmp_path, p3_order(tmp_path), old.embeddings(), capsys=capsys)
+
+
+def p3_order(tmp_path: Path) -> Order:
+    vocab = {"vocab__lexicon": "tiny/lexicon.txt", "vocab__match": "anywhere", "vocab__rows": "shared"}
+    lora = {"lora__r": 4, "lora__alpha": 8, "morphemes__nulls": 0}
+    return order_for(tmp_path, of="tiny_p3", after=None, **vocab, **lora)

@@ -129,7 +129,8 @@ def _tensor(origin: Any, files: dict[str, str] | None, ending: str) -> InFile | 
 
 def _start(run: RunDir, order: Order, id_map: IdMap, base: InFile, side: Side) -> tuple[Matrix | None, str]:
     if order.source is not None:
-        folder = run.root / order.source.folder / f"checkpoint-{order.source.step}"
+        source = order.source.rows or order.source
+        folder = run.root / source.folder / f"checkpoint-{source.step}"
         return _rows(folder / TRAINABLE, side), ""
     vocab = order.job.vocab
     if vocab is None:

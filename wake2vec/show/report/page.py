@@ -18,6 +18,7 @@ _PARTS = (
     sections.summary,
     sections.curves,
     sections.evaluations,
+    sections.structure,
     sections.samples,
     sections.geometry,
     records.sessions,
@@ -70,7 +71,17 @@ def compare(views: Sequence[RunView]) -> Html:
         )
     texts = {view.measured_on for view in views if view.measured_on is not None}
     warning = el("p", _OTHER_TEXT, class_="verdict") if len(texts) > 1 else None
-    return el("section", el("h2", "Compared"), warning, overlay(views), table(head, rows))
+    return el("section", el("h2", "Compared"), warning, overlay(views), table(head, rows), _structures(views))
+
+
+def _structures(views: Sequence[RunView]) -> Html | None:
+    """Of the last evaluations, where any run has them: treatment, control and shuffled runs side by side."""
+    rows = [
+        (view.name, *(sections.structure_cell(view.ledger.evaluations[-1].structure, *places) for _, *places in part))
+        for view in views
+        if (part := sections.STRUCTURE) and view.ledger.evaluations and view.ledger.evaluations[-1].structure
+    ]
+    return table(("job", *(head for head, *_ in sections.STRUCTURE)), rows) if rows else None
 
 
 _OTHER_TEXT = (

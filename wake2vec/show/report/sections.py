@@ -110,6 +110,43 @@ def perplexities(view: RunView) -> Html:
     return table(("", "step", "nats", "perplexity", "bits/byte", "new words, nats", "base tokens, nats"), rows)
 
 
+STRUCTURE = (  # heading, where it stands in an evaluation's figures, where its p does
+    ("held out", ("consistency", "held_out"), ("consistency", "held_out_null")),
+    ("held-out gain", ("consistency", "held_out_gain"), ("consistency", "held_out_gain_null")),
+    ("trained", ("consistency", "trained"), ("trained_nulls", "labels")),
+    ("trained gain", ("consistency", "trained_gain"), ("trained_nulls", "labels_gain")),
+    ("analogy, first", ("analogy", "acc1"), ()),
+    ("by base alone", ("analogy", "nearest_acc1"), ()),
+    ("devices", ("devices", "value"), ("devices",)),
+    ("moved", ("moved", "treated"), ()),
+    ("moved, others", ("moved", "untreated"), ()),
+)
+
+
+def structure(view: RunView) -> Html | None:
+    """What P3 came to: the cosine of offsets with those of their group, beside p by permutation."""
+    every = [row for row in view.ledger.evaluations if row.structure]
+    if not every:
+        return None
+    rows = [(f"{row.step:,}", *(structure_cell(row.structure, *places) for _, *places in STRUCTURE)) for row in every]
+    said = (every[-1].structure or {}).get("verdict")
+    return el(
+        "section", el("h3", "Structure of the rows"), el("p", str(said), class_="verdict") if said else None,
+        table(("step", *(head for head, *_ in STRUCTURE)), rows),
+    )  # fmt: skip
+
+
+def structure_cell(found: Any, place: tuple[str, ...], of_p: tuple[str, ...]) -> str:
+    value, p = _at(found, place), _at(found, (*of_p, "p")) if of_p else None
+    return figure(value) + (f" (p {p:.3f})" if p is not None else "")
+
+
+def _at(found: Any, place: tuple[str, ...]) -> float | None:
+    for key in place:
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return float(found) if isinstance(found, int | float) else None
+
+
 def samples(view: RunView) -> Html | None:
     if not view.samples:
         return None

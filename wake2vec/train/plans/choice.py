@@ -64,7 +64,7 @@ def as_budgeted(material: Material, prepared: Prepared, ranks: int = 1) -> budge
     return budget.Workload(
         # the config in memory counts the new tokens and is untied: what is held is what was published
         shape=replace(shape, matrix_rows=rows.published_rows, tied=rows.was_tied),
-        phase="p2" if job.phase == "p2" else "p1",
+        phase=budget.trained_by(job),
         load=prepared.precision.load,
         new_tokens=material.id_map.n_new,
         rows=prepared.rows.mode,

@@ -25,8 +25,9 @@ def join(rendezvous: Path, rank: int, size: int, device: torch.device) -> None:
     on_card = device.type == "cuda"
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # the host's name need not lead anywhere
     try:
+        store = dist.FileStore(str(rendezvous), size)  # type: ignore[attr-defined]
         dist.init_process_group(
-            "nccl" if on_card else "gloo", store=dist.FileStore(str(rendezvous), size), rank=rank, world_size=size,
+            "nccl" if on_card else "gloo", store=store, rank=rank, world_size=size,
             timeout=timedelta(seconds=COLLECTIVE_SECONDS), device_id=device if on_card else None,
         )  # fmt: skip
         ones = torch.ones(1, device=device)
@@ -103,7 +104,7 @@ def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
     """Flat views of all entries in order, gathered into pieces of a size that is worth a message."""
     most, views, room = BUCKET_BYTES // 4, list[Tensor](), BUCKET_BYTES // 4
     for tensor in tensors:
-        for view in tensor.view(-1).split(most):
+        for view in tensor.view(-1).split(most):  # type: ignore[no-untyped-call]
             if view.numel() > room:
                 yield views
                 views, room = [], most
@@ -116,5 +117,6 @@ def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
 def _put_back(flat: Tensor, views: Sequence[Tensor]) -> None:
     if len(views) == 1 and views[0].data_ptr() == flat.data_ptr():
         return
-    for view, part in zip(views, flat.split([view.numel() for view in views]), strict=True):
+    parts = flat.split([view.numel() for view in views])  # type: ignore[no-untyped-call]
+    for view, part in zip(views, parts, strict=True):
         view.copy_(part)

@@ -131,7 +131,7 @@ class Ranks(AbstractContextManager["Ranks"]):
         pairs = [multiprocessing.Pipe() for _ in range(1, size)]
         self._lines = [mine for mine, _ in pairs]
         theirs = [other for _, other in pairs]
-        started = torch_processes.start_processes(
+        started = torch_processes.start_processes(  # type: ignore[attr-defined, no-untyped-call]
             serve, args=(run, order, size, theirs), nprocs=size - 1, join=False, daemon=True, start_method="spawn"
         )
         self._processes = started.processes
@@ -193,7 +193,7 @@ class Ranks(AbstractContextManager["Ranks"]):
             for line in connection.wait(list(waiting), timeout=1.0):
                 rank = waiting[line]  # type: ignore[index]
                 try:
-                    answers[rank] = line.recv()  # type: ignore[union-attr]
+                    answers[rank] = line.recv()  # type: ignore[union-attr, call-arg]
                 except (EOFError, OSError) as error:
                     raise self._gone(rank) from error
             self._beat()

@@ -117,7 +117,7 @@ def test_a_missing_file_is_told_together_with_a_wrong_value(tmp_path: Path) -> N
         (b"a = 1\nphase == 'p1'\n", "not TOML: Invalid value (at line 2, column 8)"),
         (b"# caf\xe9\nphase = 'p1'\n", "not UTF-8: byte 0xe9 in line 1; save the file as UTF-8"),
         (b"x" * (1 << 20) + b"x", "1048577 bytes; a job file has at most 1048576, is this one?"),
-        (b"", 'phase: missing; expected "p1", "p2" or "command"'),
+        (b"", 'phase: missing; expected "p1", "p2", "p3" or "command"'),
     ],
 )
 def test_what_is_not_a_job_file_is_refused_with_its_line(tmp_path: Path, body: bytes, said: str) -> None:

@@ -16,8 +16,9 @@ from runner.sync.rebuild import past_sessions
 from tests.simulated import CORPUS, TEXT, Clock, Home
 from tests.unit.runner.conftest import job_spec
 from wake2vec.contract.failpoints import VARIABLE
-from wake2vec.contract.files import write_json
-from wake2vec.contract.manifest import saved_steps
+from wake2vec.contract.files import read_json, write_json
+from wake2vec.contract.manifest import manifest_sha256, saved_steps
+from wake2vec.contract.order import Order
 
 
 @pytest.fixture
@@ -159,6 +160,27 @@ def test_p2_starts_from_the_best_rows_of_its_source_also_on_another_machine(home
     source = home.context.opened["b"].noted(SourceNote)
     assert source == SourceNote(job="a", step=40, manifest_sha256=best)
     assert (run.source / "checkpoint-40" / "manifest.json").is_file()
+    assert (run.source / "vocab" / "vocab.json").is_file()
+
+
+def test_p3_stands_on_its_p2_and_on_the_rows_below_it_also_on_another_machine(home):
+    running(home)
+    write_json(home.run().id_map, {"first_new_id": 7})
+    finish(home)
+    home.add(spec("b", phase="p2", after="a", rows="final"))
+    home.until(lambda: home.trainers.living)
+    finish(home, "b")
+    home.add(spec("c", phase="p3", after="b", rows="final", morphemes={"groups": "g.jsonl"}))
+    home.sync()
+    home.lose()
+    home.until(lambda: home.trainers.living)
+
+    run = home.run("c")
+    order = Order.model_validate(read_json(run.order))
+    assert (order.source.job, order.source.rows.job, order.source.rows.folder) == ("b", "a", "source/rows")
+    for source in (order.source, order.source.rows):
+        folder = run.root / source.folder / f"checkpoint-{source.step}"
+        assert manifest_sha256(folder) == source.manifest_sha256
     assert (run.source / "vocab" / "vocab.json").is_file()
 
 

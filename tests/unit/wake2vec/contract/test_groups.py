@@ -56,7 +56,7 @@ def test_pairs_that_cannot_be_used_are_left_out_by_reason():
         "the word comes twice in its group": ["line 7: cats, cat"],
         "the word has no row of its own": ["line 7: dogs, dog"],
         "the word is its base, or one is empty": ["line 7: s, s"],
-        "the base is no word of the list, the text or the vocabulary": ["line 7: Darkness, Darknes"],
+        "the base is no word of the list or the text": ["line 7: Darkness, Darknes"],
     }
     assert "left out" in found.remarks("groups.jsonl")[0]
     assert large_enough(found.pairs, 3) == []

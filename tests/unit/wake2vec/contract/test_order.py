@@ -62,7 +62,7 @@ def test_a_local_model_is_known_by_its_content_and_not_by_its_place() -> None:
     assert fingerprint(here, [*INPUTS, model]) == fingerprint(there, [*INPUTS, model])
 
 
-@pytest.mark.parametrize("dotted", AS_BEFORE)
+@pytest.mark.parametrize("dotted", [dotted for dotted in AS_BEFORE if dotted.startswith("data.")])
 def test_a_key_that_came_later_changes_no_job_that_does_not_use_it(dotted: str) -> None:
     """A frozen job of the first release lacks the key, and must go on as the work that it was."""
     table, key = dotted.split(".")
@@ -79,8 +79,8 @@ def _hashed(table: dict[str, Any]) -> str:
         *folders, key = dotted.split(".")
         (table[folders[0]] if folders else table).pop(key, None)
     for dotted in AS_BEFORE:
-        folder, key = dotted.split(".")
-        table[folder].pop(key, None)
+        *folders, key = dotted.split(".")
+        ((table[folders[0]] or {}) if folders else table).pop(key, None)
     for key, folder in (("corpus", "data"), ("lexicon", "vocab"), ("morphemes", "vocab")):
         table[folder].pop(key, None)
     table["inputs"] = [(item.role, item.sha256) for item in INPUTS]
