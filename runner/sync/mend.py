@@ -14,7 +14,7 @@ from runner.queue import checkpoints, jobs
 from runner.store.known import ROOT
 from runner.store.log import Log
 from runner.store.names import safe_path
-from runner.store.presence import check_objects, check_record, check_root, check_tail, missing
+from runner.store.presence import check_listed, check_objects, check_record, check_root, check_tail, missing
 from runner.store.publish import forget, publish_files
 from runner.store.records import Record, StoredFile, commits, is_done, is_released, lease, lease_epoch, newest_commit
 from runner.store.root import add_entry, carry_entry, open_root
@@ -105,6 +105,7 @@ def _root(context: SyncContext, say: Say, *, agreed: bool) -> Log | None:
         root = open_root(store, holder=context.daemon.holder, may_begin=False)
         entries |= entries_of(root.records)
         check_root(root)
+        check_listed(root)
         if copy is not None and copy.records[0].nonce == root.records[0].nonce and store.properties.ids_once:
             check_record(store, copy.tail_id, copy.tail.nonce, "its root log")
     except (StoreLost, Damaged) as error:
@@ -170,6 +171,7 @@ def _is_whole(context: SyncContext, log: Log) -> bool:
     """Whether it has all that this home counts as durable, and every object that it needs."""
     try:
         check_tail(log, "its newest record")
+        check_listed(log)
         if (copy := context.known.read(log.name)) is not None and copy.records[0].nonce == log.records[0].nonce:
             check_record(log.store, copy.tail_id, copy.tail.nonce, "a record of it")
         check_objects(log)

@@ -371,3 +371,15 @@ def test_a_commit_costs_few_calls_where_calls_are_dear(home, monkeypatch):
     confirm(stored, home.now, is_sent=True)
 
     assert len(calls) <= 5
+
+
+def test_a_log_with_a_record_that_is_gone_is_written_anew(home, store, tmp_path):
+    home.train(10)
+    a_minute(home)
+    sorted((store / "jobs/a/log").iterdir())[1].unlink()
+    a_minute(home)
+    repair(home.context, home.now, lambda text: None, agreed=True)
+    a_minute(home)
+
+    assert home.daemon.lost == {}
+    assert unconfirmed(home.context, home.now) == {}
