@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from runner.commands.login import whose
+from runner.commands.setup.login import whose
 
 from runner.store.drive.store import open_drive
 from runner.store.drive.transfer import Throttle
