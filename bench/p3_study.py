@@ -23,8 +23,8 @@ import torch
 from bench.materials import default_cache, materials
 from bench.tiny import Shape, make_model, make_tokenizer, save, train
 from wake2vec.contract.versions import versions
+from wake2vec.data.tokens import pieces
 from wake2vec.vocab.inject import load_tokenizer
-from wake2vec.vocab.pieces import pieces
 
 RESULTS = Path(__file__).resolve().parent / "results"
 COMMON = """

@@ -107,7 +107,6 @@ def reconstruct(root: Path) -> tuple[RunDir, JobSpec, RunFacts]:
         base_tokens=VOCABULARY - NEW,
         first_new_id=VOCABULARY - NEW,
         n_new=NEW,
-        words_known=767,
         train_blocks=BLOCKS,
         coverage=1 - NEVER_SEEN / BLOCKS,
         held_out_windows=358,

@@ -13,7 +13,7 @@ from wake2vec.contract.order import Order, Source, fingerprint
 from wake2vec.contract.plan import Plan
 from wake2vec.contract.rundir import RunDir
 from wake2vec.phases.base import Prepared
-from wake2vec.phases.inputs import Material, gather
+from wake2vec.phases.inputs import JobInputs, read_inputs
 from wake2vec.phases.table import PHASES
 from wake2vec.train.attempt import start_loop
 from wake2vec.train.heartbeat import HeartbeatWriter
@@ -59,15 +59,15 @@ def run_of(folder: Path, name: str = "tiny") -> RunDir:
     return RunDir(root=folder / "runs" / name)
 
 
-def material_for(folder: Path, order: Order, name: str = "tiny") -> Material:
-    return gather(run_of(folder, name), order, lambda text: None)
+def material_for(folder: Path, order: Order, name: str = "tiny") -> JobInputs:
+    return read_inputs(run_of(folder, name), order, lambda text: None)
 
 
-def prepared_for(material: Material) -> Prepared:
+def prepared_for(material: JobInputs) -> Prepared:
     return PHASES[material.job.phase].prepare(material)
 
 
-def loop_for(material: Material, stop: Stop | None = None) -> Loop:
+def loop_for(material: JobInputs, stop: Stop | None = None) -> Loop:
     stop = stop or Stop()
     pulse = HeartbeatWriter(material.run, material.order.attempt)
     return start_loop(material, prepared_for(material), stop, pulse, lambda text: None)

@@ -101,3 +101,11 @@ def fingerprint(tokenizer: Any) -> str:
     vocabulary = sorted((int(id_), token) for token, id_ in tokenizer.get_vocab().items())
     probe = tokenizer(_PROBE, add_special_tokens=False)["input_ids"]
     return hashlib.sha256(json.dumps([vocabulary, probe]).encode()).hexdigest()
+
+
+def pieces(texts: Sequence[str], tokenizer: Any) -> list[list[int]]:
+    """Ids that a tokenizer cuts each text into with a space before it."""
+    # behind "x", as some tokenizers put a space before a text themselves and others do not
+    lead = tokenizer("x", add_special_tokens=False)["input_ids"]
+    encoded = tokenizer([f"x {text}" for text in texts], add_special_tokens=False)["input_ids"]
+    return [list(ids[len(lead) :]) for ids in encoded]

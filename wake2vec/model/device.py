@@ -1,4 +1,4 @@
-"""What this process sees of its card: the name, the memory in use, and how to give memory back."""
+"""What this process sees of its card, how it gives memory back, and how the libraries in it are kept quiet."""
 
 from __future__ import annotations
 
@@ -80,3 +80,14 @@ def is_out_of_memory(error: BaseException) -> bool:
 def copy_to_host(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Clones, so that a step taken while the file is written cannot change it (pytorch#144657)."""
     return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+
+
+def quiet_libraries() -> None:
+    """Keep the libraries' progress bars and advice out of what a person reads; errors are still told."""
+    import logging
+
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from wake2vec.model.dropout import StepKey
 from wake2vec.model.new_rows import InstalledRows
 from wake2vec.model.precision import Precision
-from wake2vec.phases.inputs import Material
+from wake2vec.phases.inputs import JobInputs
 from wake2vec.structure.auxiliary import Auxiliary
 
 
@@ -39,8 +39,8 @@ class Prepared:
 class Phase(Protocol):
     """One way to train. To add one: a module that satisfies this, and a line in the table of phases."""
 
-    def prepare(self, material: Material) -> Prepared:
+    def prepare(self, material: JobInputs) -> Prepared:
         """Load and dress the model. Raises InputError and ModelError before anything is trained."""
 
-    def export(self, prepared: Prepared, material: Material, folder: Path) -> None:
+    def export(self, prepared: Prepared, material: JobInputs, folder: Path) -> None:
         """Write the result for others to use; tensors in safetensors files, nothing that needs this program."""

@@ -35,7 +35,7 @@ def unheard(what: str, share: float) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Material:
+class JobInputs:
     run: RunDir
     order: Order
     tokenizer: Any
@@ -65,13 +65,13 @@ def input_paths(order: Order, role: str) -> list[Path]:
     return paths
 
 
-def gather(
+def read_inputs(
     run: RunDir,
     order: Order,
     say: Callable[[str], None],
     getting_on: GettingOn = unheard,
     identify: Callable[[Origin, Any, Digests], Future[Identity]] = identify_beside,
-) -> Material:
+) -> JobInputs:
     """Everything cheap and likely to be wrong comes first, so that a bad input ends the attempt in seconds."""
     job = order.training
     say("reading the tokenizer")
@@ -105,7 +105,7 @@ def gather(
             n_new=id_map.n_new,
         )
         require_met(met, steps, lexicon[0], id_map)
-    return Material(
+    return JobInputs(
         run=run,
         order=order,
         tokenizer=tokenizer,

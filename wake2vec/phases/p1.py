@@ -13,15 +13,15 @@ from wake2vec.model.device import copy_to_host
 from wake2vec.model.dropout import StepKey
 from wake2vec.model.new_rows import install_rows, is_tied, resolve_mode
 from wake2vec.phases.base import Prepared
-from wake2vec.phases.inputs import Material
+from wake2vec.phases.imported import starting_rows
+from wake2vec.phases.inputs import JobInputs
 from wake2vec.phases.parity import as_published, check_parity, freeze, load, matrices
-from wake2vec.phases.start import starting_rows
 from wake2vec.vocab.calibrate import calibrate_head
 
 ROWS_FILE = "embed_tokens.safetensors"
 
 
-def prepare(material: Material) -> Prepared:
+def prepare(material: JobInputs) -> Prepared:
     job = material.job
     assert isinstance(job, P1Spec), "the table of phases"
     vocab = job.vocab
@@ -53,13 +53,13 @@ def prepare(material: Material) -> Prepared:
     )
 
 
-def export(prepared: Prepared, material: Material, folder: Path) -> None:
+def export(prepared: Prepared, material: JobInputs, folder: Path) -> None:
     """The new rows in fp32, the tokenizer and the id map."""
     save_file(copy_to_host(prepared.tensors), folder / ROWS_FILE)
     copy_tokenizer(material, folder)
 
 
-def copy_tokenizer(material: Material, folder: Path) -> None:
+def copy_tokenizer(material: JobInputs, folder: Path) -> None:
     """The files that the job read: what a library writes of them anew may lack how they are to be loaded."""
     shutil.copytree(material.run.vocab, folder, dirs_exist_ok=True)
 

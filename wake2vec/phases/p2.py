@@ -19,16 +19,15 @@ from wake2vec.model.dropout import StepKey, key_dropouts
 from wake2vec.model.new_rows import InstalledRows, install_rows
 from wake2vec.model.outline import is_transposed
 from wake2vec.phases.base import Prepared
-from wake2vec.phases.imported import overwrite, taken_over
-from wake2vec.phases.inputs import Material
+from wake2vec.phases.imported import overwrite, starting_rows, taken_over
+from wake2vec.phases.inputs import JobInputs
 from wake2vec.phases.p1 import ROWS_FILE, copy_tokenizer, load_rows
 from wake2vec.phases.parity import as_published, check_parity, freeze, load, matrices
-from wake2vec.phases.start import starting_rows
 
 ADAPTER = "default"
 
 
-def prepare(material: Material) -> Prepared:
+def prepare(material: JobInputs) -> Prepared:
     job = material.job
     assert isinstance(job, P2Spec | P3Spec), "the table of phases"
     lora = job.lora
@@ -79,7 +78,7 @@ def prepare(material: Material) -> Prepared:
     )
 
 
-def read_source(material: Material) -> dict[str, Tensor]:
+def read_source(material: JobInputs) -> dict[str, Tensor]:
     """Rows, and of a P2 adapters, of the checkpoint that the order names; raises InputError when it is not the one."""
     source = material.order.source
     assert source, "the runner names the source"
@@ -87,7 +86,7 @@ def read_source(material: Material) -> dict[str, Tensor]:
     return found if source.rows is None else found | _read_checkpoint(material, source.rows)
 
 
-def _read_checkpoint(material: Material, source: Source) -> dict[str, Tensor]:
+def _read_checkpoint(material: JobInputs, source: Source) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     folder = material.run.root / source.folder / f"checkpoint-{source.step}"
@@ -100,7 +99,7 @@ def _read_checkpoint(material: Material, source: Source) -> dict[str, Tensor]:
     return load_file(folder / TRAINABLE)
 
 
-def taken_rows(material: Material, model: Any) -> Tensor:
+def taken_rows(material: JobInputs, model: Any) -> Tensor:
     """Rows of an old run, for both sides as the old runs had them."""
     base = matrices(model)[0]
     vocab = material.job.vocab
@@ -175,7 +174,7 @@ def everything(model: Any, rows: InstalledRows) -> dict[str, nn.Parameter]:
     return found | rows.everything()
 
 
-def export(prepared: Prepared, material: Material, folder: Path) -> None:
+def export(prepared: Prepared, material: JobInputs, folder: Path) -> None:
     """A PEFT adapter folder, the rows it was trained with, the tokenizer and the id map."""
     from peft import LoraConfig, get_peft_model_state_dict
 

@@ -12,23 +12,23 @@ from wake2vec.contract.errors import InputError
 from wake2vec.contract.groups import ENOUGH_PAIRS, members, power_left, read_groups, screen, words_in
 from wake2vec.contract.spec import P3Spec
 from wake2vec.data.corpus import open_corpus
+from wake2vec.data.tokens import pieces
 from wake2vec.phases import p2
 from wake2vec.phases.base import Prepared
-from wake2vec.phases.inputs import Material, input_paths
+from wake2vec.phases.inputs import JobInputs, input_paths
 from wake2vec.structure.auxiliary import Auxiliary, Side, norms_of, untouched_like
 from wake2vec.structure.chosen import Chosen, choose
-from wake2vec.vocab.pieces import pieces
 
 export = p2.export
 
 
-def prepare(material: Material) -> Prepared:
+def prepare(material: JobInputs) -> Prepared:
     chosen, told = choose_pairs(material)  # a group file for other words is told before minutes of loading
     prepared = p2.prepare(material)
     return replace(prepared, structure=dress(material, prepared, chosen, told))
 
 
-def choose_pairs(material: Material) -> tuple[Chosen, list[str]]:
+def choose_pairs(material: JobInputs) -> tuple[Chosen, list[str]]:
     """What trains of the groups, and what there is to say about the rest. Raises InputError where nothing does."""
     job, id_map = material.job, material.id_map
     assert isinstance(job, P3Spec), "the table of phases"
@@ -66,7 +66,7 @@ def choose_pairs(material: Material) -> tuple[Chosen, list[str]]:
     return chosen, [counted, *devices, *told, *weak]
 
 
-def dress(material: Material, prepared: Prepared, chosen: Chosen, told: list[str]) -> Auxiliary:
+def dress(material: JobInputs, prepared: Prepared, chosen: Chosen, told: list[str]) -> Auxiliary:
     """The auxiliary part of each step, on the rows as they are now: at the start, before any checkpoint is loaded."""
     job, rows = material.job, prepared.rows
     assert isinstance(job, P3Spec), "the table of phases"

@@ -17,7 +17,7 @@ from wake2vec.model.new_rows import published_head
 from wake2vec.model.precision import Precision
 from wake2vec.model.published_files import origin_of
 from wake2vec.model.split_vocabulary import SplitHead
-from wake2vec.phases.inputs import Material
+from wake2vec.phases.inputs import JobInputs
 
 PARITY_TOKENS = 32
 HEAD_OFF = {torch.float32: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.05}  # of the logits' norm, for rounding
@@ -32,7 +32,7 @@ class PublishedOutputs:
     english: Tensor  # [windows, L], nats of each target of the English control, over the base vocabulary
 
 
-def load(material: Material) -> tuple[Any, torch.device, Precision]:
+def load(material: JobInputs) -> tuple[Any, torch.device, Precision]:
     """The model of the job on this machine's device, and in what numbers it is held and computed."""
     table = material.job.model
     check_config(material)
@@ -59,7 +59,7 @@ def load(material: Material) -> tuple[Any, torch.device, Precision]:
     return model, device, report.precision
 
 
-def check_config(material: Material) -> None:
+def check_config(material: JobInputs) -> None:
     """What `enqueue` could not see, where the hub was out of its reach. Raises ModelError before minutes of loading."""
     table, data = material.job.model, material.job.data
     config = read_config(origin_of(table)).to_dict()
@@ -79,14 +79,14 @@ def matrices(model: Any) -> tuple[Tensor, Tensor]:
     return model.get_input_embeddings().weight, model.get_output_embeddings().weight
 
 
-def parity_inputs(material: Material) -> Tensor:
+def parity_inputs(material: JobInputs) -> Tensor:
     """A fixed stretch of base tokens from the held-out text. [1, tokens]"""
     ids = material.windows.inputs.flatten()
     ids = ids[ids < material.id_map.first_new_id][:PARITY_TOKENS]
     return torch.from_numpy(ids.copy()).unsqueeze(0)
 
 
-def as_published(model: Any, material: Material) -> PublishedOutputs:
+def as_published(model: Any, material: JobInputs) -> PublishedOutputs:
     """What is compared later, computed before anything is built on the model."""
     head = published_head(model, material.id_map.first_new_id)
     check_head(model, head, material)
@@ -94,7 +94,7 @@ def as_published(model: Any, material: Material) -> PublishedOutputs:
 
 
 @torch.no_grad()
-def check_head(model: Any, head: SplitHead, material: Material) -> None:
+def check_head(model: Any, head: SplitHead, material: JobInputs) -> None:
     """Raise ModelError unless hidden states and matrix alone, as the loss reads them, give the model's logits."""
     model.eval()
     inputs = parity_inputs(material).to(next(model.parameters()).device)
@@ -109,7 +109,7 @@ def check_head(model: Any, head: SplitHead, material: Material) -> None:
 
 
 @torch.no_grad()
-def base_logits(model: Any, material: Material) -> Tensor:
+def base_logits(model: Any, material: JobInputs) -> Tensor:
     """Logits of the base tokens on a fixed stretch, [tokens, first_new_id], as the model gives them now."""
     model.eval()
     inputs = parity_inputs(material).to(next(model.parameters()).device)
@@ -118,7 +118,7 @@ def base_logits(model: Any, material: Material) -> Tensor:
 
 
 @torch.no_grad()
-def english_nats(model: Any, head: SplitHead, material: Material) -> Tensor:
+def english_nats(model: Any, head: SplitHead, material: JobInputs) -> Tensor:
     """Nats of the English control's targets under a head, 0 where a window is padded. [windows, L]"""
     model.eval()
     windows, device = material.english_base, next(model.parameters()).device
@@ -131,7 +131,7 @@ def english_nats(model: Any, head: SplitHead, material: Material) -> Tensor:
     return torch.cat(found)
 
 
-def check_parity(model: Any, material: Material, before: PublishedOutputs) -> None:
+def check_parity(model: Any, material: JobInputs, before: PublishedOutputs) -> None:
     """Raise ModelError unless base tokens have the same logits, to the bit, as in the model as published (G7).
 
     And unless English costs the same nats over the base vocabulary: that is the zero that forgetting is counted from.

@@ -30,12 +30,9 @@ class RunFacts:
     base_tokens: int | None = None  # ids of the published tokenizer
     first_new_id: int | None = None
     n_new: int = 0
-    words_known: int | None = None
-    words_unreachable: int | None = None
     words_present: int | None = None  # new words that stand in the training blocks
     words_met: int | None = None  # of these, met by training so far
     train_blocks: int | None = None
-    train_tokens: int | None = None
     held_out_windows: int | None = None
     held_out_bytes: int | None = None
     coverage: float | None = None  # share of the training blocks seen at least once

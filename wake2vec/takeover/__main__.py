@@ -14,10 +14,10 @@ from wake2vec.contract.lexicon import read_lexicon
 from wake2vec.contract.options import TakeoverOptions
 from wake2vec.contract.order import Order
 from wake2vec.contract.spec import ModelTable, P2Spec, P3Spec, VocabTable
+from wake2vec.model.device import quiet_libraries
 from wake2vec.model.load import empty_model, read_config
 from wake2vec.model.precision import Precision
 from wake2vec.model.published_files import origin_of
-from wake2vec.model.quiet import quiet_libraries
 from wake2vec.phases.imported import write_taken
 from wake2vec.phases.inputs import input_paths, load_tokenizer
 from wake2vec.takeover.find import OldRows, OldRun, find

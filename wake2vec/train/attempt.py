@@ -18,11 +18,10 @@ from wake2vec.contract.plan import Plan
 from wake2vec.contract.rundir import Result, RunDir
 from wake2vec.contract.versions import versions
 from wake2vec.data.seen_words import SeenWords
-from wake2vec.model.device import card_name
-from wake2vec.model.quiet import quiet_libraries
+from wake2vec.model.device import card_name, quiet_libraries
 from wake2vec.phases.base import Prepared
 from wake2vec.phases.identity import began_with, pinned, require_same
-from wake2vec.phases.inputs import Material, gather
+from wake2vec.phases.inputs import JobInputs, read_inputs
 from wake2vec.phases.table import PHASES
 from wake2vec.show.facts import RunFacts, SessionFact
 from wake2vec.show.write import write_artefacts
@@ -50,7 +49,7 @@ def train(run: RunDir, order: Order, stop: Stop, pulse: HeartbeatWriter) -> Resu
         pulse.beat(state="loading", detail=what, progress=share)
 
     pulse.part("vocabulary and text")
-    material = gather(run, pinned(run, order, at_once=True), say, getting_on)
+    material = read_inputs(run, pinned(run, order, at_once=True), say, getting_on)
     say("loading the model")
     failpoint("load.model")
     pulse.part("weights")
@@ -86,7 +85,7 @@ def ranks_of(run: RunDir, order: Order, pulse: HeartbeatWriter) -> Ranks:
 
 
 def start_loop(
-    material: Material,
+    material: JobInputs,
     prepared: Prepared,
     stop: Stop,
     pulse: HeartbeatWriter,
@@ -124,7 +123,7 @@ def start_loop(
     return loop
 
 
-def require_same_model(material: Material, pulse: HeartbeatWriter) -> None:
+def require_same_model(material: JobInputs, pulse: HeartbeatWriter) -> None:
     """Raises ModelChanged where it is not the one that the job began with. Hashing may take a minute."""
     while not wait([material.identity], timeout=HASHING_SECONDS).done:
         pulse.beat(state="loading", detail="hashing the model's weights", progress=None)
@@ -154,7 +153,7 @@ def kept_plan(loaded: Loaded | None, prepared: Prepared) -> Plan | None:
     return Plan.from_dict(loaded.state["plan"])
 
 
-def show(loop: Loop, material: Material, prepared: Prepared) -> None:
+def show(loop: Loop, material: JobInputs, prepared: Prepared) -> None:
     """Bring the pictures and tables up to date. They can be made again at any time, so a full disk is only noted."""
     try:
         write_artefacts(material.run, job=material.job, facts=facts(loop, material))
@@ -162,7 +161,7 @@ def show(loop: Loop, material: Material, prepared: Prepared) -> None:
         loop.note("artefacts", f"not written: {error}")
 
 
-def facts(loop: Loop, material: Material) -> RunFacts:
+def facts(loop: Loop, material: JobInputs) -> RunFacts:
     job = material.job
     present, met = words_met(loop, material)
     return RunFacts(
@@ -180,7 +179,7 @@ def facts(loop: Loop, material: Material) -> RunFacts:
     )
 
 
-def words_met(loop: Loop, material: Material) -> tuple[int, int]:
+def words_met(loop: Loop, material: JobInputs) -> tuple[int, int]:
     """New words that stand in the training blocks, and how many of them training has met."""
     job, blocks = material.job, material.blocks
     first, count = material.id_map.first_new_id, material.id_map.n_new

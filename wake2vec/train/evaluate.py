@@ -21,7 +21,7 @@ from wake2vec.model.device import free_memory, is_out_of_memory
 from wake2vec.model.loss import blocked_cross_entropy
 from wake2vec.model.split_vocabulary import SplitHead
 from wake2vec.phases.base import Prepared
-from wake2vec.phases.inputs import Material
+from wake2vec.phases.inputs import JobInputs
 from wake2vec.train.ranks.team import Alone, Measure, Team
 from wake2vec.train.stopping import Stop
 
@@ -64,7 +64,7 @@ class Losses:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Text:
+class EvaluationSet:
     """Windows, and the vocabulary that their targets are measured against."""
 
     windows: Windows
@@ -72,19 +72,19 @@ class Text:
     limit: int | None = None  # measured at most
 
 
-def texts_of(prepared: Prepared, material: Material) -> dict[str, Text]:
+def texts_of(prepared: Prepared, material: JobInputs) -> dict[str, EvaluationSet]:
     """All that an evaluation measures, by the name of the file that keeps its partial sums."""
     head = prepared.rows.head
     return {
-        "partial": Text(windows=material.windows, head=head, limit=material.job.evaluate.max_windows),
-        "partial-english": Text(windows=material.english, head=head),
-        "partial-english-base": Text(windows=material.english_base, head=head.without_new()),
+        "partial": EvaluationSet(windows=material.windows, head=head, limit=material.job.evaluate.max_windows),
+        "partial-english": EvaluationSet(windows=material.english, head=head),
+        "partial-english-base": EvaluationSet(windows=material.english_base, head=head.without_new()),
     }
 
 
 def evaluate(
     prepared: Prepared,
-    material: Material,
+    material: JobInputs,
     *,
     folder: Path,
     key: str,
@@ -114,7 +114,7 @@ def evaluate(
 
 def measure(
     prepared: Prepared,
-    text: Text,
+    text: EvaluationSet,
     *,
     name: str = "",
     rows_at_once: int,
@@ -170,7 +170,7 @@ def _half(rows_at_once: int, windows: Windows) -> int:
 
 
 def _measured_if_it_fits(
-    prepared: Prepared, text: Text, name: str, parts: tuple[list[int], ...], team: Team
+    prepared: Prepared, text: EvaluationSet, name: str, parts: tuple[list[int], ...], team: Team
 ) -> list[Sums | None] | None:
     """None when memory ran out; returning drops the traceback, which keeps the failed pass alive."""
     try:
@@ -182,7 +182,7 @@ def _measured_if_it_fits(
 
 
 @torch.no_grad()
-def sums_of(prepared: Prepared, text: Text, part: list[int]) -> Sums | None:
+def sums_of(prepared: Prepared, text: EvaluationSet, part: list[int]) -> Sums | None:
     """Over some windows of a text."""
     inputs = torch.from_numpy(text.windows.inputs[part]).to(prepared.device)  # [w, L]
     targets = torch.from_numpy(text.windows.targets[part]).to(prepared.device)

@@ -20,7 +20,7 @@ from wake2vec.contract.files import read_json, write_json
 from wake2vec.model.device import free_memory
 from wake2vec.model.split_vocabulary import BaseRows
 from wake2vec.phases.base import Prepared
-from wake2vec.phases.inputs import Material
+from wake2vec.phases.inputs import JobInputs
 from wake2vec.show.geometry.film import add_frame, put_back, read_film
 from wake2vec.show.geometry.matrix import Array, InMemory, Places
 from wake2vec.show.samples import parse_samples, read_samples, write_sample_rows
@@ -35,7 +35,7 @@ class Extras:
     """The extras of one attempt."""
 
     def __init__(
-        self, material: Material, prepared: Prepared, pulse: HeartbeatWriter, note: Callable[[str, str], None]
+        self, material: JobInputs, prepared: Prepared, pulse: HeartbeatWriter, note: Callable[[str, str], None]
     ) -> None:
         self._material, self._prepared, self._pulse, self._note = material, prepared, pulse, note
         self._run, self._rules = material.run, material.job.evaluate

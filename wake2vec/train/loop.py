@@ -19,7 +19,7 @@ from wake2vec.data.seen_words import SeenWords
 from wake2vec.model.device import vram
 from wake2vec.phases.base import Prepared
 from wake2vec.phases.imported import taken_over
-from wake2vec.phases.inputs import Material
+from wake2vec.phases.inputs import JobInputs
 from wake2vec.structure.auxiliary import DOMINATES
 from wake2vec.train.cadence import must_stop
 from wake2vec.train.checkpoint import Loaded, point_to_best
@@ -46,7 +46,7 @@ class Loop:
 
     def __init__(
         self,
-        material: Material,
+        material: JobInputs,
         prepared: Prepared,
         plan: Plan,
         proven: Proven,

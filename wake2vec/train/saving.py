@@ -11,7 +11,7 @@ from wake2vec.contract.plan import Plan
 from wake2vec.model.device import card_name, copy_to_host
 from wake2vec.model.placement import apply_plan
 from wake2vec.phases.base import Prepared
-from wake2vec.phases.inputs import Material
+from wake2vec.phases.inputs import JobInputs
 from wake2vec.train import cadence
 from wake2vec.train.checkpoint import Loaded, TrainingState, Writer, load_strictly
 from wake2vec.train.evaluate import probe_loss
@@ -23,7 +23,7 @@ from wake2vec.train.state import Progress
 class Saver:
     """Checkpoints of one attempt; each names the one before it."""
 
-    def __init__(self, material: Material, prepared: Prepared, optimizer: Optimizer, ranks: int = 1) -> None:
+    def __init__(self, material: JobInputs, prepared: Prepared, optimizer: Optimizer, ranks: int = 1) -> None:
         self._material, self._prepared, self._optimizer = material, prepared, optimizer
         self._ranks = {"cards": ranks} if ranks > 1 else {}
         self.writer = Writer(material.run)

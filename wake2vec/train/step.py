@@ -21,7 +21,7 @@ from wake2vec.model.dropout import drop_only_keyed
 from wake2vec.model.loss import IGNORE, blocked_cross_entropy
 from wake2vec.model.new_rows import InstalledRows
 from wake2vec.phases.base import Prepared
-from wake2vec.phases.inputs import Material
+from wake2vec.phases.inputs import JobInputs
 from wake2vec.train.movement import lora_norm, moving_rows
 from wake2vec.train.optimizers import Optimizer, clip_factor, gradient_norm
 from wake2vec.train.ranks.group import add_up, add_up_in_order
@@ -83,7 +83,7 @@ class Stepper:
         )
 
     @classmethod
-    def of(cls, material: Material, prepared: Prepared, optimizer: Optimizer, **ranks: Any) -> Stepper:
+    def of(cls, material: JobInputs, prepared: Prepared, optimizer: Optimizer, **ranks: Any) -> Stepper:
         """As the job says."""
         job = material.job
         return cls(

@@ -20,11 +20,10 @@ from wake2vec.contract.options import GenerateOptions
 from wake2vec.contract.order import Order
 from wake2vec.contract.rundir import RunDir
 from wake2vec.contract.spec import TrainingSpec
-from wake2vec.model.device import this_device
-from wake2vec.model.quiet import quiet_libraries
+from wake2vec.model.device import quiet_libraries, this_device
 from wake2vec.show.overlap import longest_overlap
 from wake2vec.show.samples import SampleRow, read_samples, sample_text, write_sample_rows
-from wake2vec.use.sampling import Sampling, Text, continue_text
+from wake2vec.use.sampling import Continuation, Sampling, continue_text
 
 # the battery: the first ones come first where a job asks for few samples
 TEMPERATURES = (0.9, 0.7, 1.1, 0.5, 1.0, 1.2, 0.8)
@@ -92,7 +91,7 @@ def write_samples(
 
 
 def describe(
-    text: Text,
+    text: Continuation,
     step: int,
     number: int,
     prompt: str,

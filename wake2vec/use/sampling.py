@@ -25,7 +25,7 @@ class Sampling:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Text:
+class Continuation:
     """What was drawn: the continuation without its prompt, and what each token of it cost."""
 
     text: str
@@ -47,7 +47,7 @@ def continue_text(
     seed: int = 0,
     device: str | torch.device = "cpu",
     should_stop: Callable[[], bool] = lambda: False,
-) -> Text:
+) -> Continuation:
     """As `sample`, with what each token cost. No global random state is read or changed."""
     limit = longest(model.config.to_dict())
     start = _prompt_ids(tokenizer, prompt)[-(limit or 0) :]
@@ -75,7 +75,7 @@ def continue_text(
             ids.append(token)
             inputs = [token]
     text = _continuation(tokenizer, start, ids)
-    return Text(text=text, ids=tuple(ids[len(start) :]), nats=tuple(nats), ended=ended)
+    return Continuation(text=text, ids=tuple(ids[len(start) :]), nats=tuple(nats), ended=ended)
 
 
 def choose(logits: Tensor, seen: Sequence[int], sampling: Sampling, chance: float) -> int:

@@ -17,8 +17,8 @@ from wake2vec.contract.rundir import RunDir
 from wake2vec.contract.spec import LoraTable
 from wake2vec.model.published_files import PublishedFiles, origin_of
 from wake2vec.phases.identity import began_with, digests_of, identify, require_same
+from wake2vec.phases.imported import starting_rows
 from wake2vec.phases.inputs import load_tokenizer
-from wake2vec.phases.start import starting_rows
 from wake2vec.use.merged_weights import Trained
 from wake2vec.vocab.idmap import load as load_id_map
 

@@ -29,9 +29,9 @@ import torch
 from torch import Tensor
 
 from wake2vec.contract.errors import InputError
+from wake2vec.data.tokens import pieces
 from wake2vec.vocab.idmap import IdMap
 from wake2vec.vocab.morphemes import COMMON, Affixes, parts_of, read_affixes
-from wake2vec.vocab.pieces import pieces
 
 Method = Literal["mean", "mean_noise", "spherical", "subwords", "first_piece", "compositional"]
 Part = Literal["input", "output"]

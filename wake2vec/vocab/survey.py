@@ -15,9 +15,9 @@ from wake2vec.contract.errors import ModelError
 from wake2vec.contract.lexicon import Lexicon, read_lexicon
 from wake2vec.contract.options import SurveyOptions
 from wake2vec.data.corpus import Corpus, open_corpus
+from wake2vec.data.tokens import pieces
 from wake2vec.vocab.idmap import Case, IdMap, Match
 from wake2vec.vocab.inject import inject, load_tokenizer
-from wake2vec.vocab.pieces import pieces
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 _LISTED = 20

@@ -33,7 +33,7 @@ class Sizes:
 
 
 @dataclass(frozen=True)
-class Measure:
+class GeometryMeasure:
     """One figure, what luck alone would give in its place, and how to read it."""
 
     key: str
@@ -47,7 +47,7 @@ class Measure:
 class Analysis:
     """All figures, and what the plate draws."""
 
-    measures: tuple[Measure, ...]
+    measures: tuple[GeometryMeasure, ...]
     norms_new: Doubles  # [n_new]
     norms_base: Doubles  # [n_base]
     pairs_new: Doubles
@@ -106,7 +106,7 @@ def analyse(
     )
 
 
-def _lengths(new: Doubles, base: Doubles, chance: np.random.Generator) -> list[Measure]:
+def _lengths(new: Doubles, base: Doubles, chance: np.random.Generator) -> list[GeometryMeasure]:
     # base rows with the labels shuffled: two samples that differ by luck alone
     mixed = chance.permutation(base)
     cut = min(len(new), len(base) // 2)
@@ -114,13 +114,15 @@ def _lengths(new: Doubles, base: Doubles, chance: np.random.Generator) -> list[M
     t, d = measures.welch_t, measures.cohens_d
     beside = "In the place of chance: the mean length of the base rows."
     return [
-        Measure("norm", "mean length of the new rows", float(new.mean()), float(base.mean()), beside),
-        Measure("welch_t", "lengths, Welch t", t(new, base), t(one, other), f"New against base rows. {HALVES}"),
-        Measure("cohens_d", "lengths, Cohen's d", d(new, base), d(one, other), f"New against base rows. {HALVES}"),
+        GeometryMeasure("norm", "mean length of the new rows", float(new.mean()), float(base.mean()), beside),
+        GeometryMeasure("welch_t", "lengths, Welch t", t(new, base), t(one, other), f"New against base rows. {HALVES}"),
+        GeometryMeasure(
+            "cohens_d", "lengths, Cohen's d", d(new, base), d(one, other), f"New against base rows. {HALVES}"
+        ),
     ]
 
 
-def _isotropy(new: Matrix, base: Matrix, sizes: Sizes, chance: np.random.Generator) -> list[Measure]:
+def _isotropy(new: Matrix, base: Matrix, sizes: Sizes, chance: np.random.Generator) -> list[GeometryMeasure]:
     kinds = (
         ("rows", sizes.isotropy, measures.isotropy_of_rows, "min Z / max Z over rows, as in the original scripts."),
         ("axes", sizes.pairs, measures.isotropy_of_axes, "min Z / max Z over eigenvectors, Mu 2018."),
@@ -133,7 +135,7 @@ def _isotropy(new: Matrix, base: Matrix, sizes: Sizes, chance: np.random.Generat
             if len(rows) not in by_chance:
                 by_chance[len(rows)] = measure(chance.standard_normal(rows.shape))
             name, luck = f"isotropy over {kind}, {key} rows", by_chance[len(rows)]
-            found.append(Measure(f"isotropy_{kind}_{key}", name, measure(rows), luck, f"{text} {GAUSS}"))
+            found.append(GeometryMeasure(f"isotropy_{kind}_{key}", name, measure(rows), luck, f"{text} {GAUSS}"))
     return found
 
 
@@ -143,7 +145,7 @@ def _pairs(matrix: Matrix, most: int) -> Doubles:
 
 def _pair_measures(
     new: Doubles, base: Doubles, matrix: Matrix, most: int, chance: np.random.Generator
-) -> list[Measure]:
+) -> list[GeometryMeasure]:
     mean, spread = f"Base rows: {base.mean():.4f}.", f"Base rows: {base.std():.4f}."
     places = chance.permutation(matrix.shape[0])[: 2 * most]
     one, other = (matrix.take(np.sort(half)).astype(np.float64) for half in np.array_split(places, 2))
@@ -153,28 +155,30 @@ def _pair_measures(
     directions = "By chance: random directions."
     width = matrix.shape[1] ** -0.5
     return [
-        Measure("pairs_mean", "cosine of two new rows, mean", float(new.mean()), 0.0, f"{mean} {directions}"),
-        Measure("pairs_std", "cosine of two new rows, spread", float(new.std()), width, f"{spread} {directions}"),
-        Measure("pairs_ks", "cosines of pairs, new against base", ks(new, base), luck, text),
+        GeometryMeasure("pairs_mean", "cosine of two new rows, mean", float(new.mean()), 0.0, f"{mean} {directions}"),
+        GeometryMeasure(
+            "pairs_std", "cosine of two new rows, spread", float(new.std()), width, f"{spread} {directions}"
+        ),
+        GeometryMeasure("pairs_ks", "cosines of pairs, new against base", ks(new, base), luck, text),
     ]
 
 
-def _axes(values: Doubles, random: Doubles) -> list[Measure]:
+def _axes(values: Doubles, random: Doubles) -> list[GeometryMeasure]:
     ratio, first = measures.participation_ratio, float(values[0] / max(values.sum(), 1e-300))
     text = f"(Σλ)² / Σλ² of {len(values)} axes. {GAUSS}"
     found = [
-        Measure("dimension", "effective dimension", ratio(values), ratio(random), text),
-        Measure("first_axis", "variance of the first axis", first, float(random[0] / random.sum()), GAUSS),
+        GeometryMeasure("dimension", "effective dimension", ratio(values), ratio(random), text),
+        GeometryMeasure("first_axis", "variance of the first axis", first, float(random[0] / random.sum()), GAUSS),
     ]
     for share in (0.9, 0.95):
         count, luck = (measures.dimensions_for(which, share) for which in (values, random))
-        found.append(Measure(f"axes_{share:.2f}", f"axes for {share:.0%} of the variance", count, luck, GAUSS))
+        found.append(GeometryMeasure(f"axes_{share:.2f}", f"axes for {share:.0%} of the variance", count, luck, GAUSS))
     return found
 
 
 def _neighbours(
     new: Matrix, base: Matrix, sizes: Sizes, chance: np.random.Generator
-) -> tuple[dict[int, list[tuple[int, float]]], Measure]:
+) -> tuple[dict[int, list[tuple[int, float]]], GeometryMeasure]:
     """The nearest base rows of a choice of new rows, and how near random rows come."""
     chosen = even_choice(new.shape[0], sizes.neighbours)
     sample = base.take(even_choice(base.shape[0], sizes.pairs)).astype(np.float64)
@@ -187,10 +191,10 @@ def _neighbours(
     }
     mean, luck = float(cosines[: len(chosen), 0].mean()), float(cosines[len(chosen) :, 0].mean())
     text = f"Mean of {len(chosen)} words. By chance: random rows with the base's own mean and spread."
-    return near, Measure("nearest", "cosine to the nearest base token", mean, luck, text)
+    return near, GeometryMeasure("nearest", "cosine to the nearest base token", mean, luck, text)
 
 
-def _drift(moved: Drift, chance: np.random.Generator) -> list[Measure]:
+def _drift(moved: Drift, chance: np.random.Generator) -> list[GeometryMeasure]:
     far = float(np.linalg.norm(moved.before - moved.others, axis=1).mean())
     walked = measures.random_walk(moved.before, moved.after, chance)
     pip, luck = measures.pip_loss(moved.before, moved.after), measures.pip_loss(moved.before, walked)
@@ -199,10 +203,10 @@ def _drift(moved: Drift, chance: np.random.Generator) -> list[Measure]:
     unreached = "Share of all new rows. In the place of chance: none, as every word should be reached."
     as_far = "Change as the rows see each other. By chance: moved as far, in random directions."
     return [
-        Measure(
+        GeometryMeasure(
             "drift_cosine", "cosine to the start", turned, float(moved.by_chance.mean()), f"1: not turned. {OTHERS}"
         ),
-        Measure("drift_l2", "distance from the start", float(moved.l2.mean()), far, OTHERS),
-        Measure("still", "rows that never moved", still, 0.0, unreached),
-        Measure("pip", "PIP loss", pip, luck, as_far),
+        GeometryMeasure("drift_l2", "distance from the start", float(moved.l2.mean()), far, OTHERS),
+        GeometryMeasure("still", "rows that never moved", still, 0.0, unreached),
+        GeometryMeasure("pip", "PIP loss", pip, luck, as_far),
     ]

@@ -78,12 +78,9 @@ def environment(view: RunView) -> Html | None:
     known = {
         "ids of the published tokenizer": facts.base_tokens,
         "new tokens": facts.n_new or None,
-        "known words": facts.words_known,
-        "unreachable words": facts.words_unreachable,
         "new words in the training text": facts.words_present,
         "new words met in training": facts.words_met,
         "training blocks": facts.train_blocks,
-        "training tokens": facts.train_tokens,
         "held-out windows": facts.held_out_windows,
         "held-out bytes": facts.held_out_bytes,
     }

@@ -17,7 +17,7 @@ from wake2vec.model.fp16_range import guard_range
 from wake2vec.model.loss import blocked_cross_entropy
 from wake2vec.model.placement import apply_plan
 from wake2vec.phases.base import Prepared
-from wake2vec.phases.inputs import Material
+from wake2vec.phases.inputs import JobInputs
 from wake2vec.train.plans.oom_ladder import base_rows_rest
 from wake2vec.train.plans.proven import Proven
 from wake2vec.train.plans.search import Trial, Wishes, fit, try_plan
@@ -26,7 +26,7 @@ GUARDED_BLOCKS = 4
 
 
 def choose_plan(
-    material: Material, prepared: Prepared, kept: Plan | None, proven: Proven, beat: Callable[[], None], ranks: int = 1
+    material: JobInputs, prepared: Prepared, kept: Plan | None, proven: Proven, beat: Callable[[], None], ranks: int = 1
 ) -> Plan:
     """`kept` is the plan of the checkpoint; what the runner remembers of this card (a limit it met) outranks it."""
     train = material.job.train
@@ -43,7 +43,7 @@ def choose_plan(
     return fitted.plan
 
 
-def guard(material: Material, prepared: Prepared, say: Callable[[str], None]) -> None:
+def guard(material: JobInputs, prepared: Prepared, say: Callable[[str], None]) -> None:
     """Before anything trains in fp16, see on some blocks that it is wide enough. Raises ModelError if nothing helps.
 
     The same blocks and the same published weights each time, so a resumed attempt comes to the same answer.
@@ -56,7 +56,7 @@ def guard(material: Material, prepared: Prepared, say: Callable[[str], None]) ->
         say(check.remedy)
 
 
-def as_budgeted(material: Material, prepared: Prepared, ranks: int = 1) -> budget.Workload:
+def as_budgeted(material: JobInputs, prepared: Prepared, ranks: int = 1) -> budget.Workload:
     """What one card has to do, where several share each step."""
     job, lora = material.job, material.job.lora or LoraTable()
     config, rows = prepared.model.config.to_dict(), prepared.rows
@@ -76,7 +76,7 @@ def as_budgeted(material: Material, prepared: Prepared, ranks: int = 1) -> budge
     )
 
 
-def trial(material: Material, prepared: Prepared, plan: Plan, beat: Callable[[], None]) -> Trial | None:
+def trial(material: JobInputs, prepared: Prepared, plan: Plan, beat: Callable[[], None]) -> Trial | None:
     """Really run a plan; the gradients it leaves are dropped."""
     beat()
     result = try_plan(
@@ -91,7 +91,7 @@ def trial(material: Material, prepared: Prepared, plan: Plan, beat: Callable[[],
     return result
 
 
-def forward_backward(material: Material, prepared: Prepared, micro_batch: int) -> None:
+def forward_backward(material: JobInputs, prepared: Prepared, micro_batch: int) -> None:
     """One micro-batch as a step would run it. Blocks are all of one length, so the first are as long as any."""
     indices = [index % len(material.blocks) for index in range(micro_batch)]
     inputs, targets = (torch.from_numpy(part).to(prepared.device) for part in material.blocks.batch(indices))

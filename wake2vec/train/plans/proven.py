@@ -19,13 +19,13 @@ from wake2vec.model.dropout import drop_only_keyed
 from wake2vec.model.layers.paths import use_layers
 from wake2vec.model.layers.proof import TOKENS, Proof, Reference, prove, refer
 from wake2vec.phases.base import Prepared
-from wake2vec.phases.inputs import Material
+from wake2vec.phases.inputs import JobInputs
 
 
 class Proven:
     """`holds` is asked by whatever chooses a plan. What the library itself computes needs no proof."""
 
-    def __init__(self, material: Material, prepared: Prepared, say: Callable[[str], None]) -> None:
+    def __init__(self, material: JobInputs, prepared: Prepared, say: Callable[[str], None]) -> None:
         self._material, self._prepared, self._say = material, prepared, say
         self._file = material.run.proofs
         self._known: dict[LayerPath, bool] = {}

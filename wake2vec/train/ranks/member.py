@@ -17,11 +17,10 @@ from wake2vec.contract.errors import NoGpu, OutOfMemory
 from wake2vec.contract.failpoints import failpoint
 from wake2vec.contract.order import Order
 from wake2vec.contract.rundir import RunDir
-from wake2vec.model.device import brief, card_name, free_memory, is_out_of_memory
+from wake2vec.model.device import brief, card_name, free_memory, is_out_of_memory, quiet_libraries
 from wake2vec.model.placement import apply_plan
-from wake2vec.model.quiet import quiet_libraries
 from wake2vec.phases.identity import pinned
-from wake2vec.phases.inputs import gather
+from wake2vec.phases.inputs import read_inputs
 from wake2vec.phases.table import PHASES
 from wake2vec.train.evaluate import sums_of, texts_of
 from wake2vec.train.optimizers import make_optimizer
@@ -120,7 +119,7 @@ class Member:
                 raise NoGpu(f"no card is there for rank {self._rank} (CUDA_VISIBLE_DEVICES: {seen})")
             torch.cuda.set_device(self._rank)
         order = pinned(self._run, self._order, at_once=True)
-        self.material = gather(self._run, order, lambda text: None, identify=lambda *_: Future())
+        self.material = read_inputs(self._run, order, lambda text: None, identify=lambda *_: Future())
         self.prepared = PHASES[self.material.job.phase].prepare(self.material)
         guard(self.material, self.prepared, lambda text: None)
         train = self.material.job.train

@@ -22,7 +22,7 @@ from wake2vec.contract.order import Order
 from wake2vec.contract.rundir import RunDir
 from wake2vec.model.device import copy_to_host
 from wake2vec.model.new_rows import install_rows
-from wake2vec.phases.inputs import Material, gather, total_steps
+from wake2vec.phases.inputs import JobInputs, read_inputs, total_steps
 from wake2vec.phases.p1 import export, prepare
 from wake2vec.phases.parity import PublishedOutputs, as_published, check_parity, load
 from wake2vec.train.loop import Loop
@@ -349,7 +349,7 @@ def test_the_parity_check_sees_english_that_costs_other_nats(tmp_path: Path) -> 
         check_parity(model, material, off)
 
 
-def dressed(tmp_path: Path) -> tuple[Any, Material, PublishedOutputs]:
+def dressed(tmp_path: Path) -> tuple[Any, JobInputs, PublishedOutputs]:
     """A model with new rows, and what it computed without them."""
     material = material_for(tmp_path, order_for(tmp_path))
     model, _, _ = load(material)
@@ -481,7 +481,7 @@ def test_a_writer_that_failed_is_heard_at_the_next_save(tmp_path: Path) -> None:
 def test_what_takes_long_before_the_first_step_tells_how_it_gets_on(tmp_path: Path) -> None:
     told: dict[str, list[float]] = {}
     order = order_for(tmp_path, train__steps=1)
-    material = gather(
+    material = read_inputs(
         run_of(tmp_path), order, lambda text: None, lambda what, share: told.setdefault(what, []).append(share)
     )
     prepared_for(material)

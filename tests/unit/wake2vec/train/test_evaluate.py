@@ -19,7 +19,7 @@ from wake2vec.contract.files import read_json
 from wake2vec.contract.ledger import EvaluationRow
 from wake2vec.contract.spec import EvaluateTable
 from wake2vec.data.blocks import Windows
-from wake2vec.train.evaluate import Losses, Sums, Text, as_row, choose_windows, evaluate, judge, measure
+from wake2vec.train.evaluate import EvaluationSet, Losses, Sums, as_row, choose_windows, evaluate, judge, measure
 from wake2vec.train.loop import Loop
 from wake2vec.train.stopping import Stop
 
@@ -94,8 +94,8 @@ def test_a_text_without_new_words_has_no_new_loss() -> None:
     assert as_row(measured(sums), step=1, checkpoint=None, vocabulary=10, seconds=0.0).get("new_loss") is None
 
 
-def four(windows: Windows, loop: Loop) -> Text:
-    return Text(windows=windows, head=loop.prepared.rows.head, limit=4)
+def four(windows: Windows, loop: Loop) -> EvaluationSet:
+    return EvaluationSet(windows=windows, head=loop.prepared.rows.head, limit=4)
 
 
 def test_an_evaluation_equals_plain_cross_entropy_over_all_windows(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from wake2vec.contract.files import read_json, write_json
 from wake2vec.contract.manifest import newest_verified, saved_steps
 from wake2vec.contract.order import Order, fingerprint
 from wake2vec.contract.rundir import RunDir
-from wake2vec.phases.inputs import Material
+from wake2vec.phases.inputs import JobInputs
 from wake2vec.show.geometry.film import read_film
 from wake2vec.show.samples import read_samples
 from wake2vec.train import extras as beside
@@ -32,7 +32,7 @@ TOKENS = 8
 SHOWN = {"evaluate__samples": 2, "evaluate__samples_every_steps": 2}
 
 
-def loop_for(material: Material, stop: Stop | None = None) -> Loop:
+def loop_for(material: JobInputs, stop: Stop | None = None) -> Loop:
     """One that writes short texts."""
     loop = any_loop(material, stop)
     loop.beside.tokens = TOKENS

@@ -25,7 +25,7 @@ from wake2vec.contract.order import InputFile, Order, Source
 from wake2vec.contract.rundir import RunDir
 from wake2vec.contract.spec import JOB_SPEC
 from wake2vec.model.published_files import PublishedFiles
-from wake2vec.phases.inputs import gather
+from wake2vec.phases.inputs import read_inputs
 from wake2vec.phases.table import PHASES
 from wake2vec.train.checkpoint import load_strictly, read_checkpoint
 from wake2vec.use.__main__ import use
@@ -113,7 +113,7 @@ def ids_of(run: RunDir) -> torch.Tensor:
 def trained_logits(run: RunDir) -> torch.Tensor:
     """As the trainer's own model computes them at its last checkpoint. [tokens, V]"""
     order = Order.model_validate(read_json(run.order))
-    material = gather(run, order, lambda text: None)
+    material = read_inputs(run, order, lambda text: None)
     prepared = PHASES[order.job.phase].prepare(material)
     folder = run.checkpoint(4)
     load_strictly(prepared.tensors, read_checkpoint(folder, read_manifest(folder)).trainable, folder)

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from wake2vec.contract.errors import InputError
+from wake2vec.data.tokens import pieces
 from wake2vec.vocab.initial import Method, initial_rows
 from wake2vec.vocab.inject import Injection, inject
 from wake2vec.vocab.morphemes import parts_of, read_affixes
-from wake2vec.vocab.pieces import pieces
 
 WORDS = ["riverrun", "prankquean", "unseaness", "paùpulation"]
 D = 16

@@ -13,18 +13,18 @@ import torch
 from tests.tiny import loop_for, material_for, order_for, prepared_for
 from wake2vec.contract.plan import WRITTEN_OUT, LayerPath
 from wake2vec.model.layers.proof import Proof
-from wake2vec.phases.inputs import Material
+from wake2vec.phases.inputs import JobInputs
 from wake2vec.train.plans import proven
 from wake2vec.train.plans.proven import Proven
 from wake2vec.train.stopping import Stop
 
 
 @pytest.fixture
-def material(tmp_path: Path) -> Material:
+def material(tmp_path: Path) -> JobInputs:
     return material_for(tmp_path, order_for(tmp_path))
 
 
-def anew(material: Material, said: list[str] | None = None) -> Proven:
+def anew(material: JobInputs, said: list[str] | None = None) -> Proven:
     return Proven(material, prepared_for(material), (said if said is not None else []).append)
 
 
@@ -40,7 +40,7 @@ def refuse(monkeypatch: pytest.MonkeyPatch, *paths: LayerPath) -> list[LayerPath
     return proved
 
 
-def test_the_paths_of_the_tiny_job_hold(material: Material) -> None:
+def test_the_paths_of_the_tiny_job_hold(material: JobInputs) -> None:
     said: list[str] = []
     found = anew(material, said)
 
@@ -48,7 +48,7 @@ def test_the_paths_of_the_tiny_job_hold(material: Material) -> None:
     assert (said, found.refusals) == ([], ())
 
 
-def test_a_proof_is_made_once_for_all_attempts(material: Material, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proof_is_made_once_for_all_attempts(material: JobInputs, monkeypatch: pytest.MonkeyPatch) -> None:
     proved = refuse(monkeypatch, "offload")
 
     for _attempt in range(2):
@@ -60,7 +60,7 @@ def test_a_proof_is_made_once_for_all_attempts(material: Material, monkeypatch: 
 
 @pytest.mark.parametrize("change", ["versions", "weights", "range", "torn", "foreign"])
 def test_a_proof_of_something_else_counts_for_nothing(
-    material: Material, monkeypatch: pytest.MonkeyPatch, change: str
+    material: JobInputs, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
     proved, prepared = refuse(monkeypatch), prepared_for(material)
     assert Proven(material, prepared, print).holds("lean")
@@ -79,7 +79,7 @@ def test_a_proof_of_something_else_counts_for_nothing(
 
 
 def test_a_refusal_names_layer_and_distance_and_is_said_once(
-    material: Material, monkeypatch: pytest.MonkeyPatch
+    material: JobInputs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refuse(monkeypatch, "lean")
     said: list[str] = []
@@ -94,7 +94,7 @@ def test_a_refusal_names_layer_and_distance_and_is_said_once(
 
 
 def test_a_proof_for_which_no_memory_is_left_is_not_remembered(
-    material: Material, monkeypatch: pytest.MonkeyPatch
+    material: JobInputs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -109,7 +109,7 @@ def test_a_proof_for_which_no_memory_is_left_is_not_remembered(
 
 
 def test_memory_that_is_short_for_the_librarys_layers_is_enough_for_recomputing_them(
-    material: Material, monkeypatch: pytest.MonkeyPatch
+    material: JobInputs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original, tried = proven.refer, []
 
