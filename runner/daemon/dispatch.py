@@ -32,6 +32,7 @@ WARM_BYTES = 4 << 30
 def dispatch(daemon: DaemonContext, now: float) -> None:
     """Claim and start. A job that could start but is not ready is named to the sync loop."""
     view, unready, obstacles = daemon.sight.view, [], {}
+    soon: list[Sequence[int]] = []  # cards that will be asked for
     taken = {gpu for attempt in view.attempts for gpu in view.gpus(attempt)}
     free = [gpu for gpu in daemon.gpus if gpu not in taken and daemon.launcher.holder(gpu) is None]
     waits = waiting.claimable(view.jobs) if free and not daemon.is_stopping else []
@@ -57,18 +58,20 @@ def dispatch(daemon: DaemonContext, now: float) -> None:
             free = [gpu for gpu in free if gpu not in gpus]
         else:
             unready.append(job.name)
-    keep_warm(daemon, free if any(view.by_name[name].phase != "command" for name in unready) else [], now)
+            soon += [gpus] if job.phase != "command" else []
+    keep_warm(daemon, soon, now)
     daemon.obstacles = obstacles
     daemon.handover.ask(unready)
 
 
-def keep_warm(daemon: DaemonContext, free: Iterable[int], now: float) -> None:
+def keep_warm(daemon: DaemonContext, soon: Iterable[Sequence[int]], now: float) -> None:
     """Imports take as long as all else before the first step: have them done while a job is made ready, and for the
     next attempt while one trains, if that leaves memory enough."""
-    old = [one.gpu for one in daemon.sight.view.attempts if now - one.started_at > WARM_AFTER_SECONDS]
-    for gpu in [*free, *(old if old and psutil.virtual_memory().available > WARM_BYTES else ())]:
+    view = daemon.sight.view
+    old = [view.gpus(one) for one in view.attempts if now - one.started_at > WARM_AFTER_SECONDS]
+    for gpus in [*soon, *(old if old and psutil.virtual_memory().available > WARM_BYTES else ())]:
         if not daemon.is_stopping:
-            daemon.launcher.warm(trainer_environment(os.environ, [gpu], len(daemon.cards)))
+            daemon.launcher.warm(trainer_environment(os.environ, gpus, len(daemon.cards)))
 
 
 def cards_there(daemon: DaemonContext) -> dict[int, str]:

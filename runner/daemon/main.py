@@ -74,7 +74,7 @@ def _work(settings: Settings, wanted: Wanted, queue: Queue, say: Say, attend: At
     loops = Loops()
     with listening(loops, say), closing(daemon.launcher):
         if _will_train(daemon):
-            keep_warm(daemon, [gpu for gpu in daemon.gpus if daemon.launcher.holder(gpu) is None], time.time())
+            keep_warm(daemon, [[gpu] for gpu in daemon.gpus if daemon.launcher.holder(gpu) is None], time.time())
         _restore(context, wanted, say)
         _require_card(daemon)
         scheduler = start_loops(daemon, context, loops)
