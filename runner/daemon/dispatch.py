@@ -50,6 +50,8 @@ def dispatch(daemon: DaemonContext, now: float) -> None:
             obstacles[job.name] = reason
             if reason != job.reason:
                 jobs.update_job(daemon.queue, job.name, reason=reason)
+        elif reason := next(filter(None, (obstacle(daemon, gpu, now) for gpu in gpus[1:])), ""):
+            obstacles[job.name] = reason
         elif not gpus:
             obstacles[job.name] = f"waits until {wanted} cards are free at once"
             break  # nobody overtakes it, or it would wait for ever for all its cards to be free at once

@@ -63,14 +63,14 @@ def train(run: RunDir, order: Order, stop: Stop, pulse: HeartbeatWriter) -> Resu
             say(f"{ranks.size} ranks share each step")
         loop = start_loop(material, prepared, stop, pulse, say, ranks)
         result = loop.run_to_end(at_evaluation=lambda: show(loop, material, prepared))
-        if result.outcome == "completed":
-            pulse.beat(state="exporting")
-            show(loop, material, prepared)
-            with whole_folder(run.final) as final:
-                phase.export(prepared, material, final)
-            loop.sample()
-            loop.ledger.rewrite(loop.progress.rows)
-        return replace(result, step=loop.progress.step)
+    if result.outcome == "completed":
+        pulse.beat(state="exporting")
+        show(loop, material, prepared)
+        with whole_folder(run.final) as final:
+            phase.export(prepared, material, final)
+        loop.sample()
+        loop.ledger.rewrite(loop.progress.rows)
+    return replace(result, step=loop.progress.step)
 
 
 def ranks_of(run: RunDir, order: Order, pulse: HeartbeatWriter) -> Ranks:

@@ -233,6 +233,7 @@ def _gradient_of(parameter: nn.Parameter) -> Tensor:
     """Zeros where none of this rank's samples came by: an expert that was not chosen, for one."""
     if parameter.grad is None:
         parameter.grad = torch.zeros_like(parameter)
+    parameter.grad = parameter.grad.contiguous()  # messages are flat views of it
     return parameter.grad
 
 

@@ -104,7 +104,8 @@ def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
     """Flat views of all entries in order, gathered into pieces of a size that is worth a message."""
     most, views, room = BUCKET_BYTES // 4, list[Tensor](), BUCKET_BYTES // 4
     for tensor in tensors:
-        for view in tensor.view(-1).split(most):  # type: ignore[no-untyped-call]
+        flat = tensor.view(-1)
+        for view in (flat[start : start + most] for start in range(0, len(flat), most)):
             if view.numel() > room:
                 yield views
                 views, room = [], most
@@ -117,6 +118,7 @@ def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
 def _put_back(flat: Tensor, views: Sequence[Tensor]) -> None:
     if len(views) == 1 and views[0].data_ptr() == flat.data_ptr():
         return
-    parts = flat.split([view.numel() for view in views])  # type: ignore[no-untyped-call]
-    for view, part in zip(views, parts, strict=True):
-        view.copy_(part)
+    start = 0
+    for view in views:
+        view.copy_(flat[start : start + len(view)])
+        start += len(view)

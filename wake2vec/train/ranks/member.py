@@ -40,7 +40,7 @@ from wake2vec.train.ranks.team import (
     Update,
 )
 from wake2vec.train.step import Stepper, digest, state_of
-from wake2vec.train.stopping import Stop
+from wake2vec.train.stopping import STOP_SIGNALS, Stop
 
 PR_SET_PDEATHSIG = 1
 
@@ -86,6 +86,7 @@ class Member:
         self._run, self._order, self._rank, self._size = run, order, rank, size
         self._stop = Stop()
         self._stop.listen()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
     def obey(self, command: Command) -> Any:
         match command:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import tempfile
 import threading
 import time
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import torch
-from torch import multiprocessing as torch_processes
+from torch.multiprocessing.spawn import start_processes
 
 from wake2vec.contract.errors import NoGpu, OutOfMemory, RankLost
 from wake2vec.contract.order import Order
@@ -22,6 +23,7 @@ from wake2vec.contract.plan import Plan
 from wake2vec.contract.rundir import RunDir
 from wake2vec.model.device import card_name, is_out_of_memory
 from wake2vec.train.ranks import group
+from wake2vec.train.stopping import STOP_SIGNALS
 
 T = TypeVar("T")
 PATIENCE_SECONDS = 60.0  # for a rank, beyond what rank 0 took for the same
@@ -131,9 +133,12 @@ class Ranks(AbstractContextManager["Ranks"]):
         pairs = [multiprocessing.Pipe() for _ in range(1, size)]
         self._lines = [mine for mine, _ in pairs]
         theirs = [other for _, other in pairs]
-        started = torch_processes.start_processes(  # type: ignore[attr-defined, no-untyped-call]
+        # not asked to stop before they listen: a signal to the group reaches them while Python still starts
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        started = start_processes(  # type: ignore[no-untyped-call]
             serve, args=(run, order, size, theirs), nprocs=size - 1, join=False, daemon=True, start_method="spawn"
         )
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self._processes = started.processes
         for line in theirs:
             line.close()  # so that the end of a process is the end of its line
@@ -190,10 +195,11 @@ class Ranks(AbstractContextManager["Ranks"]):
         answers: dict[int, Any] = {}
         until = time.monotonic() + patience
         while waiting := {line: rank for rank, line in enumerate(self._lines, start=1) if rank not in answers}:
-            for line in connection.wait(list(waiting), timeout=1.0):
-                rank = waiting[line]  # type: ignore[index]
+            ready: list[Any] = connection.wait(list(waiting), timeout=1.0)
+            for line in ready:
+                rank = waiting[line]
                 try:
-                    answers[rank] = line.recv()  # type: ignore[union-attr, call-arg]
+                    answers[rank] = line.recv()
                 except (EOFError, OSError) as error:
                     raise self._gone(rank) from error
             self._beat()
