@@ -158,7 +158,7 @@ class Decoder:
         else:
             parts = tuple(linear.forward(normed, shape) for linear in self.attend)
         query, key, value = (part.view(*shape, -1, self.head_dim) for part in parts)  # [b, s, heads, e]
-        bare = None, None
+        bare: tuple[Tensor, Tensor] | tuple[None, None] = None, None
         if self.query_norm and self.key_norm:
             bare = query, key
             query, key = self.query_norm.forward(query), self.key_norm.forward(key)
