@@ -180,7 +180,8 @@ def _optimizer(job: Workload) -> int:
 
 def kept_width(shape: ModelShape) -> int:
     """Numbers that the lean path keeps for each token and layer: two norm inputs, q, k, v, gate, up."""
-    return 2 * shape.width + (shape.heads + 2 * shape.groups) * shape.head_dim + 2 * shape.feed
+    bare = shape.heads + shape.groups if shape.family == "qwen3" else 0  # q and k before their norms
+    return 2 * shape.width + (shape.heads + 2 * shape.groups + bare) * shape.head_dim + 2 * shape.feed
 
 
 def _activations(job: Workload, plan: Plan, tokens: int) -> tuple[int, int]:

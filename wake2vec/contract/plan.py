@@ -11,7 +11,7 @@ WRITTEN_OUT: tuple[LayerPath, ...] = ("lean", "checkpoint", "offload")
 LIBRARY: tuple[LayerPath, ...] = ("autograd", "recompute")
 # Families whose layers are written out here, for estimates alone: of what runs, the twin and the proof decide.
 WRITTEN_OUT_FAMILIES = frozenset(
-    {"llama", "qwen2", "mistral", "phi3", "ministral", "cwm", "smollm3", "internlm3", "iquestcoder"}
+    {"llama", "qwen2", "qwen3", "mistral", "phi3", "ministral", "cwm", "smollm3", "internlm3", "iquestcoder"}
 )
 LEANER: dict[LayerPath, tuple[LayerPath, ...]] = {  # what keeps less than a path does, the first to be tried first
     "lean": ("checkpoint", "offload", "recompute"),

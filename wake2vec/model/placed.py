@@ -71,7 +71,7 @@ def _near(found: Tensor, published: Tensor) -> bool:
 
 def _parts(tensor: Tensor) -> Iterator[Tensor]:
     """All values in order, a stretch at a time. [AT_ONCE] each"""
-    return iter(tensor.reshape(-1).split(AT_ONCE))  # type: ignore[no-untyped-call]
+    return iter(torch.split(tensor.reshape(-1), AT_ONCE))
 
 
 def _as_packed(weight: Any, published: Packed) -> bool:

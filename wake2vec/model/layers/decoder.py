@@ -33,6 +33,8 @@ class Kept(NamedTuple):
     middle: Tensor  # [t, d] input of the second norm
     gate: Tensor  # [t, f]
     up: Tensor  # [t, f]
+    bare_query: Tensor | None  # [b, s, heads, e] before its norm, where it has one
+    bare_key: Tensor | None  # [b, s, groups, e]
 
 
 class Positions(NamedTuple):
@@ -77,6 +79,8 @@ class Decoder:
     groups: int
     head_dim: int
     scaling: float
+    query_norm: Norm | None  # of each head, before the rotation
+    key_norm: Norm | None
     rotates: bool  # False in a layer without positions of its own (NoPE)
 
     def parameters(self) -> list[nn.Parameter]:
@@ -92,12 +96,12 @@ class Decoder:
     def recompute(self, x: Tensor, positions: Positions, shape: tuple[int, int]) -> Kept:
         """Everything up to the down projection."""
         normed = self.first_norm.forward(x)
-        query, key, value = self._attention_inputs(normed, positions, shape)
+        query, key, value, *bare = self._attention_inputs(normed, positions, shape)
         del normed
         middle = self.out.forward(self._sdpa(query, key, value, positions.mask), shape, add=x)
         normed = self.second_norm.forward(middle)
         gate, up = self._split(self.feed, normed, shape)
-        return Kept(x, query, key, value, middle, gate, up)
+        return Kept(x, query, key, value, middle, gate, up, *bare)
 
     def backward(
         self, grad: Tensor, kept: Kept, positions: Positions, shape: tuple[int, int], into: Gradients
@@ -109,6 +113,9 @@ class Decoder:
         query, key, value = gradients_of(through)
         del through
         query, key = (self._turn(part.transpose(1, 2), positions, back=True) for part in (query, key))
+        if self.query_norm and self.key_norm and kept.bare_query is not None and kept.bare_key is not None:
+            query = self.query_norm.backward(query, kept.bare_query)
+            key = self.key_norm.backward(key, kept.bare_key)
         parts = [part.reshape(grad.shape[0], -1) for part in (query, key, value.transpose(1, 2))]
         del query, key, value
         normed = _once(lambda: self.first_norm.forward(kept.x))
@@ -143,15 +150,20 @@ class Decoder:
 
     def _attention_inputs(
         self, normed: Tensor, positions: Positions, shape: tuple[int, int]
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+        """Query, key and value [b, heads, s, e]; query and key as they were before their norms, if they have any."""
         widths = [self.heads * self.head_dim, self.groups * self.head_dim, self.groups * self.head_dim]
         if len(self.attend) == 1:
             parts = torch.split(self.attend[0].forward(normed, shape), widths, dim=-1)
         else:
             parts = tuple(linear.forward(normed, shape) for linear in self.attend)
         query, key, value = (part.view(*shape, -1, self.head_dim) for part in parts)  # [b, s, heads, e]
+        bare: tuple[Tensor, Tensor] | tuple[None, None] = None, None
+        if self.query_norm and self.key_norm:
+            bare = query, key
+            query, key = self.query_norm.forward(query), self.key_norm.forward(key)
         query, key = self._turn(query, positions), self._turn(key, positions)
-        return query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
+        return query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), *bare
 
     def _turn(self, x: Tensor, positions: Positions, *, back: bool = False) -> Tensor:
         return _rotate(x, positions, back=back) if self.rotates else x
@@ -207,6 +219,8 @@ def read_decoder(layer: Any) -> Decoder:
             groups=config.num_key_value_heads,
             head_dim=attention.head_dim,
             scaling=attention.scaling,
+            query_norm=_norm(attention.q_norm) if hasattr(attention, "q_norm") else None,
+            key_norm=_norm(attention.k_norm) if hasattr(attention, "k_norm") else None,
             rotates=bool(getattr(attention, "use_rope", True)),
         )
     except AttributeError as exc:
@@ -232,13 +246,13 @@ KNOWN = {
         "resid_attn_dropout",
         "resid_mlp_dropout",
     },
-    "attention": {"q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj"},
+    "attention": {"q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj", "q_norm", "k_norm"},
     "mlp": {"gate_proj", "up_proj", "gate_up_proj", "down_proj", "act_fn", "activation_fn"},
 }
 
 
 def _refuse_extras(layer: Any, attention: Any, mlp: Any) -> None:
-    """A module that the written-out path would not run is a reason not to take it (q_norm of Qwen3, for one)."""
+    """A module that the written-out path would not run is a reason not to take it (the norms of Gemma, for one)."""
     for part, module in (("layer", layer), ("attention", attention), ("mlp", mlp)):
         for name, child in module.named_children():
             is_idle = isinstance(child, nn.Dropout) and child.p == 0.0

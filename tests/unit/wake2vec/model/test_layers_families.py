@@ -19,9 +19,10 @@ RIGHT = 1e-4  # of the largest value
 
 # whose layers are of the written-out kind; all others run the library's
 FAST = {
-    "llama", "qwen2", "mistral", "phi3", "ministral", "cwm", "smollm3", "internlm3", "iquestcoder",
+    "llama", "qwen2", "qwen3", "mistral", "phi3", "ministral", "cwm", "smollm3", "internlm3", "iquestcoder",
     "llama, biases", "llama, tied", "llama, wide heads", "llama, one group", "llama, no groups", "llama, yarn",
     "llama, llama3", "llama, linear", "qwen2, yarn", "qwen2, window", "qwen2, tied", "mistral, window",
+    "qwen3, window", "qwen3, wide heads",
     "mistral, no window", "phi3, part of a head", "phi3, window", "smollm3, every second", "smollm3, all rotated",
     "granite, none", "granite, attention",
 }  # fmt: skip
