@@ -16,7 +16,7 @@ import torch
 from wake2vec.contract.errors import NoGpu, OutOfMemory
 from wake2vec.contract.failpoints import failpoint
 from wake2vec.contract.order import Order
-from wake2vec.contract.rundir import RunDir
+from wake2vec.contract.rundir import STOP_SIGNALS, RunDir
 from wake2vec.model.device import brief, card_name, free_memory, is_out_of_memory, quiet_libraries
 from wake2vec.model.placement import apply_plan
 from wake2vec.phases.identity import pinned
@@ -40,7 +40,7 @@ from wake2vec.train.ranks.team import (
     Update,
 )
 from wake2vec.train.step import Stepper, digest, state_of
-from wake2vec.train.stopping import STOP_SIGNALS, Stop
+from wake2vec.train.stopping import Stop
 
 PR_SET_PDEATHSIG = 1
 

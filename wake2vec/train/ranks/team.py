@@ -20,10 +20,9 @@ from torch.multiprocessing.spawn import start_processes
 from wake2vec.contract.errors import NoGpu, OutOfMemory, RankLost
 from wake2vec.contract.order import Order
 from wake2vec.contract.plan import Plan
-from wake2vec.contract.rundir import RunDir
+from wake2vec.contract.rundir import STOP_SIGNALS, RunDir
 from wake2vec.model.device import card_name, is_out_of_memory
 from wake2vec.train.ranks import group
-from wake2vec.train.stopping import STOP_SIGNALS
 
 T = TypeVar("T")
 PATIENCE_SECONDS = 60.0  # for a rank, beyond what rank 0 took for the same
