@@ -66,6 +66,8 @@ def on_top_of(resolved: Resolved, known: Mapping[str, SourceJob]) -> Resolved:
 def _other_adapter(job: P3Spec, source: P2Spec) -> Fault | None:
     if source.lora.train == "all":
         return Fault(key="after", problem=f"{job.after} trained every weight (lora.train = all); P3 needs an adapter")
+    if job.vocab is not None:
+        return Fault(key="vocab", problem=f"its words are those of {job.after}; leave it out")
     for key in ("r", "alpha", "targets"):
         mine, theirs = getattr(job.lora, key), getattr(source.lora, key)
         if key in job.lora.model_fields_set and mine != theirs:

@@ -318,7 +318,7 @@ class JobTable(Table):
         foreign = {
             "p1": ("lora", "command", "steps", "after", *STRUCTURE),
             "p2": ("command", "steps", *STRUCTURE, *(("vocab",) if self.after else ())),
-            "p3": ("command", "steps", *(("vocab",) if self.after else ())),
+            "p3": ("command", "steps"),  # one on an imported P2 gets the [vocab] of that
             "command": ("model", "vocab", "data", "train", "lora", *STRUCTURE),
         }[self.phase]
         missing = [key for key in needed if getattr(self, key) is None]

@@ -34,7 +34,8 @@ def prepare(material: JobInputs) -> Prepared:
     found = read_source(material) if material.order.source else {}  # torn rows are told before minutes of loading
     model, device, precision = load(material)
     freeze(model)
-    rows_in, rows_out = load_rows(found) if found else (taken_rows(material, model), None)
+    has_rows = any(name.split(".")[0] == "rows" for name in found)
+    rows_in, rows_out = load_rows(found) if has_rows else (taken_rows(material, model), None)
     if rows_in.shape != (material.id_map.n_new, matrices(model)[0].shape[1]):
         problem = f"its rows have shape {tuple(rows_in.shape)}, the model wants [{material.id_map.n_new}, d]"
         raise InputError(material.run.source, problem, "P2 needs the same base model as its P1")
@@ -52,10 +53,10 @@ def prepare(material: JobInputs) -> Prepared:
     still = lora.model_copy(update={"dropout": 0.0}) if lora.train == "rows" else lora
     adapters = add_lora(model, still, context, job.train.seed)
     taken = taken_over(material.order)
-    if taken is not None and (adapter := taken.adapter()):
-        overwrite(adapters, adapter, taken.path)
-    elif adapter := {name.replace(".default.weight", ""): found[name] for name in found if "lora_" in name}:
+    if adapter := {name.replace(".default.weight", ""): found[name] for name in found if "lora_" in name}:
         overwrite(adapters, adapter, material.run.source)
+    elif taken is not None and (adapter := taken.adapter()):
+        overwrite(adapters, adapter, taken.path)
     if lora.train == "all":
         trainable = everything(model, installed)
     else:

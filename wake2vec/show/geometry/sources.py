@@ -128,7 +128,7 @@ def _tensor(origin: Any, files: dict[str, str] | None, ending: str) -> InFile | 
 
 
 def _start(run: RunDir, order: Order, id_map: IdMap, base: InFile, side: Side) -> tuple[Matrix | None, str]:
-    if order.source is not None:
+    if order.source is not None and order.job.vocab is None:
         source = order.source.rows or order.source
         folder = run.root / source.folder / f"checkpoint-{source.step}"
         return _rows(folder / TRAINABLE, side), ""

@@ -7,11 +7,13 @@ import json
 import pytest
 
 from runner.commands.enqueue import Asked, run
+from runner.jobfile.read import read_job, resolve_inputs
 from runner.queue import jobs
 from runner.queue.database import open_queue
 from runner.settings import read_settings
 from tests.machine import JOBS, job_file
 from wake2vec.contract.errors import SpecError
+from wake2vec.contract.order import InputFile
 
 
 @pytest.fixture
@@ -105,6 +107,30 @@ def test_p3_cannot_build_on_p1(settings, tmp_path):
 
     with pytest.raises(SpecError, match="p1 is a p1 job; P3 builds on the adapter of a p2 job"):
         run(settings, files, Asked(), as_json=False)
+
+
+def test_a_p3_on_an_imported_p2_takes_its_words_and_rows_along(settings, tmp_path, capsys, queue_p3):
+    with pytest.raises(SpecError, match=r"vocab: its words are those of p2; leave it out"):
+        queue_p3(vocab__lexicon="tiny/lexicon.txt")
+    capsys.readouterr()
+    p2 = job_file(tmp_path, "q2", of="tiny_p2", after=None, vocab__lexicon="tiny/lexicon.txt")
+    spec = read_job(p2)
+    found = resolve_inputs(spec, p2.parent, str(p2))
+    start = InputFile(role="start", name="start.safetensors", sha256="f" * 64, size=1)
+    settings.inputs.mkdir(parents=True, exist_ok=True)
+    for sha256, path in found.files.items():
+        if path.is_file():
+            (settings.inputs / sha256).write_bytes(path.read_bytes())
+    (settings.inputs / start.sha256).write_bytes(b"x")
+    queue = open_queue(settings.database)
+    jobs.add_jobs(queue, [(found.job, [*found.inputs, start], "f")], 1.0)
+
+    run(settings, [job_file(tmp_path, "q3", of="tiny_p3", after="q2")], Asked(), as_json=False)
+
+    queued = jobs.get_job(queue, "q3")
+    queue.close()
+    assert {item.role for item in queued.inputs} >= {"start", "lexicon", "groups"}
+    assert queued.spec.vocab == found.job.vocab
 
 
 def test_the_tiny_p3_needs_nothing_but_its_folder():
