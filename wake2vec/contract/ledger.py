@@ -86,7 +86,9 @@ def from_json(table: Any) -> Row | None:
     kind = _KINDS.get(str(table.get("kind")))
     if kind is None:
         return None
-    found = {field.name: _READ[str(field.type).split()[0]](table.get(field.name)) for field in fields(kind)}
+    found = {
+        field.name: _READ[str(field.type).split()[0].split("[")[0]](table.get(field.name)) for field in fields(kind)
+    }
     return kind(**{name: value for name, value in found.items() if value is not None})
 
 
@@ -106,7 +108,7 @@ _KINDS: dict[str, type[StepRow | EvaluationRow | EventRow]] = {
 }
 _READ: Mapping[str, Callable[[Any], Any]] = {
     "int": _count, "float": _number, "str": lambda value: None if value is None else str(value),
-    "dict[str,": lambda value: value if isinstance(value, dict) else None,
+    "dict": lambda value: value if isinstance(value, dict) else None,
 }  # fmt: skip
 
 
