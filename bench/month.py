@@ -71,8 +71,8 @@ def main() -> None:
     found |= {
         "share_training": round(share_training(real), 3),
         "how": {
-            "sessions": f"the sittings of the original run at 1:{SCALE} steps, each on an empty home; one that a fault "
-            "of the store cut short of its steps adds another",
+            "sessions": f"sittings of the original run at 1:{SCALE} steps, each on an empty home; each keeps at least as "
+            "many steps as its original, so the job is done before all of the 41 are needed",
             "manual_actions": "commands beyond the two of the notebook's cells, and edits of any file: none was needed",
             "equal": "sha256 of trained tensors, optimizer and results, and every ledger row, to the same job uncut",
             "share_training": "kept steps by time, of all time in sessions, from the seconds below",
