@@ -30,6 +30,8 @@ bench: $(READY)
 	$(BIN)/python -m bench.startup
 	$(BIN)/python -m bench.cadence
 	$(BIN)/python -m bench.restore
+	$(BIN)/python -m bench.start
+	$(BIN)/python -m bench.month
 	$(BIN)/python -m bench.queue
 	$(BIN)/python -m bench.p1
 	$(BIN)/python -m bench.p2
