@@ -46,7 +46,7 @@ def p2(p1: tuple[Path, RunDir]) -> tuple[RunDir, float]:
     order = order_for(folder, of="tiny_p2", name="p2", source=run, **SHORT)
     loop = loop_for(material_for(folder, order, "p2"))
     loop.run_to_end(nothing)
-    return run_of(folder, "p2"), loop.progress.evaluations[-1]["loss"]
+    return run_of(folder, "p2"), loop.progress.evaluations[-1].loss
 
 
 def p3_order(p1: tuple[Path, RunDir], source: RunDir, name: str, **changes: Any) -> Order:
@@ -73,10 +73,10 @@ def test_it_begins_with_the_adapter_and_rows_of_its_p2_and_its_held_out_loss(p1,
     loop = run_to_end(p1, order, "begins")
     first = loop.progress.evaluations[0]
 
-    assert first["loss"] == pytest.approx(p2[1], abs=1e-6)
-    assert first["structure"]["consistency"]["trained_gain"] == 0
-    assert "verdict" not in first["structure"]
-    assert loop.progress.evaluations[-1]["structure"]["verdict"]
+    assert first.loss == pytest.approx(p2[1], abs=1e-6)
+    assert first.structure["consistency"]["trained_gain"] == 0
+    assert "verdict" not in first.structure
+    assert loop.progress.evaluations[-1].structure["verdict"]
     assert loop.progress.rows[0]["event"] == "groups"
 
 
