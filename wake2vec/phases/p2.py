@@ -34,7 +34,7 @@ def prepare(material: JobInputs) -> Prepared:
     found = read_source(material) if material.order.source else {}  # torn rows are told before minutes of loading
     model, device, precision = load(material)
     freeze(model)
-    rows_in, rows_out = load_rows(found) if found else (taken_rows(material, model), None)
+    rows_in, rows_out = load_rows(found, material.id_map) if found else (taken_rows(material, model), None)
     if rows_in.shape != (material.id_map.n_new, matrices(model)[0].shape[1]):
         problem = f"its rows have shape {tuple(rows_in.shape)}, the model wants [{material.id_map.n_new}, d]"
         raise InputError(material.run.source, problem, "P2 needs the same base model as its P1")

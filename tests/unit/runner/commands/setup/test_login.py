@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from runner.commands.setup.login import whose
-
 from runner.store.drive.store import open_drive
 from runner.store.drive.transfer import Throttle
 from runner.store.records import Genesis
