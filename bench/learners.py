@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wake2vec.model.forms import FORMS
 from wake2vec.model.loss import blocked_cross_entropy
-from wake2vec.model.new_rows import InstalledRows, install_rows
+from wake2vec.model.new_rows import InstalledRows, SharedForms, install_rows
 from wake2vec.train.optimizers import clip_factor, gradient_norm, make_optimizer
 
 CLIP_NORM = 1.0
@@ -43,6 +44,7 @@ class Start:
     rows: Literal["shared", "separate", "input"]
     optimizer: Literal["adafactor", "adamw"]
     only_seen: bool = False
+    shared: SharedForms | None = None  # ids of forms behind the words' rows
 
 
 class Ours:
@@ -56,6 +58,7 @@ class Ours:
             mode=start.rows,
             input_rows=start.input_rows,
             output_rows=None if start.rows == "shared" else start.output_rows,
+            shared=start.shared,
         )
         self.parameters = self.installed.trainable()
         self.optimizer = make_optimizer(start.optimizer, self.parameters, weight_decay=0.0)
@@ -82,9 +85,10 @@ class Ours:
 
     def _leave_unseen(self, inputs: Tensor, targets: Tensor) -> None:
         met = torch.cat([inputs.flatten(), targets.flatten()]) - self.start.first_new_id
-        self.seen[met[met >= 0]] = True
-        for parameter in self.parameters.values():
-            if parameter.grad is not None:
+        met, forms = met[met >= 0], self.installed.head.forms
+        self.seen[met if forms is None else forms.word_of[met]] = True
+        for name, parameter in self.parameters.items():
+            if parameter.grad is not None and not name.endswith(FORMS):
                 parameter.grad[~self.seen] = 0
 
 

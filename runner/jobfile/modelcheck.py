@@ -192,14 +192,14 @@ def tokens(folder: Path) -> int | None:
     if (folder / "tokenizer_config.json").is_file():
         read_object(folder / "tokenizer_config.json")
     try:
-        words = dict(_words(folder))
+        words = dict(tokens_of(folder))
         return max(len(words), max(words.values(), default=-1) + 1) or None
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise ModelError(folder / "tokenizer.json", "is no tokenizer of transformers", "download it again") from error
 
 
-def _words(folder: Path) -> Iterator[tuple[str, int]]:
-    """Each token with its id."""
+def tokens_of(folder: Path) -> Iterator[tuple[str, int]]:
+    """Each token with its id, as far as files alone tell them."""
     if (folder / "tokenizer.json").is_file():
         table = read_object(folder / "tokenizer.json")
         vocab = table["model"]["vocab"]

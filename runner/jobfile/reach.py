@@ -6,13 +6,15 @@ import codecs
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from wake2vec.contract.errors import Fault
+from wake2vec.contract.forms import MOST_IN_PIECES, OWN_IDS, Finder, Form, spelt
 from wake2vec.contract.spec import DataTable, VocabTable
 
 CHUNK_BYTES = 1 << 20
+COUNTED = 16 << 20  # characters of the text in which places are counted
 _RUN = re.compile(r"\w+")
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _LOOKED_AT = 1000  # words, for what a list seems to be
@@ -28,10 +30,49 @@ def words_not_met(vocab: VocabTable, data: DataTable, words: Sequence[str], corp
     return Fault(key="vocab.lexicon", problem=f"{problem}; {hint or 'is it the word list of another text?'}")
 
 
+def places_in_pieces(
+    vocab: VocabTable, data: DataTable, words: Sequence[str], corpora: Sequence[Path], published: Container[str]
+) -> list[str]:
+    """A remark where many places of the words are not spelt as their tokens are, judged by the text alone.
+
+    `published` are the strings of the model's vocabulary, as far as they can be read before it is loaded.
+    """
+    if vocab.match == "anywhere":
+        return []
+    finder, joined = Finder(words), data.line_breaks != "keep"
+    whole, pieces, at_lines, read = 0, Counter[Form](), 0, 0
+    for part in parts(corpora):
+        for place in finder.find(part):
+            spelling, before = part[place.start : place.end], part[max(0, place.start - 2) : place.start]
+            token = (spelling,) if place.form.startswith("bare") else (f"Ġ{spelling}", f"▁{spelling}")
+            if words[place.word] in published:
+                continue
+            in_line = len(before) == 2 and before[1] == "\n" != before[0]
+            is_token = place.form is Form.SPACED or (joined and in_line) or any(one in published for one in token)
+            if is_token or (vocab.forms != "one" and place.form is not Form.OTHER):
+                whole += 1
+            else:
+                pieces[place.form] += 1
+                at_lines += in_line
+        if (read := read + len(part)) >= COUNTED:
+            break
+    return _told(pieces, whole, at_lines)
+
+
+def _told(pieces: Counter[Form], whole: int, at_lines: int) -> list[str]:
+    broken, every = pieces.total(), pieces.total() + whole
+    if broken <= MOST_IN_PIECES * every:
+        return []
+    remedies = ['vocab.forms = "shared" gives these an id'] if broken > pieces[Form.OTHER] + at_lines else []
+    remedies += ['data.line_breaks = "join" joins lines of print'] if at_lines > MOST_IN_PIECES * every else []
+    listed = ", ".join(f"{form} {count:,}" for form, count in pieces.most_common())
+    remark = f"{broken:,} of {every:,} places of its words are read in pieces and teach nothing ({listed})"
+    return [f"{remark}; {', '.join(remedies) or '`lexicon` shows them'}"]
+
+
 def any_met(words: Sequence[str], corpora: Sequence[Path], vocab: VocabTable) -> bool:
-    forms = set(words)
-    if vocab.case == "also-capitalised":
-        forms |= {word[:1].upper() + word[1:] for word in words}
+    kinds = OWN_IDS if vocab.forms != "one" else OWN_IDS[:3] if vocab.case == "also-capitalised" else OWN_IDS[:1]
+    forms = {spelt(word, form) for word in words for form in kinds}
     # A word of letters alone is looked up; one with marks in it, or that may stand inside others, is searched for.
     plain = {word for word in forms if _RUN.fullmatch(word) and vocab.match == "word"}
     others = [re.escape(word) for word in sorted(forms - plain)]

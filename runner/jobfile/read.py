@@ -16,10 +16,10 @@ from pydantic import ValidationError
 from runner.jobfile.faults import Checked, check
 from runner.jobfile.hub import look_up
 from runner.jobfile.hub_text import PREFIX, fetch_text
-from runner.jobfile.modelcheck import fit_targets, look, model_faults, notes
+from runner.jobfile.modelcheck import fit_targets, look, model_faults, notes, tokens_of
 from runner.jobfile.modelfolder import digest_model
 from runner.jobfile.overrides import Pair, lay_over
-from runner.jobfile.reach import words_not_met
+from runner.jobfile.reach import places_in_pieces, words_not_met
 from wake2vec.contract.errors import Fault, InputError, SpecError
 from wake2vec.contract.files import open_regular
 from wake2vec.contract.groups import read_groups
@@ -53,6 +53,7 @@ def read_job(path: Path, pairs: Sequence[Pair] = ()) -> JobSpec:
     try:
         table = read_table(path)
         lay_over(table, pairs)
+        _fill_in(table)
         checked = check(JobTable, table)
     except RecursionError:
         raise SpecError(str(path), [Fault(key="", problem="nested too deeply; is this a job file?")]) from None
@@ -64,6 +65,18 @@ def read_job(path: Path, pairs: Sequence[Pair] = ()) -> JobSpec:
     if faults:
         raise SpecError(str(path), faults + _faults_of_inputs(checked, path))
     return JOB_SPEC.validate_python(table)
+
+
+def _fill_in(table: dict[str, Any]) -> None:
+    """What a new job is given and a frozen one of the first release lacks.
+
+    The original's own stream of blocks, and where there is weight decay rows that rest until their words are met.
+    """
+    data, train = table.get("data"), table.get("train")
+    if isinstance(data, dict) and data.get("split") == "blocks":
+        data.setdefault("shuffle", "scikit-learn")
+    if isinstance(train, dict) and table.get("phase") == "p1" and train.get("weight_decay"):
+        train.setdefault("row_steps", "own")
 
 
 def name_of(path: Path) -> str:
@@ -152,8 +165,8 @@ def resolve_inputs(job: JobSpec, base_dir: Path, place: str) -> Resolved:
             faults.append(fault)
         if fault := _only_warm_up(job.train):
             faults.append(fault)
+        corpora = [files[item.sha256] for item in inputs if item.role == "corpus"]
         if lexicon is not None and job.vocab is not None and not faults:
-            corpora = [files[item.sha256] for item in inputs if item.role == "corpus"]
             fault = words_not_met(job.vocab, job.data, lexicon.words, corpora)
             faults += [fault] if fault else []
         try:
@@ -164,6 +177,9 @@ def resolve_inputs(job: JobSpec, base_dir: Path, place: str) -> Resolved:
             job = job if lora == job.lora else job.model_copy(update={"lora": lora})
             faults += found
             remarks += said
+            if lexicon is not None and job.vocab is not None and not faults:
+                published = frozenset(token for token, _ in tokens_of(Path(model.base))) if folder else frozenset()
+                remarks += places_in_pieces(job.vocab, job.data, lexicon.words, corpora, published)
         except InputError as error:
             faults.append(Fault(key="model.base", problem=str(error)))
     if faults:

@@ -39,7 +39,11 @@ def source_faults(job: JobSpec, inputs: Sequence[InputFile], known: Mapping[str,
     if not isinstance(source.spec, wanted):
         problem = f"{job.after} is a {source.spec.phase} job; {job.phase.upper()} builds on {what} job"
         return [Fault(key="after", problem=problem)]
-    found = [_other_model(job, inputs, source.spec, source.inputs), _no_such_checkpoint(job, source)]
+    found = [
+        _other_model(job, inputs, source.spec, source.inputs),
+        _other_blocks(job, source.spec),
+        _no_such_checkpoint(job, source),
+    ]
     if isinstance(job, P3Spec) and isinstance(source.spec, P2Spec):
         found += [_other_adapter(job, source.spec), _leak(job, inputs, source.spec, source.inputs)]
     return [fault for fault in found if fault]
@@ -116,6 +120,15 @@ def _other_model(
     return None
 
 
+def _other_blocks(job: P2Spec | P3Spec, source: TrainingSpec) -> Fault | None:
+    """Blocks of another length hold out other text, so that what is measured would have been trained on."""
+    here, there = job.data, source.data
+    if "blocks" not in (here.split, there.split) or here.seq_len == there.seq_len:
+        return None
+    problem = f'{here.seq_len}, but {job.after} held out blocks of {there.seq_len} tokens (split = "blocks")'
+    return Fault(key="data.seq_len", problem=f'{problem}; use the same length, or split = "text" in both')
+
+
 def _no_such_checkpoint(job: P2Spec | P3Spec, source: SourceJob) -> Fault | None:
     if not isinstance(job.rows, int) or source.steps is None:
         return None
@@ -142,8 +155,9 @@ def source_notes(job: JobSpec, inputs: Sequence[InputFile], known: Mapping[str, 
         notes.append(f"{job.name} waits for {job.after}, which has {source.state}: wake2vec-runner retry {job.after}")
     if _held_out(job, inputs) != _held_out(source.spec, source.inputs):
         notes.append(
-            f"{job.name} holds out another part of the text than {job.after} (data.corpus, held_out, seed or split "
-            f"differ): its held-out loss will include text that {source.spec.phase.upper()} was trained on"
+            f"{job.name} holds out another part of the text than {job.after} (data.corpus, held_out, seed or split, or "
+            "how blocks are cut, differ): its held-out loss will include text that "
+            f"{source.spec.phase.upper()} was trained on"
         )
     if job.model.load != source.spec.model.load:
         notes.append(f"{job.name} loads the body as {job.model.load}, {job.after} as {source.spec.model.load}")
@@ -152,5 +166,6 @@ def source_notes(job: JobSpec, inputs: Sequence[InputFile], known: Mapping[str, 
 
 def _held_out(job: TrainingSpec, inputs: Sequence[InputFile]) -> tuple[object, ...]:
     corpora = [item.sha256 for item in inputs if item.role == "corpus"]
-    cut = job.data.seq_len if job.data.split == "blocks" else None  # blocks of another length are other blocks
-    return (corpora, job.data.held_out, job.data.seed, job.data.split, cut)
+    data = job.data
+    of_blocks = (data.seq_len, data.shuffle, data.line_breaks, data.hyphens, data.lexicon_in_corpus)
+    return (corpora, data.held_out, data.seed, data.split, *(of_blocks if data.split == "blocks" else ()))

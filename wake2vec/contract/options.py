@@ -107,6 +107,9 @@ class SurveyOptions(Options):
     corpora: list[Path] = []
     match: Literal["word", "anywhere"] = "word"
     case: Literal["as-is", "also-capitalised"] = "as-is"
+    forms: Literal["one", "shared", "separate"] = "one"
+    line_breaks: Literal["keep", "join", "auto"] = "keep"
+    hyphens: Literal["keep", "mend"] = "keep"
     as_json: bool = False
 
 

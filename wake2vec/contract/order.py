@@ -88,6 +88,9 @@ PLAN_AND_CADENCE = (
 
 # Keys that came after the first release, at the value that says what was done before there was a choice.
 AS_BEFORE = {
+    "vocab.forms": "one",
+    "train.row_steps": "job",
+    "data.shuffle": "hashes",
     "data.line_breaks": "keep",
     "data.hyphens": "keep",
     "lora.update": None,

@@ -53,6 +53,11 @@ class VocabTable(Table):
         "word", description="word: only whole words become a new token. anywhere: as the original scripts, also inside."
     )
     case: Literal["as-is", "also-capitalised"] = Field("as-is", description="Also add each word with a capital letter.")
+    forms: Literal["one", "shared", "separate"] = Field(
+        "one",
+        description="Ids for a word where it stands bare or in capitals too. one: none. shared: one row behind them, "
+        "and an offset for each form. separate: a row for each.",
+    )
     init: Literal["mean", "mean_noise", "spherical", "subwords", "compositional"] = Field(
         "subwords", description="First value of a new row."
     )
@@ -73,6 +78,12 @@ class VocabTable(Table):
         description="seen: a row moves from the first step that meets its word. all: every row from step 1, as once.",
     )
 
+    @model_validator(mode="after")
+    def _forms_of_whole_words(self) -> VocabTable:
+        if self.forms != "one" and self.match == "anywhere":
+            raise ValueError('forms are of whole words: match = "anywhere" has one')
+        return self
+
     @property
     def output_init(self) -> Literal["mean", "mean_noise", "spherical", "subwords", "first_piece", "compositional"]:
         """How output rows of their own start: what is about to write a word predicts its first piece."""
@@ -87,6 +98,10 @@ class DataTable(Table):
     held_out: Annotated[float, Field(gt=0.0, lt=0.9)] = Field(0.1, description="Share of the text never trained on.")
     split: Literal["text", "blocks"] = Field(
         "text", description="text: held out as spans of text. blocks: the original 90/10 split of token blocks."
+    )
+    shuffle: Literal["scikit-learn", "hashes"] = Field(
+        "hashes",
+        description="Of split = blocks. scikit-learn: the original's (any new job). hashes: the first release's.",
     )
     line_breaks: Literal["keep", "join", "auto"] = Field(
         "keep",
@@ -126,6 +141,11 @@ class TrainTable(Table):
     warmup_ratio: Fraction = Field(0.0, description="Warm-up as a share of the steps.")
     warmup_steps: int | None = Field(None, ge=0, description="Warm-up in steps; overrides warmup_ratio.")
     weight_decay: float = Field(0.0, ge=0, description="Decay of what trains; frozen rows never move.")
+    row_steps: Literal["job", "own"] = Field(
+        "job",
+        description="own: a new row counts steps from the first that meets its word, and does not decay before. "
+        "job: all rows count with the job.",
+    )
     clip_norm: float = Field(1.0, gt=0, description="Limit of the global gradient norm.")
     seed: int = Field(42, ge=0, description="Initial rows, LoRA and dropout.")
     micro_batch: PositiveInt | Literal["auto"] = Field(
@@ -223,8 +243,8 @@ class EvaluateTable(Table):
 
     every_steps: PositiveInt = Field(100, description="Evaluate at these steps, at step 0 and at the end.")
     max_windows: PositiveInt | None = Field(None, description="Measure at most so many held-out windows.")
-    patience: int | None = Field(None, ge=1, description="Stop after so many evaluations without a new best.")
-    min_delta: float = Field(0.0, ge=0, description="Nats by which a new best must be better.")
+    patience: int | None = Field(None, ge=1, description="Stop after so many evaluations no better by min_delta.")
+    min_delta: float = Field(0.0, ge=0, description="Nats, for patience; the best step is always the lowest loss.")
     stop_if: str | None = Field(None, description='A stop rule such as "val > 5.40 at 600".')
     expect: list[str] = Field(
         default_factory=list, description='Golden values of an earlier run: "val = 5.1486 at 900 within 0.001".'

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from wake2vec.contract.errors import InputError
 from wake2vec.data.permutation import Ints, hashes
 
 IGNORED = -100
+Shuffle = Literal["scikit-learn", "hashes"]
 
 _BLOCKS_AT_ONCE = 1024
 _BLOCK_SPLIT_STREAM = 0x424C4F43
@@ -137,14 +138,19 @@ def _windows_of(span: Tokens, length: int, before: int) -> list[list[Ints]]:
     return rows
 
 
-def split_blocks(n_blocks: int, *, fraction: float, seed: int, place: object) -> tuple[Ints, Ints]:
-    """Training and held-out blocks as the original scripts split them: shuffled by seed, the last `fraction` held out.
+def split_blocks(
+    n_blocks: int, *, fraction: float, seed: int, place: object, shuffle: Shuffle = "scikit-learn"
+) -> tuple[Ints, Ints]:
+    """Training and held-out blocks as the original scripts split them, by scikit-learn's `train_test_split`.
 
-    The rule of scikit-learn's `train_test_split` (held-out count rounded up), not its stream of random numbers.
-    Raises InputError when either side is empty.
+    Its stream is that of numpy's RandomState, which is promised never to change (NEP 19). `hashes` is the stream of
+    jobs of the first release. Raises InputError when either side is empty.
     """
     held_out = int(np.ceil(n_blocks * fraction))
     if not 0 < held_out < n_blocks:
         raise InputError(place, f"{n_blocks} blocks cannot be split with {fraction:.0%} held out", "give a longer text")
+    if shuffle == "scikit-learn":
+        shuffled = np.random.RandomState(seed % 2**32).permutation(n_blocks).astype(np.int64)
+        return np.sort(shuffled[held_out:]), np.sort(shuffled[:held_out])
     shuffled = np.argsort(hashes(n_blocks, seed, _BLOCK_SPLIT_STREAM), kind="stable").astype(np.int64)
     return np.sort(shuffled[:-held_out]), np.sort(shuffled[-held_out:])

@@ -16,6 +16,10 @@ WINDOW = 256  # tokens at most: short enough for every model, so that the figure
 _TEXT = Path(__file__).with_name("english.txt")
 
 
+def english_text() -> str:
+    return _TEXT.read_text(encoding="utf-8")
+
+
 def english(tokenizer: Any, seq_len: int) -> Windows:
     """The control text as a tokenizer cuts it."""
-    return windows([tokenise(tokenizer, _TEXT.read_text(encoding="utf-8"), _TEXT)], min(seq_len, WINDOW), place=_TEXT)
+    return windows([tokenise(tokenizer, english_text(), _TEXT)], min(seq_len, WINDOW), place=_TEXT)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from wake2vec.contract.errors import InputError
-from wake2vec.data.blocks import Blocks, Tokens, Windows, split_blocks, window_stacks, windows
+from wake2vec.data.blocks import Blocks, Shuffle, Tokens, Windows, split_blocks, window_stacks, windows
 from wake2vec.data.cache import TokenTable, key_of, mapped, token_table
 from wake2vec.data.corpus import Corpus
 from wake2vec.data.heldout import JOINED_CHARACTERS, SPAN_CHARACTERS, Split, choose, spans_of_text
@@ -39,6 +39,7 @@ def prepare(
     fraction: float = 0.1,
     seed: int = 42,
     split: SplitBy = "text",
+    shuffle: Shuffle = "scikit-learn",
     line_breaks: LineBreaks = "keep",
     hyphens: Hyphens = "keep",
     cache_dir: Path | None = None,
@@ -52,7 +53,8 @@ def prepare(
     place = ", ".join(map(str, corpus.paths))
     lines = as_printed(corpus, line_breaks, hyphens)
     if split == "blocks":
-        return _by_blocks(corpus, lines, tokenizer, seq_len, fraction, seed, place)
+        whole = _whole(corpus, lines, shuffle, tokenizer, place)
+        return _by_blocks(whole, lines, shuffle, seq_len, fraction, seed, place)
     chosen = choose(corpus.pieces(), fraction=fraction, seed=seed, place=place)
     spans = _spans(corpus, chosen, lines, tokenizer, place, progress)
     if cache_dir is None:
@@ -122,16 +124,22 @@ def _in_memory(spans: list[tuple[bool, Tokens]], lines: Print | None, seq_len: i
     )
 
 
-def _by_blocks(
-    corpus: Corpus, lines: Print | None, tokenizer: Any, seq_len: int, fraction: float, seed: int, place: str
-) -> Data:
-    texts = corpus.pieces() if lines is None else [corpus.text()]  # a piece may end within a line
+def _whole(corpus: Corpus, lines: Print | None, shuffle: Shuffle, tokenizer: Any, place: str) -> Tokens:
+    """All of the text at once, as the original scripts cut it: a word across two pieces would move every block."""
+    texts = corpus.pieces() if lines is None and shuffle == "hashes" else [corpus.text()]
     parts = [tokenise(tokenizer, text, place, lines) for text in texts]
-    whole = join([*parts, *([tokenise(tokenizer, corpus.appended, place)] if corpus.appended else [])])
-    n_blocks = max(0, (len(whole.ids) - 1) // seq_len)
+    return join([*parts, *([tokenise(tokenizer, corpus.appended, place)] if corpus.appended else [])])
+
+
+def _by_blocks(
+    whole: Tokens, lines: Print | None, shuffle: Shuffle, seq_len: int, fraction: float, seed: int, place: str
+) -> Data:
+    complete = max(0, (len(whole.ids) - 1) // seq_len)  # have the target of their last token too
+    n_blocks = complete if shuffle == "hashes" else len(whole.ids) // seq_len
     if n_blocks == 0:
         raise InputError(place, f"the text is shorter than one block of {seq_len} tokens", "give a longer text")
-    training, held_out = split_blocks(n_blocks, fraction=fraction, seed=seed, place=place)
+    training, held_out = split_blocks(n_blocks, fraction=fraction, seed=seed, place=place, shuffle=shuffle)
+    training = training[training < complete]
     spans = [_block_tokens(whole, int(index), seq_len) for index in held_out]
     return Data(
         blocks=Blocks(whole.ids, seq_len, place=place, only=training),

@@ -111,6 +111,23 @@ def join_lines(text: str, found: Print) -> Joined:
     return Joined(text="".join(parts), ends=np.concatenate(ends))
 
 
+def stretches(text: Text, found: Print | None, most: int | None = None) -> Iterator[str]:
+    """The text as a tokenizer reads it, or its first `most` characters, in stretches that cut no line in two."""
+    rest, done = "", 0
+    for piece in text.pieces():
+        whole, line_break, end = piece.rpartition("\n")
+        rest += whole + line_break
+        if line_break:
+            yield rest if found is None else join_lines(rest, found).text
+            done += len(rest)
+            rest = ""
+            if most is not None and done >= most:
+                return
+        rest += end
+    if rest:
+        yield rest if found is None else join_lines(rest, found).text
+
+
 def _runs(pieces: Iterable[str]) -> Iterator[list[str]]:
     """Lines with their breaks, cut after each blank one."""
     run, rest = list[str](), ""

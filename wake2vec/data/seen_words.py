@@ -12,7 +12,18 @@ from wake2vec.data.permutation import blocks_of_step
 class SeenWords:
     """Remembers up to which step it has looked, and looks only at what came since."""
 
-    def __init__(self, blocks: Blocks, *, batch: int, seed: int, first_new_id: int, n_new: int) -> None:
+    def __init__(
+        self,
+        blocks: Blocks,
+        *,
+        batch: int,
+        seed: int,
+        first_new_id: int,
+        n_new: int,
+        row_of: npt.NDArray[np.int64] | None = None,
+    ) -> None:
+        """`row_of` says which word each new id belongs to, where several ids share a row."""
+        self._row_of = row_of
         self._blocks, self._batch, self._seed = blocks, batch, seed
         self._first_new_id = first_new_id
         self._next = 0
@@ -33,7 +44,8 @@ class SeenWords:
     def _look(self, index: int) -> None:
         inputs, targets = self._blocks.block(index)
         rows = np.concatenate([inputs[:1], targets]) - self._first_new_id
-        self._met[rows[rows >= 0]] = True
+        found = rows[rows >= 0]
+        self._met[found if self._row_of is None else self._row_of[found]] = True
 
     def first(self, steps: int) -> int | None:
         """The first of these steps that meets any new word; None where none does."""

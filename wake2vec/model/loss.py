@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wake2vec.model.layers.kernels import HALF
+from wake2vec.model.layers.kernels import HALF, add_product, product
 from wake2vec.model.split_vocabulary import Block, SplitHead
 
 IGNORE = -100
@@ -110,6 +110,8 @@ def _form_gradients(
             delta.mul_(slope)
         if head.factor != 1.0:
             delta.mul_(head.factor)
+        if block.forms is not None:
+            delta = block.forms.fold(delta, detached, total)
         add_product(total, delta, block.weight)
         if (gradient := block.gradient()) is not None:
             add_product(gradient, delta.t(), detached)
@@ -127,6 +129,8 @@ def _logit_blocks(hidden: Tensor, head: SplitHead, size: int) -> Iterator[tuple[
         logits = product(hidden.detach(), block.weight.t())
         if block.bias is not None:
             logits += block.bias
+        if block.forms is not None:
+            logits = block.forms.expand(logits, hidden.detach())
         if head.factor != 1.0:
             logits *= head.factor
         if head.softcap is not None:
@@ -138,23 +142,6 @@ def _local(targets: Tensor, block: Block) -> tuple[Tensor, Tensor]:
     """Place of each target inside a block (0 when it is elsewhere), and whether it is inside."""
     local = targets - block.start
     inside = (local >= 0) & (local < block.weight.shape[0])
+    if block.forms is not None:
+        local, inside = block.forms.local(targets, local, inside)
     return torch.where(inside, local, 0), inside
-
-
-def product(left: Tensor, right: Tensor) -> Tensor:
-    """Matrix product with fp32 sums and an fp32 result, also of half-precision factors (fp64 stays fp64)."""
-    if left.dtype not in HALF:
-        return left @ right
-    if left.is_cuda:
-        return torch.mm(left, right, out_dtype=torch.float32)
-    return left.float() @ right.float()
-
-
-def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """total += left @ right, summed in the dtype of total where the device can."""
-    if left.dtype == total.dtype:
-        total.addmm_(left, right)
-    elif left.is_cuda and left.dtype in HALF and total.dtype == torch.float32:
-        torch.addmm(total, left, right, out_dtype=torch.float32, out=total)
-    else:
-        total.add_(product(left, right).to(total.dtype))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from wake2vec.contract.errors import ModelError
+from wake2vec.model.forms import FORMS, Forms
 from wake2vec.model.split_vocabulary import SplitEmbedding, SplitHead
 
 RowMode = Literal["shared", "separate", "input"]
@@ -31,11 +33,12 @@ class InstalledRows:
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """The row matrices that train, by the name they have in a checkpoint."""
-        if self.mode == "shared":
-            return {"rows": self.embedding.rows}
-        if self.mode == "input":
-            return {"rows.input": self.embedding.rows}
-        return {"rows.input": self.embedding.rows, "rows.output": self.head.rows}
+        names = {"shared": ("rows",), "input": ("rows.input",)}.get(self.mode, ("rows.input", "rows.output"))
+        return {name: rows for name, rows in self.everything().items() if name.removesuffix(FORMS) in names}
+
+    def words_that_train(self) -> list[str]:
+        """Names of the matrices whose rows are words', and so wait for them."""
+        return [name for name, rows in self.trainable().items() if rows.requires_grad and not name.endswith(FORMS)]
 
     def freeze(self, dtype: torch.dtype) -> None:
         """Stop training the rows, and hold them in the given dtype (P2)."""
@@ -45,10 +48,25 @@ class InstalledRows:
             parameter.data = parameter.data.to(dtype)
 
     def everything(self) -> dict[str, nn.Parameter]:
-        """All new rows, trained or not."""
-        if self.mode == "shared":
-            return {"rows": self.embedding.rows}
-        return {"rows.input": self.embedding.rows, "rows.output": self.head.rows}
+        """All new rows and the offsets of forms that share them, trained or not."""
+        sides: dict[str, Any] = {"rows": self.embedding}
+        if self.mode != "shared":
+            sides = {"rows.input": self.embedding, "rows.output": self.head}
+        offsets = {name + FORMS: side.forms.offsets for name, side in sides.items() if side.forms is not None}
+        return {name: side.rows for name, side in sides.items()} | offsets
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedForms:
+    """For `install_rows`: which words have which form, and where the offsets of each side begin."""
+
+    words: Sequence[Tensor]  # of each form: rows of the words that have it
+    input_offsets: Tensor  # [n_forms, d]
+    output_offsets: Tensor | None = None
+
+    def side(self, offsets: Tensor, beside: nn.Parameter) -> Forms:
+        start = offsets.detach().to(beside.device, beside.dtype, copy=True)
+        return Forms(len(beside), self.words, nn.Parameter(start, requires_grad=beside.requires_grad))
 
 
 def resolve_mode(asked: str, *, tied: bool) -> RowMode:
@@ -66,7 +84,13 @@ def is_tied(model: Any) -> bool:
 
 
 def install_rows(
-    model: Any, *, first_new_id: int, mode: RowMode, input_rows: Tensor, output_rows: Tensor | None = None
+    model: Any,
+    *,
+    first_new_id: int,
+    mode: RowMode,
+    input_rows: Tensor,
+    output_rows: Tensor | None = None,
+    shared: SharedForms | None = None,
 ) -> InstalledRows:
     """Swap the split matrices into a causal LM; the published weights stay as they are, to the bit.
 
@@ -89,9 +113,16 @@ def install_rows(
         rows_out = _row_parameter(
             input_rows if output_rows is None else output_rows, head, trainable=mode == "separate"
         )
+    forms_in = forms_out = None
+    if shared is not None:
+        forms_in = forms_out = shared.side(shared.input_offsets, rows_in)
+        if mode != "shared":
+            forms_out = shared.side(
+                shared.input_offsets if shared.output_offsets is None else shared.output_offsets, rows_out
+            )
     installed = InstalledRows(
-        embedding=_split_embedding(model, embedding, first_new_id, rows_in),
-        head=_split_head(model, head, first_new_id, rows_out),
+        embedding=_split_embedding(model, embedding, first_new_id, rows_in, forms_in),
+        head=_split_head(model, head, first_new_id, rows_out, forms_out),
         mode=mode,
         was_tied=tied,
         published_rows=head.shape[0],
@@ -110,15 +141,19 @@ def published_head(model: Any, first_new_id: int) -> SplitHead:
     return _split_head(model, weight, first_new_id, nn.Parameter(weight.new_empty(0, weight.shape[1]), False))
 
 
-def _split_embedding(model: Any, weight: Tensor, first_new_id: int, rows: nn.Parameter) -> SplitEmbedding:
+def _split_embedding(
+    model: Any, weight: Tensor, first_new_id: int, rows: nn.Parameter, forms: Forms | None
+) -> SplitEmbedding:
     module = model.get_input_embeddings()
     scale = getattr(module, "embed_scale", None)  # Gemma multiplies inside its embedding
     if scale is not None and not isinstance(scale, Tensor):
         scale = torch.tensor(float(scale), device=weight.device)
-    return SplitEmbedding(weight, first_new_id, rows, scale=scale)
+    return SplitEmbedding(weight, first_new_id, rows, scale=scale, forms=forms)
 
 
-def _split_head(model: Any, weight: Tensor, first_new_id: int, rows: nn.Parameter) -> SplitHead:
+def _split_head(
+    model: Any, weight: Tensor, first_new_id: int, rows: nn.Parameter, forms: Forms | None = None
+) -> SplitHead:
     config = model.config
     return SplitHead(
         weight,
@@ -128,6 +163,7 @@ def _split_head(model: Any, weight: Tensor, first_new_id: int, rows: nn.Paramete
         softcap=next((cap for key in SOFTCAPS if (cap := getattr(config, key, None))), None),
         factor=math.prod(getattr(config, key, None) or 1.0 for key in FACTORS)
         / math.prod(getattr(config, key, None) or 1.0 for key in DIVISORS),
+        forms=forms,
     )
 
 

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wake2vec.model.forms import BlockForms, Forms
+
 
 class BaseRows(Protocol):
     """Frozen (or, when everything trains, trainable) rows of a published matrix, read in blocks."""
@@ -84,21 +86,28 @@ class _MergeNewRows(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, base: Tensor, rows: Tensor, ids: Tensor, first_new_id: int) -> Tensor:
+    def forward(ctx: Any, base: Tensor, rows: Tensor, ids: Tensor, first_new_id: int, forms: Forms | None) -> Tensor:
         is_new = ids >= first_new_id  # [...]
-        new = F.embedding(torch.where(is_new, ids - first_new_id, 0), rows.detach())  # [..., d]
-        ctx.save_for_backward(ids)
-        ctx.rows, ctx.first_new_id = rows, first_new_id
+        places = torch.where(is_new, ids - first_new_id, 0)
+        row = places if forms is None else forms.row_of(places)
+        new = F.embedding(row, rows.detach())  # [..., d]
+        if forms is not None:
+            new = new + forms.added(places)
+        ctx.save_for_backward(torch.where(is_new, row + first_new_id, ids), places)
+        ctx.rows, ctx.first_new_id, ctx.forms = rows, first_new_id, forms
         return torch.where(is_new.unsqueeze(-1), new.to(base.dtype), base)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (ids,) = ctx.saved_tensors
+        ids, places = ctx.saved_tensors
         is_new = (ids >= ctx.first_new_id).unsqueeze(-1)
         if ctx.rows.requires_grad:
             add_row_gradients(gradient_of(ctx.rows), ids, grad, ctx.first_new_id)
+        if ctx.forms is not None and ctx.forms.offsets.requires_grad:
+            # base tokens stand at place 0, which has no form
+            ctx.forms.add_gradient(gradient_of(ctx.forms.offsets), places.flatten(), grad.flatten(0, -2))
         base = grad.masked_fill(is_new, 0) if ctx.needs_input_grad[0] else None
-        return base, None, None, None
+        return base, None, None, None, None
 
 
 def add_row_gradients(total: Tensor, ids: Tensor, grad: Tensor, first_new_id: int) -> None:
@@ -117,12 +126,19 @@ class SplitEmbedding(nn.Module):
     """Input side: base rows looked up, new rows put in at ids >= first_new_id. The result has the base's dtype."""
 
     def __init__(
-        self, base: BaseRows | Tensor, first_new_id: int, rows: nn.Parameter, *, scale: Tensor | None = None
+        self,
+        base: BaseRows | Tensor,
+        first_new_id: int,
+        rows: nn.Parameter,
+        *,
+        scale: Tensor | None = None,
+        forms: Forms | None = None,
     ) -> None:
         super().__init__()
         self.base = PlainRows(base) if isinstance(base, Tensor) else base
         self.first_new_id = first_new_id
-        self.rows = rows  # [n_new, d] fp32
+        self.rows = rows  # [n_new, d] fp32; of words alone where ids share them
+        self.forms = forms
         self.resting: BaseRows | None = None  # the new rows elsewhere than in `rows`, once they train no more
         self.scale = scale
         self.out_dtype: torch.dtype | None = (
@@ -131,7 +147,7 @@ class SplitEmbedding(nn.Module):
 
     @property
     def num_embeddings(self) -> int:
-        return self.first_new_id + self.rows.shape[0]
+        return self.first_new_id + (self.rows.shape[0] if self.forms is None else self.forms.n_ids)
 
     def forward(self, ids: Tensor) -> Tensor:
         base = self.base.lookup(ids.clamp(max=self.first_new_id - 1))
@@ -141,7 +157,7 @@ class SplitEmbedding(nn.Module):
 
     def _with_new_rows(self, base: Tensor, ids: Tensor) -> Tensor:
         if self.resting is None:
-            return _MergeNewRows.apply(base, self.rows, ids, self.first_new_id)  # type: ignore[no-untyped-call]
+            return _MergeNewRows.apply(base, self.rows, ids, self.first_new_id, self.forms)  # type: ignore[no-untyped-call]
         new = self.resting.lookup((ids - self.first_new_id).clamp(min=0)).to(base.dtype)
         return torch.where((ids >= self.first_new_id).unsqueeze(-1), new, base)
 
@@ -155,6 +171,7 @@ class Block:
     bias: Tensor | None  # [block]
     trains: Tensor | None
     cut: slice
+    forms: BlockForms | None = None  # of the words whose rows these are
 
     def gradient(self) -> Tensor | None:
         """Where the gradient of this stretch is to be added, made when first asked for. [block, d]"""
@@ -173,18 +190,20 @@ class SplitHead(nn.Module):
         bias: Tensor | None = None,
         softcap: float | None = None,
         factor: float = 1.0,
+        forms: Forms | None = None,
     ) -> None:
         super().__init__()
         self.base = PlainRows(base) if isinstance(base, Tensor) else base
         self.first_new_id = first_new_id
-        self.rows = rows  # [n_new, d] fp32
+        self.rows = rows  # [n_new, d] fp32; of words alone where ids share them
+        self.forms = forms
         self.bias = bias  # [V]: the new tokens have none
         self.softcap = softcap
         self.factor = factor  # of the logits, before the cap
 
     @property
     def out_features(self) -> int:
-        return self.first_new_id + self.rows.shape[0]
+        return self.first_new_id + (self.rows.shape[0] if self.forms is None else self.forms.n_ids)
 
     def without_new(self) -> SplitHead:
         """The same base rows and no others: the output side of the published model."""
@@ -199,6 +218,8 @@ class SplitHead(nn.Module):
         if self.bias is not None:
             base = base + self.bias
         new = [F.linear(hidden, block.weight) for block in self._new_blocks(hidden.dtype, 8192)]
+        if self.forms is not None:
+            new = [self.forms.expand(torch.cat(new, dim=-1), hidden)]
         return torch.cat([base[..., : self.first_new_id], *new], dim=-1)
 
     def blocks(self, dtype: torch.dtype, size: int) -> Iterator[Block]:
@@ -215,7 +236,9 @@ class SplitHead(nn.Module):
         yield from self._new_blocks(dtype, size)
 
     def _new_blocks(self, dtype: torch.dtype, size: int) -> Iterator[Block]:
-        rows = self.rows.detach()
+        rows, forms = self.rows.detach(), self.forms
+        if forms is not None:
+            size = max(64, size * len(rows) // forms.n_ids)  # the logits of a block stay as many
         for start, stop in spans(rows.shape[0], size):
             yield Block(
                 start=self.first_new_id + start,
@@ -223,6 +246,7 @@ class SplitHead(nn.Module):
                 bias=None,
                 trains=self.rows if self.rows.requires_grad else None,
                 cut=slice(start, stop),
+                forms=None if forms is None else forms.of_block(start, stop, self.first_new_id, dtype),
             )
 
 

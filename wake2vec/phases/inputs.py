@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from wake2vec.contract.errors import InputError, ModelChanged, ModelError, NothingTrains
-from wake2vec.contract.files import digest_file, whole_folder
+from wake2vec.contract.files import digest_file, read_json, whole_folder, write_json
+from wake2vec.contract.forms import Form
 from wake2vec.contract.lexicon import read_lexicon
 from wake2vec.contract.order import Order
 from wake2vec.contract.rundir import RunDir
 from wake2vec.contract.spec import ModelTable, TrainingSpec, VocabTable
 from wake2vec.data.blocks import Blocks, Windows
-from wake2vec.data.control import english
-from wake2vec.data.corpus import open_corpus
+from wake2vec.data.control import english, english_text
+from wake2vec.data.corpus import Corpus, open_corpus
 from wake2vec.data.dataset import prepare
+from wake2vec.data.lines import Print, as_printed, stretches
 from wake2vec.data.seen_words import SeenWords
 from wake2vec.data.tokens import fingerprint
 from wake2vec.model.published_files import Origin, origin_of
@@ -26,6 +28,9 @@ from wake2vec.phases.identity import PUT_BACK, Digests, Identity, digests_of, id
 from wake2vec.vocab import idmap
 from wake2vec.vocab.idmap import IdMap
 from wake2vec.vocab.inject import inject
+from wake2vec.vocab.occurrences import count, forms_in
+
+COUNTED = 64 << 20  # characters of a text in which words are counted
 
 GettingOn = Callable[[str, float], None]  # something that takes long, and the share of it that is done
 
@@ -47,6 +52,7 @@ class JobInputs:
     windows: Windows
     english: Windows  # the control text as this job's tokenizer cuts it
     english_base: Windows  # and as the published one does
+    places: dict[str, Any]  # where new words stand in the text: `Occurrences.as_json`
     steps: int  # in all
     first_total: int  # before any extension
     getting_on: GettingOn
@@ -81,13 +87,15 @@ def read_inputs(
     say("tokenising the text")
     lexicon = input_paths(order, "lexicon")
     words = read_lexicon(lexicon[0]).words if lexicon and job.data.lexicon_in_corpus else ()
+    corpus = open_corpus(input_paths(order, "corpus"), lexicon=words)
     data = prepare(
-        open_corpus(input_paths(order, "corpus"), lexicon=words),
+        corpus,
         tokenizer,
         seq_len=job.data.seq_len,
         fraction=job.data.held_out,
         seed=job.data.seed,
         split=job.data.split,
+        shuffle=job.data.shuffle,
         line_breaks=job.data.line_breaks,
         hyphens=job.data.hyphens,
         cache_dir=Path(order.inputs_folder).with_name("tokens"),
@@ -102,7 +110,8 @@ def read_inputs(
             batch=job.train.batch,
             seed=job.data.seed,
             first_new_id=id_map.first_new_id,
-            n_new=id_map.n_new,
+            n_new=len(id_map.new),
+            row_of=id_map.word_of,
         )
         require_met(met, steps, lexicon[0], id_map)
     return JobInputs(
@@ -117,10 +126,22 @@ def read_inputs(
         windows=data.held_out,
         english=english(tokenizer, job.data.seq_len),
         english_base=english(base_tokenizer, job.data.seq_len),
+        places=places_of(run, corpus, data.lines, tokenizer, id_map),
         steps=steps,
         first_total=first_total(job, len(data.blocks)),
         getting_on=getting_on,
     )
+
+
+def places_of(run: RunDir, corpus: Corpus, lines: Print | None, tokenizer: Any, id_map: IdMap) -> dict[str, Any]:
+    """Where new words stand in the text, or in its first part; counted once and kept beside the evaluations."""
+    path = run.evaluation / "occurrences.json"
+    found = read_json(path)
+    if not isinstance(found, dict):
+        found = count(stretches(corpus, lines, COUNTED), tokenizer, id_map).as_json()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, found, durable=False)
+    return found
 
 
 def require_same_tokenizer(base: str, tokenizer: Any, id_map: IdMap) -> None:
@@ -135,7 +156,7 @@ def require_met(met: SeenWords, steps: int, lexicon: Path, id_map: IdMap) -> Non
     """Raises NothingTrains where no step of the job meets a new word, so that nothing could ever move."""
     if met.first(steps) is None:
         raise NothingTrains(
-            f"{lexicon}: none of its {id_map.n_new:,} new words stands in what the {steps:,} steps read"
+            f"{lexicon}: none of its {len(id_map.new):,} new words stands in what the {steps:,} steps read"
         )
 
 
@@ -194,9 +215,26 @@ def write_vocabulary(run: RunDir, order: Order, vocab: VocabTable, base_tokenize
         return
     (lexicon,) = input_paths(order, "lexicon")
     words = read_lexicon(lexicon).words
+    forms = frozenset() if vocab.forms == "one" else needed_forms(order, words)
     with whole_folder(run.vocab) as folder:
-        injection = inject(base_tokenizer, words, directory=folder, match=vocab.match, case=vocab.case)
+        injection = inject(
+            base_tokenizer,
+            words,
+            directory=folder,
+            match=vocab.match,
+            case=vocab.case,
+            forms=forms,
+            shared=vocab.forms == "shared",
+        )
         injection.id_map.save(folder / run.id_map.name)
+
+
+def needed_forms(order: Order, words: Sequence[str]) -> frozenset[tuple[str, Form]]:
+    """The forms of the words that stand in the job's text, held out or not, or in the English control."""
+    data = order.training.data
+    corpus = open_corpus(input_paths(order, "corpus"))
+    lines = as_printed(corpus, data.line_breaks, data.hyphens)
+    return forms_in((*stretches(corpus, lines, COUNTED), english_text()), words)
 
 
 def copy_vocabulary(run: RunDir, order: Order) -> None:

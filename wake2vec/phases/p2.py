@@ -35,7 +35,7 @@ def prepare(material: JobInputs) -> Prepared:
     model, device, precision = load(material)
     freeze(model)
     has_rows = any(name.split(".")[0] == "rows" for name in found)
-    rows_in, rows_out = load_rows(found) if has_rows else (taken_rows(material, model), None)
+    rows_in, rows_out = load_rows(found, material.id_map) if has_rows else (taken_rows(material, model), None)
     if rows_in.shape != (material.id_map.n_new, matrices(model)[0].shape[1]):
         problem = f"its rows have shape {tuple(rows_in.shape)}, the model wants [{material.id_map.n_new}, d]"
         raise InputError(material.run.source, problem, "P2 needs the same base model as its P1")

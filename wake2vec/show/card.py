@@ -102,7 +102,8 @@ def _remarks(order: Order, facts: RunFacts, kind: Kind, dtype: str | None) -> li
     lines = ["## Notes", ""]
     if facts.n_new:
         lines.append(
-            f"- {facts.n_new:,} words were added, from id {facts.first_new_id}; `wake2vec_ids.json` lists them."
+            f"- {facts.n_new - facts.n_forms:,} words were added, from id {facts.first_new_id}; `wake2vec_ids.json` "
+            "lists them."
         )
     lines.append(
         f"- Weights are {dtype or 'in the published dtype'}; the body was loaded as {model.load} for training,"

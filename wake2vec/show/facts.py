@@ -29,9 +29,11 @@ class RunFacts:
     model: str
     base_tokens: int | None = None  # ids of the published tokenizer
     first_new_id: int | None = None
-    n_new: int = 0
+    n_new: int = 0  # ids
+    n_forms: int = 0  # of these, ids of forms of words
     words_present: int | None = None  # new words that stand in the training blocks
     words_met: int | None = None  # of these, met by training so far
+    places: Mapping[str, Any] | None = None  # where new words stand in the text: wake2vec.vocab.occurrences
     train_blocks: int | None = None
     held_out_windows: int | None = None
     held_out_bytes: int | None = None

@@ -5,13 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from wake2vec.contract.forms import MOST_IN_PIECES
 from wake2vec.contract.ledger import Ledger
 from wake2vec.show.facts import RunFacts, ln_v
 
 
 def worries(facts: RunFacts, ledger: Ledger) -> list[str]:
     """Whole sentences; none where nothing is known to be wrong."""
-    return [*_no_number(ledger), *_worse_than_guessing(facts, ledger), *_nothing_moved(ledger), *_not_met(facts)]
+    return [
+        *_no_number(ledger),
+        *_worse_than_guessing(facts, ledger),
+        *_nothing_moved(ledger),
+        *_not_met(facts),
+        *_in_pieces(facts),
+    ]
 
 
 def _no_number(ledger: Ledger) -> Iterator[str]:
@@ -47,6 +54,18 @@ def _not_met(facts: RunFacts) -> Iterator[str]:
         return
     if met < present:
         yield f"Training has met {met:,} of the {present:,} new words that stand in its text."
-    if present < facts.n_new:
-        missing = facts.n_new - present
-        yield f"{missing:,} of {facts.n_new:,} new words are nowhere in the training text: nothing teaches them."
+    words = facts.n_new - facts.n_forms
+    if present < words:
+        missing = words - present
+        yield f"{missing:,} of {words:,} new words are nowhere in the training text: nothing teaches them."
+
+
+def _in_pieces(facts: RunFacts) -> Iterator[str]:
+    """Places of new words that are read in pieces teach their rows nothing, and the model cannot write them there."""
+    forms = (facts.places or {}).get("by_form", {})
+    pieces = {form: row["occurrences"] - row["met"] - row["base"] for form, row in forms.items()}
+    every, broken = sum(row["occurrences"] for row in forms.values()), sum(pieces.values())
+    if broken > MOST_IN_PIECES * every:
+        most = sorted(pieces, key=lambda form: -pieces[form])[:3]
+        listed = ", ".join(f"{form} {pieces[form]:,}" for form in most if pieces[form])
+        yield f"{broken:,} of {every:,} places of new words are read in pieces ({broken / every:.0%}: {listed})."

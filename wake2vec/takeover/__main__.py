@@ -13,7 +13,7 @@ from wake2vec.contract.errors import InputError
 from wake2vec.contract.lexicon import read_lexicon
 from wake2vec.contract.options import TakeoverOptions
 from wake2vec.contract.order import Order
-from wake2vec.contract.spec import ModelTable, P2Spec, P3Spec, VocabTable
+from wake2vec.contract.spec import ModelTable, P2Spec, P3Spec, TrainingSpec, VocabTable
 from wake2vec.model.device import quiet_libraries
 from wake2vec.model.load import empty_model, read_config
 from wake2vec.model.precision import Precision
@@ -35,6 +35,9 @@ def run(options: TakeoverOptions) -> None:
 def take_over(order: Order, old: OldRun, out: Path) -> None:
     """Check everything, then write what the job begins with. Raises InputError and ModelError."""
     job = order.training
+    if job.vocab is not None and job.vocab.forms != "one":
+        problem = f'forms = "{job.vocab.forms}", but an old run has one id for each word'
+        raise InputError("vocab.forms", problem, 'use forms = "one"')
     model, base = outline(job.model)
     told = [f"taken over at step {old.step} of the old run"] if old.step is not None else []
     fitted, adapter = None, {}
@@ -62,6 +65,7 @@ def take_over(order: Order, old: OldRun, out: Path) -> None:
     if fitted is None and not adapter:
         where = "its rows come from another job" if job.after else "a P1 job begins with rows"
         raise InputError("import", f"nothing for {job.name} to begin with: {where}", "name what it lacks")
+    told.append(tell_held_out(job))
     told.append("lacking: optimizer state, order of the data and random state; all three begin anew")
     first_row = 0 if fitted is None else fitted.first_row
     write_taken(out, rows=None if fitted is None else fitted.rows, first_row=first_row, adapter=adapter, told=told)
@@ -105,6 +109,20 @@ def tell_rows(old: OldRun, rows: OldRows, fitted: FittedRows, id_map: IdMap, voc
     if vocab.match != "anywhere":
         told.append('changed: words match as wholes; match = "anywhere" cuts text as the old run did')
     return told
+
+
+def tell_held_out(job: TrainingSpec) -> str:
+    """Whether what this job measures on may be what the old run was trained on."""
+    data = job.data
+    if data.split == "blocks" and data.shuffle == "scikit-learn":
+        return (
+            f"held out: the blocks that train_test_split(test_size={data.held_out:g}, random_state={data.seed}) holds "
+            f"out, where the old run read the same text in blocks of {data.seq_len}"
+        )
+    return (
+        "seen: held-out text may be what the old run was trained on, so its loss says little; "
+        'split = "blocks" with that run\'s seq_len and lexicon_in_corpus holds out what it held out'
+    )
 
 
 def tell_structure(job: P3Spec, old: OldRun) -> list[str]:

@@ -169,8 +169,10 @@ def facts(loop: Loop, material: JobInputs) -> RunFacts:
         base_tokens=material.id_map.first_new_id,
         first_new_id=material.id_map.first_new_id,
         n_new=material.id_map.n_new,
+        n_forms=len(material.id_map.forms),
         words_present=present,
         words_met=met,
+        places=material.places,
         train_blocks=len(material.blocks),
         held_out_windows=len(material.windows.inputs),
         held_out_bytes=material.windows.n_bytes,
@@ -182,10 +184,10 @@ def facts(loop: Loop, material: JobInputs) -> RunFacts:
 def words_met(loop: Loop, material: JobInputs) -> tuple[int, int]:
     """New words that stand in the training blocks, and how many of them training has met."""
     job, blocks = material.job, material.blocks
-    first, count = material.id_map.first_new_id, material.id_map.n_new
+    first, count, row_of = material.id_map.first_new_id, len(material.id_map.new), material.id_map.word_of
     if loop.words is None:  # kept, since each scans what training reads
         present, met = (
-            SeenWords(blocks, batch=job.train.batch, seed=job.data.seed, first_new_id=first, n_new=count)
+            SeenWords(blocks, batch=job.train.batch, seed=job.data.seed, first_new_id=first, n_new=count, row_of=row_of)
             for _ in range(2)
         )
         loop.words = present, met

@@ -228,7 +228,8 @@ class EvaluationVerdict:
     """What the evaluations so far say: the best one, and whether the job should end here."""
 
     best_step: int | None = None
-    best_loss: float | None = None
+    best_loss: float | None = None  # the lowest of all
+    passed: float | None = None  # the last that was lower than the one before it by `min_delta`
     without_best: int = 0
     stop_reason: str = ""
 
@@ -242,8 +243,10 @@ def judge(evaluations: Iterable[EvaluationRow], rules: EvaluateTable) -> Evaluat
     for row in sorted(evaluations, key=lambda row: row.step):
         if row.step == 0:
             continue
-        if verdict.best_loss is None or row.loss < verdict.best_loss - rules.min_delta:
-            verdict = EvaluationVerdict(best_step=row.step, best_loss=row.loss)
+        if verdict.best_loss is None or row.loss < verdict.best_loss:
+            verdict = replace(verdict, best_step=row.step, best_loss=row.loss)
+        if verdict.passed is None or row.loss < verdict.passed - rules.min_delta:
+            verdict = replace(verdict, passed=row.loss, without_best=0)
         else:
             verdict = replace(verdict, without_best=verdict.without_best + 1)
         if rules.patience is not None and verdict.without_best >= rules.patience:

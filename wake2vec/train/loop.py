@@ -59,7 +59,10 @@ class Loop:
         self.proven, self.team = proven, team
         self.job, self.train, self.run = job, job.train, material.run
         self.optimizer: Optimizer = make_optimizer(
-            self.train.optimizer, prepared.trainable, weight_decay=self.train.weight_decay
+            self.train.optimizer,
+            prepared.trainable,
+            weight_decay=self.train.weight_decay,
+            own_steps=prepared.rows.words_that_train() if self.train.row_steps == "own" else (),
         )
         self.stepper = Stepper.of(material, prepared, self.optimizer, team=team, size=team.size)
         first_scale = 2.0**16 if prepared.precision.dtype == torch.float16 else 1.0

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from wake2vec.contract.errors import NothingTrains
+from wake2vec.model.forms import FORMS
 from wake2vec.model.new_rows import InstalledRows
 
 
@@ -18,7 +19,11 @@ def moving_rows(rows: InstalledRows) -> float | None:
 
     0 means that nothing is learnt. With update = "seen" it grows from the first words met to all of the text's.
     """
-    found = [row.grad for row in rows.trainable().values() if row.requires_grad and row.grad is not None and len(row)]
+    found = [
+        row.grad
+        for name, row in rows.trainable().items()
+        if row.requires_grad and row.grad is not None and len(row) and not name.endswith(FORMS)
+    ]
     if not found:
         return None
     # the largest entry of a row needs no copy of the gradient, unlike a comparison of all of them with 0

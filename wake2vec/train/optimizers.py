@@ -7,7 +7,7 @@ the shapes alone, so a resumed run repeats the same bits.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Literal, Protocol
 
@@ -39,10 +39,16 @@ class Optimizer(Protocol):
 
 
 class _Base:
-    def __init__(self, parameters: Mapping[str, nn.Parameter], *, weight_decay: float) -> None:
+    def __init__(
+        self, parameters: Mapping[str, nn.Parameter], *, weight_decay: float, own_steps: Collection[str] = ()
+    ) -> None:
+        """Of the matrices in `own_steps` each row counts its steps from its first gradient on, and rests until then."""
         self.parameters = dict(sorted(parameters.items()))
         self.weight_decay = weight_decay
         self.state: dict[str, Tensor] = {"step": torch.zeros((), dtype=torch.int64)}
+        for name in own_steps:
+            like = self.parameters[name].detach()
+            self.state[f"{name}.steps"] = torch.zeros(len(like), 1, dtype=torch.float32, device=like.device)
         self._changed: list[Tensor] = []  # counts of the last update, left on the device until somebody asks
 
     def zero_grad(self) -> None:
@@ -73,6 +79,18 @@ class _Base:
         self.state["step"] += 1
         return int(self.state["step"])
 
+    def _steps_of(self, name: str, gradient: Tensor) -> Tensor | None:
+        """Steps of each row with this one, `[n, 1]`, 0 where it rests; None where all count alike."""
+        steps = self.state.get(f"{name}.steps")
+        if steps is None:
+            return None
+        moves = torch.linalg.vector_norm(gradient, ord=torch.inf, dim=1, keepdim=True) > 0
+        return steps.add_((moves | (steps > 0)).to(steps.dtype))
+
+    def _keep(self, lr: float, steps: Tensor | None) -> float | Tensor:
+        """What weight decay leaves of a row; it begins with the row's first step."""
+        return 1.0 - self.weight_decay * lr * (1.0 if steps is None else (steps > 0).to(torch.float32))
+
     @contextmanager
     def _counting(self, values: Tensor) -> Iterator[None]:
         """Around the change of a chunk."""
@@ -101,8 +119,9 @@ class Adafactor(_Base):
         eps: float = 1e-30,
         decay_rate: float = -0.8,
         weight_decay: float = 0.0,
+        own_steps: Collection[str] = (),
     ) -> None:
-        super().__init__(parameters, weight_decay=weight_decay)
+        super().__init__(parameters, weight_decay=weight_decay, own_steps=own_steps)
         self.clip_threshold, self.eps, self.decay_rate = clip_threshold, eps, decay_rate
         for name, parameter in self.parameters.items():
             like = parameter.detach()
@@ -126,9 +145,12 @@ class Adafactor(_Base):
     ) -> None:
         row, column = self.state[f"{name}.row"], self.state[f"{name}.column"]
         column_sum = torch.zeros_like(column)
+        steps = self._steps_of(name, gradient)
+        own = None if steps is None else 1.0 - steps.squeeze(1).clamp(min=1.0).pow(self.decay_rate)
         for part in row_chunks(parameter):
             square = (gradient[part] * factor).square_().add_(self.eps)  # [chunk, d]
-            row[part] = row[part] * beta + square.mean(dim=1) * (1.0 - beta)
+            kept = beta if own is None else own[part]
+            row[part] = row[part] * kept + square.mean(dim=1) * (1.0 - kept)
             column_sum += square.sum(dim=0)
         column.mul_(beta).add_(column_sum / parameter.shape[0], alpha=1.0 - beta)
         row_factor = (row / row.mean()).rsqrt_() * factor  # [n]
@@ -142,7 +164,8 @@ class Adafactor(_Base):
         for part in row_chunks(parameter):
             update = gradient[part] * row_factor[part].unsqueeze(1) * column_factor
             with self._counting(parameter[part]):
-                parameter[part].mul_(1.0 - self.weight_decay * lr).sub_(update.mul_(rate))
+                kept = self._keep(lr, None if steps is None else steps[part])
+                parameter[part].mul_(kept).sub_(update.mul_(rate))
 
     def _step_vector(
         self, name: str, parameter: Tensor, gradient: Tensor, lr: float, beta: float, factor: float | Tensor
@@ -166,8 +189,9 @@ class AdamW(_Base):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
+        own_steps: Collection[str] = (),
     ) -> None:
-        super().__init__(parameters, weight_decay=weight_decay)
+        super().__init__(parameters, weight_decay=weight_decay, own_steps=own_steps)
         self.betas, self.eps = betas, eps
         for name, parameter in self.parameters.items():
             self.state[f"{name}.mean"] = torch.zeros_like(parameter.detach())
@@ -181,22 +205,32 @@ class AdamW(_Base):
         root = math.sqrt(1.0 - second**count)
         for name, parameter, full_gradient in self._with_gradients():
             mean, square = self.state[f"{name}.mean"], self.state[f"{name}.square"]
+            steps = self._steps_of(name, full_gradient)
             for part in row_chunks(parameter):
                 gradient = full_gradient[part] * gradient_factor
                 mean[part].lerp_(gradient, 1.0 - first)
                 square[part].mul_(second).addcmul_(gradient, gradient, value=1.0 - second)
                 with self._counting(parameter[part]):
-                    parameter[part].mul_(1.0 - self.weight_decay * lr)
-                    parameter[part].addcdiv_(mean[part], (square[part].sqrt() / root).add_(self.eps), value=-size)
+                    if steps is None:
+                        parameter[part].mul_(1.0 - self.weight_decay * lr)
+                        parameter[part].addcdiv_(mean[part], (square[part].sqrt() / root).add_(self.eps), value=-size)
+                    else:
+                        own = steps[part].clamp(min=1.0)
+                        bottom = (square[part] / (1.0 - second**own)).sqrt_().add_(self.eps)
+                        update = (mean[part] / (1.0 - first**own)).div_(bottom)
+                        parameter[part].mul_(self._keep(lr, steps[part])).sub_(update, alpha=lr)
 
 
 def make_optimizer(
-    kind: Literal["adafactor", "adamw"], parameters: Mapping[str, nn.Parameter], *, weight_decay: float
+    kind: Literal["adafactor", "adamw"],
+    parameters: Mapping[str, nn.Parameter],
+    *,
+    weight_decay: float,
+    own_steps: Collection[str] = (),
 ) -> Optimizer:
     """The optimizer that a job file names."""
-    if kind == "adafactor":
-        return Adafactor(parameters, weight_decay=weight_decay)
-    return AdamW(parameters, weight_decay=weight_decay)
+    make = Adafactor if kind == "adafactor" else AdamW
+    return make(parameters, weight_decay=weight_decay, own_steps=own_steps)
 
 
 @torch.no_grad()

@@ -18,6 +18,7 @@ from wake2vec.data.permutation import blocks_of_step
 from wake2vec.data.seen_words import SeenWords
 from wake2vec.model.device import brief, is_out_of_memory
 from wake2vec.model.dropout import drop_only_keyed
+from wake2vec.model.forms import FORMS
 from wake2vec.model.loss import IGNORE, blocked_cross_entropy
 from wake2vec.model.new_rows import InstalledRows
 from wake2vec.phases.base import Prepared
@@ -77,7 +78,14 @@ class Stepper:
         self._scale = 1.0  # of the loss, in this step
         head = prepared.rows.head
         self._met = (
-            SeenWords(blocks, batch=train.batch, seed=data.seed, first_new_id=head.first_new_id, n_new=len(head.rows))
+            SeenWords(
+                blocks,
+                batch=train.batch,
+                seed=data.seed,
+                first_new_id=head.first_new_id,
+                n_new=len(head.rows),
+                row_of=None if head.forms is None else head.forms.word_of.cpu().numpy(),
+            )
             if only_seen
             else None
         )
@@ -224,8 +232,8 @@ def keep_met_rows(rows: InstalledRows, met: Tensor) -> None:
     been met every step counts: to move its row only where it occurs would leave out what pushes it down, and it would
     end up too probable everywhere (both measured in docs/quality.md).
     """
-    for parameter in rows.trainable().values():
-        if parameter.grad is not None:
+    for name, parameter in rows.trainable().items():
+        if parameter.grad is not None and not name.endswith(FORMS):
             parameter.grad.masked_fill_(~met.to(parameter.device).unsqueeze(1), 0.0)
 
 

@@ -15,6 +15,7 @@ from wake2vec.contract.matrices import INPUT, OUTPUT, is_called
 from wake2vec.contract.order import Order
 from wake2vec.contract.rundir import RunDir
 from wake2vec.contract.spec import LoraTable
+from wake2vec.model.forms import write_out
 from wake2vec.model.published_files import PublishedFiles, origin_of
 from wake2vec.phases.identity import began_with, digests_of, identify, require_same
 from wake2vec.phases.imported import starting_rows
@@ -30,12 +31,13 @@ def read_trained(run: RunDir, order: Order, step: int | str) -> tuple[Trained, s
     tensors, place = _tensors(run, step)
     if not any(name.split(".")[0] == "rows" for name in tensors):
         tensors |= _source(run, order)
-    rows, lora, own = _sorted(tensors)
+    id_map = load_id_map(run.id_map)
+    rows, lora, own = _sorted(write_out(tensors, id_map))
     if not rows:
         raise InputError(run.root / place, "holds no rows of new tokens", "restore the run directory from the store")
     table = order.training.lora or LoraTable()
     return Trained(
-        first_new_id=load_id_map(run.id_map).first_new_id,
+        first_new_id=id_map.first_new_id,
         input_rows=rows.get("rows", rows.get("rows.input", torch.empty(0))),
         output_rows=rows.get("rows.output"),
         lora=lora,

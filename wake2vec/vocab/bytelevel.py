@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from wake2vec.vocab.pattern import NOT_IN_WORD, any_of
+from wake2vec.contract.forms import any_of
+from wake2vec.vocab.pattern import NOT_AFTER_WORD, NOT_IN_WORD
 
 SCHEME = "byte-level"
 
@@ -14,6 +15,8 @@ _PRINTABLE = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), 
 _OTHERS = [byte for byte in range(256) if byte not in _PRINTABLE]
 _CHARACTERS = {byte: chr(byte) for byte in _PRINTABLE} | {byte: chr(256 + n) for n, byte in enumerate(_OTHERS)}
 _BYTES = {character: byte for byte, character in _CHARACTERS.items()}
+# A mark before a word; an apostrophe only where it does not stand in one, as in "don't".
+_MARK = rf"(?:[^\r\n \p{{L}}\p{{M}}\p{{N}}'’]|{NOT_AFTER_WORD}['’])"
 # The pattern that `ByteLevel(use_regex=True)` has built in (tokenizers, byte_level.rs).
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
@@ -52,12 +55,17 @@ def merges_reach_base(backend: Any, state: dict[str, Any]) -> bool:
     return True
 
 
+def form_token(backend: Any, spelling: str, *, spaced: bool) -> str:
+    """The vocabulary string of a word in a form."""
+    normalise = backend.normalizer.normalize_str if backend.normalizer else str
+    return spell(" " * spaced + normalise(spelling))
+
+
 def entries(backend: Any, words: Iterable[str], taken: set[str]) -> dict[str, str]:
     """The vocabulary string of each word: with the space inside, else bare, else one that no text reaches."""
-    normalise = backend.normalizer.normalize_str if backend.normalizer else str
     tokens, taken = {}, set(taken)
     for word in words:
-        spelled = spell(normalise(word))
+        spelled = form_token(backend, word, spaced=False)
         token = next(form for form in _forms(spelled) if form not in taken)
         taken.add(token)
         tokens[word] = token
@@ -73,16 +81,23 @@ def _forms(spelled: str) -> Iterable[str]:
         yield space + spelled
 
 
-def cut_out(backend: Any, state: dict[str, Any], tokens: dict[str, str]) -> None:
-    """Let the pre-tokenizer keep words whole that it would cut: those with a hyphen or an apostrophe."""
-    texts = [read(token) for token in tokens.values()]
-    broken = [
-        text[1:]
-        for text in texts
-        if text is not None and text.startswith(" ") and len(backend.pre_tokenizer.pre_tokenize_str(text)) > 1
-    ]
-    if broken:
-        _put_in_front(state, f" {any_of(broken)}{NOT_IN_WORD}")
+def cut_out(backend: Any, state: dict[str, Any], tokens: Iterable[str], *, bare: bool = False) -> None:
+    """Let the pre-tokenizer keep words whole that it would cut: those with a hyphen or an apostrophe.
+
+    With `bare`, words without a space too, and apart from the mark before them where it takes the two as one.
+    """
+    texts = [text for text in map(read, tokens) if text is not None]
+    broken = [text for text in texts if len(backend.pre_tokenizer.pre_tokenize_str(text)) > 1]
+    patterns = []
+    if spaced := [text[1:] for text in broken if text.startswith(" ")]:
+        patterns.append(f" {any_of(spaced)}{NOT_IN_WORD}")
+    alone = [text for text in texts if bare and not text.startswith(" ")]
+    if cut := [text for text in alone if text in set(broken)]:
+        patterns.append(f"{NOT_AFTER_WORD}{any_of(cut)}{NOT_IN_WORD}")
+    if alone and len(backend.pre_tokenizer.pre_tokenize_str("(a")) == 1:
+        patterns.append(f"{_MARK}(?={any_of(alone)}{NOT_IN_WORD})")
+    if patterns:
+        _put_in_front(state, "|".join(patterns))
 
 
 def _put_in_front(state: dict[str, Any], pattern: str) -> None:

@@ -58,9 +58,9 @@ def calibrated(
 def calibrate_head(model: Any, head: Any, blocks: Blocks, *, first_new_id: int) -> None:
     """Calibrate the new rows of an installed head in place, on evenly spread blocks of the training text.
 
-    For the start of a job, before step 1. `head` has `rows`, `base.block(start, stop)` and `bias`.
+    For the start of a job, before step 1. `head` has `rows`, `forms`, `base.block(start, stop)` and `bias`.
     """
-    rows: Tensor = head.rows
+    rows: Tensor = head.rows if head.forms is None else head.forms.whole(head.rows.detach())
     many = min(len(blocks), max(1, CONTEXTS // blocks.length))
     inputs, _ = blocks.batch([index * len(blocks) // many for index in range(many)])
     counts = blocks.occurrences(first_new_id + len(rows))[first_new_id:]
@@ -74,7 +74,10 @@ def calibrate_head(model: Any, head: Any, blocks: Blocks, *, first_new_id: int) 
             training_tokens=len(blocks) * blocks.length,
             base_bias=None if head.bias is None else head.bias[:first_new_id],
         )
-        rows.copy_(found)
+        if head.forms is None:
+            rows.copy_(found)
+        else:
+            head.forms.shift(head.rows, found - rows)
 
 
 def _log_mean_probability(logits: Tensor, strength: Tensor, of_base: Tensor, offset: Tensor) -> Tensor:

@@ -13,12 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from wake2vec.contract.errors import InputError
+from wake2vec.contract.forms import Form, spelt
 
 FORMAT = 1
 Match = Literal["word", "anywhere"]
 Case = Literal["as-is", "also-capitalised"]
-
-# Merges, normalisation and pre-tokenisation show in how this is cut, the vocabulary does not tell them apart.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +34,21 @@ class WordIds:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FormIds:
+    """A form of a word that has an id of its own; `of` is the row of the word."""
+
+    of: int
+    form: Form
+    token: str
+    id: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class IdMap:
-    """The only source of row identity: row r of the trained rows belongs to `new[r]`, whose id is first_new_id + r."""
+    """The only source of row identity: row r of the trained rows belongs to `new[r]`, whose id is first_new_id + r.
+
+    Ids of `forms` follow those of the words, form by form. Where they are shared, they have no rows of their own.
+    """
 
     first_new_id: int
     entries: tuple[WordIds, ...]
@@ -44,10 +56,12 @@ class IdMap:
     case: Case
     scheme: str
     base_fingerprint: str
+    forms: tuple[FormIds, ...] = ()
+    shared: bool = False
 
     @cached_property
     def new(self) -> tuple[WordIds, ...]:
-        """Entries that got a row, in the order of the rows."""
+        """Words that got a row, in the order of the rows."""
         return tuple(entry for entry in self.entries if not entry.known)
 
     @cached_property
@@ -56,7 +70,8 @@ class IdMap:
 
     @property
     def n_new(self) -> int:
-        return len(self.new)
+        """New ids, those of forms among them."""
+        return len(self.new) + len(self.forms)
 
     @property
     def n_ids(self) -> int:
@@ -68,6 +83,17 @@ class IdMap:
         """New words in the order of their rows."""
         return tuple(entry.word for entry in self.new)
 
+    @cached_property
+    def spellings(self) -> tuple[str, ...]:
+        """What each new id stands for, without a space."""
+        words = self.words
+        return (*words, *(spelt(words[entry.of], entry.form) for entry in self.forms))
+
+    @cached_property
+    def word_of(self) -> npt.NDArray[np.int64]:
+        """Row of the word that each new id belongs to. [n_new]"""
+        return np.array([*range(len(self.new)), *(entry.of for entry in self.forms)], dtype=np.int64)
+
     def rows(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Row of each id, -1 for base ids."""
         rows = ids - self.first_new_id
@@ -75,7 +101,10 @@ class IdMap:
 
     def save(self, path: Path) -> None:
         """Write the map whole or not at all."""
-        head = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "entries"}
+        apart = ("entries", "forms") if self.forms else ("entries", "forms", "shared")
+        head = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in apart}
+        if self.forms:
+            head["forms"] = [vars(entry) for entry in self.forms]
         lines = ",\n".join(json.dumps(vars(entry), ensure_ascii=False) for entry in self.entries)
         start = json.dumps({"format": FORMAT, "n_new": self.n_new, **head}, ensure_ascii=False)
         temporary = path.with_name(path.name + ".tmp")
@@ -88,10 +117,13 @@ class IdMap:
     def check(self, tokenizer: Any, place: object) -> None:
         """Raises InputError when a tokenizer is not the one that this map was written for."""
         vocabulary = tokenizer.get_vocab()
-        wrong = next((entry for entry in self.entries if vocabulary.get(entry.token) != entry.id), None)
+        everything: tuple[WordIds | FormIds, ...] = (*self.entries, *self.forms)
+        wrong = next((entry for entry in everything if vocabulary.get(entry.token) != entry.id), None)
         if wrong is not None:
             found = vocabulary.get(wrong.token)
-            problem = f"{wrong.word!r} has id {wrong.id} in the map but {found} in the tokenizer"
+            problem = (
+                f"{getattr(wrong, 'word', wrong.token)!r} has id {wrong.id} in the map but {found} in the tokenizer"
+            )
             raise InputError(place, problem, "use the tokenizer that was saved beside the map")
         if len(tokenizer) != self.n_ids:
             problem = f"the map has {self.n_ids} ids but the tokenizer {len(tokenizer)}"
@@ -105,7 +137,9 @@ def load(path: Path) -> IdMap:
         if data.pop("format") != FORMAT:
             raise InputError(path, "the id map has another format", "write it again with this version")
         n_new = data.pop("n_new")
-        id_map = IdMap(**{**data, "entries": tuple(WordIds(**entry) for entry in data["entries"])})
+        entries = tuple(WordIds(**entry) for entry in data.pop("entries"))
+        forms = tuple(FormIds(**{**entry, "form": Form(entry["form"])}) for entry in data.pop("forms", ()))
+        id_map = IdMap(**data, entries=entries, forms=forms)
     except OSError as exc:
         raise InputError(path, exc.strerror or str(exc), "the id map is written at injection: start P1 again") from exc
     except (ValueError, KeyError, TypeError, AttributeError) as exc:
@@ -113,7 +147,12 @@ def load(path: Path) -> IdMap:
     misplaced = [
         entry for row, entry in enumerate(id_map.new) if (entry.row, entry.id - id_map.first_new_id) != (row, row)
     ]
-    if misplaced or n_new != id_map.n_new:
+    first_form = id_map.first_new_id + len(id_map.new)
+    astray = any(
+        entry.id != first_form + place or not 0 <= entry.of < len(id_map.new)
+        for place, entry in enumerate(id_map.forms)
+    )
+    if misplaced or astray or n_new != id_map.n_new:
         name = misplaced[0].word if misplaced else f"{n_new} rows"
         raise InputError(path, f"ids and rows do not follow each other at {name!r}", "restore it from the store")
     return id_map

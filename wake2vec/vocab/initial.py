@@ -63,7 +63,7 @@ def initial_rows(
     morphemes: Path | None = None,
     stats: Statistics | None = None,  # of the base rows, where they are known already
 ) -> Tensor:
-    """Starting values of the new rows of one matrix, `[n_new, d]` fp32 on the CPU. `tokenizer` is the base's.
+    """Starting values of the words' rows of one matrix, `[words, d]` fp32 on the CPU. `tokenizer` is the base's.
 
     `scale` acts on the radius of spherical and on the noise of mean_noise; `morphemes` names a table of affixes.
     Raises InputError when the tokenizer is not the one that the id map starts from.
@@ -80,8 +80,8 @@ def initial_rows(
         scale=scale,
         affixes=read_affixes(morphemes) if morphemes else COMMON,
     )
-    rows = torch.empty(id_map.n_new, base.shape[1], dtype=torch.float32)
-    for first in range(0, id_map.n_new, ROWS_AT_ONCE):
+    rows = torch.empty(len(id_map.words), base.shape[1], dtype=torch.float32)
+    for first in range(0, len(rows), ROWS_AT_ONCE):
         words = id_map.words[first : first + ROWS_AT_ONCE]
         rows[first : first + len(words)] = _METHODS[method](start, words)
     return rows

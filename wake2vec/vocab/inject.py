@@ -12,7 +12,8 @@ metaspace BPE   (Llama 2, Mistral, Phi-3, Gemma) the same, with a cut around lex
 added           any other make: plain added tokens that match whole words; the space stays a token of its own.
 anywhere        the original scripts' `add_tokens`: matches inside words too. For continuing such a run.
 
-A word has exactly one id. Its form with the space is taken; where the base vocabulary already has that form, the bare
+A word has one id, and where forms are asked for one more for each that the text needs: bare, capitalised, in capitals.
+Its form with the space is taken; where the base vocabulary already has that form, the bare
 one is new. A word with both forms in the base vocabulary that is nevertheless not *known* (known = its raw spelling is
 a base token, the rule of the published counts) keeps an id that no text reaches.
 """
@@ -21,15 +22,16 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence, Set
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from wake2vec.contract.errors import InputError, ModelError
+from wake2vec.contract.forms import OWN_IDS, Form, spelt
 from wake2vec.data.tokens import fingerprint
 from wake2vec.vocab import bytelevel, metaspace
-from wake2vec.vocab.idmap import Case, IdMap, Match, WordIds
+from wake2vec.vocab.idmap import Case, FormIds, IdMap, Match, WordIds
 
 # What a saved tokenizer is made of; anything else (vocab.json, merges.txt, tokenizer.model) would be the base's.
 _KEPT = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
@@ -53,14 +55,23 @@ class _Change:
     scheme: str
     state: dict[str, Any]
     tokens: dict[str, str]
+    forms: tuple[FormIds, ...] = ()
 
 
 def inject(
-    base: Any, words: Sequence[str], *, directory: Path, match: Match = "word", case: Case = "as-is"
+    base: Any,
+    words: Sequence[str],
+    *,
+    directory: Path,
+    match: Match = "word",
+    case: Case = "as-is",
+    forms: Set[tuple[str, Form]] = frozenset(),
+    shared: bool = False,
 ) -> Injection:
     """Write the changed tokenizer to `directory` and load it back from there.
 
-    New ids follow the base tokenizer's last id without a gap, in the order of `words`.
+    New ids follow the base tokenizer's last id without a gap, in the order of `words`; then come those of the words'
+    `forms`, where a form is no token of the base and no word of the list. `shared`: they have no rows of their own.
     Raises ModelError for a tokenizer without a fast version, InputError when every word is already known.
     """
     if not getattr(base, "is_fast", False):
@@ -72,7 +83,9 @@ def inject(
         problem = f"the base tokenizer already knows all {len(listed)} words"
         raise InputError("lexicon", problem, "add words that are new to this model")
     first = max(len(base), 1 + max(vocabulary.values()))
-    change, tokenizer = _exact(base, new, first, directory, match)
+    words_too = set(listed)
+    forms = {one for one in forms if one[1] in OWN_IDS[:2] or spelt(*one) not in words_too}
+    change, tokenizer = _exact(base, new, forms, first, directory, match)
     reached = _reached(tokenizer, {word: first + row for row, word in enumerate(new)})
     rows = {word: row for row, word in enumerate(new)}
     entries = (_entry(word, rows.get(word), first, change, vocabulary, reached) for word in listed)
@@ -83,6 +96,8 @@ def inject(
         case=case,
         scheme=change.scheme,
         base_fingerprint=fingerprint(base),
+        forms=change.forms,
+        shared=shared and bool(change.forms),
     )
     id_map.check(tokenizer, directory)
     return Injection(tokenizer=tokenizer, id_map=id_map)
@@ -95,21 +110,24 @@ def load_tokenizer(directory: Path) -> Any:
     return AutoTokenizer.from_pretrained(directory)
 
 
-def _exact(base: Any, new: list[str], first: int, directory: Path, match: Match) -> tuple[_Change, Any]:
+def _exact(
+    base: Any, new: list[str], forms: Set[tuple[str, Form]], first: int, directory: Path, match: Match
+) -> tuple[_Change, Any]:
     """The first way of adding words that decodes each exactly, tried on the tokenizer as it was saved."""
     ways = [_anywhere] if match == "anywhere" else [_in_vocabulary, _added]
     for way in ways:
-        change = way(base, new, first)
+        change = way(base, new, forms, first)
         if change is None:
             continue
         _save(base, change, directory)
         tokenizer = load_tokenizer(directory)
-        if way is not _in_vocabulary or _is_exact(base, tokenizer, new):
+        spelled = [*new, *(spelt(new[entry.of], entry.form) for entry in change.forms)]
+        if way is not _in_vocabulary or _is_exact(base, tokenizer, spelled):
             return change, tokenizer
     raise AssertionError(f"no way of adding {len(new)} words was taken")
 
 
-def _in_vocabulary(base: Any, new: list[str], first: int) -> _Change | None:
+def _in_vocabulary(base: Any, new: list[str], forms: Set[tuple[str, Form]], first: int) -> _Change | None:
     state = json.loads(base.backend_tokenizer.to_str())
     make = next((make for make in (bytelevel, metaspace) if make.fits(state)), None)
     if make is None or not make.merges_reach_base(base.backend_tokenizer, state):
@@ -120,19 +138,47 @@ def _in_vocabulary(base: Any, new: list[str], first: int) -> _Change | None:
         model_vocabulary.setdefault(added["content"], added["id"])
     tokens = make.entries(base.backend_tokenizer, new, set(model_vocabulary))
     model_vocabulary.update({tokens[word]: first + row for row, word in enumerate(new)})
+
+    def token_of(word: str, form: Form) -> str:
+        spaced = form.startswith("spaced")
+        return str(make.form_token(base.backend_tokenizer, spelt(word, form), spaced=spaced))
+
+    found = _form_ids(new, forms, token_of, set(model_vocabulary), first)
+    model_vocabulary.update({entry.token: entry.id for entry in found})
     state["model"]["ignore_merges"] = True
-    make.cut_out(base.backend_tokenizer, state, tokens)
-    return _Change(scheme=make.SCHEME, state=state, tokens=tokens)
+    every = [*tokens.values(), *(entry.token for entry in found)]
+    make.cut_out(base.backend_tokenizer, state, every, bare=bool(found))
+    return _Change(scheme=make.SCHEME, state=state, tokens=tokens, forms=found)
 
 
-def _added(base: Any, new: list[str], first: int) -> _Change:
+def _form_ids(
+    new: list[str],
+    forms: Set[tuple[str, Form]],
+    token_of: Callable[[str, Form], str],
+    taken: set[str],
+    first: int,
+) -> tuple[FormIds, ...]:
+    """An id for each form whose vocabulary string is free, form by form in the order of the words."""
+    found: list[FormIds] = []
+    for form in OWN_IDS:
+        for row, word in enumerate(new):
+            if (word, form) in forms and (token := token_of(word, form)) not in taken:
+                taken.add(token)
+                found.append(FormIds(of=row, form=form, token=token, id=first + len(new) + len(found)))
+    return tuple(found)
+
+
+def _added(base: Any, new: list[str], forms: Set[tuple[str, Form]], first: int) -> _Change:
     from tokenizers import AddedToken
 
-    tokens = [AddedToken(word, single_word=True, normalized=False) for word in new]
-    return _by_add_tokens(base, new, tokens, first, "added")
+    # such a token stands after a space and without one, so a word's forms differ by their letters alone
+    found = _form_ids(new, forms, spelt, {*base.get_vocab(), *new}, first)
+    tokens = [AddedToken(word, single_word=True, normalized=False) for word in [*new, *(one.token for one in found)]]
+    return replace(_by_add_tokens(base, new, tokens, first, "added"), forms=found)
 
 
-def _anywhere(base: Any, new: list[str], first: int) -> _Change:
+def _anywhere(base: Any, new: list[str], forms: Set[tuple[str, Form]], first: int) -> _Change:
+    del forms  # the original had none
     return _by_add_tokens(base, new, new, first, "anywhere")
 
 

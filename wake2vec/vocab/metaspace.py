@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from wake2vec.vocab.pattern import NOT_AFTER_WORD, NOT_IN_WORD, any_of
+from wake2vec.contract.forms import any_of
+from wake2vec.vocab.pattern import NOT_AFTER_WORD, NOT_IN_WORD
 
 SCHEME = "metaspace"
 SPACE = "▁"
@@ -33,20 +34,27 @@ def merges_reach_base(backend: Any, state: dict[str, Any]) -> bool:
     )
 
 
+def form_token(backend: Any, spelling: str, *, spaced: bool) -> str:
+    """The vocabulary string of a word in a form."""
+    del backend
+    return SPACE * spaced + spelling
+
+
 def entries(backend: Any, words: Iterable[str], taken: set[str]) -> dict[str, str]:
     """The vocabulary string of each word: with the space inside, or bare where the base has that already."""
     del backend
     return {word: SPACE + word if SPACE + word not in taken else word for word in words}
 
 
-def cut_out(backend: Any, state: dict[str, Any], tokens: dict[str, str]) -> None:
+def cut_out(backend: Any, state: dict[str, Any], tokens: Iterable[str], *, bare: bool = False) -> None:
     """Cut around new words, and nowhere else: text without them stays one stretch, as before."""
-    del backend
-    spaced = [word for word, token in tokens.items() if token != word]
-    bare = [word for word, token in tokens.items() if token == word]
+    del backend, bare
+    tokens = list(tokens)
+    spaced = [token.removeprefix(SPACE) for token in tokens if token.startswith(SPACE)]
+    alone = [token for token in tokens if not token.startswith(SPACE)]
     patterns = [f"{SPACE}{any_of(spaced)}"] if spaced else []
-    if bare:
-        patterns.append(f"(?<!{SPACE}){NOT_AFTER_WORD}{any_of(bare)}")
+    if alone:
+        patterns.append(f"(?<!{SPACE}){NOT_AFTER_WORD}{any_of(alone)}")
     cut = {
         "type": "Split",
         "pattern": {"Regex": f"(?:{'|'.join(patterns)}){NOT_IN_WORD}{_NOT_BEFORE_BYTE}"},

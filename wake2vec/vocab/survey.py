@@ -6,18 +6,21 @@ import json
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from wake2vec.contract.errors import ModelError
+from wake2vec.contract.forms import Form
 from wake2vec.contract.lexicon import Lexicon, read_lexicon
 from wake2vec.contract.options import SurveyOptions
 from wake2vec.data.corpus import Corpus, open_corpus
+from wake2vec.data.lines import Hyphens, LineBreaks, Print, as_printed, stretches
 from wake2vec.data.tokens import pieces
 from wake2vec.vocab.idmap import Case, IdMap, Match
 from wake2vec.vocab.inject import inject, load_tokenizer
+from wake2vec.vocab.occurrences import Occurrences, count, forms_in
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 _LISTED = 20
@@ -50,8 +53,8 @@ class Gain:
     characters: int
     tokens_before: int
     tokens_after: int
-    occurrences: int
-    occurrences_reached: int
+    line_breaks: str  # what became of them; nothing where they stay
+    places: Occurrences
     words_absent: int
     absent: tuple[str, ...]
     suggested: tuple[Suggested, ...]
@@ -74,6 +77,7 @@ class Survey:
     words: int
     known: int
     new: int
+    forms: int  # ids beside those of the new words
     reachable: int
     unreachable: tuple[str, ...]
     first_new_id: int
@@ -89,11 +93,24 @@ class Survey:
 
 
 def survey(
-    lexicon: Lexicon, base: Any, *, model: str, corpus: Corpus | None, match: Match = "word", case: Case = "as-is"
+    lexicon: Lexicon,
+    base: Any,
+    *,
+    model: str,
+    corpus: Corpus | None,
+    match: Match = "word",
+    case: Case = "as-is",
+    forms: bool = False,
+    line_breaks: LineBreaks = "keep",
+    hyphens: Hyphens = "keep",
 ) -> Survey:
     """Inject the lexicon into a throw-away copy of a tokenizer and count. Raises InputError as injection does."""
+    lines = None if corpus is None else as_printed(corpus, line_breaks, hyphens)
+    needed = forms_in(stretches(corpus, lines), lexicon.words) if corpus and forms else frozenset[tuple[str, Form]]()
     with tempfile.TemporaryDirectory() as scratch:
-        injection = inject(base, lexicon.words, directory=Path(scratch) / "tokenizer", match=match, case=case)
+        injection = inject(
+            base, lexicon.words, directory=Path(scratch) / "tokenizer", match=match, case=case, forms=needed
+        )
     id_map, tokenizer = injection.id_map, injection.tokenizer
     words = [entry.word for entry in id_map.entries]
     before = [len(ids) for ids in pieces(words, base)]
@@ -104,8 +121,9 @@ def survey(
         model=model,
         words=len(words),
         known=len(id_map.known),
-        new=id_map.n_new,
-        reachable=id_map.n_new - len(unreachable),
+        new=len(id_map.new),
+        forms=len(id_map.forms),
+        reachable=len(id_map.new) - len(unreachable),
         unreachable=unreachable,
         first_new_id=id_map.first_new_id,
         tokenizer_size=id_map.n_ids,
@@ -116,7 +134,7 @@ def survey(
         longest=_longest(words, before),
         blank_lines=lexicon.blanks,
         duplicate_lines=lexicon.duplicates,
-        corpus=None if corpus is None else _gain(corpus, base, tokenizer, id_map),
+        corpus=None if corpus is None else _gain(corpus, lines, base, tokenizer, id_map),
     )
 
 
@@ -125,24 +143,23 @@ def _longest(words: Sequence[str], tokens: Sequence[int]) -> tuple[Fragmented, .
     return tuple(Fragmented(word=word, tokens=count) for word, count in ordered[:_LISTED])
 
 
-def _gain(corpus: Corpus, base: Any, tokenizer: Any, id_map: IdMap) -> Gain:
+def _gain(corpus: Corpus, lines: Print | None, base: Any, tokenizer: Any, id_map: IdMap) -> Gain:
     before, after, met = 0, 0, Counter[int]()
     seen = Counter[str]()
-    for text in _paragraphs(corpus.pieces()):
+    for text in stretches(corpus, lines):
         ids = _ids(tokenizer, text)
         before += len(_ids(base, text))
         after += len(ids)
         met.update(id_ for id_ in ids if id_ >= id_map.first_new_id)
         seen.update(_WORD.findall(text))
     words = {entry.word for entry in id_map.entries}
-    new = {entry.word for entry in id_map.new}
     absent = tuple(entry.word for entry in id_map.entries if not seen[entry.word] and not met[entry.id])
     return Gain(
         characters=corpus.characters,
         tokens_before=before,
         tokens_after=after,
-        occurrences=sum(count for word, count in seen.items() if word in new),
-        occurrences_reached=met.total(),
+        line_breaks=lines.told() if lines else "",
+        places=count(stretches(corpus, lines), tokenizer, id_map),
         words_absent=len(absent),
         absent=absent[:_LISTED],
         suggested=_suggested(seen, words, base),
@@ -162,20 +179,6 @@ def _suggested(seen: Counter[str], words: set[str], base: Any) -> tuple[Suggeste
     )
 
 
-def _paragraphs(parts: Iterable[str]) -> Iterable[str]:
-    """The text again, never cut inside a line."""
-    rest = ""
-    for part in parts:
-        whole, line_break, end = part.rpartition("\n")
-        if line_break:
-            yield rest + whole + line_break
-            rest = end
-        else:
-            rest += end
-    if rest:
-        yield rest
-
-
 def _ids(tokenizer: Any, text: str) -> list[int]:
     return list(tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids)
 
@@ -186,6 +189,10 @@ def as_json(found: Survey) -> str:
     if found.corpus is not None:
         data["corpus"]["tokens_per_character_before"] = found.corpus.tokens_per_character_before
         data["corpus"]["tokens_per_character_after"] = found.corpus.tokens_per_character_after
+        places = found.corpus.places.as_json()
+        del data["corpus"]["places"]
+        data["corpus"] |= places
+        data |= places
     return json.dumps(data, ensure_ascii=False, indent=2)
 
 
@@ -203,7 +210,8 @@ def as_text(found: Survey) -> str:
         "",
         *bars("words by their tokens now", {name: (count, f"{count:,}") for name, count in pieces.items()}),
         "",
-        f"new ids: {found.first_new_id:,} to {found.tokenizer_size - 1:,}",
+        f"new ids: {found.first_new_id:,} to {found.tokenizer_size - 1:,}"
+        + (f", {found.forms:,} of them for forms of words" if found.forms else ""),
         "cut into most: " + ", ".join(f"{one.word} ({one.tokens})" for one in found.longest[:_SHOWN]),
     ]
     if found.unreachable:
@@ -217,11 +225,31 @@ def as_text(found: Survey) -> str:
             "",
             f"tokens per character: {gain.tokens_per_character_before:.3f} before, "
             f"{gain.tokens_per_character_after:.3f} after",
+            *places_chart(gain.places),
+            *([gain.line_breaks] if gain.line_breaks else []),
             f"never in the text: {gain.words_absent:,} words" + _examples(gain.absent),
             "in the text, perhaps missing: "
             + (", ".join(f"{one.word} ({one.count} times)" for one in gain.suggested[:_SHOWN]) or "none"),
         ]
     return "\n".join(lines)
+
+
+def places_chart(places: Occurrences) -> list[str]:
+    """Where new words stand, form by form, and how many of these places are one token."""
+    share = (places.met / places.occurrences) if places.occurrences else 0.0
+    rows = {
+        str(form): (float(one.occurrences), f"{one.occurrences:,}, {one.met:,} met")
+        for form, one in places.by_form.items()
+    }
+    lines = [
+        "",
+        *bars(f"{places.occurrences:,} places of new words, {places.met:,} of them their token ({share:.0%})", rows),
+        "",
+        f"present in the text: {places.types_present:,} new words, {places.types_never_met:,} of them never as their "
+        f"token" + _examples(places.never_met),
+    ]
+    base = sum(one.base for one in places.by_form.values())
+    return [*lines, f"read as one published token: {base:,} places, {places.base_wins:,} words in all of theirs"]
 
 
 def bars(title: str, rows: Mapping[str, tuple[float, str]]) -> list[str]:
@@ -269,5 +297,8 @@ def run(options: SurveyOptions) -> None:
         corpus=open_corpus(options.corpora) if options.corpora else None,
         match=options.match,
         case=options.case,
+        forms=options.forms != "one",
+        line_breaks=options.line_breaks,
+        hyphens=options.hyphens,
     )
     print(as_json(found) if options.as_json else as_text(found))

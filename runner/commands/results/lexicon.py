@@ -35,5 +35,8 @@ def _of_job(file: Path, as_json: bool) -> SurveyOptions:
         corpora=[resolved.files[item.sha256] for item in resolved.inputs if item.role == "corpus"],
         match=job.vocab.match,
         case=job.vocab.case,
+        forms=job.vocab.forms,
+        line_breaks=job.data.line_breaks if job.data else "keep",
+        hyphens=job.data.hyphens if job.data else "keep",
         as_json=as_json,
     )

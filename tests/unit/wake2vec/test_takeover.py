@@ -112,7 +112,26 @@ def test_words_in_the_padding_gap_are_named_and_begin_as_the_job_says(tmp_path: 
     assert torch.equal(rows.embedding.rows[:24], fresh.embedding.rows[:24])
     assert torch.equal(rows.head.rows, fresh.head.rows)
     assert "24 words in the padding" in told(order)
+    assert "seen: held-out text may be what the old run was trained on" in told(order)
     assert "lacking: output rows" in told(order)
+
+
+def test_the_original_split_is_carried_over(tmp_path: Path, old: Old) -> None:
+    order = order_for(tmp_path, vocab__match="anywhere", data__split="blocks")
+
+    order = imported(tmp_path, order, old.sentry())
+
+    assert order.job.data is not None
+    assert order.job.data.shuffle == "scikit-learn"
+    assert "held out: the blocks that train_test_split(test_size=0.1, random_state=42) holds out" in told(order)
+
+
+def test_an_old_run_has_one_form_of_each_word(tmp_path: Path, old: Old, capsys: pytest.CaptureFixture[str]) -> None:
+    order = order_for(tmp_path, vocab__forms="shared")
+
+    assert 'vocab.forms: forms = "shared", but an old run has one id' in refused(
+        tmp_path, order, old.sentry(), capsys=capsys
+    )
 
 
 def test_a_whole_matrix_and_its_tokenizer_are_taken_over_for_both_sides_of_a_tied_model(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wake2vec.model.dropout import KeyedDropout, keep_mask
-from wake2vec.model.loss import product
+from wake2vec.model.layers.kernels import product
 from wake2vec.model.quantise import Nf4Weight
 
 

@@ -1,4 +1,6 @@
-"""Element-wise steps in one kernel each: compiled by PyTorch's jiterator on a CUDA card, plain operations elsewhere.
+"""Element-wise steps in one kernel each, and products with fp32 sums of factors in half precision.
+
+Steps are compiled by PyTorch's jiterator on a CUDA card and are plain operations elsewhere.
 
 The jiterator compiles CUDA C++ through NVRTC for whatever card is there, sm75 included, which Triton no longer serves.
 """
@@ -96,3 +98,22 @@ def _kernel(code: str, outputs: int, *scalars: str) -> Callable[..., Any]:
     else:
         kernel = jiterator._create_multi_output_jit_fn(code, outputs)
     return kernel
+
+
+def product(left: Tensor, right: Tensor) -> Tensor:
+    """Matrix product with fp32 sums and an fp32 result, also of half-precision factors (fp64 stays fp64)."""
+    if left.dtype not in HALF:
+        return left @ right
+    if left.is_cuda:
+        return torch.mm(left, right, out_dtype=torch.float32)
+    return left.float() @ right.float()
+
+
+def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """total += left @ right, summed in the dtype of total where the device can."""
+    if left.dtype == total.dtype:
+        total.addmm_(left, right)
+    elif left.is_cuda and left.dtype in HALF and total.dtype == torch.float32:
+        torch.addmm(total, left, right, out_dtype=torch.float32, out=total)
+    else:
+        total.add_(product(left, right).to(total.dtype))

@@ -55,7 +55,7 @@ def open_sources(run: RunDir, *, step: int | None = None, side: Side = "input") 
         start, reason = _start(run, order, id_map, whole, side)
     tokenizer = _tokenizer(str(run.vocab))
     return Sources(
-        new=new,
+        new=Part(new, len(id_map.new)),  # of the words; ids of their forms stand behind them
         base=Part(whole, id_map.first_new_id),
         start=start,
         no_start=reason,
@@ -131,7 +131,7 @@ def _start(run: RunDir, order: Order, id_map: IdMap, base: InFile, side: Side) -
     if order.source is not None and order.job.vocab is None:
         source = order.source.rows or order.source
         folder = run.root / source.folder / f"checkpoint-{source.step}"
-        return _rows(folder / TRAINABLE, side), ""
+        return Part(_rows(folder / TRAINABLE, side), len(id_map.new)), ""
     vocab = order.job.vocab
     if vocab is None:
         return None, "the job names neither a source nor a word list"
@@ -157,7 +157,7 @@ class Initial:
         self._morphemes = next(iter(input_paths(order, "morphemes")), None)
         self._id_map, self._taken = id_map, taken_over(order) if side == "input" else None
         self._matrix, self._base = Part(base, id_map.first_new_id), _mapped(base)
-        self.shape = (id_map.n_new, base.shape[1])
+        self.shape = (len(id_map.new), base.shape[1])
 
     @cached_property
     def _statistics(self) -> Any:

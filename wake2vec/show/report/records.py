@@ -75,11 +75,14 @@ _ATTEMPT = ("id", "outcome", *_STEPS, "gpu", "started_at", "ended_at", "place", 
 def environment(view: RunView) -> Html | None:
     parts: list[Child] = []
     facts = view.facts
+    places = facts.places or {}
     known = {
         "ids of the published tokenizer": facts.base_tokens,
         "new tokens": facts.n_new or None,
         "new words in the training text": facts.words_present,
         "new words met in training": facts.words_met,
+        "places of new words in the text": places.get("occurrences"),
+        "places that are their token": places.get("occurrences_met"),
         "training blocks": facts.train_blocks,
         "held-out windows": facts.held_out_windows,
         "held-out bytes": facts.held_out_bytes,

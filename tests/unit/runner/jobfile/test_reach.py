@@ -80,3 +80,36 @@ def test_a_word_is_found_across_pieces_of_a_long_text_and_in_either_normal_form(
 )
 def test_what_can_never_train_or_be_measured_is_refused(tmp_path: Path, old: str, new: str, said: str) -> None:
     assert said in fault(tmp_path, "shore\n", old=old, new=new)
+
+
+def remarks(tmp_path: Path, text: str, *changes: tuple[str, str]) -> list[str]:
+    (tmp_path / "jobs").mkdir()
+    folder = write_jobs(tmp_path / "jobs")
+    (folder / "words.txt").write_text("swerve\nshore\n")
+    (folder / "text.txt").write_text(text * 100)
+    file = folder / "a_p1.toml"
+    for old, new in changes:
+        file.write_text(file.read_text().replace(old, f"{old}\n{new}"))
+    return [one for one in resolve_inputs(read_job(file), folder, str(file)).remarks if "places" in one]
+
+
+def test_places_that_are_read_in_pieces_are_told_with_what_helps(tmp_path: Path) -> None:
+    (told,) = remarks(tmp_path, "a swerve of shore\nshore, Shore\n\n")
+
+    assert "200 of 400 places of its words are read in pieces and teach nothing" in told
+    assert "(bare 100, spaced capitalised 100)" in told
+    assert told.endswith('vocab.forms = "shared" gives these an id, data.line_breaks = "join" joins lines of print')
+
+
+@pytest.mark.parametrize(
+    ("text", "change"),
+    [
+        ("a swerve of shore " * 60 + "\n\nShore ", ("", "")),
+        ("a swerve of shore\nshore\n\n", ("seq_len = 64", 'line_breaks = "join"')),
+        ("a swerve of shore\n\nshore, Shore SHORE\n\n", ('"words.txt"', 'forms = "shared"')),
+    ],
+)
+def test_few_of_them_and_those_that_the_job_meets_are_no_remark(
+    tmp_path: Path, text: str, change: tuple[str, str]
+) -> None:
+    assert remarks(tmp_path, text, *([change] if change[0] else [])) == []

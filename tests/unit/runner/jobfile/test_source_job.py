@@ -51,6 +51,19 @@ def test_a_milestone_the_end_or_an_unknown_length_is_accepted():
     assert source_faults(_p2(rows=300), [CORPUS], _source(steps=None)) == []
 
 
+def test_blocks_of_another_length_would_measure_what_p1_was_trained_on():
+    blocks = {"corpus": "c.txt", "split": "blocks", "shuffle": "scikit-learn"}
+    known = _source(data={**blocks, "seq_len": 64})
+
+    (fault,) = source_faults(_p2(data={**blocks, "seq_len": 32}), [CORPUS], known)
+    assert 'data.seq_len: 32, but p1 held out blocks of 64 tokens (split = "blocks")' in str(fault)
+    assert source_faults(_p2(data={**blocks, "seq_len": 64}), [CORPUS], known) == []
+    joined = _p2(data={**blocks, "seq_len": 64, "line_breaks": "join"})
+    assert "holds out another part" in source_notes(joined, [CORPUS], known)[0]
+    text = {"corpus": "c.txt", "seq_len": 64}
+    assert source_faults(_p2(data={**text, "seq_len": 32}), [CORPUS], _source(data=text)) == []
+
+
 def test_p2_cannot_build_on_p2():
     known = {"p1": SourceJob(spec=_p2(), inputs=[CORPUS], steps=500, state=State.QUEUED)}
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.tiny import make_tokenizer
 from wake2vec.contract.errors import InputError
 from wake2vec.data.blocks import IGNORED, Blocks, Tokens, split_blocks, windows
+from wake2vec.data.corpus import open_corpus
+from wake2vec.data.dataset import prepare
 from wake2vec.data.tokens import Stream
 
 
@@ -81,6 +86,26 @@ def test_the_block_split_is_whole_and_rounds_held_out_up(n_blocks: int, seed: in
     assert len(held_out) == -(-n_blocks // 10)
 
 
+@pytest.mark.parametrize(
+    ("n_blocks", "held_out"), [(10, [8]), (25, [0, 8, 16]), (37, [4, 13, 17, 29]), (1001, [521, 941, 741, 980, 411])]
+)
+def test_the_block_split_is_that_of_scikit_learn(n_blocks: int, held_out: list[int]) -> None:
+    """train_test_split(range(n), test_size=0.1, random_state=42), as scikit-learn 1.7 gave it."""
+    training, found = split_blocks(n_blocks, fraction=0.1, seed=42, place="text")
+
+    assert set(held_out) <= set(found.tolist())
+    assert not set(held_out) & set(training.tolist())
+    assert len(found) == -(-n_blocks // 10)
+    if n_blocks == 1001:
+        assert int(found.sum()) == 50250
+
+
+def test_jobs_of_the_first_release_keep_their_own_stream_of_blocks() -> None:
+    _, held_out = split_blocks(25, fraction=0.1, seed=42, place="text", shuffle="hashes")
+
+    assert held_out.tolist() == [7, 14, 17]
+
+
 def test_a_single_block_cannot_be_split() -> None:
     with pytest.raises(InputError, match="1 blocks cannot be split"):
         split_blocks(1, fraction=0.1, seed=1, place="text")
@@ -90,3 +115,15 @@ def test_occurrences_count_targets() -> None:
     blocks = Blocks(np.array([0, 1, 1, 2, 1, 0, 0]), 2, place="text")
 
     assert blocks.occurrences(4).tolist() == [2, 3, 1, 0]
+
+
+def test_a_text_that_fills_its_last_block_is_split_as_the_original_counts_blocks(tmp_path: Path) -> None:
+    """That block lacks the target behind its last token: it is measured where held out, and left out of training."""
+    (tmp_path / "text.txt").write_text("abcdefghij" * 4)
+    tokenizer = make_tokenizer("abcdefghij", 256)
+    length = len(tokenizer("abcdefghij" * 4)["input_ids"]) // 10
+
+    found = prepare(open_corpus([tmp_path / "text.txt"]), tokenizer, seq_len=length, split="blocks")
+
+    assert len(found.blocks) == 8  # of ten; [8] is held out, and 9 is not whole
+    assert found.blocks.block(7)[0].tolist() == tokenizer("abcdefghij" * 4)["input_ids"][7 * length : 8 * length]

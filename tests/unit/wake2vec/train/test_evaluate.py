@@ -48,8 +48,11 @@ def test_patience_counts_evaluations_without_a_new_best() -> None:
     assert "2 evaluations without a new best" in judge(rows(5.0, 4.0, 4.5, 4.6), rules).stop_reason
 
 
-def test_a_gain_below_min_delta_is_not_a_new_best() -> None:
-    assert judge(rows(5.0, 4.95), EvaluateTable(min_delta=0.1)).best_step == 100
+def test_the_best_is_the_lowest_loss_whatever_min_delta_asks_of_patience() -> None:
+    verdict = judge(rows(5.0, 4.95, 4.91), EvaluateTable(min_delta=0.1, patience=2))
+
+    assert (verdict.best_step, verdict.best_loss) == (300, 4.91)
+    assert "2 evaluations" in verdict.stop_reason
 
 
 def test_a_stop_rule_fires_at_its_step_alone() -> None:

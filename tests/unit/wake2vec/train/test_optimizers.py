@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from transformers.optimization import Adafactor as TheirAdafactor
 
 from wake2vec.contract.errors import CheckpointCorrupt, ModelError
 from wake2vec.train import optimizers as optim
-from wake2vec.train.optimizers import Adafactor, AdamW, clip_factor, gradient_norm, row_chunks
+from wake2vec.train.optimizers import Adafactor, AdamW, clip_factor, gradient_norm, make_optimizer, row_chunks
 
 BASE, NEW, WIDTH, STEPS = 70, 30, 12, 30
 
@@ -198,3 +199,39 @@ def test_a_parameter_that_the_loss_does_not_reach_is_named() -> None:
 
 def relative(actual: torch.Tensor, expected: torch.Tensor) -> float:
     return float((actual.double() - expected.double()).norm() / expected.double().norm())
+
+
+@pytest.mark.parametrize("kind", ["adafactor", "adamw"])
+def test_with_steps_of_its_own_a_row_met_late_begins_as_one_met_early(kind: Any) -> None:
+    generator = torch.Generator().manual_seed(3)
+    gradient = torch.randn(8, generator=generator)
+    rows = nn.Parameter(torch.ones(3, 8))
+    optimizer = make_optimizer(kind, {"rows": rows}, weight_decay=0.1, own_steps=["rows"])
+    moved = []
+    for step in range(200):
+        before = rows.detach().clone()
+        rows.grad = torch.stack([gradient, gradient * (step >= 150), torch.zeros(8)])
+        optimizer.step(1e-2)
+        moved.append((rows.detach() - before).norm(dim=1))
+
+    assert moved[150][1] == pytest.approx(float(moved[0][0]), rel=0.5)  # 12 and more times as far without
+    assert not torch.stack(moved)[:150, 1].any()
+    assert torch.equal(rows[2], torch.ones(8))  # decay left it alone too
+    plain = make_optimizer(kind, {"rows": nn.Parameter(torch.ones(3, 8))}, weight_decay=0.0)
+    assert set(optimizer.state_tensors()) == {*plain.state_tensors(), "rows.steps"}
+
+
+@pytest.mark.parametrize("kind", ["adafactor", "adamw"])
+def test_rows_that_are_met_from_the_first_step_move_alike_however_steps_are_counted(kind: Any) -> None:
+    generator = torch.Generator().manual_seed(4)
+    found = []
+    for own in ([], ["rows"]):
+        rows = nn.Parameter(torch.ones(5, 8))
+        optimizer = make_optimizer(kind, {"rows": rows}, weight_decay=0.01, own_steps=own)
+        generator.manual_seed(4)
+        for _ in range(20):
+            rows.grad = torch.randn(5, 8, generator=generator)
+            optimizer.step(1e-2)
+        found.append(rows.detach())
+
+    torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-6)

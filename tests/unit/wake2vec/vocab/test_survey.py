@@ -49,8 +49,8 @@ def test_the_corpus_gets_shorter_by_the_words_that_are_reached(found: Survey) ->
 
     assert gain is not None
     assert gain.characters == len(TEXT)
-    # at the start of a line, without its space, a word is not the token
-    assert (gain.occurrences, gain.occurrences_reached) == (12, 9)
+    # at the start of a line, without its space, or with a capital, a word is not the token
+    assert (gain.places.occurrences, gain.places.met) == (15, 9)
     assert gain.tokens_after < gain.tokens_before
     assert gain.absent == ("e", "missing")
 
@@ -68,6 +68,10 @@ def test_json_carries_every_figure(found: Survey) -> None:
     data = json.loads(as_json(found))
 
     assert data["new"] == 3
+    assert (data["occurrences"], data["occurrences_met"]) == (15, 9)
+    assert (data["types_present"], data["types_never_met"]) == (2, 0)
+    assert data["by_form"]["spaced capitalised"] == {"occurrences": 3, "met": 0, "base": 0}
+    assert data["corpus"]["by_form"]["bare"]["occurrences"] == 3
     assert data["corpus"]["tokens_per_character_after"] < data["corpus"]["tokens_per_character_before"]
 
 
@@ -109,3 +113,16 @@ def test_a_model_without_a_tokenizer_is_refused(tmp_path: Path, capsys: pytest.C
     assert use(SurveyOptions(lexicon=tmp_path / "lexicon.txt", model=str(tmp_path / "empty"))) == 1
 
     assert "its tokenizer cannot be loaded" in capsys.readouterr().err
+
+
+def test_with_forms_every_place_is_met(byte_level: Any, tmp_path: Path) -> None:
+    (tmp_path / "lexicon.txt").write_text("riverrun\nprankquean\n")
+    (tmp_path / "text.txt").write_text(TEXT)
+    lexicon, corpus = read_lexicon(tmp_path / "lexicon.txt"), open_corpus([tmp_path / "text.txt"])
+
+    found = survey(lexicon, byte_level, model="tiny", corpus=corpus, forms=True)
+
+    assert (found.new, found.forms) == (2, 2)  # riverrun bare and capitalised
+    assert found.corpus is not None
+    assert found.corpus.places.met == found.corpus.places.occurrences == 15
+    assert "2 of them for forms of words" in as_text(found)
