@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,7 @@ def open_queue(path: Path) -> Queue:
     """Raises DatabaseCorrupt when the file is no sound database, HomeUnusable when it cannot be used or is newer."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # its log and its copies take over the mode
+        _make_private(path)
     except OSError as error:
         raise HomeUnusable(f"{path.parent}: cannot be made: {error.strerror}; choose another --home") from error
     engine = create_engine(
@@ -90,6 +90,14 @@ def open_queue(path: Path) -> Queue:
         engine.dispose()
         raise
     return queue
+
+
+def _make_private(path: Path) -> None:
+    """A new file is its owner's alone; its write-ahead log takes over the mode. One that is there is not opened: closing
+    it would drop every lock that SQLite holds on it in this process (POSIX), and let another process delete the log."""
+    if not path.exists():
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 def _prepare(connection: sqlite3.Connection, _record: Any) -> None:
