@@ -93,8 +93,11 @@ def open_queue(path: Path) -> Queue:
 
 
 def _make_private(path: Path) -> None:
-    """A new file is its owner's alone; its write-ahead log takes over the mode. One that is there is not opened: closing
-    it would drop every lock that SQLite holds on it in this process (POSIX), and let another process delete the log."""
+    """A new file is its owner's alone; its write-ahead log takes over the mode.
+
+    One that is there is not opened: closing it would drop every lock that SQLite holds on it in this process (POSIX),
+    and let another process delete the log.
+    """
     if not path.exists():
         with suppress(FileExistsError):
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))

@@ -40,7 +40,7 @@ def test_a_trainer_that_crashes_is_started_again(world):
 def test_a_trainer_that_always_crashes_at_the_same_step_ends_in_failed_with_the_reason(world):
     world.add(fake_spec(runner={"max_attempts": 3}), told=PACE | {"die_at": 12, "once": False})
 
-    assert world.run() == 1
+    assert world.run() == 22
 
     job = world.job()
     assert str(job.state) == "failed"
@@ -79,7 +79,7 @@ def test_divergence_goes_back_before_the_newest_checkpoint_once(world):
 def test_divergence_that_comes_back_fails_the_job(world):
     world.add(fake_spec(), told=PACE | {"diverge_at": 22, "once": False})
 
-    assert world.run() == 1
+    assert world.run() == 22
 
     job = world.job()
     assert str(job.state) == "failed"
@@ -90,7 +90,7 @@ def test_divergence_that_comes_back_fails_the_job(world):
 def test_a_set_up_fault_with_a_remedy_fails_at_once(world):
     world.add(fake_spec(), told={"fail_setup": "the lexicon is empty", "remedy": "give it words"})
 
-    assert world.run() == 1
+    assert world.run() == 22
 
     job = world.job()
     assert (str(job.state), job.reason, job.remedy) == ("failed", "cannot start: the lexicon is empty", "give it words")
@@ -111,7 +111,7 @@ def test_p2_behind_a_failed_p1_is_blocked_and_the_daemon_leaves(world):
     world.add(fake_spec(), told={"fail_setup": "no", "remedy": "yes"})
     world.add(fake_spec("b", phase="p2", after="a"))
 
-    assert world.run() == 1
+    assert world.run() == 22
 
     assert str(world.job("b").state) == "queued"
     assert outcomes(world, "b") == []
