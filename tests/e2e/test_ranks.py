@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable
 
 from tests.faults.protocols_ranks import strike, two_machines
 from tests.machine import Machine
-from wake2vec.contract.rundir import read_result
+from wake2vec.contract.lock import read_lock
+from wake2vec.contract.rundir import read_heartbeat, read_result
 
 
 def regimes(machine: Machine) -> list[str]:
@@ -14,25 +17,43 @@ def regimes(machine: Machine) -> list[str]:
     return [row["text"] for row in rows if row.get("event") == "regime"]
 
 
+def until(condition: Callable[[], object], what: str) -> None:
+    give_up = time.monotonic() + 400
+    while not condition():
+        assert time.monotonic() < give_up, what
+        time.sleep(0.02)
+
+
+def trains(machine: Machine, attempt: int) -> None:
+    """Wait until that attempt has taken a step."""
+
+    def has_begun() -> bool:
+        beat = read_heartbeat(machine.run_dir("a"))
+        return beat is not None and beat.attempt == attempt and beat.state == "training"
+
+    until(has_begun, f"attempt {attempt} does not train: {machine.start_log.read_text()[-3000:]}")
+
+
 def test_a_job_that_loses_ranks_and_moves_to_other_counts_ends_in_the_bits_of_one_card() -> None:
-    with two_machines(160) as (uncut, machine):
+    with two_machines(600) as (uncut, machine):
         machine.start("--until-empty")
-        machine.wait_for_step("a", 25)
+        trains(machine, 1)
         assert '"cards": [\n' in machine.run("status", "--json")
+        machine.wait_for_step("a", 25)
         assert strike(machine, "another rank")
-        machine.wait_for_step("a", 45)
-        log = machine.run("log", "a")
-        assert "rank 1 of 2 is gone: it was ended by signal 9" in log
+        trains(machine, 2)
+        assert "rank 1 of 2 is gone: it was ended by signal 9" in machine.run_dir("a").log.read_text()
         assert strike(machine, "rank 0")
-        machine.wait_for_step("a", 65)
+        trains(machine, 3)
         assert strike(machine, "the daemon")  # the next one adopts the trainer
         machine.start("--until-empty")
-        machine.wait_for_step("a", 85)
-        strike(machine, "all")
+        until(lambda: read_lock(machine.home / "daemon.lock"), "no daemon")
+        assert strike(machine, "all")
         machine.cpu_cards = 4
         machine.start("--until-empty")
-        machine.wait_for_step("a", 125)
-        strike(machine, "all")
+        trains(machine, 4)
+        machine.wait_for_step("a", machine.step("a") + 25)
+        assert strike(machine, "all")
         machine.cpu_cards = 1
         machine.finish()
 

@@ -82,7 +82,7 @@ def kills_of_ranks(kills: int, *, seed: int = 0, steps: int = 400, each: int = 1
                 if draw.random() < 0.25:
                     time.sleep(draw.uniform(0.5, 8.0))
                 else:
-                    machine.wait_for_step("a", machine.step("a") + draw.randrange(1, steps // each))
+                    machine.wait_for_step("a", machine.step("a") + draw.randrange(1, steps // each), 600)
                 victim = draw.choice(VICTIMS)
                 done[victim] += strike(machine, victim)
                 if victim == "all":

@@ -53,6 +53,10 @@ class RunDir:
         return self.root / "proofs.json"
 
     @property
+    def rendezvous(self) -> Path:
+        return self.root / "rendezvous"
+
+    @property
     def training_log(self) -> Path:
         return self.root / "logs" / "training_log.json"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -128,7 +127,8 @@ class Ranks(AbstractContextManager["Ranks"]):
         from wake2vec.train.ranks.member import serve
 
         self.size, self._beat, self._lost = size, beat, lost
-        self._folder = tempfile.TemporaryDirectory(prefix="wake2vec-ranks-")
+        self._rendezvous = run.rendezvous
+        self._rendezvous.unlink(missing_ok=True)  # of an attempt that was killed
         pairs = [multiprocessing.Pipe() for _ in range(1, size)]
         self._lines = [mine for mine, _ in pairs]
         theirs = [other for _, other in pairs]
@@ -158,8 +158,8 @@ class Ranks(AbstractContextManager["Ranks"]):
                 f"the cards of this group differ: {told}; choose equal ones with CUDA_VISIBLE_DEVICES, or set "
                 "train.cards = 1"
             )
-        rendezvous = Path(self._folder.name) / "rendezvous"
-        self.do(Join(rendezvous=rendezvous), lambda: group.join(rendezvous, 0, self.size, device))
+        command = Join(rendezvous=self._rendezvous)
+        self.do(command, lambda: group.join(command.rendezvous, 0, self.size, device))
 
     def do(self, command: Command, own: Callable[[], T]) -> list[T]:
         self._tell(command)
@@ -181,7 +181,7 @@ class Ranks(AbstractContextManager["Ranks"]):
             process.kill()
             process.join()
         group.leave()
-        self._folder.cleanup()
+        self._rendezvous.unlink(missing_ok=True)
 
     def _tell(self, command: Command) -> None:
         for rank, line in enumerate(self._lines, start=1):
