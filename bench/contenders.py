@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bench.measure import Contender, Row, free, peaks, reset_peak, synchronise
 from bench.random_models import fill_matrices
-from wake2vec.contract.model_shapes import ModelShape
+from wake2vec.contract.models.model_shapes import ModelShape
 from wake2vec.contract.plan import Plan
 from wake2vec.model.dropout import StepKey, key_dropouts
 from wake2vec.model.loss import blocked_cross_entropy

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from bench.measure import setting, synchronise
 from bench.p1 import parse
 from bench.random_models import fill_matrices, random_body
-from wake2vec.contract.model_shapes import ModelShape
+from wake2vec.contract.models.model_shapes import ModelShape
 from wake2vec.model.layers.paths import use_layers
 from wake2vec.model.loss import blocked_cross_entropy
 from wake2vec.model.new_rows import install_rows

@@ -26,9 +26,9 @@ from bench.learners import Ours, Start, cosine
 from bench.materials import default_cache, materials
 from bench.quality import RESULTS, Untrained, mean_bits, per_byte
 from wake2vec.contract.files import write_json
-from wake2vec.contract.forms import Finder, Form
-from wake2vec.contract.lexicon import read_lexicon
 from wake2vec.contract.versions import versions
+from wake2vec.contract.words.forms import Finder, Form
+from wake2vec.contract.words.lexicon import read_lexicon
 from wake2vec.data.corpus import Corpus, open_corpus
 from wake2vec.data.dataset import Data, prepare
 from wake2vec.data.heldout import choose, spans_of_text

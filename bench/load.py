@@ -18,7 +18,7 @@ import torch
 from bench.measure import GIB, cap_memory, setting
 from bench.p1 import MODELS, parser
 from bench.random_models import TINY
-from wake2vec.contract.model_shapes import SHAPES, ModelShape
+from wake2vec.contract.models.model_shapes import SHAPES, ModelShape
 from wake2vec.model.load import load_base
 
 

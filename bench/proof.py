@@ -18,7 +18,7 @@ import torch
 from bench.measure import free, setting, synchronise
 from bench.p1 import MODELS, parser
 from bench.random_models import TINY, fill_matrices, random_body
-from wake2vec.contract.model_shapes import SHAPES, ModelShape
+from wake2vec.contract.models.model_shapes import SHAPES, ModelShape
 from wake2vec.contract.plan import WRITTEN_OUT, LayerPath
 from wake2vec.contract.spec import LoraTable
 from wake2vec.model.dropout import StepKey

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from bench.random_models import STANDARD_DEVIATION, config_of
-from wake2vec.contract.model_shapes import ModelShape
+from wake2vec.contract.models.model_shapes import ModelShape
 
 SHARD_BYTES = 2 << 30
 VOCABULARY_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from bench.learners import WAYS, Learner, Ours, Start, Way, cosine
-from wake2vec.contract.lexicon import read_lexicon
+from wake2vec.contract.words.lexicon import read_lexicon
 from wake2vec.data.blocks import Windows
 from wake2vec.data.control import english
 from wake2vec.data.corpus import open_corpus

@@ -122,7 +122,7 @@ def publish(chosen: argparse.Namespace, model: Path) -> None:
 
     from bench.published import publish
     from bench.random_models import TINY
-    from wake2vec.contract.model_shapes import SHAPES
+    from wake2vec.contract.models.model_shapes import SHAPES
 
     if chosen.model == "tiny":
         shutil.copytree(chosen.tokenizer, model)

@@ -14,7 +14,7 @@ from bench.measure import FLOOR_GBS, FLOOR_TFLOPS, GIB, Contender, Row, Table, b
 from bench.p1 import MODELS, NEW_TOKENS, Cell
 from bench.random_models import TINY, clear_matrices, random_body
 from wake2vec.contract.budget import RowSets, Workload, budget, work
-from wake2vec.contract.model_shapes import SHAPES, ModelShape
+from wake2vec.contract.models.model_shapes import SHAPES, ModelShape
 from wake2vec.contract.plan import Plan
 from wake2vec.model.layers.paths import use_layers
 from wake2vec.model.precision import Precision, make_repeatable

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from wake2vec.contract.budget import GIB, Budget, Card, budget, exchange_seconds, trained_by, work
 from wake2vec.contract.budget import Workload as Load
-from wake2vec.contract.model_shapes import ModelShape
+from wake2vec.contract.models.model_shapes import ModelShape
 from wake2vec.contract.plan import LIBRARY, WRITTEN_OUT, WRITTEN_OUT_FAMILIES, Plan, micro_batches
 from wake2vec.contract.spec import LoraTable, TrainingSpec
 

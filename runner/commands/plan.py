@@ -20,7 +20,7 @@ from runner.jobfile.read import read_job
 from runner.machine.session import PRIOR_MINUTES
 from wake2vec.contract.budget import CARDS
 from wake2vec.contract.errors import Fault, OutOfMemory, SpecError
-from wake2vec.contract.model_shapes import SHAPES, ModelShape, known_shape, shape_of_config
+from wake2vec.contract.models.model_shapes import SHAPES, ModelShape, known_shape, shape_of_config
 from wake2vec.contract.plan import Plan
 from wake2vec.contract.spec import CommandSpec, JobSpec, TrainingSpec
 

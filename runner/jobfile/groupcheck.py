@@ -8,8 +8,16 @@ from runner.jobfile.reach import parts
 from runner.jobfile.read import Resolved
 from runner.jobfile.source_job import SourceJob
 from wake2vec.contract.errors import Fault
-from wake2vec.contract.groups import ENOUGH_PAIRS, large_enough, members, power_left, read_groups, screen, words_in
-from wake2vec.contract.lexicon import read_lexicon
+from wake2vec.contract.words.groups import (
+    ENOUGH_PAIRS,
+    large_enough,
+    members,
+    power_left,
+    read_groups,
+    screen,
+    words_in,
+)
+from wake2vec.contract.words.lexicon import read_lexicon
 
 
 def groups_fit(resolved: Resolved, known: Mapping[str, SourceJob]) -> tuple[list[Fault], list[str]]:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from wake2vec.contract.errors import Fault, ModelError
-from wake2vec.contract.families import BNB4, longest, refusal, stored_as
-from wake2vec.contract.matrices import INPUT, OUTPUT, is_called
-from wake2vec.contract.model_shapes import LAYERS
+from wake2vec.contract.models.families import BNB4, longest, refusal, stored_as
+from wake2vec.contract.models.matrices import INPUT, OUTPUT, is_called
+from wake2vec.contract.models.model_shapes import LAYERS
+from wake2vec.contract.models.targets import fitting_targets, has_experts
 from wake2vec.contract.spec import LoraTable, TrainingSpec
-from wake2vec.contract.targets import fitting_targets, has_experts
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 CONVERT = (

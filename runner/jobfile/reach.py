@@ -10,8 +10,8 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from wake2vec.contract.errors import Fault
-from wake2vec.contract.forms import MOST_IN_PIECES, OWN_IDS, Finder, Form, spelt
 from wake2vec.contract.spec import DataTable, VocabTable
+from wake2vec.contract.words.forms import MOST_IN_PIECES, OWN_IDS, Finder, Form, spelt
 
 CHUNK_BYTES = 1 << 20
 COUNTED = 16 << 20  # characters of the text in which places are counted

@@ -22,8 +22,6 @@ from runner.jobfile.overrides import Pair, lay_over
 from runner.jobfile.reach import places_in_pieces, words_not_met
 from wake2vec.contract.errors import Fault, InputError, SpecError
 from wake2vec.contract.files import open_regular
-from wake2vec.contract.groups import read_groups
-from wake2vec.contract.lexicon import Lexicon, read_lexicon
 from wake2vec.contract.order import InputFile
 from wake2vec.contract.spec import (
     JOB_SPEC,
@@ -37,6 +35,8 @@ from wake2vec.contract.spec import (
     TrainingSpec,
     TrainTable,
 )
+from wake2vec.contract.words.groups import read_groups
+from wake2vec.contract.words.lexicon import Lexicon, read_lexicon
 
 MAX_JOB_BYTES = 1 << 20
 MAX_INPUT_BYTES = 2 << 30  # inputs are copied and go to the store

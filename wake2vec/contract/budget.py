@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from wake2vec.contract.model_shapes import ModelShape
+from wake2vec.contract.models.model_shapes import ModelShape
 from wake2vec.contract.plan import Plan
 from wake2vec.contract.spec import JobTable
 

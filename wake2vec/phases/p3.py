@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from wake2vec.contract.errors import InputError
-from wake2vec.contract.groups import ENOUGH_PAIRS, members, power_left, read_groups, screen, words_in
 from wake2vec.contract.spec import P3Spec
+from wake2vec.contract.words.groups import ENOUGH_PAIRS, members, power_left, read_groups, screen, words_in
 from wake2vec.data.corpus import open_corpus
 from wake2vec.data.tokens import pieces
 from wake2vec.phases import p2

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from wake2vec.contract.errors import ModelError
-from wake2vec.contract.families import longest, refusal
+from wake2vec.contract.models.families import longest, refusal
 from wake2vec.model.device import this_device
 from wake2vec.model.load import load_base, read_config
 from wake2vec.model.loss import blocked_cross_entropy

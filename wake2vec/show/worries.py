@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from wake2vec.contract.forms import MOST_IN_PIECES
 from wake2vec.contract.ledger import Ledger
+from wake2vec.contract.words.forms import MOST_IN_PIECES
 from wake2vec.show.facts import RunFacts, ln_v
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wake2vec.contract.groups import Pair, large_enough
+from wake2vec.contract.words.groups import Pair, large_enough
 from wake2vec.structure import draws
 
 GroupWeight = Literal["pair", "sqrt", "group"]

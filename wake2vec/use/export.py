@@ -19,11 +19,11 @@ import torch
 
 from wake2vec.contract.errors import InputError
 from wake2vec.contract.files import size, whole_folder, write_json
+from wake2vec.contract.models.targets import named_targets
 from wake2vec.contract.options import ExportOptions
 from wake2vec.contract.order import Order
 from wake2vec.contract.rundir import RunDir
 from wake2vec.contract.spec import LoraTable
-from wake2vec.contract.targets import named_targets
 from wake2vec.model.load import bare_model, read_config, read_outline
 from wake2vec.model.outline import Outline, is_transposed
 from wake2vec.model.precision import Precision

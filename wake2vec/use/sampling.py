@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wake2vec.contract.families import longest
+from wake2vec.contract.models.families import longest
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 from wake2vec.contract.errors import InputError
 from wake2vec.contract.files import read_json
 from wake2vec.contract.manifest import saved_steps, step_of, verify_checkpoint
-from wake2vec.contract.matrices import INPUT, OUTPUT, is_called
+from wake2vec.contract.models.matrices import INPUT, OUTPUT, is_called
 from wake2vec.contract.order import Order
 from wake2vec.contract.rundir import RunDir
 from wake2vec.contract.spec import LoraTable

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from wake2vec.contract.forms import any_of
+from wake2vec.contract.words.forms import any_of
 from wake2vec.vocab.pattern import NOT_AFTER_WORD, NOT_IN_WORD
 
 SCHEME = "byte-level"

@@ -11,9 +11,9 @@ import numpy as np
 
 from wake2vec.contract.errors import InputError
 from wake2vec.contract.files import write_atomic
-from wake2vec.contract.groups import ENOUGH_PAIRS, Pair, large_enough, power_left, read_groups, screen, words_in
-from wake2vec.contract.lexicon import read_lexicon
 from wake2vec.contract.options import MorphemesOptions
+from wake2vec.contract.words.groups import ENOUGH_PAIRS, Pair, large_enough, power_left, read_groups, screen, words_in
+from wake2vec.contract.words.lexicon import read_lexicon
 from wake2vec.data.corpus import open_corpus
 from wake2vec.data.permutation import hashes
 from wake2vec.vocab.morphemes import COMMON, Affixes, read_affixes

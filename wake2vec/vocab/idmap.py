@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wake2vec.contract.errors import InputError
-from wake2vec.contract.forms import Form, spelt
+from wake2vec.contract.words.forms import Form, spelt
 
 FORMAT = 1
 Match = Literal["word", "anywhere"]

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from wake2vec.contract.errors import InputError, ModelError
-from wake2vec.contract.forms import OWN_IDS, Form, spelt
+from wake2vec.contract.words.forms import OWN_IDS, Form, spelt
 from wake2vec.data.tokens import fingerprint
 from wake2vec.vocab import bytelevel, metaspace
 from wake2vec.vocab.idmap import Case, FormIds, IdMap, Match, WordIds

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from wake2vec.contract.forms import Finder, Form
+from wake2vec.contract.words.forms import Finder, Form
 from wake2vec.vocab.idmap import IdMap
 
 EXAMPLES = 20

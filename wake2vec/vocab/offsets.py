@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from wake2vec.contract.forms import OWN_IDS, Form, spelt
+from wake2vec.contract.words.forms import OWN_IDS, Form, spelt
 from wake2vec.vocab import bytelevel, metaspace
 from wake2vec.vocab.idmap import IdMap
 

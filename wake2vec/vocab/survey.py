@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from wake2vec.contract.errors import ModelError
-from wake2vec.contract.forms import Form
-from wake2vec.contract.lexicon import Lexicon, read_lexicon
 from wake2vec.contract.options import SurveyOptions
+from wake2vec.contract.words.forms import Form
+from wake2vec.contract.words.lexicon import Lexicon, read_lexicon
 from wake2vec.data.corpus import Corpus, open_corpus
 from wake2vec.data.lines import Hyphens, LineBreaks, Print, as_printed, stretches
 from wake2vec.data.tokens import pieces

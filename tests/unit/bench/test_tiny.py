@@ -64,7 +64,7 @@ def test_words_that_cost_most_tokens_come_first() -> None:
 
 
 def test_the_committed_job_material_fits_together() -> None:
-    from wake2vec.contract.lexicon import read_lexicon
+    from wake2vec.contract.words.lexicon import read_lexicon
     from wake2vec.vocab.inject import load_tokenizer
 
     words = read_lexicon(JOBS / "lexicon.txt")

@@ -8,7 +8,7 @@ from runner.forecast import forecast, load_of
 from runner.jobfile.read import read_job
 from tests.unit.test_jobs import JOBS, MODELS
 from wake2vec.contract.budget import CARDS
-from wake2vec.contract.model_shapes import known_shape
+from wake2vec.contract.models.model_shapes import known_shape
 
 T4 = CARDS["t4"]
 LARGE = [model for model in MODELS if model not in ("demo", "tiny")]

@@ -19,7 +19,7 @@ from runner.states import TRANSITIONS, Change, State, next_state
 from tests.unit.runner.folders import write_jobs
 from wake2vec.contract.budget import CARDS
 from wake2vec.contract.errors import InputError, SpecError
-from wake2vec.contract.lexicon import read_lexicon
+from wake2vec.contract.words.lexicon import read_lexicon
 from wake2vec.data.corpus import open_corpus
 
 HUGE = "9" * 400

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from wake2vec.contract.errors import InputError
 from wake2vec.contract.files import read_json
 from wake2vec.contract.manifest import saved_steps
-from wake2vec.contract.matrices import INPUT, OUTPUT, is_called
+from wake2vec.contract.models.matrices import INPUT, OUTPUT, is_called
 from wake2vec.contract.order import Order
 from wake2vec.contract.rundir import RunDir
 from wake2vec.contract.spec import VocabTable

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from wake2vec.contract import budget
-from wake2vec.contract.model_shapes import shape_of_config
+from wake2vec.contract.models.model_shapes import shape_of_config
 from wake2vec.contract.plan import Plan
 from wake2vec.contract.spec import LoraTable
 from wake2vec.model.device import card_name, memory_limit

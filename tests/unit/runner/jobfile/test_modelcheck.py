@@ -15,7 +15,7 @@ from tests.families import FAMILIES as TINY_FAMILIES
 from tests.families import build
 from tests.unit.runner.folders import P1, P2, write_jobs
 from wake2vec.contract.errors import SpecError
-from wake2vec.contract.families import FAMILIES, library_knows, longest, refusal
+from wake2vec.contract.models.families import FAMILIES, library_knows, longest, refusal
 
 Change = Callable[[Path], object]
 

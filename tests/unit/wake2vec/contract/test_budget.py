@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from wake2vec.contract.budget import CARDS, GIB, Workload, budget, kept_width, work
-from wake2vec.contract.model_shapes import SHAPES, known_shape, shape_of_config
+from wake2vec.contract.models.model_shapes import SHAPES, known_shape, shape_of_config
 from wake2vec.contract.plan import Plan
 
 RESULTS = Path(__file__).parents[4] / "bench" / "results"

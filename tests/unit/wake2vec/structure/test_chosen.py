@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from wake2vec.contract.groups import Pair
+from wake2vec.contract.words.groups import Pair
 from wake2vec.structure.chosen import Chosen, choose, draw_triplets, shuffled
 
 FIRST = 1000

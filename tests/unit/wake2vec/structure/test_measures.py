@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from wake2vec.contract.groups import Pair
+from wake2vec.contract.words.groups import Pair
 from wake2vec.structure import draws, losses, measures
 from wake2vec.structure.chosen import Chosen, choose
 from wake2vec.structure.verdict import verdict

@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM
 from tests.tiny import loop_for, material_for, order_for, prepared_for, run_of
 from tests.unit.wake2vec.train.test_attempt import asking_after, end, nothing, untied_model  # noqa: F401
 from wake2vec.contract.files import write_json
-from wake2vec.contract.forms import Form
 from wake2vec.contract.order import Order
+from wake2vec.contract.words.forms import Form
 from wake2vec.model.device import copy_to_host
 from wake2vec.model.forms import write_out
 from wake2vec.phases.p1 import export as export_rows

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from wake2vec.contract.errors import InputError
-from wake2vec.contract.groups import Pair, read_groups
 from wake2vec.contract.options import MorphemesOptions
+from wake2vec.contract.words.groups import Pair, read_groups
 from wake2vec.vocab.derive import derive, pair_of, run
 from wake2vec.vocab.morphemes import Affixes
 

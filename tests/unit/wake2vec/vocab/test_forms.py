@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from wake2vec.contract.forms import OWN_IDS, Finder, Form, spelt
+from wake2vec.contract.words.forms import OWN_IDS, Finder, Form, spelt
 from wake2vec.data.control import _TEXT as ENGLISH
 from wake2vec.vocab.idmap import load
 from wake2vec.vocab.inject import Injection, inject

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from wake2vec.contract.errors import InputError
-from wake2vec.contract.lexicon import read_lexicon
+from wake2vec.contract.words.lexicon import read_lexicon
 from wake2vec.vocab.idmap import load
 from wake2vec.vocab.inject import Injection, inject
 

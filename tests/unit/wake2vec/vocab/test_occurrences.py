@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from wake2vec.contract.forms import Form
+from wake2vec.contract.words.forms import Form
 from wake2vec.vocab.inject import inject
 from wake2vec.vocab.occurrences import Places, count
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from wake2vec.contract.lexicon import read_lexicon
 from wake2vec.contract.options import SurveyOptions
+from wake2vec.contract.words.lexicon import read_lexicon
 from wake2vec.data.corpus import open_corpus
 from wake2vec.use.__main__ import use
 from wake2vec.vocab.survey import Survey, as_json, as_text, bars, survey

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from wake2vec.contract.budget import CARDS, GIB, Workload, budget
-from wake2vec.contract.model_shapes import SHAPES
+from wake2vec.contract.models.model_shapes import SHAPES
 from wake2vec.contract.plan import LIBRARY, WRITTEN_OUT, LayerPath, Plan
 from wake2vec.train.plans.search import ChosenPlan, Trial, Wishes, candidates, fit
 

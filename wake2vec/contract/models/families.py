@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from wake2vec.contract.model_shapes import HEADS, LAYERS, WIDTH
+from wake2vec.contract.models.model_shapes import HEADS, LAYERS, WIDTH
 
 FAMILIES = (
     "apertus", "arcee", "biogpt", "bitnet", "bloom", "codegen", "cohere", "cohere2", "cwm", "diffllama", "doge",

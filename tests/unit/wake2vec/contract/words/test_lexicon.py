@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from wake2vec.contract.errors import InputError
-from wake2vec.contract.lexicon import read_lexicon
+from wake2vec.contract.words.lexicon import read_lexicon
 
 
 def lexicon(tmp_path: Path, content: str | bytes) -> Path:

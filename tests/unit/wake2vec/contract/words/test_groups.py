@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from wake2vec.contract.errors import InputError
-from wake2vec.contract.groups import Group, large_enough, members, read_groups, screen
+from wake2vec.contract.words.groups import Group, large_enough, members, read_groups, screen
 
 ING = {"morpheme": "-ing", "morpheme_type": "suffix", "examples": ["going", "doing"], "bases": ["go", "do"],
        "n_examples": 2}  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from wake2vec.contract.forms import Finder, Form, spelt
+from wake2vec.contract.words.forms import Finder, Form, spelt
 
 WORDS = ("riverrun", "mole's", "church-ways", "naïve", "BLOOM", "নদী")
 
