@@ -7,8 +7,8 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 JOBS = Path(__file__).parent / "jobs"
-# Texts and models that a person put there are theirs; `make demo` needs a checkout.
-LEFT_OUT = (".gitignore", "__pycache__", "demo", "demo_*.toml")
+# Texts and models that a person put there are theirs; `make demo` needs a checkout; `new` writes the schema itself.
+LEFT_OUT = (".gitignore", "__pycache__", "demo", "demo_*.toml", "job.schema.json")
 
 
 class WithJobs(build_py):

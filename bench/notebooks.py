@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import bz2
-import io
 import json
 import lzma
 import sys
@@ -44,21 +43,24 @@ Once, before the first session: make a Drive token (`wake2vec-runner login` on a
 into the secret `WAKE2VEC_DRIVE_TOKEN` (*Add-ons → Secrets*).""",
 }
 INSTALL = """#@title 1 · Install {{ display-mode: "form" }}
-import base64, bz2, importlib.util, lzma, sys, zipfile
-from pathlib import Path
+import base64, bz2, hashlib, importlib.util, json, lzma, sys, zipfile
 
-CODE = (
-{code}
-)
-MODEL = (  # the tiny one
-{model}
-)
+PARTS = [  # of the program: how it is squeezed; inside a line with the files and their sizes, then the files
+{parts}
+]
 if sys.version_info < (3, 11):
     print(f"this runtime has Python {{sys.version.split()[0]}}, and 3.11 is the oldest that will do: choose a newer runtime")
 else:
-    Path("{name}").write_bytes(bz2.decompress(base64.b85decode(CODE)))
-    with zipfile.ZipFile("{name}", "a") as wheel:
-        wheel.writestr("{tiny}", lzma.decompress(base64.b85decode(MODEL)))
+    record = "{record},,\\n"
+    with zipfile.ZipFile("{name}", "w") as wheel:
+        for squeezed, body in PARTS:
+            files, _, whole = squeezed.decompress(base64.b85decode(body)).partition(b"\\n")
+            for file, size in json.loads(files):
+                part, whole = whole[:size], whole[size:]
+                digest = base64.urlsafe_b64encode(hashlib.sha256(part).digest()).decode().rstrip("=")
+                record += f"{{file}},sha256={{digest}},{{size}}\\n"
+                wheel.writestr(file, part)
+        wheel.writestr("{record}", record)
     !"{{sys.executable}}" -m pip install -q --root-user-action=ignore {name}
     importlib.invalidate_caches()
     if importlib.util.find_spec("runner") is None:
@@ -116,8 +118,8 @@ def main() -> int:
 
 
 def notebook(platform: Platform, wheel: Path) -> dict[str, Any]:
-    code, model = packed(wheel)
-    install = INSTALL.format(code=code, model=model, name=wheel.name, tiny=MODEL, no_line=NO_LINE[platform])
+    parts, record = packed(wheel)
+    install = INSTALL.format(parts=parts, record=record, name=wheel.name, no_line=NO_LINE[platform])
     models = json.dumps(sorted({name[:-3] for name in names() if name.endswith("_p1")}))
     cells = [
         _markdown("intro", INTRO[platform]),
@@ -139,14 +141,25 @@ def notebook(platform: Platform, wheel: Path) -> dict[str, Any]:
 
 
 def packed(wheel: Path) -> tuple[str, str]:
-    """The wheel without the tiny model, and that model, each squeezed as a whole in the way that suits it best."""
-    plain = io.BytesIO()
-    with zipfile.ZipFile(wheel) as source, zipfile.ZipFile(plain, "w", zipfile.ZIP_STORED) as target:
-        for entry in sorted(source.infolist(), key=lambda entry: (Path(entry.filename).suffix, entry.filename)):
-            if entry.filename != MODEL:
-                target.writestr(entry.filename, source.read(entry))
-        model = source.read(MODEL)
-    return _lines(bz2.compress(plain.getvalue())), _lines(lzma.compress(model, filters=HALVES))
+    """The files of the wheel, those of a kind squeezed as a whole in the way that suits them best; and the name of its
+    RECORD, whose hashes no squeezing makes smaller: the cell computes them anew."""
+    kinds: dict[str, dict[str, bytes]] = {}
+    with zipfile.ZipFile(wheel) as source:
+        record = next(name for name in source.namelist() if name.endswith("/RECORD"))
+        for name in sorted(source.namelist()):
+            if name != record:
+                kinds.setdefault(
+                    Path(name).suffix if Path(name).suffix in (".py", ".txt") or name == MODEL else "", {}
+                )[name] = source.read(name)
+    return "\n".join(_part(files) for files in kinds.values()), record
+
+
+def _part(files: dict[str, bytes]) -> str:
+    index = json.dumps([(name, len(body)) for name, body in files.items()], separators=(",", ":"))
+    whole = b"\n".join([index.encode(), b"".join(files.values())])
+    ways = {"bz2": bz2.compress(whole, 8), "lzma": lzma.compress(whole, filters=HALVES if MODEL in files else None)}
+    way = min(ways, key=lambda name: len(ways[name]))
+    return f"({way}, (\n{_lines(ways[way])}\n)),"
 
 
 def _lines(body: bytes) -> str:

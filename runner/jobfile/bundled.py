@@ -10,6 +10,7 @@ from runner.errors import RunnerError
 
 INSIDE = Path(str(files("runner"))) / "jobs"  # in a wheel
 JOBS = INSIDE if INSIDE.is_dir() else INSIDE.parent.parent / "jobs"  # in a checkout
+SCHEMA = "job.schema.json"  # what every job file names in its first line; written by `new`, not carried along
 TEXTS = "texts"  # where a person's own go: only its README is ours
 BESIDE = {"tiny": ("tiny",), "command": ("command", "tiny")}  # by the first part of a job's name; else the texts
 
@@ -34,4 +35,4 @@ def companions(name: str) -> list[Path]:
     folders = BESIDE.get(name.split("_")[0], (TEXTS,))
     found = [path.relative_to(JOBS) for folder in folders for path in sorted((JOBS / folder).rglob("*.*"))]
     ours = [path for path in found if path.name == "README.md" or TEXTS not in path.parts]
-    return [Path("job.schema.json"), *(path for path in ours if path.suffix != ".pyc")]
+    return [Path(SCHEMA), *(path for path in ours if path.suffix != ".pyc")]

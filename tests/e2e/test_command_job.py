@@ -43,7 +43,7 @@ def test_a_foreign_script_is_resumed_on_another_machine_and_keeps_its_result(tmp
     first.power_cut()
     reached = durable_step(first)
     second = Machine(home=tmp_path / "second", store=tmp_path / "store")
-    second.start("--until-empty", "--take-over")
+    second.start("--until-empty", "--take-over", "--allow", "command")
     second.finish()
 
     run = second.run_dir(JOB)

@@ -50,7 +50,7 @@ def test_it_holds_what_it_needs_and_nothing_of_a_person(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
 
     inside = [name.removeprefix("runner/jobs/") for name in names if name.startswith("runner/jobs/")]
-    assert {"qwen_p1.toml", "job.schema.json", "tiny/model/model.safetensors", "texts/README.md"} <= set(inside)
+    assert {"qwen_p1.toml", "tiny/model/model.safetensors", "texts/README.md"} <= set(inside)
     assert [name for name in inside if name.startswith("texts/")] == ["texts/README.md"]
     assert not [name for name in inside if "demo" in name or name.endswith(".pyc")]
     assert {"runner/py.typed", "wake2vec/py.typed"} <= set(names)

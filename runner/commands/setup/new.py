@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from runner.commands.plan import shape_of
+from runner.commands.setup.schema import schema_text
 from runner.forecast import forecast, load_of
-from runner.jobfile.bundled import JOBS, TEXTS, companions, job_file, names
+from runner.jobfile.bundled import JOBS, SCHEMA, TEXTS, companions, job_file, names
 from runner.jobfile.read import read_job
 from runner.machine.vram import OLDEST_CAPABILITY, ON_A_CPU
 from wake2vec.contract.budget import CARDS
@@ -83,7 +84,7 @@ def _chain(name: str) -> list[str]:
 
 def _write(path: Path) -> dict[str, str]:
     """A file that a person may have edited stays as it is."""
-    content = (JOBS / path).read_bytes()
+    content = schema_text().encode() if path.name == SCHEMA else (JOBS / path).read_bytes()
     if path.is_file():
         state = "is there already" if path.read_bytes() == content else KEPT
         return {"file": str(path), "state": state}

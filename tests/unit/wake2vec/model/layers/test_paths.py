@@ -62,7 +62,7 @@ def tiny(family: str, **more: Any) -> Any:
         if "proj.weight" in name:
             torch.nn.init.normal_(parameter, std=0.2)
     for module in built.modules():
-        if type(module).__name__.endswith("RMSNorm"):
+        if hasattr(module, "variance_epsilon"):
             module.forward = Fp64Norm(module)
     return built.requires_grad_(False).train()
 
