@@ -37,8 +37,9 @@ def run(settings: Settings, first: str, second: str, *, as_json: bool) -> int:
 
 
 def decides(key: str) -> bool:
-    """Whether the result depends on it."""
-    return not any(key == free or key.startswith(f"{free}.") for free in ("name", *PLAN_AND_CADENCE))
+    """Whether the result depends on it: on the job it stands on, too, whose name a fingerprint leaves out."""
+    free = [one for one in PLAN_AND_CADENCE if one != "after"]
+    return not any(key == one or key.startswith(f"{one}.") for one in free)
 
 
 def _leaves_of(queue: Queue, name: str) -> Leaves:

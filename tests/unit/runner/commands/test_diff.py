@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from runner.commands.diff import run
+from runner.commands.diff import decides, run
 from runner.errors import UnknownJob
 from runner.queue import jobs
 from runner.queue.database import open_queue
@@ -18,7 +18,6 @@ def settings(tmp_path):
     """Jobs `a` and `b`, which differ in their steps, and `c`, which differs from `a` in its plan alone."""
     settings = read_settings(tmp_path / "home", None, {})
     queue = open_queue(settings.database)
-    train = job_spec("a").train.model_dump(exclude_none=True)
     jobs.add_job(queue, job_spec("a"), [CORPUS], "a", 1.0)
     jobs.add_job(queue, job_spec("b", steps=600), [CORPUS], "b", 1.0)
     jobs.add_job(
@@ -29,7 +28,6 @@ def settings(tmp_path):
         1.0,
     )
     queue.close()
-    assert train
     return settings
 
 
@@ -61,3 +59,8 @@ def test_a_job_file_can_be_compared_with_a_job(settings, tmp_path, capsys):
 def test_an_unknown_job_is_named(settings):
     with pytest.raises(UnknownJob):
         run(settings, "a", "gone", as_json=False)
+
+
+def test_what_a_job_stands_on_decides_its_result():
+    assert decides("after")
+    assert not decides("runner.priority")
