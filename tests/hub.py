@@ -70,6 +70,9 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer({"files": [self.preupload(one) for one in json.loads(body)["files"]]})
         if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/commit/main", path):
             return self.commit(match[1], [json.loads(line) for line in body.splitlines()])
+        if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/main", path):
+            files = self.hub.files[match[1]].items()
+            return self.answer([{"type": "file", "path": name, "size": len(body), "oid": ""} for name, body in files])
         if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(/revision/main)?", path):
             return self.info(match[1])
         return self.answer({"error": path}, 404)
@@ -103,6 +106,8 @@ class Handler(BaseHTTPRequestHandler):
             value = line["value"]
             if line["key"] == "header":
                 self.hub.commits.append(value["summary"])
+            elif line["key"] == "deletedFile":
+                del self.hub.files[name][value["path"]]
             elif line["key"] == "file":
                 self.hub.files[name][value["path"]] = base64.b64decode(value["content"])
             elif line["key"] == "lfsFile":

@@ -53,6 +53,28 @@ def test_its_card_says_what_it_is_and_what_was_measured(trained, hub):
     assert {result.metric_type for result in card.eval_results} == {"loss", "perplexity", "bits_per_byte"}
 
 
+def test_what_an_earlier_push_left_does_not_stand_beside_the_new_one(trained, hub):
+    push(trained, hub, "tiny_p1", "me/wake")
+    hub.files["me/wake"]["model-00002-of-00002.safetensors"] = b"of an export in two files"
+
+    done = push(trained, hub, "tiny_p1", "me/wake", "--dtype", "bf16")
+
+    assert done.returncode == 0, done.stderr
+    assert "model-00002-of-00002.safetensors" not in hub.files["me/wake"]
+    assert ".gitattributes" in hub.files["me/wake"]
+
+
+def test_an_upload_that_was_cut_is_gone_on_with_only_for_the_same_export(trained, hub):
+    hub.refuse["/commit/"] = 500
+    assert push(trained, hub, "tiny_p1", "me/wake").returncode == 1
+    hub.refuse.clear()
+
+    assert push(trained, hub, "tiny_p1", "me/other", "--dtype", "fp32").returncode == 0
+    assert push(trained, hub, "tiny_p1", "me/wake").returncode == 0
+    sizes = {name: len(files["model.safetensors"]) for name, files in hub.files.items()}
+    assert sizes["me/other"] > 1.5 * sizes["me/wake"]
+
+
 def test_somebody_elses_model_is_not_written_over(trained, hub):
     hub.files["me/wake"] = {".gitattributes": b"", "pytorch_model.bin": b"theirs", "README.md": b"# mine"}
 

@@ -25,8 +25,8 @@ def run(settings: Settings, name: str, to: str, *, private: bool, step: str, **a
     with open_queue(settings.database) as queue:
         reached = jobs.get_job(queue, name).kept_step
     _require_free(to)  # before an export that may take half an hour
-    kind = "-".join(word for word, is_asked in asked.items() if is_asked is True)
-    folder = settings.home / "push" / "-".join(filter(None, [name, step, str(reached), kind]))
+    kind = [word if choice is True else str(choice) for word, choice in asked.items() if choice]
+    folder = settings.home / "push" / "-".join([name, step, str(reached), *kind])
     if not folder.is_dir():  # else an upload that was cut: an export appears whole or not at all
         export(settings, name, folder, step=step, **asked)
     print(f"{name}: is at {_upload(folder, to, name, private=private)}")
@@ -57,7 +57,10 @@ def _upload(folder: Path, to: str, job: str, *, private: bool) -> str:
     api = HfApi()
     try:
         url = api.create_repo(to, private=private, exist_ok=True)
-        api.upload_folder(repo_id=to, folder_path=folder, commit_message=f"{job}, by wake2vec-runner")
+        # what an earlier push left and this one lacks would be loaded with it: another kind, another number of shards
+        api.upload_folder(
+            repo_id=to, folder_path=folder, commit_message=f"{job}, by wake2vec-runner", delete_patterns="*"
+        )
     except Exception as error:
         raise _refused(to, error) from error
     return str(url)
