@@ -129,7 +129,8 @@ class Extras:
             return
         id_map = self._material.id_map
         base = PublishedRows(self._prepared.rows.embedding.base, id_map.first_new_id)
-        self._left_out_if_it_fails("film", lambda: add_frame(self._run, step, InMemory(rows), base, id_map.words))
+        seen = InMemory(rows[: len(id_map.words)])  # behind them stand the forms, or what they share
+        self._left_out_if_it_fails("film", lambda: add_frame(self._run, step, seen, base, id_map.words))
 
     def _left_out_if_it_fails(self, what: str, make: Callable[[], None]) -> bool:
         problem = ""

@@ -270,3 +270,17 @@ def test_a_job_whose_rows_stand_still_has_no_film(tmp_path: Path) -> None:
 
     assert frames(run_of(tmp_path, "p1")) == [0, 2]
     assert read_json(run_of(tmp_path, "p2").evaluation / "film.json") is None
+
+
+@pytest.mark.parametrize("forms", ["shared", "separate"])
+def test_the_film_shows_the_words_and_not_their_forms(tmp_path: Path, forms: str) -> None:
+    order = order_for(tmp_path, vocab__forms=forms, train__steps=2)
+    material = material_for(tmp_path, order)
+    loop = loop_for(material)
+
+    loop.run_to_end(nothing)
+
+    assert notes(loop, "film") == []
+    film = read_film(material.run)
+    assert film is not None
+    assert len(film["words"]) == len(material.id_map.words) < material.id_map.n_new
