@@ -5,6 +5,7 @@ RunnerError                    1  a request that cannot be carried out
 ├── JobExists                  1  the name is taken
 ├── IllegalTransition          1  the job's state does not allow that
 ├── NeedsHelp                  1  something a person must decide
+├── TrackerBusy                1  another process tells the tracker of the job
 ├── DaemonRunning             10  a living daemon has this home
 ├── StoreUnavailable          11  the store cannot be reached or written
 │   ├── StoreBusy             11  it may work in a moment; carries how long to wait
@@ -57,6 +58,10 @@ class IllegalTransition(RunnerError):
 
 class NeedsHelp(RunnerError):
     """A person must decide."""
+
+
+class TrackerBusy(RunnerError):
+    """Another process tells this tracker of the job, so that nothing is told twice."""
 
 
 class DaemonRunning(RunnerError):

@@ -9,13 +9,13 @@ from runner.errors import RunnerError
 from runner.queue import jobs
 from runner.queue.database import open_queue
 from runner.settings import Settings
-from runner.track.replay import folder, replay
-from runner.track.trackers import TRACKERS, open_tracker
+from runner.track.replay import folder, replay, told
+from runner.track.trackers import TRACKERS
 from wake2vec.contract.spec import TrackerName
 
 
 def run(settings: Settings, names: Sequence[str], to: str, into: Path | None) -> None:
-    """Raises UnknownJob, and RunnerError for an unknown tracker or one whose package is not here."""
+    """Raises UnknownJob, TrackerBusy, and RunnerError for an unknown tracker or one whose package is not here."""
     if to not in TRACKERS:
         raise RunnerError(f"{to}: no tracker that is known here; there are {', '.join(TRACKERS)}")
     tracker_name: TrackerName = to  # type: ignore[assignment]  # one of them
@@ -24,12 +24,9 @@ def run(settings: Settings, names: Sequence[str], to: str, into: Path | None) ->
             jobs.get_job(queue, name)
         for name in names:
             place = into or folder(settings)
-            tracker = open_tracker(tracker_name, name, place)
-            try:
+            with told(settings, name, tracker_name, place) as tracker:
                 before = tracker.reached()
                 after = replay(queue, name, tracker, before)
-            finally:
-                tracker.close()
             print(f"{name}: {to} knows it to step {max(after.train, 0):,} (before: {max(before.train, 0):,})")
             if to == "tensorboard":
                 print(f"look at it with: tensorboard --logdir {place / 'tensorboard'}")

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from runner.queue import jobs, ledger
+from runner.errors import TrackerBusy
+from runner.queue import ledger
 from runner.queue.database import Queue, open_queue
+from runner.queue.view import see
 from runner.settings import Settings
 from runner.states import State
 from runner.track.curves import Reached, points
 from runner.track.trackers import Tracker, open_tracker
+from wake2vec.contract.errors import GpuBusy
+from wake2vec.contract.lock import hold_lock
 from wake2vec.contract.spec import TrackerName
 
 PAUSE_SECONDS = 10.0
@@ -35,12 +41,28 @@ def replay(queue: Queue, job: str, tracker: Tracker, reached: Reached) -> Reache
     )
 
 
+@contextmanager
+def told(settings: Settings, job: str, name: TrackerName, into: Path) -> Iterator[Tracker]:
+    """The tracker, for one process at a time: two would each add what the other has not told yet.
+
+    Raises TrackerBusy, and RunnerError for a package that is not here.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(hold_lock(settings.locks / f"track-{job}-{name}.lock", {"pid": os.getpid()}))
+        except GpuBusy as error:
+            raise TrackerBusy(f"{job}: {name} is told of it by another process already, as by `start`") from error
+        tracker = open_tracker(name, job, into)
+        stack.callback(tracker.close)
+        yield tracker
+
+
 class Following:
     """A thread that tells the trackers of each job that names some; whatever they do, training goes on."""
 
     def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
         self._settings, self._say = settings, say
-        self._open: dict[tuple[str, TrackerName], tuple[Tracker, Reached]] = {}
+        self._open: dict[tuple[str, TrackerName], tuple[Tracker, Reached, ExitStack]] = {}
         self._failed: set[tuple[str, TrackerName]] = set()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="track", daemon=True)
@@ -60,13 +82,13 @@ class Following:
                 self.look(queue)
             self.look(queue)  # what came since the last look
         finally:
-            for tracker, _ in self._open.values():
-                tracker.close()
+            for _, _, stack in self._open.values():
+                stack.close()
             queue.close()
 
     def look(self, queue: Queue) -> None:
         """Jobs that trained since this daemon began, and those that it finds half told."""
-        for job in jobs.list_jobs(queue):
+        for job in see(queue).jobs:  # read again only when somebody has written
             for name in job.spec.track.to if job.state is not State.CANCELLED else ():
                 key = (job.name, name)
                 if key not in self._failed:
@@ -76,12 +98,18 @@ class Following:
         job, name = key
         try:
             if key not in self._open:
-                tracker = open_tracker(name, job, folder(self._settings))
-                self._open[key] = tracker, tracker.reached()
-            tracker, reached = self._open[key]
-            self._open[key] = tracker, replay(queue, job, tracker, reached)
+                with ExitStack() as opening:
+                    tracker = opening.enter_context(told(self._settings, job, name, folder(self._settings)))
+                    self._open[key] = tracker, tracker.reached(), opening.pop_all()
+            tracker, reached, stack = self._open[key]
+            self._open[key] = tracker, replay(queue, job, tracker, reached), stack
+        except TrackerBusy:
+            return  # a person's `track`: the next look goes on from what that told
         except Exception as error:  # a library of somebody else's, over a network: anything can come out of it
             self._failed.add(key)
+            if key in self._open:
+                with suppress(Exception):
+                    self._open.pop(key)[2].close()
             self._say(
                 f"{job}: {name} is not told any more: {error}; training goes on, and "
                 f"`wake2vec-runner track {job} --to {name}` tells it the rest"

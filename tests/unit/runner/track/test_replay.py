@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from runner.commands import track
+from runner.errors import TrackerBusy
 from runner.queue import jobs, ledger
 from runner.queue.database import open_queue
 from runner.settings import read_settings
@@ -94,3 +96,40 @@ def test_the_thread_tells_what_came_last_and_closes_what_it_opened(home, monkeyp
 
     assert [step for step, _ in kept.steps] == [1, 2, 2]
     assert kept.closed
+
+
+def test_what_start_tells_nobody_else_tells_at_the_same_time(home, monkeypatch):
+    settings, queue = home
+    monkeypatch.setattr(replay, "open_tracker", lambda name, job, into: Kept())
+    following = Following(settings, pytest.fail)
+    take_steps(queue, [1])
+    following.look(queue)
+
+    with pytest.raises(TrackerBusy, match="by another process"):
+        track.run(settings, ["a"], "tensorboard", None)
+
+
+def test_start_waits_for_a_person_who_tells_and_goes_on_from_there(home, monkeypatch):
+    settings, queue = home
+    kept = Kept()
+    monkeypatch.setattr(replay, "open_tracker", lambda name, job, into: kept)
+    following = Following(settings, pytest.fail)
+    take_steps(queue, [1])
+
+    with replay.told(settings, "a", "tensorboard", settings.home):
+        following.look(queue)
+        assert kept.steps == []
+    following.look(queue)
+
+    assert [step for step, _ in kept.steps] == [1, 1]
+
+
+def test_a_tracker_that_failed_is_free_for_the_command(home, monkeypatch):
+    settings, queue = home
+    monkeypatch.setattr(replay, "open_tracker", lambda name, job, into: Kept(fail=True))
+    following = Following(settings, lambda text: None)
+    take_steps(queue, [1])
+    following.look(queue)
+
+    with replay.told(settings, "a", "tensorboard", settings.home):
+        pass
