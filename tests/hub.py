@@ -46,7 +46,7 @@ class Handler(BaseHTTPRequestHandler):
         for part, status in self.hub.refuse.items():
             if part in path:
                 return self.answer({"error": "no"}, status)
-        if match := re.fullmatch(r"/datasets/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+        if match := re.fullmatch(r"/datasets/([^/]+/[^/]+)/resolve/(refs%2Fconvert%2Fparquet|[^/]+)/(.+)", path):
             return self.resolve(self.hub.datasets.get(match[1]), match[3])
         if path.startswith("/blob/"):
             self.hub.uploads += 1

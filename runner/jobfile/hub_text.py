@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +11,14 @@ from typing import Any
 
 from runner.jobfile.hub import SECONDS
 from wake2vec.contract.errors import InputError
+from wake2vec.contract.files import digest_file
 
 PREFIX = "hf://"
 ADDRESS = re.compile(
-    r"hf://datasets/(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+?))?/(?P<file>[^@#]+)(#(?P<column>.+))?"
+    r"hf://datasets/(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>refs/(convert/\w+|pr/\d+)|[^/@#]+))?"
+    r"/(?P<file>[^@#]+)(#(?P<column>.+))?"
 )
+TEXTS = ("", ".txt", ".md", ".text")
 BETWEEN = "\n\n"  # rows of a table are texts of their own
 
 
@@ -24,10 +28,13 @@ def fetch_text(address: str) -> Path:
     if match is None:
         raise InputError(address, "no address of a file on the hub", "hf://datasets/USER/NAME/FILE")
     file = _download(address, match["name"], match["file"], match["revision"])
-    rows = _rows(file, match["column"] or "text", address)
-    if rows is None:
-        return file
-    return _as_text(rows, file, match["column"] or "text")
+    column = match["column"] or "text"
+    try:
+        rows = _rows(file, column, address)
+        return file if rows is None else _as_text(rows, file, column)
+    except (ValueError, AttributeError) as error:  # pyarrow's and JSON's errors, and JSON that is no table
+        said = str(error).partition("\n")[0]
+        raise InputError(address, f"cannot be read as a table ({said})", "look at it on its page") from error
 
 
 def _download(address: str, name: str, file: str, revision: str | None) -> Path:
@@ -55,19 +62,21 @@ def _download(address: str, name: str, file: str, revision: str | None) -> Path:
         raise InputError(address, f"the hub cannot be reached ({said})", "fetch the file yourself") from error
 
 
-def _rows(file: Path, column: str, address: str) -> Iterator[str] | None:
-    """The texts of a table, one by one; None for a file that is a text itself."""
+def _rows(file: Path, column: str, address: str) -> Iterator[Any] | None:
+    """The texts of a table, one by one; None for a file that is a text itself. Raises InputError for other files."""
     if file.suffix == ".parquet":
         import pyarrow.parquet
 
         table = pyarrow.parquet.ParquetFile(file)
         _require(column, table.schema_arrow.names, address)
-        return (str(text) for batch in table.iter_batches(columns=[column]) for text in batch.column(0).to_pylist())
+        return (text for batch in table.iter_batches(columns=[column]) for text in batch.column(0).to_pylist())
     if file.suffix in (".jsonl", ".ndjson"):
         with file.open(encoding="utf-8") as lines:
-            first: dict[str, Any] = json.loads(lines.readline() or "{}")
-        _require(column, list(first), address)
-        return (str(json.loads(line)[column]) for line in file.open(encoding="utf-8") if line.strip())
+            _require(column, list(json.loads(lines.readline() or "{}")), address)
+        return (json.loads(line).get(column) for line in file.open(encoding="utf-8") if line.strip())
+    if file.suffix not in TEXTS:
+        known = ", ".join([*filter(None, TEXTS), ".parquet", ".jsonl"])
+        raise InputError(address, f"a {file.suffix} file is no text", f"name one of {known}; see refs/convert/parquet")
     return None
 
 
@@ -77,16 +86,18 @@ def _require(column: str, names: list[str], address: str) -> None:
         raise InputError(address, f"has no column {column}; there are {there}", "name one behind a #")
 
 
-def _as_text(rows: Iterator[str], file: Path, column: str) -> Path:
-    """Beside the downloaded file's own content, which the library names by its hash."""
+def _as_text(rows: Iterator[Any], file: Path, column: str) -> Path:
+    """Made once for the content of the downloaded file; a row without a text is passed over."""
     from huggingface_hub import cached_assets_path
 
-    whole = file.resolve()
-    target = Path(cached_assets_path("wake2vec", whole.name, column)) / f"{file.stem}.txt"
+    target = Path(cached_assets_path("wake2vec", digest_file(file).sha256, column)) / f"{file.stem}.txt"
     if not target.is_file():
-        temporary = target.with_suffix(".part")
+        temporary = target.with_name(f"{target.name}.{os.getpid()}")  # two may fetch it at once
         with temporary.open("w", encoding="utf-8") as out:
-            for number, row in enumerate(rows):
-                out.write(row if number == 0 else BETWEEN + row)
+            between = ""
+            for row in rows:
+                if row is not None:
+                    out.write(f"{between}{row}")
+                    between = BETWEEN
         temporary.replace(target)
     return target

@@ -28,7 +28,7 @@ except InputError as error:
 ROWS = ["riverrun, past Eve", "and Adam's"]
 
 
-def parquet(**columns: list[str]) -> bytes:
+def parquet(**columns: list[str | None]) -> bytes:
     out = io.BytesIO()
     pyarrow.parquet.write_table(pyarrow.table(columns), out)
     return out.getvalue()
@@ -39,7 +39,12 @@ def hub() -> Iterator[Hub]:
     with running_hub() as hub:
         hub.datasets["joyce/wake"] = {
             "wake.txt": "riverrun, päst".encode(),
-            "data/wake.parquet": parquet(text=ROWS, other=["a", "b"]),
+            "data/wake.parquet": parquet(text=[*ROWS], other=["a", "b"]),
+            "holes.parquet": parquet(text=["a", None, "b"]),
+            "torn.parquet": parquet(text=[*ROWS])[:-9],
+            "torn.jsonl": b'{"text": "a"}\n{"text": "b',
+            "list.jsonl": b'["a", "b"]\n[1]\n',
+            "wake.csv": b"text\nriverrun\n",
             "wake.jsonl": "".join(json.dumps({"line": row}) + "\n" for row in ROWS).encode(),
         }
         yield hub
@@ -60,6 +65,8 @@ def ask(hub: Hub, address: str, home: Path) -> subprocess.CompletedProcess[str]:
         ("hf://datasets/joyce/wake/data/wake.parquet", "\n\n".join(ROWS)),
         ("hf://datasets/joyce/wake/data/wake.parquet#other", "a\n\nb"),
         ("hf://datasets/joyce/wake/wake.jsonl#line", "\n\n".join(ROWS)),
+        ("hf://datasets/joyce/wake@refs/convert/parquet/data/wake.parquet", "\n\n".join(ROWS)),
+        ("hf://datasets/joyce/wake/holes.parquet", "a\n\nb"),
     ],
 )
 def test_a_text_on_the_hub_is_one_text_here(hub: Hub, tmp_path: Path, address: str, text: str) -> None:
@@ -73,6 +80,11 @@ def test_a_text_on_the_hub_is_one_text_here(hub: Hub, tmp_path: Path, address: s
         ("hf://datasets/joyce/wake/gone.txt", "no such file or revision"),
         ("hf://datasets/joyce/wake/data/wake.parquet#gone", "has no column gone; there are text, other"),
         ("hf://datasets/joyce/wake/wake.jsonl", "has no column text; there are line"),
+        ("hf://datasets/joyce/wake/torn.parquet", "cannot be read as a table"),
+        ("hf://datasets/joyce/wake/torn.jsonl", "cannot be read as a table"),
+        ("hf://datasets/joyce/wake/list.jsonl", "has no column text"),
+        ("hf://datasets/joyce/wake/list.jsonl#a", "cannot be read as a table"),
+        ("hf://datasets/joyce/wake/wake.csv", "a .csv file is no text"),
         ("hf://joyce/wake.txt", "no address of a file on the hub"),
     ],
 )
