@@ -20,7 +20,7 @@ from bench.p1 import MODELS, parser
 from bench.random_models import TINY, fill_matrices, random_body
 from wake2vec.contract.models.model_shapes import SHAPES, ModelShape
 from wake2vec.contract.plan import WRITTEN_OUT, LayerPath
-from wake2vec.contract.spec import LoraTable
+from wake2vec.contract.tables import LoraTable
 from wake2vec.model.dropout import StepKey
 from wake2vec.model.layers.paths import use_layers
 from wake2vec.model.layers.proof import MARGIN, TOKENS, prove, refer

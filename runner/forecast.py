@@ -10,7 +10,8 @@ from wake2vec.contract.budget import GIB, Budget, Card, budget, exchange_seconds
 from wake2vec.contract.budget import Workload as Load
 from wake2vec.contract.models.model_shapes import ModelShape
 from wake2vec.contract.plan import LIBRARY, WRITTEN_OUT, WRITTEN_OUT_FAMILIES, Plan, micro_batches
-from wake2vec.contract.spec import LoraTable, TrainingSpec
+from wake2vec.contract.spec import TrainingSpec
+from wake2vec.contract.tables import LoraTable
 
 CONTEXT_SPLITS = (1, 2, 4)
 

@@ -11,7 +11,7 @@ from runner.queue.database import open_queue
 from runner.settings import Settings
 from runner.track.replay import folder, replay, told
 from runner.track.trackers import TRACKERS
-from wake2vec.contract.spec import TrackerName
+from wake2vec.contract.tables import TrackerName
 
 
 def run(settings: Settings, names: Sequence[str], to: str, into: Path | None) -> None:

@@ -14,7 +14,8 @@ from wake2vec.contract.models.families import BNB4, longest, refusal, stored_as
 from wake2vec.contract.models.matrices import INPUT, OUTPUT, is_called
 from wake2vec.contract.models.model_shapes import LAYERS
 from wake2vec.contract.models.targets import fitting_targets, has_experts
-from wake2vec.contract.spec import LoraTable, TrainingSpec
+from wake2vec.contract.spec import TrainingSpec
+from wake2vec.contract.tables import LoraTable
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 CONVERT = (

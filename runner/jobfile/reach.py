@@ -10,7 +10,7 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from wake2vec.contract.errors import Fault
-from wake2vec.contract.spec import DataTable, VocabTable
+from wake2vec.contract.tables import DataTable, VocabTable
 from wake2vec.contract.words.forms import MOST_IN_PIECES, OWN_IDS, Finder, Form, spelt
 
 CHUNK_BYTES = 1 << 20

@@ -23,18 +23,8 @@ from runner.jobfile.reach import places_in_pieces, words_not_met
 from wake2vec.contract.errors import Fault, InputError, SpecError
 from wake2vec.contract.files import open_regular
 from wake2vec.contract.order import InputFile
-from wake2vec.contract.spec import (
-    JOB_SPEC,
-    NAME_PATTERN,
-    CommandSpec,
-    DataTable,
-    JobSpec,
-    JobTable,
-    LoraTable,
-    ModelTable,
-    TrainingSpec,
-    TrainTable,
-)
+from wake2vec.contract.spec import JOB_SPEC, CommandSpec, JobSpec, JobTable, TrainingSpec
+from wake2vec.contract.tables import NAME_PATTERN, DataTable, LoraTable, ModelTable, TrainTable
 from wake2vec.contract.words.groups import read_groups
 from wake2vec.contract.words.lexicon import Lexicon, read_lexicon
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from wake2vec.contract.spec import NAME_PATTERN
+from wake2vec.contract.tables import NAME_PATTERN
 
 Schema = Mapping[str, Any]
 Path = tuple[str, ...]

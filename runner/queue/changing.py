@@ -16,7 +16,8 @@ from runner.queue.rows import Job
 from runner.queue.tables import logs
 from runner.states import Change, State
 from wake2vec.contract.order import PLAN_AND_CADENCE, fingerprint
-from wake2vec.contract.spec import JOB_SPEC, Extension, JobSpec
+from wake2vec.contract.spec import JOB_SPEC, JobSpec
+from wake2vec.contract.tables import Extension
 
 FIXED = ("name", "after", "train.extended")
 

@@ -18,7 +18,7 @@ from runner.track.curves import Reached, points
 from runner.track.trackers import Tracker, open_tracker
 from wake2vec.contract.errors import GpuBusy
 from wake2vec.contract.lock import hold_lock
-from wake2vec.contract.spec import TrackerName
+from wake2vec.contract.tables import TrackerName
 
 PAUSE_SECONDS = 10.0
 

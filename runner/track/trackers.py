@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from runner.errors import RunnerError
 from runner.track.curves import Point, Reached, reached_by
-from wake2vec.contract.spec import TrackerName
+from wake2vec.contract.tables import TrackerName
 
 PROJECT = "wake2vec"
 

@@ -9,7 +9,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from wake2vec.contract.errors import InputError
-from wake2vec.contract.spec import FORMAT, JobSpec, Table, TrainingSpec
+from wake2vec.contract.spec import JobSpec, TrainingSpec
+from wake2vec.contract.tables import FORMAT, Table
 
 
 class InputFile(Table):

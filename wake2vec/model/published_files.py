@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from wake2vec.contract.errors import ModelError
-from wake2vec.contract.spec import ModelTable
+from wake2vec.contract.tables import ModelTable
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 ROWS_AT_ONCE = 4096

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from wake2vec.contract.errors import InputError
 from wake2vec.contract.order import Order
-from wake2vec.contract.spec import VocabTable
+from wake2vec.contract.tables import VocabTable
 from wake2vec.phases.inputs import input_paths
 from wake2vec.vocab.idmap import IdMap
 from wake2vec.vocab.initial import Part, initial_rows

@@ -13,7 +13,8 @@ from wake2vec.contract.errors import InputError, ModelChanged, ModelError, Nothi
 from wake2vec.contract.files import digest_file, read_json, whole_folder, write_json
 from wake2vec.contract.order import Order
 from wake2vec.contract.rundir import RunDir
-from wake2vec.contract.spec import ModelTable, TrainingSpec, VocabTable
+from wake2vec.contract.spec import TrainingSpec
+from wake2vec.contract.tables import ModelTable, VocabTable
 from wake2vec.contract.words.forms import Form
 from wake2vec.contract.words.lexicon import read_lexicon
 from wake2vec.data.blocks import Blocks, Windows

@@ -13,7 +13,8 @@ from wake2vec.contract.errors import CheckpointCorrupt, InputError, ModelError
 from wake2vec.contract.manifest import TRAINABLE, manifest_sha256, verify_checkpoint
 from wake2vec.contract.models.targets import DEFAULT, fitting_targets, has, has_experts, named_targets
 from wake2vec.contract.order import Source
-from wake2vec.contract.spec import LoraTable, P2Spec, P3Spec
+from wake2vec.contract.spec import P2Spec, P3Spec
+from wake2vec.contract.tables import LoraTable
 from wake2vec.model.device import copy_to_host
 from wake2vec.model.dropout import StepKey, key_dropouts
 from wake2vec.model.new_rows import InstalledRows, install_rows

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wake2vec.contract.spec import DevicesTable, GeometryTable, MorphemesTable
+from wake2vec.contract.tables import DevicesTable, GeometryTable, MorphemesTable
 from wake2vec.structure import draws, losses, measures
 from wake2vec.structure.chosen import Chosen, draw_triplets
 from wake2vec.structure.verdict import verdict

@@ -12,7 +12,8 @@ from torch import nn
 from wake2vec.contract.errors import InputError
 from wake2vec.contract.options import TakeoverOptions
 from wake2vec.contract.order import Order
-from wake2vec.contract.spec import ModelTable, P2Spec, P3Spec, TrainingSpec, VocabTable
+from wake2vec.contract.spec import P2Spec, P3Spec, TrainingSpec
+from wake2vec.contract.tables import ModelTable, VocabTable
 from wake2vec.contract.words.lexicon import read_lexicon
 from wake2vec.model.device import quiet_libraries
 from wake2vec.model.load import empty_model, read_config

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from wake2vec.contract.errors import InputError
-from wake2vec.contract.spec import LoraTable
+from wake2vec.contract.tables import LoraTable
 from wake2vec.takeover.find import OldAdapter, OldRows, OldWords
 from wake2vec.vocab.idmap import IdMap
 

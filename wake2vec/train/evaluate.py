@@ -15,7 +15,7 @@ from wake2vec.contract.errors import OutOfMemory
 from wake2vec.contract.failpoints import failpoint
 from wake2vec.contract.files import read_json, write_json
 from wake2vec.contract.ledger import EvaluationRow, to_json
-from wake2vec.contract.spec import EvaluateTable
+from wake2vec.contract.tables import EvaluateTable
 from wake2vec.data.blocks import IGNORED, Windows
 from wake2vec.model.device import free_memory, is_out_of_memory
 from wake2vec.model.loss import blocked_cross_entropy

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-from wake2vec.contract.spec import Extension, TrainTable
+from wake2vec.contract.tables import Extension, TrainTable
 
 ScheduleKind = Literal["cosine", "linear", "constant"]
 

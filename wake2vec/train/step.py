@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from wake2vec.contract.errors import Diverged, OutOfMemory
 from wake2vec.contract.failpoints import failpoint
 from wake2vec.contract.plan import Plan
-from wake2vec.contract.spec import DataTable, TrainTable
+from wake2vec.contract.tables import DataTable, TrainTable
 from wake2vec.data.blocks import Blocks
 from wake2vec.data.permutation import blocks_of_step
 from wake2vec.data.seen_words import SeenWords

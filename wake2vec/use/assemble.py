@@ -12,7 +12,7 @@ from wake2vec.contract.errors import CheckpointCorrupt
 from wake2vec.contract.manifest import step_of
 from wake2vec.contract.order import Order
 from wake2vec.contract.rundir import RunDir
-from wake2vec.contract.spec import LoraTable
+from wake2vec.contract.tables import LoraTable
 from wake2vec.model.load import load_base
 from wake2vec.model.new_rows import install_rows
 from wake2vec.phases.p2 import inject_lora

@@ -23,7 +23,7 @@ from wake2vec.contract.models.targets import named_targets
 from wake2vec.contract.options import ExportOptions
 from wake2vec.contract.order import Order
 from wake2vec.contract.rundir import RunDir
-from wake2vec.contract.spec import LoraTable
+from wake2vec.contract.tables import LoraTable
 from wake2vec.model.load import bare_model, read_config, read_outline
 from wake2vec.model.outline import Outline, is_transposed
 from wake2vec.model.precision import Precision

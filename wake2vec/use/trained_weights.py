@@ -14,7 +14,7 @@ from wake2vec.contract.manifest import saved_steps, step_of, verify_checkpoint
 from wake2vec.contract.models.matrices import INPUT, OUTPUT, is_called
 from wake2vec.contract.order import Order
 from wake2vec.contract.rundir import RunDir
-from wake2vec.contract.spec import LoraTable
+from wake2vec.contract.tables import LoraTable
 from wake2vec.model.forms import write_out
 from wake2vec.model.published_files import PublishedFiles, origin_of
 from wake2vec.phases.identity import began_with, digests_of, identify, require_same

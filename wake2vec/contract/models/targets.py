@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from wake2vec.contract.errors import ModelError
-from wake2vec.contract.spec import LoraTable
+from wake2vec.contract.tables import LoraTable
 
 DEFAULT = tuple(LoraTable().targets)
 ATTENTION = ("q_proj", "k_proj", "v_proj")

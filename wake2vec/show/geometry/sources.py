@@ -17,7 +17,7 @@ from wake2vec.contract.manifest import saved_steps
 from wake2vec.contract.models.matrices import INPUT, OUTPUT, is_called
 from wake2vec.contract.order import Order
 from wake2vec.contract.rundir import RunDir
-from wake2vec.contract.spec import VocabTable
+from wake2vec.contract.tables import VocabTable
 from wake2vec.show.geometry.matrix import Array, InFile, Matrix, Part, Places, chunks, tensors_in
 from wake2vec.vocab.idmap import IdMap, WordIds
 from wake2vec.vocab.idmap import load as load_id_map

@@ -10,7 +10,7 @@ import torch
 from wake2vec.contract import budget
 from wake2vec.contract.models.model_shapes import shape_of_config
 from wake2vec.contract.plan import Plan
-from wake2vec.contract.spec import LoraTable
+from wake2vec.contract.tables import LoraTable
 from wake2vec.model.device import card_name, memory_limit
 from wake2vec.model.dropout import drop_only_keyed
 from wake2vec.model.fp16_range import guard_range

@@ -13,7 +13,7 @@ from runner.track import replay
 from runner.track.curves import Reached
 from runner.track.replay import Following
 from tests.unit.runner.conftest import CORPUS, job_spec
-from wake2vec.contract.spec import TrackTable
+from wake2vec.contract.tables import TrackTable
 
 
 class Kept:

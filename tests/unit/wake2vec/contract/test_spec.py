@@ -6,16 +6,8 @@ import pytest
 from pydantic import ValidationError
 
 from wake2vec.contract.order import fingerprint
-from wake2vec.contract.spec import (
-    JOB_SPEC,
-    CommandSpec,
-    JobSpec,
-    JobTable,
-    LoraTable,
-    P1Spec,
-    P2Spec,
-    VocabTable,
-)
+from wake2vec.contract.spec import JOB_SPEC, CommandSpec, JobSpec, JobTable, P1Spec, P2Spec
+from wake2vec.contract.tables import LoraTable, VocabTable
 
 P1: dict[str, Any] = {
     "name": "qwen_p1",

@@ -17,7 +17,7 @@ from wake2vec.contract import failpoints
 from wake2vec.contract.errors import OutOfMemory
 from wake2vec.contract.files import read_json
 from wake2vec.contract.ledger import EvaluationRow
-from wake2vec.contract.spec import EvaluateTable
+from wake2vec.contract.tables import EvaluateTable
 from wake2vec.data.blocks import Windows
 from wake2vec.train.evaluate import EvaluationSet, Losses, Sums, as_row, choose_windows, evaluate, judge, measure
 from wake2vec.train.loop import Loop
