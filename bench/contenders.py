@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -17,8 +17,9 @@ from wake2vec.contract.models.model_shapes import ModelShape
 from wake2vec.contract.plan import Plan
 from wake2vec.model.dropout import StepKey, key_dropouts
 from wake2vec.model.loss import blocked_cross_entropy
-from wake2vec.model.new_rows import RowMode, install_rows
+from wake2vec.model.new_rows import InstalledRows, RowMode, install_rows
 from wake2vec.model.placement import apply_plan
+from wake2vec.structure.auxiliary import Auxiliary
 from wake2vec.train.optimizers import clip_factor, gradient_norm, make_optimizer
 
 LOSS_SCALE = 2.0**14
@@ -53,22 +54,38 @@ def ours(
 
 
 def ours_lora(
-    model: Any, shape: ModelShape, plan: Plan, *, new: int, tokens_per_step: int, dtype: torch.dtype, dropout: float
+    model: Any,
+    shape: ModelShape,
+    plan: Plan,
+    *,
+    new: int,
+    tokens_per_step: int,
+    dtype: torch.dtype,
+    dropout: float,
+    structure: Callable[[InstalledRows], Auxiliary] | None = None,
 ) -> tuple[Any, Contender]:
-    """P2: LoRA on six projections over frozen rows. Returns the PEFT model too, to unload it afterwards."""
+    """P2: LoRA on six projections over frozen rows; with `structure` P3, where rows and adapter train under it.
+
+    Returns the PEFT model too, to unload it afterwards.
+    """
     device = next(model.model.layers.parameters()).device
     fill_matrices(model, shape.matrix_rows, shape.width, dtype, device, tied=shape.tied)
     rows = torch.empty(new, shape.width, device=device).normal_(std=0.02)
     mode: RowMode = "shared" if shape.tied else "separate"
     installed = install_rows(model, first_new_id=shape.tokenizer_length, mode=mode, input_rows=rows)
-    installed.freeze(dtype)
+    if structure is None:
+        installed.freeze(dtype)
     del rows
     adapted = lora(model, dropout)
+    if structure is not None:  # PEFT holds still all that is not its own
+        for weight in installed.trainable().values():
+            weight.requires_grad_()
     context = StepKey()
     key_dropouts(adapted, context, seed=1)
     apply_plan(adapted, installed, plan, device)
     trainable = {name: weight for name, weight in adapted.named_parameters() if weight.requires_grad}
     optimizer = make_optimizer("adamw", trainable, weight_decay=0.0)
+    auxiliary = None if structure is None else structure(installed)
     decoder = model.get_decoder()
 
     def micro(ids: Tensor) -> None:
@@ -78,6 +95,8 @@ def ours_lora(
         blocked_cross_entropy(hidden.flatten(0, 1), installed.head, ids[:, 1:].flatten(), scale=scale).scaled.backward()  # type: ignore[no-untyped-call]
 
     def update() -> None:
+        if auxiliary is not None:
+            auxiliary.add_gradients(1, LOSS_SCALE)
         factor = clip_factor(float(gradient_norm(trainable)) / LOSS_SCALE, 1.0) / LOSS_SCALE
         optimizer.step(1e-4, gradient_factor=factor)
         optimizer.zero_grad()
@@ -126,21 +145,42 @@ def masked_matrix(model: Any, shape: ModelShape, *, new: int, dtype: torch.dtype
     device = next(model.model.layers.parameters()).device
     fill_matrices(model, shape.tokenizer_length + new, shape.width, dtype, device, tied=True)
     weight = model.get_input_embeddings().weight.requires_grad_()
-
-    def mask(gradient: Tensor) -> Tensor:
-        gradient[: shape.tokenizer_length] = 0
-        return gradient
-
-    weight.register_hook(mask)
+    weight.register_hook(lambda gradient: masked(gradient, shape.tokenizer_length))
     return _library_loop(model, [weight], dtype, accumulation)
 
 
-def _library_loop(model: Any, parameters: list[Tensor], dtype: torch.dtype, accumulation: int) -> Contender:
+def by_hand(
+    model: Any, shape: ModelShape, *, new: int, dtype: torch.dtype, accumulation: int, dropout: float, paged: bool
+) -> tuple[Any, Contender]:
+    """P3 as it was done by hand: LoRA and a whole matrix under a mask, tied by hand, with 8-bit Adam."""
+    from bitsandbytes.optim import AdamW8bit, PagedAdamW8bit
+
+    device = next(model.model.layers.parameters()).device
+    fill_matrices(model, shape.tokenizer_length + new, shape.width, dtype, device, tied=True)
+    adapted = lora(model, dropout)
+    model.enable_input_require_grads()
+    weight = model.get_input_embeddings().weight.requires_grad_()  # PEFT holds it still
+    weight.register_hook(lambda gradient: masked(gradient, shape.tokenizer_length))
+    parameters = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
+    optimizer = (PagedAdamW8bit if paged else AdamW8bit)(parameters, lr=1e-4)
+    return adapted, _library_loop(adapted, parameters, dtype, accumulation, optimizer)
+
+
+def masked(gradient: Tensor, first: int) -> Tensor:
+    gradient[:first] = 0
+    return gradient
+
+
+def _library_loop(
+    model: Any, parameters: list[Any], dtype: torch.dtype, accumulation: int, optimizer: Any = None
+) -> Contender:
     """transformers' model, loss, checkpointing and Adafactor, as the original scripts ran them."""
     from transformers.optimization import Adafactor
 
     checkpointing(model, on=True)
-    optimizer = Adafactor(parameters, lr=1e-4, scale_parameter=False, relative_step=False, warmup_init=False)
+    optimizer = optimizer or Adafactor(
+        parameters, lr=1e-4, scale_parameter=False, relative_step=False, warmup_init=False
+    )
 
     def micro(ids: Tensor) -> None:
         with torch.autocast(ids.device.type, dtype):

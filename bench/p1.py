@@ -22,12 +22,20 @@ RESULTS = Path(__file__).parent / "results"
 MODELS = {
     "qwen14b": "Qwen/Qwen2.5-14B",
     "llama8b": "meta-llama/Llama-3.1-8B",
+    "mistral7b": "mistralai/Mistral-7B-v0.3",
     "llama1b": "meta-llama/Llama-3.2-1B",
     "tinyllama": "TinyLlama/TinyLlama-1.1B-Chat-v1.0",
     "tiny": "tiny",
 }
 # how many of the 44,990 words each tokenizer does not know
-NEW_TOKENS = {"qwen14b": 44_223, "llama8b": 44_195, "llama1b": 44_195, "tinyllama": 44_500, "tiny": 300}
+NEW_TOKENS = {
+    "qwen14b": 44_223,
+    "llama8b": 44_195,
+    "mistral7b": 44_500,
+    "llama1b": 44_195,
+    "tinyllama": 44_500,
+    "tiny": 300,
+}
 WRITTEN_OUT: tuple[LayerPath, ...] = ("lean", "checkpoint", "offload")
 
 

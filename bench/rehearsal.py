@@ -27,8 +27,9 @@ from bench.p1 import MODELS, RESULTS
 from wake2vec.contract.lock import read_lock
 from wake2vec.contract.rundir import read_heartbeat
 
-FIRST = "first"  # the P1 job that a P2 job goes on from
+FIRST, SECOND = "first", "second"  # the P1 job that a P2 job goes on from, and the P2 job of a P3
 LORA = "[lora]\nr = 8\ndropout = 0.1\n"
+GROUPS = "groups.jsonl"
 KILLS_AT = (0.4, 0.7)  # shares of the steps
 PATIENCE_SECONDS = 580.0
 
@@ -67,10 +68,11 @@ def parse() -> argparse.Namespace:
     options.add_argument("--tokenizer", type=Path, default=JOBS / "tiny" / "model", help="folder of its tokenizer")
     options.add_argument("--lexicon", type=Path, default=JOBS / "tiny" / "lexicon.txt")
     options.add_argument("--corpus", type=Path, default=JOBS / "tiny" / "corpus.txt")
+    options.add_argument("--groups", type=Path, help="of a P3, where they are not derived from the lexicon")
     options.add_argument("--steps", type=int, default=20)
     options.add_argument("--batch", type=int, default=16)
     options.add_argument("--seq-len", type=int, default=256)
-    options.add_argument("--phase", choices=("p1", "p2"), default="p1")
+    options.add_argument("--phase", choices=("p1", "p2", "p3"), default="p1")
     options.add_argument("--train", default="", help="more lines of [train], as TOML; ';' for a new line")
     options.add_argument("--published", type=Path, help="a folder that an earlier rehearsal published; made if missing")
     options.add_argument("--folder", type=Path, help="where there is room")
@@ -96,9 +98,14 @@ def rehearse(chosen: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any
     if chosen.cap_gib:
         share = chosen.cap_gib / card_gib()
         os.environ["PYTORCH_CUDA_ALLOC_CONF"] = f"expandable_segments:True,per_process_memory_fraction:{share:.5f}"
-    if chosen.phase == "p2":
-        machine.run("enqueue", str(job_file(chosen, folder, model, FIRST, "p1", steps=2)))
-        yield {FIRST: watched(machine, FIRST, [])}
+    for name, phase in before(chosen.phase):
+        machine.run("enqueue", str(job_file(chosen, folder, model, name, phase, steps=2)))
+        yield {name: watched(machine, name, [])}
+    if chosen.groups:
+        shutil.copyfile(chosen.groups, folder / GROUPS)
+    elif chosen.phase == "p3":
+        machine.run("morphemes", str(chosen.lexicon), "--derive", "--corpus", str(chosen.corpus), "--out",
+                    str(folder / GROUPS))  # fmt: skip
     machine.run("enqueue", str(job_file(chosen, folder, model, "uncut", chosen.phase, steps=chosen.steps)))
     uncut = watched(machine, "uncut", [])
     yield {"uncut": uncut}
@@ -107,6 +114,11 @@ def rehearse(chosen: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any
     yield {"cut": watched(machine, "cut", [int(share * chosen.steps) for share in KILLS_AT])}
     hashes = {name: result_hash(machine.run_dir(name)) for name in ("uncut", "cut")}
     yield {"hashes": hashes, "equal": hashes["uncut"] == hashes["cut"]}
+
+
+def before(phase: str) -> list[tuple[str, str]]:
+    """Name and phase of each job that the rehearsed one stands on."""
+    return {"p1": [], "p2": [(FIRST, "p1")], "p3": [(FIRST, "p1"), (SECOND, "p2")]}[phase]
 
 
 def watched(machine: Machine, job: str, kills: list[int]) -> dict[str, Any]:
@@ -140,9 +152,14 @@ def card_gib() -> float:
 
 def job_file(chosen: argparse.Namespace, folder: Path, model: Path, name: str, phase: str, *, steps: int) -> Path:
     path = folder / f"{name}.toml"
-    head = f'after = "{FIRST}"' if phase == "p2" else ""
-    own = LORA if phase == "p2" else f'[vocab]\nlexicon = "{chosen.lexicon.absolute()}"\n'
-    more = chosen.train.replace(";", "\n") if name != FIRST else ""
+    below = before(phase)
+    head = f'after = "{below[-1][0]}"' if below else ""
+    own = {
+        "p1": f'[vocab]\nlexicon = "{chosen.lexicon.absolute()}"\n',
+        "p2": LORA,
+        "p3": f'[lora]\ntrain = "lora+rows"\n[morphemes]\ngroups = "{folder / GROUPS}"\n[geometry]\nramp_steps = 0\n',
+    }[phase]
+    more = chosen.train.replace(";", "\n") if name not in (FIRST, SECOND) else ""
     path.write_text(f"""
 phase = "{phase}"
 {head}

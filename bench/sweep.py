@@ -74,7 +74,7 @@ def begin(options: argparse.Namespace, question: str, **notes: Any) -> Setup:
     )
 
 
-def planned(setup: Setup, cell: Cell, phase: Literal["p1", "p2"], rows: RowSets) -> tuple[Row, Workload, Plan]:
+def planned(setup: Setup, cell: Cell, phase: Literal["p1", "p2", "p3"], rows: RowSets) -> tuple[Row, Workload, Plan]:
     """One size of ours as a row still without figures, with what the budget says."""
     tokens = max(setup.tokens, cell.micro_batch * cell.seq_len)
     plan = Plan(micro_batch=cell.micro_batch, layers=cell.layers, embedding=cell.embedding)
@@ -95,7 +95,7 @@ def planned(setup: Setup, cell: Cell, phase: Literal["p1", "p2"], rows: RowSets)
         micro_batch=cell.micro_batch,
         seq_len=cell.seq_len,
         tokens_per_step=tokens,
-        details=f"{cell.mode}, {places}" if phase == "p1" else places,
+        details=f"{cell.mode}, {places}" if phase != "p2" else places,
         predicted_gib=budget(job, plan).total / GIB if setup.on_card else None,
     )
     return row, job, plan

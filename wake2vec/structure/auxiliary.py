@@ -140,9 +140,7 @@ class Auxiliary:
             now, start = (measures.Directions.of(one, chosen) for one in (words, start_words))
             found["consistency"] = measures.consistency(now, start, chosen, seed=seed, nulls=nulls)
             if nulls and whole:
-                found["trained_nulls"] = measures.trained_nulls(
-                    words, now, start, chosen, points, seed=seed, nulls=nulls
-                )
+                found["trained_nulls"] = measures.trained_nulls(now, start, chosen, points, seed=seed, nulls=nulls)
             found["analogy"] = measures.analogies(words, chosen, side.rows.detach())
         found["devices"] = measures.device_classes(words, chosen, seed=seed, nulls=nulls if whole else 0)
         found["cosines"] = measures.cosines(side.rows.detach(), seed=seed)

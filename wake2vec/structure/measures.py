@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from wake2vec.structure import draws
-from wake2vec.structure.chosen import Chosen, Pairs
+from wake2vec.structure.chosen import Chosen
 
 FOLDS = 5
 ROWS_AT_ONCE = 4096
@@ -98,36 +100,94 @@ def consistency(now: Directions, start: Directions, chosen: Chosen, *, seed: int
 
 
 def trained_nulls(
-    words: Tensor, now: Directions, start: Directions, chosen: Chosen, points: Tensor, *, seed: int, nulls: int
+    now: Directions, start: Directions, chosen: Chosen, points: Tensor, *, seed: int, nulls: int
 ) -> dict[str, Any]:
-    """Trained pairs against three kinds of chance: other labels, other bases of the group, other contents of rows."""
-    pairs, count = chosen.train, len(chosen.groups)
-    level = _mean(leave_one_out(now.train, pairs.group, count))
-    gain = level - _mean(leave_one_out(start.train, pairs.group, count))
+    """Trained pairs against three kinds of chance: other labels, other bases of the group, other contents of rows.
 
-    def labels(k: int) -> Tensor:
-        return pairs.group[torch.from_numpy(draws.permutation(seed, "null-train", k, len(pairs)))]
+    All from inner products that are made once: hundreds of permutations of offsets as wide as an 8B model's would
+    take minutes. points [t + f, d] fp64
+    """
+    pairs, cells = chosen.train, Cells.of(chosen.train.group)
+    inner = Inner.of(points, chosen)
 
     def rebased(k: int) -> float:
         order = torch.from_numpy(draws.permutation(seed, "null-base", k, len(pairs)))
         within = torch.empty_like(order)
         within[torch.argsort(pairs.group, stable=True)] = order[torch.argsort(pairs.group[order], stable=True)]
-        other = Pairs(word=pairs.word, base=pairs.base[within], group=pairs.group).offsets(words)
-        return _mean(leave_one_out(other - other.mean(dim=0), pairs.group, count))
+        places, shares = (torch.stack([part[:, 0], part[within, 1]], dim=1) for part in (inner.places, inner.shares))
+        return _mean(cells.leave_one_out(inner.products(places, shares, cells)))
 
     def refilled(k: int) -> float:
-        order = torch.from_numpy(draws.permutation(seed, "null-row", k, len(points)))
-        return _mean(leave_one_out(Directions.of(chosen.vectors(points[order]), chosen).train, pairs.group, count))
+        order = torch.from_numpy(draws.permutation(seed, "null-row", k, len(inner.gram)))
+        return _mean(cells.leave_one_out(inner.products(order[inner.places], inner.shares, cells)))
 
-    every = [labels(k) for k in range(nulls)]
-    by_label = _each(every, lambda one: _mean(leave_one_out(now.train, one, count)))
-    by_label_before = _each(every, lambda one: _mean(leave_one_out(start.train, one, count)))
+    def relabelled(gram: Tensor, order: Tensor) -> float:
+        return _mean(cells.leave_one_out(gram[order[cells.left], order[cells.right]]))
+
+    level, before = (one.train @ one.train.T for one in (now, start))  # [p, p]
+    as_is = torch.arange(len(pairs))
+    orders = [torch.from_numpy(draws.permutation(seed, "null-train", k, len(pairs))) for k in range(nulls)]
+    by_label, by_label_before = (_each(orders, partial(relabelled, gram)) for gram in (level, before))
+    observed, gain = relabelled(level, as_is), relabelled(level, as_is) - relabelled(before, as_is)
     return {
-        "labels": beside_null(level, by_label),
+        "labels": beside_null(observed, by_label),
         "labels_gain": beside_null(gain, by_label - by_label_before),
-        "bases": beside_null(level, _each(range(nulls), rebased)),
-        "rows": beside_null(level, _each(range(nulls), refilled)),
+        "bases": beside_null(observed, _each(range(nulls), rebased)),
+        "rows": beside_null(observed, _each(range(nulls), refilled)),
     }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cells:
+    """Every two pairs of one group, a pair with itself among them: all the inner products that a group needs."""
+
+    left: Tensor  # [e] ascending
+    right: Tensor  # [e]
+    group: Tensor  # [p]
+
+    @classmethod
+    def of(cls, group: Tensor) -> Cells:
+        members = [torch.nonzero(group == one).flatten() for one in group.unique()]
+        left = torch.cat([one.repeat_interleave(len(one)) for one in members])
+        right = torch.cat([one.repeat(len(one)) for one in members])
+        order = torch.argsort(left, stable=True)
+        return cls(left=left[order], right=right[order], group=group)
+
+    def leave_one_out(self, products: Tensor) -> Tensor:
+        """`leave_one_out` of offsets whose inner products these are. [e] → [p]"""
+        own = torch.zeros(len(self.group), dtype=products.dtype).index_add_(0, self.left, products)  # <d_i, sum>
+        sums = torch.zeros(int(self.group.max()) + 1, dtype=products.dtype).index_add_(0, self.group, own)
+        square = products[self.left == self.right]
+        others = (sums[self.group] - 2 * own + square).clamp_min(0).sqrt()
+        return (own - square) / (others * square.sqrt()).clamp_min(1e-8)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inner:
+    """Inner products of the points that trained pairs are made of, and how offsets are made of points."""
+
+    gram: Tensor  # [n, n] fp64
+    places: Tensor  # [p, 2, k] of each word's and each base's points in gram
+    shares: Tensor  # [p, 2, k] of the points, negative for the base
+
+    @classmethod
+    def of(cls, points: Tensor, chosen: Chosen) -> Inner:
+        words = torch.stack([chosen.train.word, chosen.train.base], dim=1)  # [p, 2]
+        used, places = torch.unique(chosen.points[words], return_inverse=True)
+        sign = torch.tensor([1.0, -1.0], dtype=points.dtype)
+        shares = chosen.shares[words].to(points) * sign[:, None]
+        return cls(gram=points[used] @ points[used].T, places=places, shares=shares)
+
+    def products(self, places: Tensor, shares: Tensor, cells: Cells) -> Tensor:
+        """<d_i - m, d_j - m> of every cell, m the mean of all offsets that are made so. [p, 2, k] twice → [e]"""
+        places, shares = places.flatten(1), shares.flatten(1)
+        mean = torch.zeros(len(self.gram), dtype=self.gram.dtype).index_add_(0, places.flatten(), shares.flatten())
+        with_mean = (shares * (self.gram @ (mean / len(places)))[places]).sum(dim=1)  # [p]
+        found = with_mean.mean() - with_mean[cells.left] - with_mean[cells.right]
+        for one, other in product(range(places.shape[1]), repeat=2):
+            left, right = places[cells.left, one], places[cells.right, other]
+            found += shares[cells.left, one] * shares[cells.right, other] * self.gram[left, right]
+        return found
 
 
 # ---- analogies ----------------------------------------------------------------------------------------------
@@ -187,13 +247,14 @@ def balanced_accuracy(vectors: Tensor, labels: Tensor, fold: Tensor, classes: in
 
     In sample, centroids tell pure noise apart in 60 % of cases; so they score 1 / classes.
     """
-    unit = F.normalize(vectors - vectors.mean(dim=0), dim=1)
-    right = torch.zeros(classes, dtype=torch.float64)
-    for one in range(FOLDS):
-        rest, mine = fold != one, fold == one
-        member = (torch.arange(classes).unsqueeze(1) == labels[rest]).to(unit)
-        nearest = (unit[mine] @ F.normalize(member @ unit[rest], dim=1).T).argmax(dim=1)
-        right.index_add_(0, labels[mine], (nearest == labels[mine]).double())
+    unit = F.normalize(vectors - vectors.mean(dim=0), dim=1).float()  # a permutation passes through it twice
+    cell = labels * FOLDS + fold
+    sums = torch.zeros(classes * FOLDS, unit.shape[1], dtype=unit.dtype).index_add_(0, cell, unit)
+    sums = sums.view(classes, FOLDS, -1)
+    others = F.normalize(sums.sum(dim=1, keepdim=True) - sums, dim=2)  # [c, folds, d]
+    near = (unit @ others.flatten(0, 1).T).view(-1, classes, FOLDS)
+    nearest = near[torch.arange(len(unit)), :, fold].argmax(dim=1)
+    right = torch.zeros(classes, dtype=torch.float64).index_add_(0, labels, (nearest == labels).double())
     return _mean(right / torch.bincount(labels, minlength=classes).clamp_min(1))
 
 

@@ -48,7 +48,7 @@ def figures(one: Chosen, start: torch.Tensor, now: torch.Tensor) -> dict:
     words, before = one.vectors(now), one.vectors(start)
     here, there = measures.Directions.of(words, one), measures.Directions.of(before, one)
     found = {"consistency": measures.consistency(here, there, one, seed=SEED, nulls=NULLS)}
-    found["trained_nulls"] = measures.trained_nulls(words, here, there, one, now, seed=SEED, nulls=NULLS)
+    found["trained_nulls"] = measures.trained_nulls(here, there, one, now, seed=SEED, nulls=NULLS)
     return found
 
 
@@ -60,6 +60,21 @@ def test_random_rows_score_nothing_whatever_the_size_of_a_group():
         values.append(measures.leave_one_out(one.train.offsets(words), one.train.group, GROUPS).mean().item())
 
     assert abs(np.mean(values)) < 3 * np.std(values) / np.sqrt(len(values))
+
+
+def test_inner_products_alone_say_what_the_offsets_say():
+    words = [f"w{n}" for n in range(40)]
+    pairs = [Pair(group=str(n % 5), word=words[n], base=words[20 + n]) for n in range(20)]
+    ids = {word: [FIRST + n, *([FIRST + 40 + n] if n % 3 == 0 else [])] for n, word in enumerate(words)}
+    one = choose(pairs, [], ids, first_new_id=FIRST, seed=1, held_out=0.0, min_pairs=2, whole=False)
+    points = random_points(2)[: len(one.rows)]
+    train = measures.Directions.of(one.vectors(points), one).train
+    direct = measures.leave_one_out(train, one.train.group, len(one.groups))
+    cells, inner = measures.Cells.of(one.train.group), measures.Inner.of(points, one)
+
+    assert one.points.shape[1] == 2
+    torch.testing.assert_close(cells.leave_one_out(inner.products(inner.places, inner.shares, cells)), direct)
+    torch.testing.assert_close(cells.leave_one_out((train @ train.T)[cells.left, cells.right]), direct)
 
 
 def test_training_random_rows_lifts_the_trained_pairs_alone_and_the_verdict_says_so():
