@@ -17,11 +17,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from wake2vec.structure import draws
-from wake2vec.structure.chosen import Chosen
+from wake2vec.structure.chosen import Chosen, Pairs
 
 FOLDS = 5
 ROWS_AT_ONCE = 4096
 COSINES = 4096  # drawn pairs of rows
+NULL_PAIRS = 1500  # trained ones that are permuted
 
 
 def p_value(observed: float, null: np.ndarray) -> float:
@@ -104,11 +105,13 @@ def trained_nulls(
 ) -> dict[str, Any]:
     """Trained pairs against three kinds of chance: other labels, other bases of the group, other contents of rows.
 
-    All from inner products that are made once: hundreds of permutations of offsets as wide as an 8B model's would
-    take minutes. points [t + f, d] fp64
+    All from inner products that are made once, and of no more than NULL_PAIRS pairs, group by group: hundreds of
+    permutations of thousands of offsets as wide as an 8B model's would take minutes. points [t + f, d] fp64
     """
-    pairs, cells = chosen.train, Cells.of(chosen.train.group)
-    inner = Inner.of(points, chosen)
+    drawn = draws.permutation(seed, "null-groups", 0, len(chosen.groups))
+    kept = torch.argsort(torch.from_numpy(drawn)[chosen.train.group], stable=True)[:NULL_PAIRS]
+    pairs = Pairs(word=chosen.train.word[kept], base=chosen.train.base[kept], group=chosen.train.group[kept])
+    cells, inner = Cells.of(pairs.group), Inner.of(points, chosen, pairs)
 
     def rebased(k: int) -> float:
         order = torch.from_numpy(draws.permutation(seed, "null-base", k, len(pairs)))
@@ -124,7 +127,7 @@ def trained_nulls(
     def relabelled(gram: Tensor, order: Tensor) -> float:
         return _mean(cells.leave_one_out(gram[order[cells.left], order[cells.right]]))
 
-    level, before = (one.train @ one.train.T for one in (now, start))  # [p, p]
+    level, before = (one.train[kept] @ one.train[kept].T for one in (now, start))  # [p, p]
     as_is = torch.arange(len(pairs))
     orders = [torch.from_numpy(draws.permutation(seed, "null-train", k, len(pairs))) for k in range(nulls)]
     by_label, by_label_before = (_each(orders, partial(relabelled, gram)) for gram in (level, before))
@@ -171,8 +174,8 @@ class Inner:
     shares: Tensor  # [p, 2, k] of the points, negative for the base
 
     @classmethod
-    def of(cls, points: Tensor, chosen: Chosen) -> Inner:
-        words = torch.stack([chosen.train.word, chosen.train.base], dim=1)  # [p, 2]
+    def of(cls, points: Tensor, chosen: Chosen, pairs: Pairs) -> Inner:
+        words = torch.stack([pairs.word, pairs.base], dim=1)  # [p, 2]
         used, places = torch.unique(chosen.points[words], return_inverse=True)
         sign = torch.tensor([1.0, -1.0], dtype=points.dtype)
         shares = chosen.shares[words].to(points) * sign[:, None]
