@@ -230,12 +230,12 @@ def not_confirmed(place: Place, found: dict[str, int | None], number: int, clock
     try:
         if not is_open:
             return [f"{found}: the store cannot be opened"]
-        return [fault for name, step in found.items() if (fault := _judge(fresh, name, step))]
+        return [fault for name, step in found.items() if (fault := judge(fresh, name, step))]
     finally:
         fresh.queue.close()
 
 
-def _judge(fresh: Home, name: str, step: int | None) -> str:
+def judge(fresh: Home, name: str, step: int | None) -> str:
     """Reads only, so that whoever is judged can go on."""
     known = {job.name: job for job in jobs.list_jobs(fresh.queue)}
     if not name:

@@ -30,6 +30,7 @@ from runner.store.records import is_done
 from runner.store.root import jobs as entries_of
 from runner.store.root import open_job, open_root
 from tests.faults.apart import run_apart
+from tests.faults.protocols_claims import claims, judge
 from tests.faults.world import fake_spec
 from tests.simulated import Clock, Home
 
@@ -162,6 +163,17 @@ class QueueLeaseCommit(RuleBasedStateMachine):
         for job in jobs.list_jobs(home.queue):
             if job.state is State.SUCCEEDED:
                 assert is_done(logs(home)[job.name])
+        self.a_new_home_confirms(home)
+
+    def a_new_home_confirms(self, home: Home) -> None:
+        """Every durable step, result and exit code 0 that is claimed, by one that knows nothing but the store."""
+        said = claims(home)
+        fresh = Home.new(self.root / "judge", self.root / "store", self.clock)
+        try:
+            faults = [fault for name, step in said.items() if (fault := judge(fresh, name, step))]
+        finally:
+            fresh.queue.close()
+        assert not faults, faults
 
 
 def logs(home: Home) -> dict[str, list[Any]]:
