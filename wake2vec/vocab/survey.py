@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from wake2vec.contract.errors import ModelError
+from wake2vec.contract.errors import ModelError, first_line
 from wake2vec.contract.options import SurveyOptions
 from wake2vec.contract.words.forms import Form
 from wake2vec.contract.words.lexicon import Lexicon, read_lexicon
@@ -279,8 +279,8 @@ def load_base(model: str) -> Any:
     try:
         return load_tokenizer(Path(model)) if Path(model).exists() else load_tokenizer_of_hub(model)
     except (OSError, ValueError, KeyError, TypeError) as exc:
-        reason = str(exc).splitlines()[0] if str(exc) else type(exc).__name__
-        raise ModelError(model, f"its tokenizer cannot be loaded: {reason}", "check the name and the network") from exc
+        problem = f"its tokenizer cannot be loaded: {first_line(exc)}"
+        raise ModelError(model, problem, "check the name and the network") from exc
 
 
 def load_tokenizer_of_hub(model: str) -> Any:

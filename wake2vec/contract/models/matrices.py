@@ -4,7 +4,6 @@ from __future__ import annotations
 
 INPUT = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight")
 OUTPUT = ("lm_head.weight", "embed_out.weight", "output.weight")
-OUTPUT_BIAS = ("lm_head.bias", "embed_out.bias", "output.bias")
 
 
 def is_called(name: str, endings: tuple[str, ...]) -> bool:
