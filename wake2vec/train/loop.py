@@ -27,7 +27,7 @@ from wake2vec.train.evaluate import EvaluationVerdict, as_row, evaluate, judge
 from wake2vec.train.extras import Extras
 from wake2vec.train.heartbeat import HeartbeatWriter
 from wake2vec.train.movement import require_movement
-from wake2vec.train.optimizers import Optimizer, make_optimizer
+from wake2vec.train.optimizers import optimizer_of
 from wake2vec.train.plans.oom_ladder import Ladder
 from wake2vec.train.plans.proven import Proven
 from wake2vec.train.ranks.group import take_over
@@ -58,12 +58,7 @@ class Loop:
         self.material, self.prepared, self.stop, self.pulse = material, prepared, stop, pulse
         self.proven, self.team = proven, team
         self.job, self.train, self.run = job, job.train, material.run
-        self.optimizer: Optimizer = make_optimizer(
-            self.train.optimizer,
-            prepared.trainable,
-            weight_decay=self.train.weight_decay,
-            own_steps=prepared.rows.words_that_train() if self.train.row_steps == "own" else (),
-        )
+        self.optimizer = optimizer_of(self.train, prepared.trainable, prepared.rows)
         self.stepper = Stepper.of(material, prepared, self.optimizer, team=team, size=team.size)
         first_scale = 2.0**16 if prepared.precision.dtype == torch.float16 else 1.0
         self.progress = Progress(plan=plan, scale=LossScale(value=first_scale))
