@@ -9,7 +9,7 @@ import os
 import shutil
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +56,13 @@ def read_json(path: Path) -> Any | None:
         return json.loads(path.read_bytes())
     except (FileNotFoundError, ValueError, NotADirectoryError):
         return None
+
+
+def at(table: Any, keys: Iterable[str]) -> Any:
+    """What stands in a nested table below one key after the other; None where nothing does."""
+    for key in keys:
+        table = table.get(key) if isinstance(table, Mapping) else None
+    return table
 
 
 def open_regular(path: Path) -> BinaryIO:
@@ -129,6 +136,11 @@ def size(number: float | None) -> str:
             return f"{value:.0f} {unit}" if unit == "bytes" or value >= 100 else f"{value:.1f} {unit}"
         value /= 1024
     return f"{value:.1f} TiB"
+
+
+def counted(number: int, thing: str) -> str:
+    """`1 text`, `2,000 texts`."""
+    return f"{number:,} {thing}{'s' * (number != 1)}"
 
 
 def last_line(log: Path) -> str:
