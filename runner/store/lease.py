@@ -77,10 +77,10 @@ class Lease:
     def beat(self, note: dict[str, Any] | None = None) -> None:
         """Show that this runner lives. Raises Fenced when HEAD carries a newer epoch; call every BEAT_SECONDS."""
         self._count += 1
+        log, nonce = self.log, secrets.token_hex(8)
         beat = Beat(
-            holder=self.log.holder, epoch=self.epoch, count=self._count, nonce=secrets.token_hex(8),
-            carrying_id=self.log.carrying_id, note=note,
-        )  # fmt: skip
+            holder=log.holder, epoch=self.epoch, count=self._count, nonce=nonce, carrying_id=log.carrying_id, note=note
+        )
         for _ in range(8):  # tags move by themselves: a refusal is a rival only when HEAD says so
             current, tag = read_beat(self.log)
             if current is not None and current.nonce == beat.nonce:

@@ -254,11 +254,9 @@ def _write_anew(context: SyncContext, plan: Repair, sent: dict[str, StoredFile])
 
 def _payload(context: SyncContext, job: str, piece: LostRecord, sent: dict[str, StoredFile]) -> dict[str, Any]:
     """What the record says, with the ids of the objects that were stored again."""
-    record, store = piece.record, context.store
-    digests = {name: digest_file(path) for name, path in piece.again.items()}
-    again = publish_files(
-        store, piece.again, digests, folder=_folder(job, record), known=sent, journal=context.journal
-    ) if piece.again else {}  # fmt: skip
+    record, store, again = piece.record, context.store, dict[str, StoredFile]()
+    if piece.again:
+        again = publish_files(store, piece.again, folder=_folder(job, record), known=sent, journal=context.journal)
     sent.update({file.sha256: file for file in again.values()})
     gone = missing(store, record) if piece.again or record.kind == "GENESIS" else {}
     files = {name: again.get(name, file) for name, file in record.files.items() if name in again or name not in gone}
@@ -283,4 +281,4 @@ def _begin_anew(context: SyncContext, job: str, now: Now) -> None:
     queue = context.queue
     for row in checkpoints.list_checkpoints(queue, job):
         checkpoints.mark_gone_from_store(queue, job, row.step)
-    checkpoints.set_log_state(queue, job, now.wall, created_at=None, done_at=None, problem="", remedy="", fenced=False)
+    checkpoints.set_log_state(queue, job, now.wall, created_at=None, done_at=None, **checkpoints.SOUND)

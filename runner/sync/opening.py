@@ -13,7 +13,6 @@ from runner.store.records import Genesis, StoredFile, ends, is_done, manifests
 from runner.store.root import add_job, open_job
 from runner.store.root import jobs as entries_of
 from runner.sync.job_in_store import JobInStore, SyncContext
-from wake2vec.contract.files import digest_file
 
 
 def open_job_log(context: SyncContext, job: Job, now: Now) -> JobInStore:
@@ -80,10 +79,8 @@ def match_rows(context: SyncContext, job: str, log: Log) -> None:
         checkpoints.mark_gone_from_store(context.queue, job, row.step)
     first, last = log.records[0], log.records[-1]
     done_at = last.written_at if is_done(log.records) else None
-    checkpoints.set_log_state(
-        context.queue, job, first.written_at,
-        created_at=first.written_at, done_at=done_at, problem="", remedy="", fenced=False,
-    )  # fmt: skip
+    begun_at = first.written_at
+    checkpoints.set_log_state(context.queue, job, begun_at, created_at=begun_at, done_at=done_at, **checkpoints.SOUND)
 
 
 def _input_folder(sha256: str) -> str:
@@ -103,10 +100,8 @@ def _publish_inputs(context: SyncContext, job: Job) -> dict[str, StoredFile]:
         path = context.daemon.settings.inputs / item.sha256
         if item.role == "model" or not path.is_file():
             continue
-        found |= publish_files(
-            context.store, {item.sha256: path}, {item.sha256: digest_file(path)},
-            folder=_input_folder(item.sha256), known=known, journal=context.journal,
-        )  # fmt: skip
+        folder, paths = _input_folder(item.sha256), {item.sha256: path}
+        found |= publish_files(context.store, paths, folder=folder, known=known, journal=context.journal)
     return found
 
 

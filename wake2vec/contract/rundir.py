@@ -93,8 +93,8 @@ class Heartbeat:
     beat: int
     state: str  # loading, fitting, training, evaluating, sampling, exporting
     step: int
-    steps: int | None
-    saved_step: int | None
+    steps: int | None = None
+    saved_step: int | None = None
     loss: float | None = None
     lr: float | None = None
     seconds_per_step: float | None = None

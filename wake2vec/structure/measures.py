@@ -213,10 +213,8 @@ def analogies(words: Tensor, chosen: Chosen, rows: Tensor) -> dict[str, float]:
     target, own = (_row_of(chosen, one) for one in (word, base))
     ranks = rank(words[base] + means[group], rows, target, own)
     nearest = rank(words[base], rows, target, own)
-    found = {
-        "acc1": (ranks <= 1).double(), "acc10": (ranks <= 10).double(), "mrr": 1 / ranks.double(),
-        "nearest_acc1": (nearest <= 1).double(), "nearest_mrr": 1 / nearest.double(),
-    }  # fmt: skip
+    found = {"acc1": (ranks <= 1).double(), "acc10": (ranks <= 10).double(), "mrr": 1 / ranks.double()}
+    found |= {"nearest_acc1": (nearest <= 1).double(), "nearest_mrr": 1 / nearest.double()}
     return {key: round(_mean(value), 6) for key, value in found.items()} | {"pairs": len(word), "candidates": len(rows)}
 
 
