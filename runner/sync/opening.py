@@ -7,6 +7,7 @@ from runner.errors import Damaged, Loss, StoreLost
 from runner.queue import checkpoints
 from runner.queue.rows import Checkpoint, Job
 from runner.store.log import Log
+from runner.store.names import log_name
 from runner.store.presence import check_record
 from runner.store.publish import forget, publish_files
 from runner.store.records import Genesis, StoredFile, ends, is_done, manifests
@@ -39,7 +40,7 @@ def open_job_log(context: SyncContext, job: Job, now: Now) -> JobInStore:
 
 def open_known(context: SyncContext, job: Job) -> Log | None:
     """The job's log, not less than this home has seen of it; None when this home never brought the job there."""
-    root, name = context.root_log(), f"jobs/{job.name}"
+    root, name = context.root_log(), log_name(job.name)
     copy, state = context.known.read(name), checkpoints.log_state(context.queue, job.name)
     if copy is None and state.created_at is None:
         return None
@@ -89,7 +90,7 @@ def _input_folder(sha256: str) -> str:
 
 def _publish_inputs(context: SyncContext, job: Job) -> dict[str, StoredFile]:
     """Store each text and word list once, whatever number of jobs share it; a model stays where it is."""
-    copies = [copy for name in context.known.names() if (copy := context.known.read(name)) is not None]
+    copies = [copy for name in context.known.jobs() if (copy := context.known.read(log_name(name))) is not None]
     known = {
         sha256: file
         for records in [*(copy.records for copy in copies), *(stored.log.records for stored in context.opened.values())]

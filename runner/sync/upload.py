@@ -31,7 +31,7 @@ def publish_saved(stored: JobInStore, job: Job, now: Now) -> None:
     run = stored.run
     _mark_committed(stored, job, run, now)
     for step in to_publish(stored, job, run):
-        publish_one(stored, job, run.checkpoint(step), now)
+        publish_one(stored, job, step, now)
 
 
 def _mark_committed(stored: JobInStore, job: Job, run: RunDir, now: Now) -> None:
@@ -62,8 +62,8 @@ def to_publish(stored: JobInStore, job: Job, run: RunDir) -> list[int]:
     return sorted(step for step in wanted if manifest_sha256(run.checkpoint(step)) not in durable)
 
 
-def publish_one(stored: JobInStore, job: Job, folder: Path, now: Now) -> None:
-    step = int(folder.name.rsplit("-", 1)[1])
+def publish_one(stored: JobInStore, job: Job, step: int, now: Now) -> None:
+    folder = stored.run.checkpoint(step)
     every = job.spec.checkpoint.every_steps
     kind = "milestone" if step % every == 0 or step == job.steps else "rolling"
     failpoint("sync.publish")

@@ -80,8 +80,9 @@ class RunDir:
     def source(self) -> Path:
         return self.root / "source"
 
-    def checkpoint(self, step: int) -> Path:
-        return self.checkpoints / f"checkpoint-{step}"
+    def checkpoint(self, step: int, folder: str = "checkpoints") -> Path:
+        """`folder`: where the run has those of another job."""
+        return self.root / folder / f"checkpoint-{step}"
 
 
 @dataclass(frozen=True, kw_only=True)

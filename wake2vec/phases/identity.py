@@ -94,7 +94,7 @@ def began_with(run: RunDir, order: Order) -> Identity | None:
     """The model that the newest checkpoint was trained on, or the P1 that a P2 stands on; None before there is one."""
     folders = [run.checkpoint(step) for step in saved_steps(run)]
     if order.source is not None:
-        folders.append(run.root / order.source.folder / f"checkpoint-{order.source.step}")
+        folders.append(run.checkpoint(order.source.step, order.source.folder))
     tables = (_noted(folder) for folder in folders)
     return next((Identity.from_json(table) for table in tables if table), None)
 

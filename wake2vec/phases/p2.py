@@ -92,7 +92,7 @@ def read_source(material: JobInputs) -> dict[str, Tensor]:
 def _read_checkpoint(material: JobInputs, source: Source) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
-    folder = material.run.root / source.folder / f"checkpoint-{source.step}"
+    folder = material.run.checkpoint(source.step, source.folder)
     try:
         verify_checkpoint(folder)
         if manifest_sha256(folder) != source.manifest_sha256:

@@ -150,7 +150,7 @@ class Cells:
 
     @classmethod
     def of(cls, group: Tensor) -> Cells:
-        members = [torch.nonzero(group == one).flatten() for one in group.unique()]
+        members = [torch.nonzero(group == one).flatten() for one in group.unique()]  # type: ignore[no-untyped-call]
         left = torch.cat([one.repeat_interleave(len(one)) for one in members])
         right = torch.cat([one.repeat(len(one)) for one in members])
         order = torch.argsort(left, stable=True)

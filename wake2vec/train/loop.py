@@ -73,8 +73,7 @@ class Loop:
 
     def restore(self, loaded: Loaded) -> None:
         """Take over a verified checkpoint. Raises StackChanged where it computes something else."""
-        told = self.saver.restore(loaded, self.progress.plan)
-        self.progress = Progress.from_json(loaded.state)
+        told, self.progress = self.saver.restore(loaded, self.progress.plan), Progress.from_json(loaded.state)
         self.beside.restore(loaded.state, self.progress.step)
         self.note("resume", f"from {loaded.folder.name}" + ("" if told else " with the same bits"))
         if told:

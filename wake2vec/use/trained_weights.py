@@ -71,7 +71,7 @@ def _tensors(run: RunDir, step: int | str) -> tuple[dict[str, Tensor], str]:
 def _source(run: RunDir, order: Order) -> dict[str, Tensor]:
     """The rows that a P2 stands on: of its P1, or of an old run."""
     if order.source is not None:
-        return _checkpoint(run.root / order.source.folder / f"checkpoint-{order.source.step}")
+        return _checkpoint(run.checkpoint(order.source.step, order.source.folder))
     if (vocab := order.job.vocab) is None:
         return {}
     table = order.training.model

@@ -95,7 +95,7 @@ def published(order: Order, side: Side) -> InFile:
 def _start(run: RunDir, order: Order, id_map: IdMap, base: InFile, side: Side) -> tuple[Matrix | None, str]:
     if order.source is not None and order.job.vocab is None:
         source = order.source.rows or order.source
-        folder = run.root / source.folder / f"checkpoint-{source.step}"
+        folder = run.checkpoint(source.step, source.folder)
         return Part(_rows(folder / TRAINABLE, side), len(id_map.new)), ""
     vocab = order.job.vocab
     if vocab is None:
