@@ -10,10 +10,9 @@ from typing import Any
 
 from wake2vec.contract.errors import Fault, ModelError, first_line
 from wake2vec.contract.models.families import BNB4, longest, refusal, stored_as
-from wake2vec.contract.models.matrices import INPUT, OUTPUT, is_called
 from wake2vec.contract.models.model_shapes import LAYERS
 from wake2vec.contract.models.targets import fitting_targets, has_experts
-from wake2vec.contract.models.weight_files import ADAPTER_FILE, INDEX, SINGLE, read_header
+from wake2vec.contract.models.weight_files import ADAPTER_FILE, INDEX, INPUT, OUTPUT, SINGLE, is_called, read_header
 from wake2vec.contract.spec import TrainingSpec
 from wake2vec.contract.tables import LoraTable
 

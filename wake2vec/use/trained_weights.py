@@ -11,8 +11,7 @@ from torch import Tensor
 from wake2vec.contract.errors import InputError
 from wake2vec.contract.files import read_json
 from wake2vec.contract.manifest import TRAINABLE, require_step, saved_steps, step_of, verify_checkpoint
-from wake2vec.contract.models.matrices import INPUT, OUTPUT, is_called
-from wake2vec.contract.models.weight_files import ADAPTER_FILE, ROWS_FILE
+from wake2vec.contract.models.weight_files import ADAPTER_FILE, INPUT, OUTPUT, ROWS_FILE, is_called
 from wake2vec.contract.order import Order
 from wake2vec.contract.rundir import RunDir
 from wake2vec.contract.tables import LoraTable

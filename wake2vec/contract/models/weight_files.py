@@ -1,4 +1,4 @@
-"""safetensors files: what a model and its parts call them, and what their headers say. No tensor is read here."""
+"""safetensors files: what a model calls them and its matrices, and what their headers say. No tensor is read here."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from wake2vec.contract.errors import ModelError
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 ADAPTER_FILE, ROWS_FILE, START_FILE = "adapter_model.safetensors", "embed_tokens.safetensors", "start.safetensors"
 START_ABOUT = "wake2vec"  # where the header of START_FILE tells what `import` took of an old run
+# of the input and the output matrix; the first that is there counts
+INPUT = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight")
+OUTPUT = ("lm_head.weight", "embed_out.weight", "output.weight")
 MOST_HEADER_BYTES = 100 << 20  # the format's own limit
 _AGAIN = "download or copy it again"
 
@@ -23,6 +26,11 @@ class TensorInFile:
     shape: tuple[int, ...]
     offset: int  # of its first byte, in the file
     size: int
+
+
+def is_called(name: str, endings: tuple[str, ...]) -> bool:
+    """Whether a tensor's full name, such as `model.embed_tokens.weight`, is one of these."""
+    return any(name == ending or name.endswith(f".{ending}") for ending in endings)
 
 
 def read_header(path: Path) -> dict[str, TensorInFile]:

@@ -11,8 +11,7 @@ from typing import Any, Literal
 from wake2vec.contract.errors import InputError
 from wake2vec.contract.files import read_json
 from wake2vec.contract.manifest import TRAINABLE, require_step, saved_steps
-from wake2vec.contract.models.matrices import INPUT, OUTPUT, is_called
-from wake2vec.contract.models.weight_files import ROWS_FILE
+from wake2vec.contract.models.weight_files import INPUT, OUTPUT, ROWS_FILE, is_called
 from wake2vec.contract.order import Order
 from wake2vec.contract.rundir import RunDir
 from wake2vec.contract.tables import VocabTable
