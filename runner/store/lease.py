@@ -1,4 +1,8 @@
-"""Who works on a job: a LEASE in its log fences everyone before, a heartbeat in HEAD shows that the holder lives."""
+"""Who works on a job: a LEASE in its log fences everyone before, a heartbeat in HEAD shows that the holder lives.
+
+Silence alone proves nothing, since a paused runner wakes up and writes: each lease has a number, and what is written
+under an older one is refused (fencing tokens; Kleppmann, "How to do distributed locking", 2016).
+"""
 
 from __future__ import annotations
 

@@ -26,7 +26,10 @@ class FileDigest:
 
 
 def write_atomic(path: Path, body: bytes, *, durable: bool = True) -> None:
-    """Replace `path` so that a reader sees the old or the new body, also after a power cut when `durable`."""
+    """Replace `path` so that a reader sees the old or the new body, also after a power cut when `durable`.
+
+    Content, name, folder, in this order: a name may outlive a power cut without its content (Pillai et al., OSDI 2014).
+    """
     make_directory(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
