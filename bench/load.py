@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import resource
 import tempfile
 from contextlib import ExitStack
 from dataclasses import asdict, replace
@@ -36,15 +37,17 @@ def main() -> None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             apart(shape, folder)
         cap_memory(device, chosen.cap_gib)
-        _, report = load_base(
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        _model, report = load_base(
             str(folder), load="nf4", compute="fp16" if device.type == "cuda" else "auto", device=device
         )
     result = {**setting(), "question": "peak memory of a load", "model": shape.name, "layers": shape.layers}
     result |= {
         "seconds": report.seconds,
-        "device_gib": report.device_bytes / GIB,
-        "device_peak_gib": report.device_peak_bytes / GIB,
-        "host_peak_gib": report.host_peak_bytes / GIB,
+        "device_gib": torch.cuda.memory_allocated() / GIB if device.type == "cuda" else 0,
+        "device_peak_gib": torch.cuda.max_memory_allocated() / GIB if device.type == "cuda" else 0,
+        "host_peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB,
         "precision": asdict(report.precision),
         "note": report.note,
     }

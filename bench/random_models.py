@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from wake2vec.contract.models.model_shapes import ModelShape
-from wake2vec.model.load import empty_model
+from wake2vec.model.bare import empty_model
 from wake2vec.model.precision import Precision
 from wake2vec.model.quantise import fill_linear, is_quantised
 

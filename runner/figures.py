@@ -33,6 +33,10 @@ def hours(seconds: float) -> str:
     return f"{seconds / 3600:,.0f} h" if seconds >= 36_000 else duration(seconds)
 
 
+def pace(seconds: float) -> str:
+    return f"{seconds:.1f} s/step" if seconds >= 1 else f"{1e3 * seconds:.0f} ms/step"
+
+
 def day(at: float) -> str:
     """`3 Dec, 14:00`, in the time zone of this machine; to the hour, since no forecast is better."""
     when = time.localtime(at)

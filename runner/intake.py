@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Mapping
-from typing import Any
 
 from runner.context import DaemonContext, Position
 from runner.queue import checkpoints, jobs, ledger
 from runner.queue.rows import Job
 from runner.states import Change, State, Wish
 from wake2vec.contract.errors import CheckpointCorrupt
+from wake2vec.contract.ledger import tables_of
 from wake2vec.contract.manifest import MANIFEST, manifest_sha256, read_manifest, saved_steps
 
 
@@ -30,20 +28,8 @@ def import_new_lines(daemon: DaemonContext, job: str, now: float) -> None:
         return
     whole = body[: body.rfind(b"\n") + 1]  # the last line may be half written
     if whole or not continued:
-        ledger.import_ledger(daemon.queue, job, _lines(whole), now, from_start=not continued)
+        ledger.import_ledger(daemon.queue, job, tables_of(whole.splitlines()), now, from_start=not continued)
     daemon.positions[job] = Position(inode=status.st_ino, offset=offset + len(whole))
-
-
-def _lines(body: bytes) -> list[Mapping[str, Any]]:
-    found: list[Mapping[str, Any]] = []
-    for line in body.splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue  # torn by a power cut; the trainer writes the ledger anew when it resumes
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
-            found.append(row)
-    return found
 
 
 def note_saved(daemon: DaemonContext, job: str) -> None:

@@ -164,10 +164,11 @@ class Ending:
 
 def same_failure(one: tuple[Outcome | None, str, str, int | None], other: tuple[Outcome, str, str, int]) -> bool:
     """Whether two attempts ended alike: outcome, place, cause but for its numbers, and step."""
-    numbers = re.compile(r"0x[0-9a-f]+|\d+")
-    return (one[0], one[1], numbers.sub("#", one[2]), one[3]) == (
-        other[0], other[1], numbers.sub("#", other[2]), other[3],
-    )  # fmt: skip
+
+    def known(outcome: Outcome | None, place: str, cause: str, step: int | None) -> tuple[object, ...]:
+        return outcome, place, re.sub(r"0x[0-9a-f]+|\d+", "#", cause), step
+
+    return known(*one) == known(*other)
 
 
 @dataclass(frozen=True, kw_only=True)

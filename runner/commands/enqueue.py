@@ -17,7 +17,7 @@ from runner.commands.taken import StoredJobs, stored_jobs
 from runner.errors import JobExists, RunnerError
 from runner.jobfile.groupcheck import groups_fit
 from runner.jobfile.inputs import keep_input
-from runner.jobfile.overrides import Pair, value_at
+from runner.jobfile.overrides import Pair
 from runner.jobfile.read import Resolved, name_of, read_job, read_table, resolve_inputs
 from runner.jobfile.source_job import SourceJob, on_top_of, source_faults, source_notes
 from runner.queue import jobs
@@ -27,6 +27,7 @@ from runner.queue.rows import Job
 from runner.settings import Settings
 from runner.states import State, count_segments
 from wake2vec.contract.errors import Fault, SpecError
+from wake2vec.contract.files import at, counted
 from wake2vec.contract.lock import read_lock
 from wake2vec.contract.order import fingerprint
 from wake2vec.contract.spec import JobSpec
@@ -158,10 +159,10 @@ def check_files(files: Sequence[Path], queued: Sequence[Job], settings: Settings
             continue
         entries.append(entry)
         taken.add(job.name)
+        found = entry.resolved
         known[job.name] = SourceJob(
-            spec=entry.job, inputs=entry.resolved.inputs, steps=entry.steps, state=State.QUEUED,
-            files=entry.resolved.files,
-        )  # fmt: skip
+            spec=found.job, inputs=found.inputs, steps=entry.steps, state=State.QUEUED, files=found.files
+        )
     if faulty:
         raise _joined(list(faulty.values()))
     for name in (entry.job.name for entry in entries if entry.job.name in states):
@@ -203,7 +204,7 @@ def _check(file: Path, job: JobSpec, known: Mapping[str, SourceJob], faulty: Map
 
 def changes(file: Path, pairs: Sequence[Pair]) -> str:
     table = read_table(file)
-    olds = [(key, value, value_at(table, key)) for key, value in pairs]
+    olds = [(key, value, at(table, key.split("."))) for key, value in pairs]
     return ", ".join(
         f"{key} = {json.dumps(value)}" + ("" if old is None else f" (the file says {json.dumps(old)})")
         for key, value, old in olds
@@ -285,8 +286,7 @@ def _what(spec: JobSpec, steps: int | None) -> str:
     if spec.model is not None:
         parts.append(f"of {spec.model.base}")
     if steps is not None:
-        count = _segments(spec, steps)
-        parts.append(f"to step {steps:,} in {count:,} segment{'s' if count != 1 else ''}")
+        parts.append(f"to step {steps:,} in {counted(_segments(spec, steps), 'segment')}")
     elif spec.train is not None:
         parts.append(f"over {spec.train.epochs:g} epochs; the steps follow from the text")
     return " ".join(parts)

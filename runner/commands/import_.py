@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import struct
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from runner.commands.enqueue import Asked, JobFile, check_files, show
 from runner.commands.results.process import use
@@ -20,11 +18,9 @@ from runner.queue.ledger import add_regime
 from runner.settings import Settings
 from wake2vec.contract.errors import Fault, SpecError
 from wake2vec.contract.files import digest_file
+from wake2vec.contract.models.weight_files import START_ABOUT, START_FILE, read_metadata
 from wake2vec.contract.options import TakeoverOptions
 from wake2vec.contract.order import InputFile, Order, fingerprint
-
-START = "start.safetensors"
-ABOUT = "wake2vec"  # the key of the file's own header under which the engine says what it took
 
 
 def run(settings: Settings, old: Sequence[Path], into: Path, *, again: bool, as_json: bool) -> None:
@@ -37,9 +33,11 @@ def run(settings: Settings, old: Sequence[Path], into: Path, *, again: bool, as_
             keep_input(path, sha256, settings.inputs)
         with tempfile.TemporaryDirectory(dir=settings.home, prefix=".import-") as scratch:
             start = convert(settings, entry, old, Path(scratch))
-            item = InputFile(role="start", name=START, sha256=digest_file(start).sha256, size=start.stat().st_size)
+            item = InputFile(role="start", name=START_FILE, sha256=digest_file(start).sha256, size=start.stat().st_size)
             keep_input(start, item.sha256, settings.inputs)
-            told = told_by(start)
+            told: list[str] = json.loads(read_metadata(start)[START_ABOUT])[
+                "told"
+            ]  # what was taken, and what is lacking
         entry = replace(entry, resolved=replace(entry.resolved, inputs=[*entry.resolved.inputs, item]))
         entry = replace(entry, notes=[*entry.notes, *told])
         _add(queue, entry, old, told, again=again)
@@ -58,16 +56,8 @@ def convert(settings: Settings, entry: JobFile, old: Sequence[Path], scratch: Pa
     )
     (scratch / "order.json").write_text(order.model_dump_json(), encoding="utf-8")
     paths = [path.absolute() for path in old]
-    use(TakeoverOptions(order=scratch / "order.json", out=scratch / START, old=paths))
-    return scratch / START
-
-
-def told_by(start: Path) -> list[str]:
-    """What was taken and what is lacking, out of the header of a safetensors file."""
-    with start.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        header: dict[str, Any] = json.loads(file.read(length))
-    return list(json.loads(header["__metadata__"][ABOUT])["told"])
+    use(TakeoverOptions(order=scratch / "order.json", out=scratch / START_FILE, old=paths))
+    return scratch / START_FILE
 
 
 def _add(queue: Queue, entry: JobFile, old: Sequence[Path], told: Sequence[str], *, again: bool) -> None:

@@ -46,7 +46,4 @@ def _row(job: JobPart) -> tuple[str, str, str, str]:
 
 
 def _as_json(job: JobPart) -> dict[str, object]:
-    return {
-        "name": job.name, "state": job.state, "phase": job.phase, "trained": job.trained, "steps": job.steps,
-        "durable": job.durable,
-    }  # fmt: skip
+    return {name: getattr(job, name) for name in ("name", "state", "phase", "trained", "steps", "durable")}

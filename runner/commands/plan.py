@@ -20,6 +20,7 @@ from runner.jobfile.read import read_job
 from runner.machine.session import PRIOR_MINUTES
 from wake2vec.contract.budget import CARDS
 from wake2vec.contract.errors import Fault, OutOfMemory, SpecError
+from wake2vec.contract.files import counted
 from wake2vec.contract.models.model_shapes import SHAPES, ModelShape, known_shape, shape_of_config
 from wake2vec.contract.plan import Plan
 from wake2vec.contract.spec import CommandSpec, JobSpec, TrainingSpec
@@ -144,7 +145,7 @@ def _show(spec: TrainingSpec, one: Forecast, words: int) -> None:
     if one.hours is not None and one.steps is not None:
         sessions = max(1, math.ceil(one.hours * 60 / PRIOR_MINUTES))
         time += f", {figures.hours(one.hours * 3600)} for {one.steps:,} steps"
-        time += f": {sessions} session{'s' if sessions != 1 else ''} of {PRIOR_MINUTES:.0f} min"
+        time += f": {counted(sessions, 'session')} of {PRIOR_MINUTES:.0f} min"
     console.print(f"{time}\n")
 
 

@@ -61,11 +61,8 @@ def figures_of(settings: Settings, variants: Sequence[Variant]) -> list[dict[str
 
 
 def _states(settings: Settings) -> dict[str, Any]:
-    queue = open_queue(settings.database)
-    try:
+    with open_queue(settings.database) as queue:
         return {job.name: job.state for job in jobs.list_jobs(queue)}
-    finally:
-        queue.close()
 
 
 def _show(rows: Sequence[dict[str, Any]]) -> None:

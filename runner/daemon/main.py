@@ -40,6 +40,7 @@ from runner.sync.trust import check, holdings, unconfirmed
 from runner.sync.upload import is_settled
 from runner.trouble import OF_THE_STORE, Cause, conclude, still_moving
 from wake2vec.contract.errors import NoGpu
+from wake2vec.contract.files import counted
 from wake2vec.contract.rundir import STOP_SIGNALS
 
 
@@ -152,7 +153,7 @@ def _restore(context: SyncContext, wanted: Wanted, say: Say) -> None:
         say(f"{error}\ntraining goes on here; the store is tried again")
         return
     if new:
-        say(f"restored {len(new)} job{'s' * (len(new) != 1)} from {context.daemon.store.properties.place}")
+        say(f"restored {counted(len(new), 'job')} from {context.daemon.store.properties.place}")
 
 
 def _require_card(daemon: DaemonContext) -> None:

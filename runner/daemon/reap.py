@@ -59,11 +59,10 @@ def close(daemon: DaemonContext, attempt: Attempt, now: float) -> None:
     _remember(daemon, job, attempt, result, now)
     if verdict.roll_back:
         roll_back(daemon, job, newest, now)
+    said = {"place": ending.where, "cause": ending.cause, "remedy": ending.remedy}
     attempts.close_attempt(
-        daemon.queue, attempt, verdict, now,
-        outcome=ending.outcome, last_step=step, place=ending.where, cause=ending.cause, remedy=ending.remedy,
-        kept_step=newest,
-    )  # fmt: skip
+        daemon.queue, attempt, verdict, now, outcome=ending.outcome, last_step=step, kept_step=newest, **said
+    )
     daemon.launcher.forget(attempt.id)
     daemon.signs.pop(attempt.id, None)
     if attempt.pid is not None:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from runner.jobfile.wording import Path, Schema, allowed, got, node_at, remedy, sample, table_node, tables
 from wake2vec.contract.errors import Fault
+from wake2vec.contract.files import at
 
 HUGGING_FACE = {  # the names that its Trainer, PEFT and datasets use
     "learning_rate": "train.lr", "max_steps": "train.steps", "num_train_epochs": "train.epochs",
@@ -160,9 +161,7 @@ def _heal(model: type[BaseModel], table: dict[str, Any], schema: Schema, key: st
         return False
     *folders, last = key.split(".")
     node = node_at(schema, tuple(key.split(".")))
-    part: Any = table
-    for folder in folders:
-        part = part.get(folder) if isinstance(part, dict) else None
+    part = at(table, folders)
     if isinstance(part, list) and node:
         part[int(last)] = sample(node, schema)
         return True

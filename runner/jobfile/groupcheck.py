@@ -8,6 +8,7 @@ from runner.jobfile.reach import parts
 from runner.jobfile.read import Resolved
 from runner.jobfile.source_job import SourceJob
 from wake2vec.contract.errors import Fault
+from wake2vec.contract.files import counted
 from wake2vec.contract.words.groups import (
     ENOUGH_PAIRS,
     large_enough,
@@ -28,8 +29,8 @@ def groups_fit(resolved: Resolved, known: Mapping[str, SourceJob]) -> tuple[list
     path = next(resolved.files[item.sha256] for item in resolved.inputs if item.role == "groups")
     groups = read_groups(path, "morpheme")
     used = [one for one in groups if one.name not in table.exclude]
-    remarks = [f"{path.name}: no group is called {name} (morphemes.exclude)" for name in table.exclude
-               if name not in {one.name for one in groups}]  # fmt: skip
+    lost = [name for name in table.exclude if name not in {one.name for one in groups}]
+    remarks = [f"{path.name}: no group is called {name} (morphemes.exclude)" for name in lost]
     corpora = [resolved.files[item.sha256] for item in resolved.inputs if item.role == "corpus"]
     attested = words | words_in(parts(corpora))
     found = screen(used, rows=words, attested=attested, any_pair=table.pairs == "any")
@@ -50,7 +51,7 @@ def groups_fit(resolved: Resolved, known: Mapping[str, SourceJob]) -> tuple[list
         kept = list(members(read_groups(resolved.files[devices.sha256], "device"), words))
         classes = len({device for _, device in kept})
         if classes < 2:
-            problem = f"{len(kept):,} of its words train, in {classes} device{'s' * (classes != 1)}; two are needed"
+            problem = f"{len(kept):,} of its words train, in {counted(classes, 'device')}; two are needed"
             return [Fault(key="devices.groups", problem=problem)], []
         remarks.append(f"{len(kept):,} device words train, in {classes} devices")
     return [], remarks

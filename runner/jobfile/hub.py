@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from runner.jobfile.modelcheck import INDEX, Seen, look, read_object, tokens, weight_files
+from runner.jobfile.modelcheck import Seen, look, read_object, tokens, weight_files
 from wake2vec.contract.errors import ModelError
+from wake2vec.contract.models.weight_files import INDEX
 
 SECONDS = 5.0  # that the hub has to answer
 SMALL = ("tokenizer.json", "vocab.json", "added_tokens.json", INDEX)  # beside config.json

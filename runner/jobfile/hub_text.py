@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.jobfile.hub import SECONDS
-from wake2vec.contract.errors import InputError
+from wake2vec.contract.errors import InputError, first_line
 from wake2vec.contract.files import digest_file
 
 PREFIX = "hf://"
@@ -33,7 +33,7 @@ def fetch_text(address: str) -> Path:
         rows = _rows(file, column, address)
         return file if rows is None else _as_text(rows, file, column)
     except (ValueError, AttributeError) as error:  # pyarrow's and JSON's errors, and JSON that is no table
-        said = str(error).partition("\n")[0]
+        said = first_line(error)
         raise InputError(address, f"cannot be read as a table ({said})", "look at it on its page") from error
 
 
@@ -58,7 +58,7 @@ def _download(address: str, name: str, file: str, revision: str | None) -> Path:
             ) from error
         raise InputError(address, "the dataset holds no such file or revision", "look at its page") from error
     except Exception as error:  # whatever a network can do
-        said = str(error).partition("\n")[0]
+        said = first_line(error)
         raise InputError(address, f"the hub cannot be reached ({said})", "fetch the file yourself") from error
 
 

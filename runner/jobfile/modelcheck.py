@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-import struct
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wake2vec.contract.errors import Fault, ModelError
+from wake2vec.contract.errors import Fault, ModelError, first_line
 from wake2vec.contract.models.families import BNB4, longest, refusal, stored_as
-from wake2vec.contract.models.matrices import INPUT, OUTPUT, is_called
 from wake2vec.contract.models.model_shapes import LAYERS
 from wake2vec.contract.models.targets import fitting_targets, has_experts
+from wake2vec.contract.models.weight_files import ADAPTER_FILE, INDEX, INPUT, OUTPUT, SINGLE, is_called, read_header
 from wake2vec.contract.spec import TrainingSpec
 from wake2vec.contract.tables import LoraTable
 
-INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 CONVERT = (
     'python -c "from transformers import AutoModelForCausalLM as M, AutoTokenizer as T; '
     "[one.from_pretrained('{place}').save_pretrained('{place}') for one in (M, T)]\""
@@ -116,7 +114,7 @@ def read_object(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         remedy = "give the folder that save_pretrained wrote"
-        raise ModelError(path, f"not JSON: {str(error).splitlines()[0]}", remedy) from error
+        raise ModelError(path, f"not JSON: {first_line(error)}", remedy) from error
     if not isinstance(found, dict):
         raise ModelError(path, f"holds {type(found).__name__}, not an object", "download the model again")
     return found
@@ -125,7 +123,7 @@ def read_object(path: Path) -> dict[str, Any]:
 def _shapes(folder: Path) -> dict[str, Sequence[int]]:
     shapes: dict[str, Sequence[int]] = {}
     for name in weight_files(folder, {path.name for path in folder.iterdir() if path.is_file()}, str(folder)):
-        shapes |= {tensor: entry["shape"] for tensor, entry in read_header(folder / name).items()}
+        shapes |= {tensor: entry.shape for tensor, entry in read_header(folder / name).items()}
     if not shapes:
         raise ModelError(folder, "no tensors in its weights", "copy the model again")
     return shapes
@@ -157,35 +155,9 @@ def _without_weights(place: str, names: Collection[str]) -> tuple[str, str]:
             return f"its weights are pickles (*{ending}), which can run code; none is ever read", remedy
     if any(name.endswith(".gguf") for name in names):
         return "its weights are a GGUF file, which cannot be trained through", "take the model that it was made from"
-    if "adapter_model.safetensors" in names:
+    if ADAPTER_FILE in names:
         return "is an adapter, not a model", "merge it into its model first (PEFT: merge_and_unload, save_pretrained)"
     return f"no weights in it ({SINGLE}, or {INDEX} and its files)", "give the folder that save_pretrained wrote"
-
-
-def header_bytes(path: Path) -> bytes:
-    """The header of a safetensors file. Raises ModelError where it is not whole."""
-    with open(path, "rb") as file:
-        head = file.read(8)
-        length = struct.unpack("<Q", head)[0] if len(head) == 8 else 0
-        body = file.read(length) if 2 <= length <= 100 << 20 else b""
-    if length == 0 or len(body) != length:
-        pointer = " (a git-lfs pointer: `git lfs pull` fetches the file)" if head == b"version " else ""
-        raise ModelError(path, f"torn: its header is not whole{pointer}", "copy the model again")
-    return body
-
-
-def read_header(path: Path) -> dict[str, Any]:
-    """Type, shape and place of each tensor. Raises ModelError where the file is not whole."""
-    body = header_bytes(path)
-    try:
-        entries = {name: entry for name, entry in json.loads(body).items() if name != "__metadata__"}
-        end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
-        whole = all(isinstance(entry["shape"], list) for entry in entries.values())
-    except (ValueError, RecursionError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise ModelError(path, "torn: its header is no table of tensors", "copy the model again") from error
-    if not whole or 8 + len(body) + end > path.stat().st_size:
-        raise ModelError(path, "torn: it is shorter than its header says", "copy the model again")
-    return entries
 
 
 def tokens(folder: Path) -> int | None:

@@ -6,8 +6,9 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from runner.jobfile.modelcheck import header_bytes, read_object
+from runner.jobfile.modelcheck import read_object
 from wake2vec.contract.errors import ModelError
+from wake2vec.contract.models.weight_files import header_bytes
 from wake2vec.contract.order import InputFile
 
 WEIGHTS = (".safetensors", ".gguf", ".bin")

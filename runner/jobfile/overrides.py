@@ -37,11 +37,3 @@ def lay_over(table: dict[str, Any], pairs: Iterable[Pair]) -> None:
         if isinstance(part.get(last), dict) and not isinstance(value, dict):
             raise RunnerError(f"{key}: is a table; set one of its keys, as {key}.KEY=VALUE")
         part[last] = value
-
-
-def value_at(table: dict[str, Any], key: str) -> Any:
-    """What stands at a dotted key; None where nothing does."""
-    part: Any = table
-    for name in key.split("."):
-        part = part.get(name) if isinstance(part, dict) else None
-    return part

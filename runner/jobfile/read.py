@@ -109,7 +109,7 @@ def _read_body(path: Path, limit: int) -> bytes:
         with open_regular(path) as file:
             return file.read()
     except OSError as error:
-        raise SpecError(str(path), [Fault(key="", problem=_os_problem(path, error))]) from error
+        raise SpecError(str(path), [Fault(key="", problem=_os_problem(error))]) from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,7 +207,7 @@ def _text_input(path: Path, role: Role) -> InputFile:
                 blank = blank and not text.strip("\ufeff \t\r\n")
             _decode(path, decoder, b"", size, final=True)
     except OSError as error:
-        raise InputError(path, _os_problem(path, error), _where_to_look(path)) from error
+        raise InputError(path, _os_problem(error), _where_to_look(path)) from error
     if blank:
         raise InputError(path, "empty" if size == 0 else "holds nothing but blanks")
     return InputFile(role=role, name=path.name, sha256=digest.hexdigest(), size=size)
@@ -285,7 +285,7 @@ def _resolve_command(job: CommandSpec, base_dir: Path) -> CommandSpec:
     return job.model_copy(update={"command": named})
 
 
-def _os_problem(path: Path, error: OSError) -> str:
+def _os_problem(error: OSError) -> str:
     if isinstance(error, FileNotFoundError):
         return "no such file"
     if isinstance(error, IsADirectoryError):

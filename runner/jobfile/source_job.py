@@ -11,6 +11,7 @@ from runner.jobfile.modelfolder import same_weights
 from runner.jobfile.read import Resolved
 from runner.states import FINAL, State
 from wake2vec.contract.errors import Fault
+from wake2vec.contract.files import counted
 from wake2vec.contract.order import InputFile
 from wake2vec.contract.spec import JobSpec, P1Spec, P2Spec, P3Spec, TrainingSpec
 
@@ -92,7 +93,7 @@ def _leak(job: P3Spec, inputs: Sequence[InputFile], source: P2Spec, its_inputs: 
 def _split_of(job: TrainingSpec) -> str:
     return (
         f"held_out = {job.data.held_out}, seed = {job.data.seed}, split = {job.data.split}, "
-        f"seq_len = {job.data.seq_len}, {len(job.data.corpora)} text{'s' * (len(job.data.corpora) != 1)}"
+        f"seq_len = {job.data.seq_len}, {counted(len(job.data.corpora), 'text')}"
     )
 
 

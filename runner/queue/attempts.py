@@ -130,17 +130,15 @@ def close_attempt(
             raise IllegalTransition(f"attempt {attempt.id} of {attempt.job} was closed by somebody else")
         text = f"{attempt.job} #{attempt.id}: {outcome} at step {last_step}" + (f": {cause}" if cause else "")
         note(connection, now, "ended", text, job=attempt.job)
-        also = {"stalls": verdict.stalls, "kept_step": kept_step}
+        also: dict[str, Any] = {"stalls": verdict.stalls, "kept_step": kept_step}
         if verdict.change is None:
             row = update(jobs).where(jobs.c.name == attempt.job)
             connection.execute(row.values(**also, finishing=1, wish=None, end_now=0, reason="", remedy=""))
             return
         if verdict.roll_back:
             also["rolled_back"] = 1
-        apply_change(
-            connection, attempt.job, verdict.change, now,
-            reason=verdict.reason, remedy=verdict.remedy, not_before=now + verdict.wait_seconds, **also,
-        )  # fmt: skip
+        also |= {"reason": verdict.reason, "remedy": verdict.remedy, "not_before": now + verdict.wait_seconds}
+        apply_change(connection, attempt.job, verdict.change, now, **also)
 
 
 def open_attempts(queue: Queue) -> list[Attempt]:

@@ -15,6 +15,7 @@ from runner.queue.ledger import add_regime, list_regimes
 from runner.queue.rows import Job
 from runner.queue.tables import logs
 from runner.states import Change, State
+from wake2vec.contract.files import at
 from wake2vec.contract.order import PLAN_AND_CADENCE, fingerprint
 from wake2vec.contract.spec import JOB_SPEC, JobSpec
 from wake2vec.contract.tables import Extension
@@ -44,9 +45,7 @@ def set_value(queue: Queue, name: str, key: str, value: Any, now: float, *, from
 def changed_spec(job: Job, key: str, value: Any) -> JobSpec:
     table = job.spec.model_dump()
     *folders, last = key.split(".")
-    part: Any = table
-    for folder in folders:
-        part = part.get(folder) if isinstance(part, dict) else None
+    part = at(table, folders)
     if not isinstance(part, dict) or last not in part:
         raise RunnerError(f"{job.name}: there is no key {key}; what may change is {', '.join(changeable())}")
     part[last] = value

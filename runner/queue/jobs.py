@@ -146,45 +146,28 @@ def end_at(queue: Queue, name: str, step: int) -> None:
         close_segments(connection, name)
 
 
-def change_state(
-    queue: Queue,
-    name: str,
-    change: Change,
-    now: float,
-    *,
-    reason: str = "",
-    remedy: str = "",
-    **also: Any,
-) -> Job:
+def change_state(queue: Queue, name: str, change: Change, now: float, **also: Any) -> Job:
     """Raises IllegalTransition when the table forbids it or somebody else was faster, UnknownJob."""
     with queue.write() as connection:
-        return apply_change(connection, name, change, now, reason=reason, remedy=remedy, **also)
+        return apply_change(connection, name, change, now, **also)
 
 
-def apply_change(
-    connection: Connection,
-    name: str,
-    change: Change,
-    now: float,
-    *,
-    reason: str = "",
-    remedy: str = "",
-    **also: Any,
-) -> Job:
-    """The same inside a transaction that does more."""
+def apply_change(connection: Connection, name: str, change: Change, now: float, **also: Any) -> Job:
+    """The same inside a transaction that does more. `also`: columns, of which reason and remedy are emptied else."""
     job = fetch_job(connection, name)
     try:
         target = next_state(job.state, change)
     except IllegalTransition as error:
         raise IllegalTransition(f"{name}: {error}") from None
-    values = {"state": target, "changed_at": now, "reason": reason, "remedy": remedy, "finishing": 0, **also}
+    values = {"state": target, "changed_at": now, "reason": "", "remedy": "", "finishing": 0, **also}
     if target is not State.RUNNING:
         values |= {"wish": None, "end_now": 0}
     changed = connection.execute(update(jobs).where(jobs.c.name == name, jobs.c.state == job.state).values(values))
     if changed.rowcount != 1:
         raise IllegalTransition(f"{name}: changed by somebody else at the same moment; look at `status`")
     close_segments(connection, name)  # a daemon of 0.1.0 left this to its next tick
-    note(connection, now, str(change), f"{name}: {target}" + (f": {reason}" if reason else ""), job=name)
+    reason = f": {values['reason']}" if values["reason"] else ""
+    note(connection, now, str(change), f"{name}: {target}{reason}", job=name)
     return fetch_job(connection, name)
 
 

@@ -71,14 +71,11 @@ def _older(moment: DatabaseView, around: HomeView) -> list[Need]:
 
 
 def _backing_off(jobs: Sequence[Job], now: float) -> list[Trouble]:
-    waiting = [job for job in claimable(jobs) if job.not_before > now]
-    return [
-        Trouble(
-            job=job.name, cause=Cause.BACKOFF, said=f"{job.name}: {job.reason}", since_at=job.changed_at,
-            again_at=job.not_before,
-        )
-        for job in waiting
-    ]  # fmt: skip
+    def told(job: Job) -> Trouble:
+        said = f"{job.name}: {job.reason}"
+        return Trouble(job=job.name, cause=Cause.BACKOFF, said=said, since_at=job.changed_at, again_at=job.not_before)
+
+    return [told(job) for job in claimable(jobs) if job.not_before > now]
 
 
 def _in_focus(jobs: Sequence[Job]) -> list[Job]:
@@ -127,7 +124,7 @@ def _job(job: Job, every: dict[str, Job], moment: DatabaseView, around: HomeView
         priority=job.priority,
         after=job.after,
         steps=job.steps,
-        trained=_trained(job, moment, around, saved),
+        trained=_trained(job, around, saved),
         saved=saved,
         durable=durable,
         segments=_segments(job, planned, reached),
@@ -149,7 +146,7 @@ def _kept(checkpoints: Sequence[Checkpoint], beat: Heartbeat | None, is_lost: bo
     return max(saved, durable, (beat.saved_step or 0) if beat else 0), durable
 
 
-def _trained(job: Job, moment: DatabaseView, around: HomeView, saved: int) -> int:
+def _trained(job: Job, around: HomeView, saved: int) -> int:
     """Steps done. Where no trainer has begun, what was not saved is gone, whatever the ledger still says."""
     beat = around.heartbeats.get(job.name)
     if job.name not in around.trainers or beat is None or beat.state in ("loading", "fitting"):
@@ -177,7 +174,7 @@ def _detail(
     evaluations = moment.evaluations.get(job.name, [])
     attempts = moment.attempts.get(job.name, [])
     saved, durable = _kept(moment.checkpoints.get(job.name, []), beat, around.has_lost(job.name))
-    trained = _trained(job, moment, around, saved)
+    trained = _trained(job, around, saved)
     speed = progress.recent_seconds_per_step(metrics) or (beat.seconds_per_step if beat else None)
     segment = next((one for one in moment.segments.get(job.name, []) if one.last_step > trained), None)
     eta = progress.remaining_seconds(trained, job.steps, speed, evaluations, job.spec.evaluate.every_steps)

@@ -38,6 +38,10 @@ class UploadNote:
     started_at: float
     is_coming: bool = False
 
+    @property
+    def told(self) -> str:
+        return f"{'fetching' if self.is_coming else 'sending'} {self.job} {self.name}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class DaemonNote:

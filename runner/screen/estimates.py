@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from runner.figures import finite
 from runner.queue.rows import Evaluation, Metric
+from wake2vec.contract.files import counted
 from wake2vec.contract.ledger import best as best_evaluation
 
 RECENT = 50  # steps that say how fast it is now
@@ -61,7 +62,7 @@ def learning(evaluations: Sequence[Evaluation], metrics: Sequence[Metric]) -> Le
         return _by_training_loss(metrics)
     since = [one for one in evaluations if one.step > best.step]
     if since:
-        return False, f"no new best for {len(since)} evaluation{'s' if len(since) != 1 else ''}"
+        return False, f"no new best for {counted(len(since), 'evaluation')}"
     measured = [one.loss for one in evaluations[-TREND:] if one.loss is not None and math.isfinite(one.loss)]
     if len(measured) < 2:
         return _by_training_loss(metrics)

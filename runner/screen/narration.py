@@ -61,12 +61,11 @@ def _at_work(job: JobPart, detail: DetailPart) -> list[str]:
         what = detail.activity or "starting"
         steps = f"{steps}: {what}{share}" if job.trained else f"{job.name}: {what}{share}"
         steps += f", {detail.activity_detail}" if detail.activity_detail else ""
-    speed = detail.seconds_per_step
     parts = [
         steps,
         f"loss {figures.loss(detail.loss)}" if detail.loss is not None else "",
         f"held-out {figures.loss(job.last.loss)} at {job.last.step:,}" if job.last else "",
-        "" if speed is None else f"{speed:.1f} s/step" if speed >= 1 else f"{1e3 * speed:.0f} ms/step",
+        figures.pace(detail.seconds_per_step) if detail.seconds_per_step is not None else "",
         f"durable to {job.durable:,}",
         f"{figures.hours(detail.eta_seconds)} to go" if detail.eta_seconds is not None else "",
     ]
@@ -78,7 +77,7 @@ def _store(snapshot: Snapshot) -> list[str]:
     parts = [store.place]
     for upload in store.uploads:
         share = upload.done_bytes / max(upload.size, 1)
-        parts.append(f"{'fetching' if upload.is_coming else 'sending'} {upload.job} {upload.name} {share:.0%}")
+        parts.append(f"{upload.told} {share:.0%}")
     if store.waiting:
         parts.append(f"{store.waiting} to send, {figures.size(store.waiting_bytes)}")
     elif store.last_durable_at is not None and all_sent(snapshot):
@@ -120,9 +119,8 @@ def news(before: Snapshot | None, after: Snapshot) -> Iterator[str]:
             name = "" if trouble.cause in OF_THE_STORE else f"{trouble.job}: "
             lasted = f", after {figures.duration(after.at - trouble.since_at)}" if trouble.since_at else ""
             yield f"{name}{ENDED[trouble.cause]}{lasted}"
-    asked = {(need.job, need.command) for need in before.needs} if before else set()
-    for need in after.needs:
-        if (need.job, need.command) not in asked and not any(one.said in need.cause for one in after.troubles):
+    for need in after.needs_since(before):
+        if not any(one.said in need.cause for one in after.troubles):
             yield f"needs you: {need.cause}" + (f"; {need.command}" if need.command else "")
 
 

@@ -96,8 +96,7 @@ def _store(snapshot: Snapshot, page: Page) -> list[Item]:
     for upload in store.uploads:
         share = upload.done_bytes / max(upload.size, 1)
         bar = figures.bar(share, 8, ascii_only=page.ascii_only)
-        what = "fetching" if upload.is_coming else "sending"
-        items.append(page.text(f"{what} {upload.job} {upload.name} {bar} {share:.0%}", "yellow"))
+        items.append(page.text(f"{upload.told} {bar} {share:.0%}", "yellow"))
     if store.last_durable_at is not None:
         items.append(f"last verified {figures.duration(snapshot.at - store.last_durable_at)} ago")
     if store.free_bytes is not None:

@@ -7,6 +7,7 @@ from rich.text import Text
 from runner import figures
 from runner.screen.layout import LABEL, Item, Page, cut, flow
 from runner.screen.snapshot import DetailPart, JobPart, Snapshot
+from wake2vec.contract.files import counted
 
 SILENT = 60.0  # seconds after which a heartbeat looks bad
 STATE_STYLES = {
@@ -34,7 +35,7 @@ def job_lines(snapshot: Snapshot, detail: DetailPart, page: Page) -> list[Text]:
     lines += flow("steps", _steps(job, detail, page), page)
     if detail.is_alive:
         lines += flow("cut now", _risk(snapshot, job, detail, page), page)
-    lines += flow("loss", _losses(job, detail, page), page)
+    lines += flow("loss", _losses(detail, page), page)
     lines += flow("held-out", _held_out(job, detail, page), page)
     if detail.is_alive or job.state == "running":
         lines += flow("speed", _speed(detail, page), page)
@@ -111,7 +112,7 @@ def _risk(snapshot: Snapshot, job: JobPart, detail: DetailPart, page: Page) -> l
     ]
 
 
-def _losses(job: JobPart, detail: DetailPart, page: Page) -> list[Item]:
+def _losses(detail: DetailPart, page: Page) -> list[Item]:
     if detail.loss is None:
         return []
     room = page.width - LABEL - len(figures.loss(detail.loss)) - len(detail.learning) - 5
@@ -145,8 +146,7 @@ def _held_out(job: JobPart, detail: DetailPart, page: Page) -> list[Item]:
 def _speed(detail: DetailPart, page: Page) -> list[Item]:
     items: list[Item] = []
     if detail.seconds_per_step is not None:
-        seconds = detail.seconds_per_step
-        items.append(f"{seconds:.1f} s/step" if seconds >= 1 else f"{seconds * 1e3:.0f} ms/step")
+        items.append(figures.pace(detail.seconds_per_step))
     if detail.tokens_per_second is not None:
         items.append(f"{detail.tokens_per_second:,.0f} tokens/s")
     if detail.lr is not None:
@@ -154,7 +154,7 @@ def _speed(detail: DetailPart, page: Page) -> list[Item]:
         items.append(f"lr {mantissa}e{int(exponent)}" if detail.lr else "lr 0")
     if detail.eta_seconds is not None:
         count = detail.eta_sessions
-        sessions = f", {count} session{'s' if count != 1 else ''}" if count else ""
+        sessions = f", {counted(count, 'session')}" if count else ""
         items.append(page.text(f"{figures.hours(detail.eta_seconds)} to go{sessions}", "bold"))
     return items
 
@@ -182,5 +182,5 @@ def _plan(plan: dict[str, object]) -> str:
     """The plan in words; a key that is not known yet is shown as it is."""
     words = {"micro_batch": "micro-batch {}", "layers": "layers {}", "embedding": "embedding on the {}"}
     quiet = {("embedding", "device"), ("head", "as-is"), ("block_splits", 1)}
-    shown = [words.get(key, key + " {}").format(value) for key, value in plan.items() if (key, value) not in quiet]
-    return ", ".join(sorted(shown, key=lambda one: not one.startswith("micro-batch")))
+    ordered = sorted(plan.items(), key=lambda one: one[0] != "micro_batch")
+    return ", ".join(words.get(key, key + " {}").format(value) for key, value in ordered if (key, value) not in quiet)

@@ -167,3 +167,8 @@ class Snapshot:
     @property
     def is_working(self) -> bool:
         return any(detail.is_alive for detail in self.details)
+
+    def needs_since(self, before: Snapshot | None) -> list[Need]:
+        """Those that were not there before: of another job, or mended by another command."""
+        asked = {(need.job, need.command) for need in before.needs} if before else set()
+        return [need for need in self.needs if (need.job, need.command) not in asked]

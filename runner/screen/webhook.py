@@ -41,10 +41,8 @@ def notices(before: Snapshot, after: Snapshot) -> list[Notice]:
     """What happened between two pictures that is worth a call."""
     then = {job.name: job for job in before.jobs}
     found = [notice for job in after.jobs if (old := then.get(job.name)) for notice in _of_job(old, job, after.at)]
-    asked = {(need.job, need.command) for need in before.needs}
-    for need in after.needs:
-        is_told = any(notice.job == need.job and notice.kind == "failed" for notice in found)
-        if (need.job, need.command) not in asked and not is_told:
+    for need in after.needs_since(before):
+        if not any(notice.job == need.job and notice.kind == "failed" for notice in found):
             text = f"{need.cause}; {need.command}" if need.command else need.cause
             found.append(Notice(kind="needs-you", job=need.job, text=text, at=after.at))
     return found

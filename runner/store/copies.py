@@ -17,7 +17,6 @@ from runner.store.log import Log, head_name
 from runner.store.publish import forget, publish_files
 from runner.store.records import StoredFile
 from runner.store.space import orphans
-from wake2vec.contract.files import digest_file
 
 KEPT = 5
 MOST_BYTES = 512 << 20  # of a database, packed or not: a queue of years has a tenth of it
@@ -78,8 +77,7 @@ def publish_generation(root: Log, database: Path, *, journal: Path, now: float) 
     with open(database, "rb") as plain, gzip.GzipFile(packed, "wb", compresslevel=6, mtime=0) as file:
         shutil.copyfileobj(plain, file)
     folder = f"{FOLDER}/{_next_number(list_generations(root)):06d}"
-    paths, digests = {FILE: packed}, {FILE: digest_file(packed)}
-    stored = publish_files(root.store, paths, digests, folder=folder, known={}, journal=journal)[FILE]
+    stored = publish_files(root.store, {FILE: packed}, folder=folder, known={}, journal=journal)[FILE]
     for _ in range(TRIES):  # another home may be at it too, and tags move by themselves
         every, tag = _read_index(root)
         made = Generation(number=_next_number(every), holder=root.holder, file=stored, made_at=now)

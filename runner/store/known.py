@@ -11,6 +11,7 @@ from typing import Any
 
 from runner.errors import Damaged
 from runner.store.log import Log
+from runner.store.names import log_name
 from runner.store.records import Record
 from wake2vec.contract.files import make_directory, read_json, write_json
 
@@ -54,9 +55,8 @@ class KnownLogs:
             write_json(path, {"tail_id": log.tail_id, "records": [asdict(record) for record in log.records]})
             self._written[log.name] = log.tail_id
 
-    def names(self) -> list[str]:
-        """Of the jobs' logs."""
-        return sorted(f"jobs/{path.stem}" for path in (self._folder / "jobs").glob("*.json"))
+    def jobs(self) -> list[str]:
+        return sorted(path.stem for path in (self._folder / log_name("")).glob("*.json"))
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{name or 'root'}.json"

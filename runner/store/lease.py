@@ -1,4 +1,8 @@
-"""Who works on a job: a LEASE in its log fences everyone before, a heartbeat in HEAD shows that the holder lives."""
+"""Who works on a job: a LEASE in its log fences everyone before, a heartbeat in HEAD shows that the holder lives.
+
+Silence alone proves nothing, since a paused runner wakes up and writes: each lease has a number, and what is written
+under an older one is refused (fencing tokens; Kleppmann, "How to do distributed locking", 2016).
+"""
 
 from __future__ import annotations
 
@@ -77,10 +81,10 @@ class Lease:
     def beat(self, note: dict[str, Any] | None = None) -> None:
         """Show that this runner lives. Raises Fenced when HEAD carries a newer epoch; call every BEAT_SECONDS."""
         self._count += 1
+        log, nonce = self.log, secrets.token_hex(8)
         beat = Beat(
-            holder=self.log.holder, epoch=self.epoch, count=self._count, nonce=secrets.token_hex(8),
-            carrying_id=self.log.carrying_id, note=note,
-        )  # fmt: skip
+            holder=log.holder, epoch=self.epoch, count=self._count, nonce=nonce, carrying_id=log.carrying_id, note=note
+        )
         for _ in range(8):  # tags move by themselves: a refusal is a rival only when HEAD says so
             current, tag = read_beat(self.log)
             if current is not None and current.nonce == beat.nonce:

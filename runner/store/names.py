@@ -8,6 +8,11 @@ from pathlib import Path
 _PART = re.compile(r"[^/\\\x00-\x1f]{1,200}")
 
 
+def log_name(job: str) -> str:
+    """Of a job's log, which is the folder of all that the job stores too."""
+    return f"jobs/{job}"
+
+
 def fresh_id(name: str, fresh: str) -> str:
     """`jobs/a/checkpoint-200.*/state.json` with the fresh part in place of its one star."""
     if name.count("*") != 1:

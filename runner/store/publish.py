@@ -80,7 +80,7 @@ def commit(log: Log, body: Commit, *, epoch: int) -> Record:
 def publish_files(
     store: Store,
     paths: Mapping[str, Path],
-    digests: Mapping[str, FileDigest],
+    digests: Mapping[str, FileDigest] | None = None,
     *,
     folder: str,
     known: Mapping[str, StoredFile],
@@ -91,7 +91,9 @@ def publish_files(
 
     The last one after all others; a known file that the store has lost is stored again. `forget` the journal once the
     result is recorded in a log. Raises StoreFull, with nothing sent, when there is not room for all of them.
+    `digests` that are known need not be made again.
     """
+    digests = digests or {name: digest_file(path) for name, path in paths.items()}
     found = {name: known[digests[name].sha256] for name in paths if digests[name].sha256 in known}
     found = {name: file for name, file in found.items() if is_there(store, file)}
     names = {name: f"{folder}.*/{name}" for name in paths if name not in found}

@@ -14,6 +14,7 @@ from wake2vec.contract.manifest import MANIFEST
 from wake2vec.contract.order import InputFile
 
 Kind = Literal["ROOT", "JOB", "GENESIS", "LEASE", "COMMIT", "REGIME", "RELEASE", "DONE"]
+OF_A_LEASE: tuple[Kind, ...] = ("LEASE", "RELEASE", "DONE")  # its beginning, and its ends
 FORMAT = 1
 CARRY_EVERY = 32  # a record with this many before it carries what still matters, so that a reader may start there
 
@@ -54,10 +55,8 @@ def _stored_files(tables: dict[str, Any]) -> dict[str, StoredFile]:
     return {name: StoredFile(**table) for name, table in tables.items()}
 
 
-_FIELDS: dict[str, Callable[[Any], Any]] = {  # what is more than a number, a word or a table of such
-    "stored_inputs": _stored_files,
-    "files": _stored_files,
-    "parts": _stored_files,
+# what is more than a number, a word or a table of such
+_FIELDS: dict[str, Callable[[Any], Any]] = dict.fromkeys(("stored_inputs", "files", "parts"), _stored_files) | {
     "manifest": lambda table: StoredFile(**table),
     "inputs": lambda tables: [InputFile(**table) for table in tables],
 }
@@ -212,9 +211,8 @@ class Record:
         try:
             return cls._from_table(json.loads(body))
         except (ValueError, TypeError, AttributeError) as error:
-            raise Damaged(
-                f"{place}: is not a record of a log ({error}); was it changed by hand, or by a newer version?"
-            ) from error
+            said = f"is not a record of a log ({error}); was it changed by hand, or by a newer version?"
+            raise Damaged(f"{place}: {said}") from error
 
     @classmethod
     def _from_table(cls, table: dict[str, Any]) -> Record:
@@ -227,18 +225,17 @@ class Record:
 
 def lease(records: Sequence[Record]) -> Record | None:
     """The newest LEASE, released or not."""
-    return next((record for record in reversed(records) if record.kind == "LEASE"), None)
+    return _newest(records, "LEASE")
 
 
 def lease_epoch(records: Sequence[Record]) -> int:
     """The fencing number in force; 0 before the first lease."""
-    newest = lease(records)
-    return newest.epoch if newest else 0
+    return newest.epoch if (newest := lease(records)) else 0
 
 
 def is_released(records: Sequence[Record]) -> bool:
     """Whether nobody holds the job: never leased, or the newest lease was given back, by a RELEASE or by the end."""
-    last = _last_of_lease(records)
+    last = _newest(records, *OF_A_LEASE)
     return last is None or last.kind != "LEASE"
 
 
@@ -253,8 +250,7 @@ def manifests(records: Sequence[Record]) -> set[str]:
 
 
 def newest_commit(records: Sequence[Record]) -> Record | None:
-    found = commits(records)
-    return found[-1] if found else None
+    return _newest(records, "COMMIT")
 
 
 def last_attempt(records: Sequence[Record]) -> int:
@@ -289,18 +285,16 @@ def stored_ids(records: Sequence[Record]) -> set[str]:
 def condense(records: Sequence[Record]) -> list[Record]:
     """What a later reader still needs: everything but leases that are over. A COMMIT may always be the best one."""
     needed = {record.seq for record in records if record.kind not in ("LEASE", "RELEASE")}
-    needed |= {record.seq for record in (lease(records), _last_of_lease(records)) if record is not None}
+    needed |= {record.seq for record in (lease(records), _newest(records, *OF_A_LEASE)) if record is not None}
     return [record for record in records if record.seq in needed]
 
 
-def _last_of_lease(records: Sequence[Record]) -> Record | None:
-    return next((record for record in reversed(records) if record.kind in ("LEASE", "RELEASE", "DONE")), None)
+def _newest(records: Sequence[Record], *kinds: Kind) -> Record | None:
+    return next((record for record in reversed(records) if record.kind in kinds), None)
 
 
 def _ids(value: Any) -> list[str]:
     if isinstance(value, dict):
         own = [item for key, item in value.items() if (key == "id" or key.endswith("_id")) and isinstance(item, str)]
         return own + [id for item in value.values() for id in _ids(item)]
-    if isinstance(value, list):
-        return [id for item in value for id in _ids(item)]
-    return []
+    return [id for item in value for id in _ids(item)] if isinstance(value, list) else []

@@ -18,7 +18,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Backoff:
-    """Waits grow as base, 2·base, 4·base … up to `cap`, each drawn evenly between 0 and that (full jitter)."""
+    """Waits grow as base, 2·base, 4·base … up to `cap`, each drawn evenly between 0 and that.
+
+    Full jitter: Brooker, "Exponential backoff and jitter", AWS Architecture Blog, 2015.
+    """
 
     base_seconds: float = 0.5
     cap_seconds: float = 60.0

@@ -9,6 +9,7 @@ from runner.errors import JobExists, StoreLost
 from runner.store.base import Store
 from runner.store.lease import read_beat_at
 from runner.store.log import Log
+from runner.store.names import log_name
 from runner.store.records import Genesis, JobEntry, Record
 
 
@@ -43,9 +44,8 @@ def add_job(root: Log, job: str, genesis: Genesis) -> Log:
     root.refresh()
     entry = before = jobs(root.records).get(job)
     if entry is None or root.store.stat(entry.job.genesis_id) is None:  # its log was deleted: a free name
-        log = Log.begin(
-            root.store, name=f"jobs/{job}", kind="GENESIS", payload=genesis.to_payload(), holder=root.holder
-        )
+        body = genesis.to_payload()
+        log = Log.begin(root.store, name=log_name(job), kind="GENESIS", payload=body, holder=root.holder)
         entry = _enter(root, job, log, genesis.fingerprint, before)
     if entry.job.fingerprint != genesis.fingerprint:
         raise JobExists(

@@ -25,6 +25,7 @@ from runner.store.log import Log
 from runner.store.records import StateNote, commits, is_done, regimes
 from runner.sync.job_in_store import SyncContext
 from wake2vec.contract.failpoints import failpoint
+from wake2vec.contract.files import counted
 
 Say = Callable[[str], None]
 
@@ -106,7 +107,7 @@ def bring_history(
             continue
         for name, change in changes:
             _make_anew(context, name, change, now)
-        said = f"the history of {len(logs)} job{'s' * (len(logs) != 1)} came from {_name(generation)}"
+        said = f"the history of {counted(len(logs), 'job')} came from {_name(generation)}"
         say(said)
         add_event(context.queue, now.wall, "restored", said)
         return

@@ -109,7 +109,7 @@ class JobInStore:
             self.lease = acquire(self.log, self.watch, at=now.monotonic, take_over=take_over, ttl_seconds=ttl)
             self.beat_at = -1e9
             taken.add(self.job)
-            self.set_state(now, epoch=self.lease.epoch, problem="", remedy="", fenced=False)
+            self.set_state(now, epoch=self.lease.epoch, **checkpoints.SOUND)
         if now.monotonic - self.swept_at > ORPHAN_SECONDS:  # what killed uploads left is old enough an hour later
             self.sweep(now)
             self.swept_at = now.monotonic

@@ -190,7 +190,7 @@ def _hold(stored: JobInStore, now: Now) -> bool:
         stored.mark_durable(newest.commit, now)
     if run.final.is_dir() and not is_whole(run.root, final_files(stored)):
         shutil.rmtree(run.final)  # of an end before this one
-    stored.set_state(now, done_at=now.wall, problem="", remedy="", fenced=False)
+    stored.set_state(now, done_at=now.wall, **checkpoints.SOUND)
     return False
 
 

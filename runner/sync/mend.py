@@ -13,7 +13,7 @@ from runner.errors import Damaged, Loss, NotStored, StoreLost, StoreUnavailable
 from runner.queue import checkpoints, jobs
 from runner.store.known import ROOT
 from runner.store.log import Log
-from runner.store.names import safe_path
+from runner.store.names import log_name, safe_path
 from runner.store.presence import check_listed, check_objects, check_record, check_root, check_tail, missing
 from runner.store.publish import forget, publish_files
 from runner.store.records import Record, StoredFile, commits, is_done, is_released, lease, lease_epoch, newest_commit
@@ -128,13 +128,12 @@ def jobs_of(context: SyncContext) -> list[str]:
     """The jobs that this home has brought to the store, and those that it has seen there."""
     queue = context.queue
     brought = [one.name for one in jobs.list_jobs(queue) if checkpoints.log_state(queue, one.name).created_at]
-    seen = [name.partition("/")[2] for name in context.known.names()]
-    return list(dict.fromkeys([*brought, *seen]))
+    return list(dict.fromkeys([*brought, *context.known.jobs()]))
 
 
 def make_plan(context: SyncContext, root: Log | None, job: str) -> Repair | None:
     """None when nothing of the job is missing. Looks only."""
-    copy = context.known.read(f"jobs/{job}")
+    copy = context.known.read(log_name(job))
     entry = None if root is None else entries_of(root.records).get(job)
     there = None if entry is None else _read(context, entry.job.genesis_id)
     ours = there if there is not None or copy is None else _read(context, copy.records[0].log)
@@ -146,7 +145,7 @@ def make_plan(context: SyncContext, root: Log | None, job: str) -> Repair | None
             return Repair(job=job, is_taken=True)
         if not records or ours.records[0].nonce != records[0].nonce or ours.records[-1].seq >= records[-1].seq:
             records = ours.records
-            if _is_whole(context, ours):
+            if _is_whole(context, job, ours):
                 return None if ours is there else Repair(job=job, log=ours)
     pieces, lost = _pieces(context, job, records)
     held = lease(records)
@@ -167,7 +166,7 @@ def _read(context: SyncContext, first_id: str) -> Log | None:
         return None
 
 
-def _is_whole(context: SyncContext, log: Log) -> bool:
+def _is_whole(context: SyncContext, job: str, log: Log) -> bool:
     """Whether it has all that this home counts as durable, and every object that it needs."""
     try:
         check_tail(log, "its newest record")
@@ -177,7 +176,7 @@ def _is_whole(context: SyncContext, log: Log) -> bool:
         check_objects(log)
     except StoreLost:
         return False
-    return not beyond(context, log.name.partition("/")[2], log)
+    return not beyond(context, job, log)
 
 
 def _pieces(context: SyncContext, job: str, records: list[Record]) -> tuple[list[LostRecord], list[str]]:
@@ -237,9 +236,8 @@ def _write_anew(context: SyncContext, plan: Repair, sent: dict[str, StoredFile])
     if not plan.pieces:
         return None
     first, *others = [(piece.record.kind, _payload(context, plan.job, piece, sent)) for piece in plan.pieces]
-    log = Log.begin(
-        context.store, name=f"jobs/{plan.job}", kind="GENESIS", payload=first[1], holder=context.daemon.holder
-    )
+    name, holder = log_name(plan.job), context.daemon.holder
+    log = Log.begin(context.store, name=name, kind="GENESIS", payload=first[1], holder=holder)
     for kind, payload in others:
         if is_done(log.records):  # what stands behind an end gave the job more steps
             log.append_shared(kind, payload, unless=lambda found: None)
@@ -254,11 +252,9 @@ def _write_anew(context: SyncContext, plan: Repair, sent: dict[str, StoredFile])
 
 def _payload(context: SyncContext, job: str, piece: LostRecord, sent: dict[str, StoredFile]) -> dict[str, Any]:
     """What the record says, with the ids of the objects that were stored again."""
-    record, store = piece.record, context.store
-    digests = {name: digest_file(path) for name, path in piece.again.items()}
-    again = publish_files(
-        store, piece.again, digests, folder=_folder(job, record), known=sent, journal=context.journal
-    ) if piece.again else {}  # fmt: skip
+    record, store, again = piece.record, context.store, dict[str, StoredFile]()
+    if piece.again:
+        again = publish_files(store, piece.again, folder=_folder(job, record), known=sent, journal=context.journal)
     sent.update({file.sha256: file for file in again.values()})
     gone = missing(store, record) if piece.again or record.kind == "GENESIS" else {}
     files = {name: again.get(name, file) for name, file in record.files.items() if name in again or name not in gone}
@@ -274,8 +270,8 @@ def _payload(context: SyncContext, job: str, piece: LostRecord, sent: dict[str, 
 
 def _folder(job: str, record: Record) -> str:
     if record.kind == "COMMIT":
-        return f"jobs/{job}/checkpoints/checkpoint-{record.commit.step}"
-    return "inputs/repaired" if record.kind == "GENESIS" else f"jobs/{job}/files/repaired"
+        return f"{log_name(job)}/checkpoints/checkpoint-{record.commit.step}"
+    return "inputs/repaired" if record.kind == "GENESIS" else f"{log_name(job)}/files/repaired"
 
 
 def _begin_anew(context: SyncContext, job: str, now: Now) -> None:
@@ -283,4 +279,4 @@ def _begin_anew(context: SyncContext, job: str, now: Now) -> None:
     queue = context.queue
     for row in checkpoints.list_checkpoints(queue, job):
         checkpoints.mark_gone_from_store(queue, job, row.step)
-    checkpoints.set_log_state(queue, job, now.wall, created_at=None, done_at=None, problem="", remedy="", fenced=False)
+    checkpoints.set_log_state(queue, job, now.wall, created_at=None, done_at=None, **checkpoints.SOUND)

@@ -7,13 +7,13 @@ from runner.errors import Damaged, Loss, StoreLost
 from runner.queue import checkpoints
 from runner.queue.rows import Checkpoint, Job
 from runner.store.log import Log
+from runner.store.names import log_name
 from runner.store.presence import check_record
 from runner.store.publish import forget, publish_files
 from runner.store.records import Genesis, StoredFile, ends, is_done, manifests
 from runner.store.root import add_job, open_job
 from runner.store.root import jobs as entries_of
 from runner.sync.job_in_store import JobInStore, SyncContext
-from wake2vec.contract.files import digest_file
 
 
 def open_job_log(context: SyncContext, job: Job, now: Now) -> JobInStore:
@@ -40,7 +40,7 @@ def open_job_log(context: SyncContext, job: Job, now: Now) -> JobInStore:
 
 def open_known(context: SyncContext, job: Job) -> Log | None:
     """The job's log, not less than this home has seen of it; None when this home never brought the job there."""
-    root, name = context.root_log(), f"jobs/{job.name}"
+    root, name = context.root_log(), log_name(job.name)
     copy, state = context.known.read(name), checkpoints.log_state(context.queue, job.name)
     if copy is None and state.created_at is None:
         return None
@@ -80,10 +80,8 @@ def match_rows(context: SyncContext, job: str, log: Log) -> None:
         checkpoints.mark_gone_from_store(context.queue, job, row.step)
     first, last = log.records[0], log.records[-1]
     done_at = last.written_at if is_done(log.records) else None
-    checkpoints.set_log_state(
-        context.queue, job, first.written_at,
-        created_at=first.written_at, done_at=done_at, problem="", remedy="", fenced=False,
-    )  # fmt: skip
+    begun_at = first.written_at
+    checkpoints.set_log_state(context.queue, job, begun_at, created_at=begun_at, done_at=done_at, **checkpoints.SOUND)
 
 
 def _input_folder(sha256: str) -> str:
@@ -92,7 +90,7 @@ def _input_folder(sha256: str) -> str:
 
 def _publish_inputs(context: SyncContext, job: Job) -> dict[str, StoredFile]:
     """Store each text and word list once, whatever number of jobs share it; a model stays where it is."""
-    copies = [copy for name in context.known.names() if (copy := context.known.read(name)) is not None]
+    copies = [copy for name in context.known.jobs() if (copy := context.known.read(log_name(name))) is not None]
     known = {
         sha256: file
         for records in [*(copy.records for copy in copies), *(stored.log.records for stored in context.opened.values())]
@@ -103,10 +101,8 @@ def _publish_inputs(context: SyncContext, job: Job) -> dict[str, StoredFile]:
         path = context.daemon.settings.inputs / item.sha256
         if item.role == "model" or not path.is_file():
             continue
-        found |= publish_files(
-            context.store, {item.sha256: path}, {item.sha256: digest_file(path)},
-            folder=_input_folder(item.sha256), known=known, journal=context.journal,
-        )  # fmt: skip
+        folder, paths = _input_folder(item.sha256), {item.sha256: path}
+        found |= publish_files(context.store, paths, folder=folder, known=known, journal=context.journal)
     return found
 
 

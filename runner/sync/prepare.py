@@ -250,7 +250,7 @@ def _commit_of(origin: JobInStore, step: int, job: Job) -> Record:
 def _copy_checkpoint(origin: JobInStore, source: Source, run: RunDir) -> None:
     """`source/checkpoint-<step>`: linked from the other run directory, or fetched."""
     there = origin.run
-    folder = run.root / source.folder / f"checkpoint-{source.step}"
+    folder = run.checkpoint(source.step, source.folder)
     if not _is_that(folder, source.manifest_sha256):
         shutil.rmtree(folder, ignore_errors=True)
         if _is_that(there.checkpoint(source.step), source.manifest_sha256):

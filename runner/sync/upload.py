@@ -20,7 +20,6 @@ from runner.sync.prune import best_step, keep_of
 from runner.sync.trust import confirm
 from wake2vec.contract.errors import CheckpointCorrupt
 from wake2vec.contract.failpoints import failpoint
-from wake2vec.contract.files import digest_file
 from wake2vec.contract.manifest import MANIFEST, manifest_sha256, saved_steps, set_aside
 from wake2vec.contract.rundir import RunDir
 
@@ -32,7 +31,7 @@ def publish_saved(stored: JobInStore, job: Job, now: Now) -> None:
     run = stored.run
     _mark_committed(stored, job, run, now)
     for step in to_publish(stored, job, run):
-        publish_one(stored, job, run.checkpoint(step), now)
+        publish_one(stored, job, step, now)
 
 
 def _mark_committed(stored: JobInStore, job: Job, run: RunDir, now: Now) -> None:
@@ -63,8 +62,8 @@ def to_publish(stored: JobInStore, job: Job, run: RunDir) -> list[int]:
     return sorted(step for step in wanted if manifest_sha256(run.checkpoint(step)) not in durable)
 
 
-def publish_one(stored: JobInStore, job: Job, folder: Path, now: Now) -> None:
-    step = int(folder.name.rsplit("-", 1)[1])
+def publish_one(stored: JobInStore, job: Job, step: int, now: Now) -> None:
+    folder = stored.run.checkpoint(step)
     every = job.spec.checkpoint.every_steps
     kind = "milestone" if step % every == 0 or step == job.steps else "rolling"
     failpoint("sync.publish")
@@ -112,7 +111,7 @@ def publish_vocabulary(stored: JobInStore, job: Job) -> None:
     """A job never goes on under an id map made anew, so the one it began with becomes durable once."""
     run = stored.run
     if job.after is None and run.id_map.is_file() and stored.noted(VocabularyNote) is None:
-        files = _publish(stored, job, _files(run.root, ["vocab"]), "vocab")
+        files = _publish(stored, _files(run.root, ["vocab"]), "vocab")
         stored.note(VocabularyNote(files=files))
         forget(stored.context.journal, f"{stored.log.name}/files/vocab")
 
@@ -135,7 +134,7 @@ def finish(stored: JobInStore, job: Job, now: Now) -> None:
         paths = _files(run.root, LAST_FOLDERS)
         report = run.root / "report.html"
         paths |= {report.name: report} if report.is_file() else {}
-        files = _publish(stored, job, paths, "artefacts")
+        files = _publish(stored, paths, "artefacts")
         done = Done(files=files, step=last, best_step=best_step(run))
         stored.log.append("DONE", done.to_payload(), epoch=stored.epoch)
         forget(stored.context.journal, f"{stored.log.name}/files/artefacts")
@@ -155,13 +154,14 @@ def _files(root: Path, folders: Iterable[str]) -> dict[str, Path]:
     }
 
 
-def _publish(stored: JobInStore, job: Job, paths: dict[str, Path], folder: str) -> dict[str, StoredFile]:
-    digests = {name: digest_file(path) for name, path in paths.items()}
-    known = stored_parts(stored.records)
-    return publish_files(
-        stored.store, paths, digests, folder=f"{stored.log.name}/files/{folder}", known=known,
-        journal=stored.context.journal, progress=lambda _: stored.beat(stored.context.clock()),
-    )  # fmt: skip
+def _publish(stored: JobInStore, paths: dict[str, Path], folder: str) -> dict[str, StoredFile]:
+    known, context = stored_parts(stored.records), stored.context
+    place = f"{stored.log.name}/files/{folder}"
+
+    def progress(_: int) -> None:
+        stored.beat(context.clock())
+
+    return publish_files(stored.store, paths, folder=place, known=known, journal=context.journal, progress=progress)
 
 
 def is_settled(context: SyncContext, job: Job) -> bool:

@@ -24,6 +24,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 
+def first_line(error: BaseException) -> str:
+    """What a library's error says first; its kind where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 class Wake2vecError(Exception):
     """Base of every error that is told to a person without a traceback."""
 

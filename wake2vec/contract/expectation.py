@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from wake2vec.contract.files import at
+
 _NUMBER = r"[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?"
 _LINE = re.compile(rf"([a-z][\w.-]*) = ({_NUMBER}) at (\d+) within ({_NUMBER})")
 FORM = 'the form "VALUE = NUMBER at STEP within NUMBER", for example "val = 5.1486 at 900 within 0.001"'
@@ -49,9 +51,7 @@ def mismatches(row: Mapping[str, Any], lines: Iterable[str]) -> Iterator[str]:
 
 
 def value_at(row: Mapping[str, Any], dotted: str) -> float | None:
-    value: Any = row
-    for key in dotted.split("."):
-        value = value.get(key) if isinstance(value, Mapping) else None
+    value = at(row, dotted.split("."))
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return float(value) if is_number else None
 

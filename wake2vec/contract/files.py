@@ -9,7 +9,7 @@ import os
 import shutil
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,10 @@ class FileDigest:
 
 
 def write_atomic(path: Path, body: bytes, *, durable: bool = True) -> None:
-    """Replace `path` so that a reader sees the old or the new body, also after a power cut when `durable`."""
+    """Replace `path` so that a reader sees the old or the new body, also after a power cut when `durable`.
+
+    Content, name, folder, in this order: a name may outlive a power cut without its content (Pillai et al., OSDI 2014).
+    """
     make_directory(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
@@ -56,6 +59,13 @@ def read_json(path: Path) -> Any | None:
         return json.loads(path.read_bytes())
     except (FileNotFoundError, ValueError, NotADirectoryError):
         return None
+
+
+def at(table: Any, keys: Iterable[str]) -> Any:
+    """What stands in a nested table below one key after the other; None where nothing does."""
+    for key in keys:
+        table = table.get(key) if isinstance(table, Mapping) else None
+    return table
 
 
 def open_regular(path: Path) -> BinaryIO:
@@ -129,6 +139,11 @@ def size(number: float | None) -> str:
             return f"{value:.0f} {unit}" if unit == "bytes" or value >= 100 else f"{value:.1f} {unit}"
         value /= 1024
     return f"{value:.1f} TiB"
+
+
+def counted(number: int, thing: str) -> str:
+    """`1 text`, `2,000 texts`."""
+    return f"{number:,} {thing}{'s' * (number != 1)}"
 
 
 def last_line(log: Path) -> str:

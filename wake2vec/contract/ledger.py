@@ -103,13 +103,18 @@ def _count(value: Any) -> int | None:
     return int(number) if number is not None and math.isfinite(number) else None
 
 
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def _table(value: Any) -> dict[str, Any] | None:
+    return value if isinstance(value, dict) else None
+
+
 _KINDS: dict[str, type[StepRow | EvaluationRow | EventRow]] = {
     kind.kind: kind for kind in (StepRow, EvaluationRow, EventRow)
 }
-_READ: Mapping[str, Callable[[Any], Any]] = {
-    "int": _count, "float": _number, "str": lambda value: None if value is None else str(value),
-    "dict": lambda value: value if isinstance(value, dict) else None,
-}  # fmt: skip
+_READ: Mapping[str, Callable[[Any], Any]] = {"int": _count, "float": _number, "str": _text, "dict": _table}
 
 
 class _Measured(Protocol):
@@ -176,8 +181,18 @@ def parse_ledger(lines: Iterable[str]) -> Ledger:
 
 
 def _row(line: str) -> Row | None:
+    return from_json(_loaded(line))
+
+
+def tables_of(lines: Iterable[str | bytes]) -> list[dict[str, Any]]:
+    """Rows with all that their lines say. A line that a cut has torn is passed over: a resume writes the file anew."""
+    tables = map(_loaded, lines)
+    return [table for table in tables if isinstance(table, dict) and isinstance(table.get("step"), int)]
+
+
+def _loaded(line: str | bytes) -> Any:
     try:
-        return from_json(json.loads(line))
+        return json.loads(line)
     except ValueError:
         return None
 

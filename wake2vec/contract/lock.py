@@ -1,4 +1,4 @@
-"""Kernel locks: alive means that the lock is held."""
+"""Kernel locks, flock(2): alive means that the lock is held, since a lock goes with its process, however that ends."""
 
 from __future__ import annotations
 

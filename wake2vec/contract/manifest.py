@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from wake2vec.contract.errors import CheckpointCorrupt
+from wake2vec.contract.errors import CheckpointCorrupt, InputError
 from wake2vec.contract.files import FileDigest, digest_file, read_json, write_json
 from wake2vec.contract.rundir import RunDir
 
@@ -86,6 +86,15 @@ def saved_steps(run: RunDir) -> list[int]:
     """Steps of the checkpoints that have a manifest, newest first; not verified."""
     found = [(step_of(folder), folder) for folder in (run.checkpoints.iterdir() if run.checkpoints.is_dir() else ())]
     return sorted((step for step, folder in found if step is not None and (folder / MANIFEST).is_file()), reverse=True)
+
+
+def require_step(run: RunDir, step: object) -> int:
+    """The step of a checkpoint that somebody asks for. Raises InputError with those that there are."""
+    steps = saved_steps(run)
+    if step in steps:
+        return int(str(step))
+    there = ", ".join(map(str, steps)) or "none"
+    raise InputError(run.checkpoints, f"has no checkpoint of step {step}; there are: {there}", "choose one of these")
 
 
 def manifest_sha256(folder: Path) -> str:

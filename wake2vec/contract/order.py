@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from wake2vec.contract.errors import InputError
+from wake2vec.contract.files import at
 from wake2vec.contract.spec import JobSpec, TrainingSpec
 from wake2vec.contract.tables import FORMAT, Table
 
@@ -106,9 +107,7 @@ def fingerprint(job: JobSpec, inputs: list[InputFile]) -> str:
     table = job.model_dump(mode="json")
     for dotted in (*PLAN_AND_CADENCE, *AS_BEFORE):
         *folders, key = dotted.split(".")
-        part: Any = table
-        for folder in folders:
-            part = (part or {}).get(folder)
+        part = at(table, folders)
         if isinstance(part, dict) and (dotted not in AS_BEFORE or part.get(key) == AS_BEFORE[dotted]):
             part.pop(key, None)
     table["inputs"] = sorted((item.role, item.sha256) for item in inputs)

@@ -80,8 +80,9 @@ class RunDir:
     def source(self) -> Path:
         return self.root / "source"
 
-    def checkpoint(self, step: int) -> Path:
-        return self.checkpoints / f"checkpoint-{step}"
+    def checkpoint(self, step: int, folder: str = "checkpoints") -> Path:
+        """`folder`: where the run has those of another job."""
+        return self.root / folder / f"checkpoint-{step}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,8 +94,8 @@ class Heartbeat:
     beat: int
     state: str  # loading, fitting, training, evaluating, sampling, exporting
     step: int
-    steps: int | None
-    saved_step: int | None
+    steps: int | None = None
+    saved_step: int | None = None
     loss: float | None = None
     lr: float | None = None
     seconds_per_step: float | None = None

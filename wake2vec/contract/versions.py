@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from importlib.metadata import version
 
+LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "safetensors", "tokenizers")
+
 
 def versions() -> dict[str, str]:
-    names = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "safetensors", "tokenizers")
-    return {"python": sys.version.split()[0], **{name: version(name) for name in names}}
+    return {"python": sys.version.split()[0], **{name: version(name) for name in LIBRARIES}}

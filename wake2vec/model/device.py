@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
+from wake2vec.contract.errors import first_line
+
 MIB = 1 << 20
 MARGIN_BYTES = int(0.45 * (1 << 30))  # CUDA context, cuBLAS workspace and what fragmentation takes
 MOST_CHARACTERS = 200
@@ -64,7 +66,7 @@ def memory_limit(device: torch.device) -> int | None:
 
 def brief(error: BaseException) -> str:
     """What ran out of memory, in a line: PyTorch adds half a page about the card and its allocator."""
-    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    text = first_line(error)
     asked = re.match(r".*?Tried to allocate [\d.]+ \w+", text)
     return asked[0] if asked else text[:MOST_CHARACTERS]
 

@@ -6,7 +6,6 @@ Host memory holds one tensor at a time and the device never holds the unquantise
 from __future__ import annotations
 
 import math
-import resource
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wake2vec.contract.errors import ModelError
-from wake2vec.model.layers.attention import attention_of
+from wake2vec.contract.errors import ModelError, first_line
+from wake2vec.model.bare import attention, bare_model, read_config
 from wake2vec.model.outline import Outline, outline_of
 from wake2vec.model.placed import check_placed, check_whole
 from wake2vec.model.precision import QUANTISED, Precision, capability_of, choose_precision, make_repeatable, preflight
@@ -27,15 +26,10 @@ from wake2vec.model.stored import Packed, gathered, packed_linears, parts_of, wi
 
 @dataclass(frozen=True, kw_only=True)
 class LoadReport:
-    """How a model came in, for the log and for `doctor`."""
+    """How a model came in, for the log."""
 
     precision: Precision
-    device: str
     seconds: float
-    quantised_layers: int
-    device_bytes: int  # held on the device afterwards; 0 on a CPU
-    device_peak_bytes: int
-    host_peak_bytes: int  # of the whole process so far
     check_seconds: float  # of these, to see that every tensor lies where its file has it
     note: str = ""
 
@@ -62,60 +56,12 @@ def load_base(
     preflight(place, precision)
     origin = Origin(path=path_or_id, revision=revision, trust_remote_code=trust_remote_code)
     start = time.monotonic()
-    if place.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(place)
     model, note, check_seconds = _load(origin, precision, place, progress or (lambda _done, _all: None))
     model.requires_grad_(False).eval()
     if precision.load == "nf4":
         model.is_loaded_in_4bit = True  # PEFT asks, to choose its own wrapper of such layers
-    on_card = place.type == "cuda"
-    return model, LoadReport(
-        precision=precision,
-        device=_device_name(place),
-        seconds=time.monotonic() - start,
-        quantised_layers=sum(is_quantised(module) for module in model.modules()),
-        device_bytes=torch.cuda.memory_allocated(place) if on_card else 0,
-        device_peak_bytes=torch.cuda.max_memory_allocated(place) if on_card else 0,
-        host_peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        check_seconds=check_seconds,
-        note=note,
-    )
-
-
-def empty_model(config: Any, precision: Precision, *, trust_remote_code: bool = False) -> Any:
-    """The model of a config without weights: parameters on `meta`, buffers real, linears already of their kind."""
-    model = bare_model(config, precision, trust_remote_code=trust_remote_code)
-    if precision.load in QUANTISED:
-        swap_linears(model, precision, keep=[model.get_output_embeddings()])
-    return model
-
-
-def bare_model(config: Any, precision: Precision, *, trust_remote_code: bool = False) -> Any:
-    """The same, its linears as transformers builds them."""
-    from accelerate import init_empty_weights
-    from transformers import AutoModelForCausalLM
-
-    with init_empty_weights(include_buffers=False):
-        return AutoModelForCausalLM.from_config(
-            config,
-            dtype=precision.dtype,
-            attn_implementation=_attention(config),
-            trust_remote_code=trust_remote_code,
-        )
-
-
-def _attention(config: Any) -> str:
-    from transformers import AutoModelForCausalLM
-
-    classes = AutoModelForCausalLM._model_mapping
-    return attention_of(classes.get(type(config), None))
-
-
-def read_outline(files: PublishedFiles, config: Any) -> Outline:
-    """What the files of a model fill in it, without loading it."""
-    trust = files.origin.trust_remote_code
-    model = bare_model(config, Precision(load="fp32", compute="fp32"), trust_remote_code=trust)
-    return outline_of(model, without_parts(files.names()), files.same)
+    seconds = time.monotonic() - start
+    return model, LoadReport(precision=precision, seconds=seconds, check_seconds=check_seconds, note=note)
 
 
 def _load(
@@ -176,20 +122,6 @@ def _note(outline: Outline) -> str:
         return ""
     few = ", ".join(outline.unknown[:3]) + (" ..." if len(outline.unknown) > 3 else "")
     return f"{len(outline.unknown)} tensors of its files belong to no part of the model: {few}"
-
-
-def read_config(origin: Origin) -> Any:
-    """Its config.json. Raises ModelError when there is none, or none that can be read."""
-    from transformers import AutoConfig
-
-    try:
-        return AutoConfig.from_pretrained(
-            origin.path, revision=origin.revision, trust_remote_code=origin.trust_remote_code
-        )
-    except Exception as exc:  # the library raises plain ones for values of a wrong kind
-        remedy = "check model.base and model.revision, and your Hugging Face login for gated models"
-        reason = str(exc).splitlines()[0] if str(exc) else type(exc).__name__
-        raise ModelError(origin.path, f"its config cannot be read ({reason})", remedy) from exc
 
 
 def _fill(
@@ -286,12 +218,12 @@ def _from_pretrained(origin: Origin, config: Any, precision: Precision, device: 
             use_safetensors=True,
             dtype=precision.dtype,
             device_map={"": device},
-            attn_implementation=_attention(config),
+            attn_implementation=attention(config),
             quantization_config=_library_settings(precision),
             output_loading_info=True,
         )
     except (OSError, ValueError) as exc:
-        raise ModelError(origin.path, f"cannot be loaded ({str(exc).splitlines()[0]})", "check model.base") from exc
+        raise ModelError(origin.path, f"cannot be loaded ({first_line(exc)})", "check model.base") from exc
     if found["missing_keys"]:
         problem = f"its files have no {min(found['missing_keys'])}, which transformers would make up"
         raise ModelError(origin.path, problem, "download the model again")

@@ -78,7 +78,10 @@ class _BlockedCrossEntropy(torch.autograd.Function):
 
 
 def _token_nll(hidden: Tensor, head: SplitHead, targets: Tensor, size: int, ignore_index: int) -> tuple[Tensor, Tensor]:
-    """Nats of each token and its log-normaliser, both [tokens], by a running log-sum-exp over the blocks."""
+    """Nats of each token and its log-normaliser, both [tokens], by a running log-sum-exp over the blocks.
+
+    Milakov and Gimelshein 2018, arXiv 1805.02867.
+    """
     normaliser = picked = None
     for block, logits in _logit_blocks(hidden, head, size):
         part = torch.logsumexp(logits, dim=-1)

@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 
-from wake2vec.contract.errors import NoGpu
+from wake2vec.contract.errors import NoGpu, first_line
 
 Load = Literal["nf4", "int8", "fp16", "bf16", "fp32"]
 Compute = Literal["fp16", "bf16", "fp32"]
@@ -76,7 +76,7 @@ def preflight(device: torch.device, precision: Precision) -> None:
     except RuntimeError as exc:
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
         raise NoGpu(
-            f"{name}: a {precision.compute} product failed ({str(exc).splitlines()[0]}); this PyTorch "
+            f"{name}: a {precision.compute} product failed ({first_line(exc)}); this PyTorch "
             f"({torch.__version__}) has no kernels for the card: choose another accelerator (a T4, not a P100)"
         ) from exc
     if found != 64.0**3:

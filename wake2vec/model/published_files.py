@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,9 +12,10 @@ import torch
 from torch import Tensor
 
 from wake2vec.contract.errors import ModelError
+from wake2vec.contract.files import read_json
+from wake2vec.contract.models.weight_files import INDEX, SINGLE
 from wake2vec.contract.tables import ModelTable
 
-INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 ROWS_AT_ONCE = 4096
 
 
@@ -37,6 +37,17 @@ class Origin:
         found = cached_file(self.path, name, revision=self.revision, _raise_exceptions_for_missing_entries=False)
         return None if found is None else Path(found)
 
+    def index(self) -> dict[str, str] | None:
+        """Tensor name to file, of a model in several files. Raises ModelError where it is torn."""
+        path = self.file(INDEX)
+        if path is None:
+            return None
+        table = read_json(path)
+        found: dict[str, str] | None = table.get("weight_map") if isinstance(table, dict) else None
+        if not isinstance(found, dict):
+            raise ModelError(path, "is no index of tensors", "download the model again")
+        return found
+
 
 def origin_of(table: ModelTable) -> Origin:
     return Origin(path=table.base, revision=table.revision, trust_remote_code=table.trust_remote_code)
@@ -51,10 +62,8 @@ class PublishedFiles:
 
     def _files(self) -> dict[str, str]:
         """Tensor name to file. A pickle is never read."""
-        index = self.origin.file(INDEX)
-        if index is not None:
-            table: dict[str, str] = json.loads(index.read_text())["weight_map"]
-            return table
+        if (index := self.origin.index()) is not None:
+            return index
         if self.origin.file(SINGLE) is None:
             remedy = "use a model that is published as safetensors"
             raise ModelError(self.origin.path, "has no safetensors files", remedy)
@@ -92,13 +101,16 @@ class PublishedFiles:
         stretches = ((start, start + ROWS_AT_ONCE) for start in range(0, shape[0], ROWS_AT_ONCE))
         return all(torch.equal(self.read(left, *part).float(), self.read(right, *part).float()) for part in stretches)
 
+    def path(self, file: str) -> Path:
+        if (path := self.origin.file(file)) is None:
+            raise ModelError(self.origin.path, f"{file} is missing", "download the model again")
+        return path
+
     @contextmanager
     def open(self, file: str) -> Iterator[Any]:
         from safetensors import SafetensorError, safe_open
 
-        path = self.origin.file(file)
-        if path is None:
-            raise ModelError(self.origin.path, f"{file} is missing", "download the model again")
+        path = self.path(file)
         try:
             with safe_open(path, framework="pt") as tensors:
                 yield tensors

@@ -13,10 +13,8 @@ from torch import Tensor, nn
 from wake2vec.model.published_files import PublishedFiles
 from wake2vec.model.quantise import Nf4Weight
 
-PARTS = (
-    "absmax", "quant_map", "nested_absmax", "nested_quant_map",
-    "quant_state.bitsandbytes__nf4", "quant_state.bitsandbytes__fp4",
-)  # fmt: skip
+SCALES = ("absmax", "quant_map", "nested_absmax", "nested_quant_map")
+PARTS = (*SCALES, "quant_state.bitsandbytes__nf4", "quant_state.bitsandbytes__fp4")
 
 
 def parts_of(name: str, names: Collection[str]) -> list[str]:

@@ -13,13 +13,16 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from wake2vec.contract.errors import CheckpointCorrupt, ModelChanged, ModelError
+from pydantic import ValidationError
+
+from wake2vec.contract.errors import CheckpointCorrupt, InputError, ModelChanged, ModelError
 from wake2vec.contract.files import digest_file, read_json, write_json
 from wake2vec.contract.manifest import STATE, read_manifest, saved_steps
+from wake2vec.contract.models.weight_files import SINGLE
 from wake2vec.contract.order import Order
 from wake2vec.contract.rundir import RunDir
 from wake2vec.data.tokens import fingerprint as cut_and_vocabulary
-from wake2vec.model.published_files import INDEX, SINGLE, Origin
+from wake2vec.model.published_files import Origin
 
 # Of config.json: where it lay, who wrote it, and the dtype, which a job chooses for itself.
 NO_MATTER = ("_name_or_path", "transformers_version", "torch_dtype", "dtype")
@@ -91,7 +94,7 @@ def began_with(run: RunDir, order: Order) -> Identity | None:
     """The model that the newest checkpoint was trained on, or the P1 that a P2 stands on; None before there is one."""
     folders = [run.checkpoint(step) for step in saved_steps(run)]
     if order.source is not None:
-        folders.append(run.root / order.source.folder / f"checkpoint-{order.source.step}")
+        folders.append(run.checkpoint(order.source.step, order.source.folder))
     tables = (_noted(folder) for folder in folders)
     return next((Identity.from_json(table) for table in tables if table), None)
 
@@ -115,6 +118,15 @@ def pinned(run: RunDir, order: Order, *, at_once: bool = False) -> Order:
             commit = commit_of(Origin(path=table.base, revision=table.revision))
     model = table.model_copy(update={"revision": commit or table.revision})
     return order.model_copy(update={"job": order.job.model_copy(update={"model": model})})
+
+
+def trained_order(run: RunDir) -> Order:
+    """The order of a run whose results are used. Raises InputError."""
+    try:
+        return pinned(run, Order.model_validate(read_json(run.order)))
+    except ValidationError as error:
+        remedy = "restore the run directory, or retry the job"
+        raise InputError(run.order, "is missing or not an order", remedy) from error
 
 
 def commit_of(origin: Origin) -> str | None:
@@ -154,10 +166,8 @@ def identify_beside(origin: Origin, tokenizer: Any, digests: Digests) -> Future[
 
 
 def weight_files(origin: Origin) -> list[str]:
-    index = origin.file(INDEX)
-    if index is None:
-        return [SINGLE]
-    return sorted(set((read_json(index) or {}).get("weight_map", {}).values()))
+    index = origin.index()
+    return [SINGLE] if index is None else sorted(set(index.values()))
 
 
 def _code(folder: Path) -> str:

@@ -9,20 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from wake2vec.contract.errors import InputError
+from wake2vec.contract.models.weight_files import START_ABOUT, read_metadata
 from wake2vec.contract.order import Order
 from wake2vec.contract.tables import VocabTable
 from wake2vec.phases.inputs import input_paths
 from wake2vec.vocab.idmap import IdMap
 from wake2vec.vocab.initial import Part, initial_rows
 
-FILE = "start.safetensors"
 FORMAT = 1
-_ABOUT = "wake2vec"
 _ROWS, _ADAPTER = "rows", "adapter."
 
 
@@ -59,8 +57,7 @@ class ImportedStart:
         return {name.removeprefix(_ADAPTER): found[name] for name in found if name.startswith(_ADAPTER)}
 
     def _read(self) -> dict[str, Tensor]:
-        with safe_open(self.path, framework="pt") as tensors:
-            return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
+        return load_file(self.path)
 
 
 def taken_over(order: Order) -> ImportedStart | None:
@@ -69,10 +66,9 @@ def taken_over(order: Order) -> ImportedStart | None:
     if path is None:
         return None
     try:
-        with safe_open(path, framework="pt") as tensors:
-            about = json.loads(tensors.metadata()[_ABOUT])
+        about = json.loads(read_metadata(path)[START_ABOUT])
         return ImportedStart(path=path, first_row=int(about["first_row"]), told=tuple(about["told"]))
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (InputError, KeyError, TypeError, ValueError) as error:
         raise InputError(path, f"is not what import wrote: {error}", "import the old run again") from error
 
 
@@ -84,7 +80,7 @@ def write_taken(
     if rows is not None:
         tensors[_ROWS] = rows.contiguous()
     about: dict[str, Any] = {"format": FORMAT, "first_row": first_row, "told": list(told)}
-    save_file(tensors, path, metadata={_ABOUT: json.dumps(about, ensure_ascii=False)})
+    save_file(tensors, path, metadata={START_ABOUT: json.dumps(about, ensure_ascii=False)})
 
 
 def overwrite(places: Mapping[str, Tensor], adapter: Mapping[str, Tensor], path: Path) -> None:

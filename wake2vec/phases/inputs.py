@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wake2vec.contract.errors import InputError, ModelChanged, ModelError, NothingTrains
+from wake2vec.contract.errors import InputError, ModelChanged, ModelError, NothingTrains, first_line
 from wake2vec.contract.files import digest_file, read_json, whole_folder, write_json
 from wake2vec.contract.order import Order
 from wake2vec.contract.rundir import RunDir
@@ -180,8 +180,7 @@ def load_tokenizer(place: str, model: ModelTable | None) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, **options)
     except Exception as error:  # the library raises plain ones for a torn file
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        problem = f"its tokenizer cannot be loaded: {reason}"
+        problem = f"its tokenizer cannot be loaded: {first_line(error)}"
         raise ModelError(place, problem, "check model.base and the network") from error
     if not tokenizer.is_fast:
         raise ModelError(place, "its tokenizer has no fast version", "use a model that ships a tokenizer.json")

@@ -9,6 +9,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
+from wake2vec.contract.models.weight_files import ROWS_FILE
 from wake2vec.contract.spec import P1Spec
 from wake2vec.model.device import copy_to_host
 from wake2vec.model.dropout import StepKey
@@ -21,8 +22,6 @@ from wake2vec.phases.parity import as_published, check_parity, freeze, load, mat
 from wake2vec.vocab.calibrate import calibrate_head
 from wake2vec.vocab.idmap import IdMap
 from wake2vec.vocab.offsets import form_offsets, words_with
-
-ROWS_FILE = "embed_tokens.safetensors"
 
 
 def prepare(material: JobInputs) -> Prepared:

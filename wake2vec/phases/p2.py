@@ -9,9 +9,10 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from wake2vec.contract.errors import CheckpointCorrupt, InputError, ModelError
+from wake2vec.contract.errors import CheckpointCorrupt, InputError, ModelError, first_line
 from wake2vec.contract.manifest import TRAINABLE, manifest_sha256, verify_checkpoint
 from wake2vec.contract.models.targets import DEFAULT, fitting_targets, has, has_experts, named_targets
+from wake2vec.contract.models.weight_files import ADAPTER_FILE, ROWS_FILE
 from wake2vec.contract.order import Source
 from wake2vec.contract.spec import P2Spec, P3Spec
 from wake2vec.contract.tables import LoraTable
@@ -22,10 +23,10 @@ from wake2vec.model.outline import is_transposed
 from wake2vec.phases.base import Prepared
 from wake2vec.phases.imported import overwrite, starting_rows, taken_over
 from wake2vec.phases.inputs import JobInputs
-from wake2vec.phases.p1 import ROWS_FILE, copy_tokenizer, load_rows
+from wake2vec.phases.p1 import copy_tokenizer, load_rows
 from wake2vec.phases.parity import as_published, check_parity, freeze, load, matrices
 
-ADAPTER = "default"
+ADAPTER_NAME = "default"
 
 
 def prepare(material: JobInputs) -> Prepared:
@@ -91,7 +92,7 @@ def read_source(material: JobInputs) -> dict[str, Tensor]:
 def _read_checkpoint(material: JobInputs, source: Source) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
-    folder = material.run.root / source.folder / f"checkpoint-{source.step}"
+    folder = material.run.checkpoint(source.step, source.folder)
     try:
         verify_checkpoint(folder)
         if manifest_sha256(folder) != source.manifest_sha256:
@@ -134,9 +135,9 @@ def inject_lora(model: Any, table: LoraTable) -> None:
     )
     config = LoraConfig(**lora_options(table, targets), fan_in_fan_out=transposed)
     try:
-        inject_adapter_in_model(config, model, adapter_name=ADAPTER)
+        inject_adapter_in_model(config, model, adapter_name=ADAPTER_NAME)
     except ValueError as error:
-        raise ModelError("lora.targets", str(error).splitlines()[0], "name modules that the model has") from error
+        raise ModelError("lora.targets", first_line(error), "name modules that the model has") from error
 
 
 def is_linear(module: nn.Module) -> bool:
@@ -182,7 +183,7 @@ def export(prepared: Prepared, material: JobInputs, folder: Path) -> None:
 
     model = prepared.model
     # Never the embedding: PEFT's default would store both full matrices again.
-    state = get_peft_model_state_dict(model, adapter_name=ADAPTER, save_embedding_layers=False)
+    state = get_peft_model_state_dict(model, adapter_name=ADAPTER_NAME, save_embedding_layers=False)
     job = material.job
     assert isinstance(job, P2Spec | P3Spec), "the table of phases"
     adapted = [name for name, module in model.named_modules() if hasattr(module, "lora_A")]
@@ -195,7 +196,7 @@ def export(prepared: Prepared, material: JobInputs, folder: Path) -> None:
     config.base_model_name_or_path = job.model.base
     # the adapter was put in place, without PEFT's wrapper; its loader looks for the names that the wrapper gives
     named = {f"base_model.model.{name}": tensor for name, tensor in sorted(state.items())}
-    save_file(copy_to_host(named), folder / "adapter_model.safetensors")
+    save_file(copy_to_host(named), folder / ADAPTER_FILE)
     config.save_pretrained(str(folder))
     save_file(copy_to_host(prepared.rows.everything()), folder / ROWS_FILE)
     if job.lora.train == "all":

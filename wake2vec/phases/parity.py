@@ -10,8 +10,9 @@ from torch import Tensor
 
 from wake2vec.contract.errors import ModelError
 from wake2vec.contract.models.families import longest, refusal
+from wake2vec.model.bare import read_config
 from wake2vec.model.device import this_device
-from wake2vec.model.load import load_base, read_config
+from wake2vec.model.load import load_base
 from wake2vec.model.loss import blocked_cross_entropy
 from wake2vec.model.new_rows import published_head
 from wake2vec.model.precision import Precision

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from huggingface_hub import EvalResult, ModelCardData
 
@@ -70,14 +70,13 @@ def _results(ledger: Ledger) -> list[EvalResult] | None:
     if (best := ledger.best) is None:
         return None
     figures = {"loss": best.loss, "perplexity": perplexity(best.loss), "bits_per_byte": best.bits_per_byte}
+    what = {"task_type": "text-generation", "dataset_type": "text"}
+    of: dict[str, Any] = what | {"dataset_name": "held-out text of the job"}
     return [
-        EvalResult(
-            task_type="text-generation", dataset_type="text", dataset_name="held-out text of the job",
-            metric_type=name, metric_value=round(value, 4), metric_name=f"{name} at step {best.step}",
-        )
+        EvalResult(**of, metric_type=name, metric_value=round(value, 4), metric_name=f"{name} at step {best.step}")
         for name, value in figures.items()
         if value is not None
-    ]  # fmt: skip
+    ]
 
 
 def _measured(facts: RunFacts, ledger: Ledger) -> list[str]:

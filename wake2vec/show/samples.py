@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from wake2vec.contract.files import write_atomic
+from wake2vec.contract.files import counted, write_atomic
 from wake2vec.contract.rundir import RunDir
 from wake2vec.show.text import figure
 
@@ -94,7 +94,7 @@ def sample_text(row: SampleRow) -> str:
     lines = [f"=== step {row.step}, sample {row.number + 1}: seed {row.seed}, {settings}", "; ".join(figures)]
     if row.overlap_words is not None:
         run_of_words = f': "{textwrap.shorten(row.overlap, 300)}"' if row.overlap else ""
-        words = f"{row.overlap_words} word{'s' * (row.overlap_words != 1)}"
+        words = counted(row.overlap_words, "word")
         lines.append(f"longest run shared with the corpus: {words}{run_of_words}")
     if row.ended not in ("length", "end"):
         lines.append(f"ended early: {row.ended}")

@@ -13,9 +13,9 @@ from wake2vec.contract.files import write_atomic
 from wake2vec.contract.ledger import Ledger, read_ledger
 from wake2vec.contract.rundir import RunDir
 from wake2vec.contract.spec import JobTable
-from wake2vec.show.curve import draw_curve
 from wake2vec.show.facts import RunFacts, complete
 from wake2vec.show.geometry.film import read_film, write_film
+from wake2vec.show.png import draw_curve
 from wake2vec.show.series import measure
 from wake2vec.show.text import devlog, perplexity_report
 

@@ -151,6 +151,18 @@ class Auxiliary:
         return found
 
 
+def dominated(told: dict[str, Any] | None) -> str:
+    """What to say where the auxiliary part is most of what moves the rows that it acts on; else nothing."""
+    if told is None or told["strength"] < 1:
+        return ""
+    for side, found in told.items():
+        if isinstance(found, dict) and found["share"] > DOMINATES:
+            terms = ", ".join(f"{name} {one['grad']:.3g}" for name, one in found.items() if isinstance(one, dict))
+            text = f"{terms} against {found['text_grad']:.3g} of the text: {found['share']:.0%} of the gradient"
+            return f"{text} on the {side} rows in groups is auxiliary; lower the weights"
+    return ""
+
+
 def untouched_like(touched: Tensor, counts: np.ndarray) -> Tensor:
     """For each touched row, another that no group names and that the text holds about as often. [t] → [u]
 

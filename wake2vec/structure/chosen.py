@@ -98,8 +98,8 @@ def choose(
     groups = tuple(sorted({pair.group for pair in train}))
     held = [pair for pair in held if pair.group in groups]
 
-    words = tuple(dict.fromkeys([*(text for one in (*train, *held) for text in (one.word, one.base)),
-                                 *(word for word, _ in members)]))  # fmt: skip
+    paired = [text for one in (*train, *held) for text in (one.word, one.base)]
+    words = tuple(dict.fromkeys([*paired, *(word for word, _ in members)]))
     place = {word: index for index, word in enumerate(words)}
     used = sorted({one for word in words for one in ids[word]})
     rows = [one - first_new_id for one in used if one >= first_new_id]

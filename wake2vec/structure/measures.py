@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from torch.nn import functional as F
 
 from wake2vec.structure import draws
 from wake2vec.structure.chosen import Chosen, Pairs
+from wake2vec.structure.products import Cells, Inner
 
 FOLDS = 5
 ROWS_AT_ONCE = 4096
@@ -140,59 +140,6 @@ def trained_nulls(
     }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cells:
-    """Every two pairs of one group, a pair with itself among them: all the inner products that a group needs."""
-
-    left: Tensor  # [e] ascending
-    right: Tensor  # [e]
-    group: Tensor  # [p]
-
-    @classmethod
-    def of(cls, group: Tensor) -> Cells:
-        members = [torch.nonzero(group == one).flatten() for one in group.unique()]
-        left = torch.cat([one.repeat_interleave(len(one)) for one in members])
-        right = torch.cat([one.repeat(len(one)) for one in members])
-        order = torch.argsort(left, stable=True)
-        return cls(left=left[order], right=right[order], group=group)
-
-    def leave_one_out(self, products: Tensor) -> Tensor:
-        """`leave_one_out` of offsets whose inner products these are. [e] → [p]"""
-        own = torch.zeros(len(self.group), dtype=products.dtype).index_add_(0, self.left, products)  # <d_i, sum>
-        sums = torch.zeros(int(self.group.max()) + 1, dtype=products.dtype).index_add_(0, self.group, own)
-        square = products[self.left == self.right]
-        others = (sums[self.group] - 2 * own + square).clamp_min(0).sqrt()
-        return (own - square) / (others * square.sqrt()).clamp_min(1e-8)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Inner:
-    """Inner products of the points that trained pairs are made of, and how offsets are made of points."""
-
-    gram: Tensor  # [n, n] fp64
-    places: Tensor  # [p, 2, k] of each word's and each base's points in gram
-    shares: Tensor  # [p, 2, k] of the points, negative for the base
-
-    @classmethod
-    def of(cls, points: Tensor, chosen: Chosen, pairs: Pairs) -> Inner:
-        words = torch.stack([pairs.word, pairs.base], dim=1)  # [p, 2]
-        used, places = torch.unique(chosen.points[words], return_inverse=True)
-        sign = torch.tensor([1.0, -1.0], dtype=points.dtype)
-        shares = chosen.shares[words].to(points) * sign[:, None]
-        return cls(gram=points[used] @ points[used].T, places=places, shares=shares)
-
-    def products(self, places: Tensor, shares: Tensor, cells: Cells) -> Tensor:
-        """<d_i - m, d_j - m> of every cell, m the mean of all offsets that are made so. [p, 2, k] twice → [e]"""
-        places, shares = places.flatten(1), shares.flatten(1)
-        mean = torch.zeros(len(self.gram), dtype=self.gram.dtype).index_add_(0, places.flatten(), shares.flatten())
-        with_mean = (shares * (self.gram @ (mean / len(places)))[places]).sum(dim=1)  # [p]
-        found = with_mean.mean() - with_mean[cells.left] - with_mean[cells.right]
-        for one, other in product(range(places.shape[1]), repeat=2):
-            left, right = places[cells.left, one], places[cells.right, other]
-            found += shares[cells.left, one] * shares[cells.right, other] * self.gram[left, right]
-        return found
-
-
 # ---- analogies ----------------------------------------------------------------------------------------------
 
 
@@ -213,10 +160,8 @@ def analogies(words: Tensor, chosen: Chosen, rows: Tensor) -> dict[str, float]:
     target, own = (_row_of(chosen, one) for one in (word, base))
     ranks = rank(words[base] + means[group], rows, target, own)
     nearest = rank(words[base], rows, target, own)
-    found = {
-        "acc1": (ranks <= 1).double(), "acc10": (ranks <= 10).double(), "mrr": 1 / ranks.double(),
-        "nearest_acc1": (nearest <= 1).double(), "nearest_mrr": 1 / nearest.double(),
-    }  # fmt: skip
+    found = {"acc1": (ranks <= 1).double(), "acc10": (ranks <= 10).double(), "mrr": 1 / ranks.double()}
+    found |= {"nearest_acc1": (nearest <= 1).double(), "nearest_mrr": 1 / nearest.double()}
     return {key: round(_mean(value), 6) for key, value in found.items()} | {"pairs": len(word), "candidates": len(rows)}
 
 

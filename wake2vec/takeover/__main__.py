@@ -15,8 +15,8 @@ from wake2vec.contract.order import Order
 from wake2vec.contract.spec import P2Spec, P3Spec, TrainingSpec
 from wake2vec.contract.tables import ModelTable, VocabTable
 from wake2vec.contract.words.lexicon import read_lexicon
+from wake2vec.model.bare import empty_model, read_config
 from wake2vec.model.device import quiet_libraries
-from wake2vec.model.load import empty_model, read_config
 from wake2vec.model.precision import Precision
 from wake2vec.model.published_files import origin_of
 from wake2vec.phases.imported import write_taken

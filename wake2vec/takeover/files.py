@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wake2vec.contract.errors import InputError
+from wake2vec.contract.errors import InputError, first_line
 
 _COPY_AGAIN = "copy it again from where it was saved"
 
@@ -33,19 +33,19 @@ def read_pt(path: Path) -> Any:
             raise InputError(path, problem, remedy) from None
         raise InputError(path, "is torn, or no file of torch.save", _COPY_AGAIN) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        problem = f"is torn, or no file of torch.save ({_first_line(error)})"
+        problem = f"is torn, or no file of torch.save ({first_line(error)[:200]})"
         raise InputError(path, problem, _COPY_AGAIN) from None
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     """Raises InputError when the file is torn."""
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
 
     try:
-        with safe_open(path, framework="pt") as tensors:
-            return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
+        return dict(load_file(path))
     except (OSError, SafetensorError) as error:
-        raise InputError(path, f"is torn, or no safetensors file ({_first_line(error)})", _COPY_AGAIN) from None
+        raise InputError(path, f"is torn, or no safetensors file ({first_line(error)[:200]})", _COPY_AGAIN) from None
 
 
 def read_table(path: Path) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def read_table(path: Path) -> dict[str, Any]:
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(path, f"is not whole JSON ({_first_line(error)})", _COPY_AGAIN) from None
+        raise InputError(path, f"is not whole JSON ({first_line(error)[:200]})", _COPY_AGAIN) from None
     if not isinstance(table, dict):
         raise InputError(path, "is no JSON object", _COPY_AGAIN)
     return table
@@ -65,7 +65,3 @@ def state_dict(path: Path) -> Mapping[str, Tensor]:
     if isinstance(value, Mapping) and all(isinstance(tensor, Tensor) for tensor in value.values()):
         return {str(name): tensor.detach() for name, tensor in value.items()}
     raise InputError(path, "holds no named tensors", "give the folder that PEFT's save_pretrained wrote")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -10,9 +10,10 @@ from typing import Any
 from torch import Tensor
 
 from wake2vec.contract.errors import InputError
+from wake2vec.contract.models.weight_files import ADAPTER_FILE
 from wake2vec.takeover.files import read_pt, read_table, state_dict
 
-_ADAPTER = ("adapter_model.safetensors", "adapter_model.bin")
+_ADAPTER = (ADAPTER_FILE, "adapter_model.bin")
 _MATRIX = "embed_tokens.weight"
 _EXPECTED = (
     "sentry_step_NNNN.pt, embeddings.pt, embed_tokens.pt, emb_stepNNNN.pt, added_tokens.json, tokenizer.json, or a "
@@ -112,7 +113,7 @@ def _look_into(folder: Path, found: Found) -> None:
         _look_at(matrix, found)
     if (folder / "adapter_config.json").is_file():
         if adapter is None:
-            problem = "has an adapter_config.json but no adapter_model.safetensors beside it: a half-copied folder"
+            problem = f"has an adapter_config.json but no {ADAPTER_FILE} beside it: a half-copied folder"
             raise InputError(folder, problem, "take an older checkpoint, or copy it again")
         _take_adapter(adapter, found, with_matrix=matrix is None)
     words = next((folder / name for name in ("added_tokens.json", "tokenizer.json") if (folder / name).is_file()), None)

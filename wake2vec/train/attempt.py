@@ -62,10 +62,10 @@ def train(run: RunDir, order: Order, stop: Stop, pulse: HeartbeatWriter) -> Resu
             ranks.join(prepared.device)
             say(f"{ranks.size} ranks share each step")
         loop = start_loop(material, prepared, stop, pulse, say, ranks)
-        result = loop.run_to_end(at_evaluation=lambda: show(loop, material, prepared))
+        result = loop.run_to_end(at_evaluation=lambda: show(loop, material))
     if result.outcome == "completed":
         pulse.beat(state="exporting")
-        show(loop, material, prepared)
+        show(loop, material)
         with whole_folder(run.final) as final:
             phase.export(prepared, material, final)
         loop.sample()
@@ -153,7 +153,7 @@ def kept_plan(loaded: Loaded | None, prepared: Prepared) -> Plan | None:
     return Plan.from_dict(loaded.state["plan"])
 
 
-def show(loop: Loop, material: JobInputs, prepared: Prepared) -> None:
+def show(loop: Loop, material: JobInputs) -> None:
     """Bring the pictures and tables up to date. They can be made again at any time, so a full disk is only noted."""
     try:
         write_artefacts(material.run, job=material.job, facts=facts(loop, material))

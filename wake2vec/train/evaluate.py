@@ -201,11 +201,13 @@ def sums_of(prepared: Prepared, text: EvaluationSet, part: list[int]) -> Sums | 
     )
 
 
-def as_row(measured: Losses, *, step: int, checkpoint: str | None, vocabulary: int, seconds: float) -> dict[str, Any]:
-    """The ledger row of an evaluation: nats per token, bits per byte, and ln V as the line to beat."""
+def as_row(measured: Losses, *, vocabulary: int, **more: Any) -> dict[str, Any]:
+    """The ledger row of an evaluation: nats per token, bits per byte, and ln V as the line to beat.
+
+    `more`: fields of the row that are not measured on a text.
+    """
     sums = measured.held_out
     row = EvaluationRow(
-        step=step,
         loss=sums.nats / sums.tokens,
         tokens=sums.tokens,
         bits_per_byte=sums.bits_per_byte,
@@ -217,8 +219,7 @@ def as_row(measured: Losses, *, step: int, checkpoint: str | None, vocabulary: i
         english_bits_per_byte=measured.english.bits_per_byte,
         english_base_bits_per_byte=measured.english_base.bits_per_byte,
         ln_v=math.log(vocabulary),
-        checkpoint=checkpoint,
-        seconds=seconds,
+        **more,
     )
     return to_json(row)
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from wake2vec.contract.failpoints import failpoint
-from wake2vec.contract.files import read_json, write_json
+from wake2vec.contract.files import counted, read_json, write_json
 from wake2vec.model.device import free_memory
 from wake2vec.model.split_vocabulary import BaseRows
 from wake2vec.phases.base import Prepared
@@ -93,7 +93,7 @@ class Extras:
         if written:
             self._tries.unlink(missing_ok=True)
             count = sum(row.step == step for row in read_samples(self._run))
-            self._note("samples", f"{count} sample text{'s' * (count != 1)} in {time.monotonic() - started:.1f} s")
+            self._note("samples", f"{counted(count, 'sample text')} in {time.monotonic() - started:.1f} s")
 
     def _write(self, step: int, should_stop: Callable[[], bool]) -> None:
         write_samples(

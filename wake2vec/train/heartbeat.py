@@ -22,10 +22,7 @@ class HeartbeatWriter:
         self._part: str | None = ""  # None: the first step is done
         self._parts: dict[str, float] = {}
         self._since = 0.0
-        self.now = Heartbeat(
-            attempt=attempt, pid=os.getpid(), beat=0, state="loading", step=0, steps=None, saved_step=None,
-            written_at=time.time(),
-        )  # fmt: skip
+        self.now = Heartbeat(attempt=attempt, pid=os.getpid(), beat=0, state="loading", step=0, written_at=time.time())
 
     def beat(self, **changes: Any) -> None:
         """A sign of life. What was said of one state is not said of the next."""
@@ -60,9 +57,6 @@ class HeartbeatWriter:
 
     def result(self, outcome: Outcome, where: str, cause: str = "", remedy: str = "") -> Result:
         """How the attempt ended, at the point that the heartbeat has reached."""
-        now = self.now
-        return Result(
-            attempt=now.attempt, outcome=outcome, step=now.step, steps=now.steps, where=where, cause=cause,
-            remedy=remedy, saved_step=now.saved_step, plan=now.plan,
-            start_seconds=now.start_seconds,
-        )  # fmt: skip
+        reached = ("attempt", "step", "steps", "saved_step", "plan", "start_seconds")
+        known = {name: getattr(self.now, name) for name in reached}
+        return Result(outcome=outcome, where=where, cause=cause, remedy=remedy, **known)

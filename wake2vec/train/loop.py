@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 
-from wake2vec.contract.errors import NotAsExpected, RankLost
+from wake2vec.contract.errors import NotAsExpected
 from wake2vec.contract.expectation import mismatches
 from wake2vec.contract.failpoints import failpoint
-from wake2vec.contract.ledger import EventRow, LedgerFile, StepRow, to_json
+from wake2vec.contract.files import counted
+from wake2vec.contract.ledger import EventRow, LedgerFile, to_json
 from wake2vec.contract.plan import Plan
 from wake2vec.contract.rundir import Result
 from wake2vec.data.seen_words import SeenWords
@@ -20,22 +21,22 @@ from wake2vec.model.device import vram
 from wake2vec.phases.base import Prepared
 from wake2vec.phases.imported import taken_over
 from wake2vec.phases.inputs import JobInputs
-from wake2vec.structure.auxiliary import DOMINATES
+from wake2vec.structure.auxiliary import dominated
 from wake2vec.train.cadence import must_stop
 from wake2vec.train.checkpoint import Loaded, point_to_best
 from wake2vec.train.evaluate import EvaluationVerdict, as_row, evaluate, judge
 from wake2vec.train.extras import Extras
 from wake2vec.train.heartbeat import HeartbeatWriter
 from wake2vec.train.movement import require_movement
-from wake2vec.train.optimizers import Optimizer, make_optimizer
+from wake2vec.train.optimizers import optimizer_of
 from wake2vec.train.plans.oom_ladder import Ladder
 from wake2vec.train.plans.proven import Proven
 from wake2vec.train.ranks.group import take_over
-from wake2vec.train.ranks.team import Digest, TakeOver, Team, counted
+from wake2vec.train.ranks.team import TakeOver, Team
 from wake2vec.train.saving import Saver
 from wake2vec.train.schedule import ends_before, rate_of
 from wake2vec.train.state import LossScale, Progress
-from wake2vec.train.step import Stepper, StepResult, digest, state_of
+from wake2vec.train.step import Stepper, StepResult, require_one_state, state_of
 from wake2vec.train.stopping import Stop
 
 IDLE_STEPS = 50  # so many without any gradient are no accident
@@ -54,16 +55,10 @@ class Loop:
         pulse: HeartbeatWriter,
         team: Team,
     ) -> None:
-        job = material.job
         self.material, self.prepared, self.stop, self.pulse = material, prepared, stop, pulse
-        self.proven, self.team = proven, team
-        self.job, self.train, self.run = job, job.train, material.run
-        self.optimizer: Optimizer = make_optimizer(
-            self.train.optimizer,
-            prepared.trainable,
-            weight_decay=self.train.weight_decay,
-            own_steps=prepared.rows.words_that_train() if self.train.row_steps == "own" else (),
-        )
+        self.job, self.run, self.proven, self.team = material.job, material.run, proven, team
+        self.train = self.job.train
+        self.optimizer = optimizer_of(self.train, prepared.trainable, prepared.rows)
         self.stepper = Stepper.of(material, prepared, self.optimizer, team=team, size=team.size)
         first_scale = 2.0**16 if prepared.precision.dtype == torch.float16 else 1.0
         self.progress = Progress(plan=plan, scale=LossScale(value=first_scale))
@@ -71,22 +66,20 @@ class Loop:
         self.beside = Extras(material, prepared, pulse, self.note)
         self.ledger = LedgerFile(self.run.metrics)
         self.words: tuple[SeenWords, SeenWords] | None = None  # that training will meet, and has met, once asked for
-        self.step_seconds = 0.0
-        self.rate = 0.0
+        self.step_seconds = self.rate = 0.0
         self.unexpected = ""  # what was found instead of a golden value, since the last step
 
     # ---- start ----------------------------------------------------------------------------------------------
 
     def restore(self, loaded: Loaded) -> None:
         """Take over a verified checkpoint. Raises StackChanged where it computes something else."""
-        told = self.saver.restore(loaded, self.progress.plan)
-        self.progress = Progress.from_json(loaded.state)
+        told, self.progress = self.saver.restore(loaded, self.progress.plan), Progress.from_json(loaded.state)
         self.beside.restore(loaded.state, self.progress.step)
         self.note("resume", f"from {loaded.folder.name}" + ("" if told else " with the same bits"))
         if told:
             self.note("regime", told, change={"what": "stack", "text": told})
         if (was := loaded.state.get("cards", 1)) != self.team.size:
-            moved = f"goes on with {counted(self.team.size)} after {counted(was)}"
+            moved = f"goes on with {counted(self.team.size, 'card')} after {counted(was, 'card')}"
             self.note("regime", moved, change={"what": "cards", "text": moved})
 
     def begin(self) -> None:
@@ -132,8 +125,7 @@ class Loop:
                 continue
 
             self.pulse.part("first step")
-            result = self.step()
-            if result is None:
+            if (result := self.step()) is None:
                 continue
             self.log(result)
             self.hold_unexpected()
@@ -160,27 +152,21 @@ class Loop:
 
     def log(self, result: StepResult) -> None:
         memory = vram()
-        row = StepRow(
-            step=self.progress.step + 1,
-            loss=result.loss,
-            tokens=result.tokens,
+        self.progress.step += 1
+        row = result.as_row(
+            step=self.progress.step,
             lr=self.rate,
-            grad_norm=result.grad_norm,
-            entries_changed=round(result.entries_changed, 6),
-            rows_moving=result.rows_moving,
-            lora_b_norm=result.lora_b_norm,
-            structure=result.structure,
             seconds=round(self.step_seconds, 4),
             attempt=self.material.order.attempt,
             vram_peak_mib=memory.get("vram_peak_mib"),
         )
-        self.progress.step += 1
-        self.add_row(to_json(row))
+        self.add_row(row)
         if parts := self.pulse.started():
             told = ", ".join(f"{name} {seconds:.1f}" for name, seconds in parts.items() if seconds >= 0.05)
             self.note("start", f"the first step came after {sum(parts.values()):.1f} s: {told}", seconds=parts)
-        self.warn_of(result.structure)
-        self.compare(to_json(row))
+        if (said := dominated(result.structure)) and all(row.get("event") != "share" for row in self.progress.rows):
+            self.note("share", said)
+        self.compare(row)
         self.pulse.beat(
             state="training",
             step=self.progress.step,
@@ -206,34 +192,14 @@ class Loop:
             self.save_whole()
             raise NotAsExpected(self.unexpected)
 
-    def warn_of(self, structure: dict[str, Any] | None) -> None:
-        """Once, where the auxiliary part is most of what moves the rows that it acts on."""
-        if structure is None or structure["strength"] < 1:
-            return
-        for side, found in structure.items():
-            if isinstance(found, dict) and found["share"] > DOMINATES:
-                if any(row.get("event") == "share" for row in self.progress.rows):
-                    return
-                terms = ", ".join(f"{name} {one['grad']:.3g}" for name, one in found.items() if isinstance(one, dict))
-                text = f"{terms} against {found['text_grad']:.3g} of the text: {found['share']:.0%} of the gradient"
-                self.note("share", f"{text} on the {side} rows in groups is auxiliary; lower the weights")
-
     # ---- saving ---------------------------------------------------------------------------------------------
 
     def save(self) -> None:
         """Start a checkpoint of this step; returns before its files are complete."""
         if self.saver.saved_step != self.progress.step and self.saver.is_milestone(self.progress.step):
             self.beside.add_frame(self.progress.step)
-            self.require_one_state()
+            require_one_state(self.team, self.prepared, self.progress.step)
         self.saver.save(self.progress, self.beside.carried())
-
-    def require_one_state(self) -> None:
-        """Raises RankLost where the ranks have drifted apart: every update is the same on all of them, to the bit."""
-        if self.team.size == 1:
-            return
-        first, *others = self.team.do(Digest(), lambda: digest(self.prepared))
-        if any(sums != first for sums in others):
-            raise RankLost(f"after step {self.progress.step} the ranks hold different weights")
 
     def save_whole(self) -> None:
         """Return when the state of this step lies on the disk. Step 0 needs no checkpoint: it is made again."""
@@ -250,15 +216,13 @@ class Loop:
     # ---- evaluating -----------------------------------------------------------------------------------------
 
     def evaluation_is_due(self) -> bool:
-        step, rules = self.progress.step, self.job.evaluate
-        ends = ends_before(self.material.first_total, self.train.extended) | {self.material.steps}
-        if step % rules.every_steps and step not in ends:
-            return False
-        return all(row.step != step for row in self.progress.evaluations)
+        step, ends = self.progress.step, ends_before(self.material.first_total, self.train.extended)
+        is_due = step % self.job.evaluate.every_steps == 0 or step in ends or step == self.material.steps
+        return is_due and all(row.step != step for row in self.progress.evaluations)
 
     def evaluate(self) -> bool:
         """Add the evaluation of this step to the ledger; False when a stop was asked for before it was complete."""
-        step, started = self.progress.step, time.monotonic()
+        step, started, aux = self.progress.step, time.monotonic(), self.prepared.structure
         self.save_whole()
         self.pulse.beat(state="evaluating", saved_step=self.saver.saved_step, progress=0.0)
         measured = evaluate(
@@ -278,9 +242,8 @@ class Loop:
             checkpoint=f"checkpoint-{step}" if step else None,
             vocabulary=self.prepared.rows.head.out_features,
             seconds=round(time.monotonic() - started, 3),
+            structure=None if aux is None else aux.figures(whole=step in (0, self.material.steps)),
         )
-        if self.prepared.structure is not None:
-            row["structure"] = self.prepared.structure.figures(whole=step in (0, self.material.steps))
         self.add_row(row)
         self.point_to_best()
         self.compare(row)
@@ -328,8 +291,6 @@ class Loop:
             plan=asdict(self.progress.plan),
             start_seconds=self.pulse.now.start_seconds,
         )
-
-    # ---- the ledger -----------------------------------------------------------------------------------------
 
     def note(self, event: str, text: str, **more: Any) -> None:
         self.add_row(to_json(EventRow(step=self.progress.step, event=event, text=text)) | more)

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from wake2vec.contract.errors import CheckpointCorrupt, ModelError
+from wake2vec.contract.tables import TrainTable
+from wake2vec.model.new_rows import InstalledRows
 
 CHUNK_BYTES = 16 << 20  # of one fp32 temporary; an update needs up to four of them at once
 
@@ -231,6 +233,12 @@ def make_optimizer(
     """The optimizer that a job file names."""
     make = Adafactor if kind == "adafactor" else AdamW
     return make(parameters, weight_decay=weight_decay, own_steps=own_steps)
+
+
+def optimizer_of(train: TrainTable, trainable: Mapping[str, nn.Parameter], rows: InstalledRows) -> Optimizer:
+    """As the job says; every rank of it has the same, and the same state."""
+    own_steps = rows.words_that_train() if train.row_steps == "own" else ()
+    return make_optimizer(train.optimizer, trainable, weight_decay=train.weight_decay, own_steps=own_steps)
 
 
 @torch.no_grad()

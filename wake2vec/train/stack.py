@@ -8,10 +8,9 @@ from collections.abc import Mapping
 import torch
 
 from wake2vec.contract.errors import StackChanged
-from wake2vec.contract.versions import versions
+from wake2vec.contract.versions import LIBRARIES, versions
 from wake2vec.model.device import card_name
 
-LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "safetensors", "tokenizers")
 # Relative differences of the probe loss. On the same stack its bits are the same; where they are not, something that
 # is not written down has changed (a driver, the number of threads), which moves the last bits and no more.
 SAME_STACK, OTHER_STACK = 1e-3, 1e-2

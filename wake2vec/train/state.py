@@ -14,7 +14,7 @@ class LossScale:
     """Keeps fp16 gradients in range: halved when a step overflows, doubled after a run of clean steps.
 
     Only powers of two, so that scaling and unscaling change no bit of what does not overflow. 1 and still for other
-    dtypes.
+    dtypes. Micikevicius et al. 2018, arXiv 1710.03740.
     """
 
     value: float

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wake2vec.contract.errors import Diverged, OutOfMemory
+from wake2vec.contract.errors import Diverged, OutOfMemory, RankLost
 from wake2vec.contract.failpoints import failpoint
+from wake2vec.contract.ledger import StepRow, to_json
 from wake2vec.contract.plan import Plan
 from wake2vec.contract.tables import DataTable, TrainTable
 from wake2vec.data.blocks import Blocks
@@ -26,7 +27,7 @@ from wake2vec.phases.inputs import JobInputs
 from wake2vec.train.movement import lora_norm, moving_rows
 from wake2vec.train.optimizers import Optimizer, clip_factor, gradient_norm
 from wake2vec.train.ranks.group import add_up, add_up_in_order
-from wake2vec.train.ranks.team import Accumulate, Alone, Reduce, Team, Update
+from wake2vec.train.ranks.team import Accumulate, Alone, Digest, Reduce, Team, Update
 from wake2vec.train.ranks.tree import Node, add, deal
 from wake2vec.train.state import LossScale
 from wake2vec.train.stopping import Stop
@@ -43,6 +44,10 @@ class StepResult:
     rows_moving: float | None = None  # share of the new rows, where they train
     lora_b_norm: float | None = None  # before the step, where adapters train
     structure: dict[str, Any] | None = None  # what each auxiliary term came to
+
+    def as_row(self, **more: Any) -> dict[str, Any]:
+        """The ledger's, with the fields of a StepRow that are not measured here."""
+        return to_json(StepRow(**{**vars(self), "entries_changed": round(self.entries_changed, 6)}, **more))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,6 +261,14 @@ def digest(prepared: Prepared) -> list[float]:
     """Sums over what trains: ranks that have drifted apart differ in them."""
     sums = [tensor.detach().double().sum() for _, tensor in sorted(prepared.trainable.items())]
     return list(torch.stack(sums).tolist())
+
+
+def require_one_state(team: Team, prepared: Prepared, step: int) -> None:
+    """Raises RankLost where the ranks have drifted apart: every update is the same on all of them, to the bit."""
+    if team.size > 1:
+        first, *others = team.do(Digest(), lambda: digest(prepared))
+        if any(sums != first for sums in others):
+            raise RankLost(f"after step {step} the ranks hold different weights")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,18 +20,19 @@ import torch
 from wake2vec.contract.errors import InputError
 from wake2vec.contract.files import size, whole_folder, write_json
 from wake2vec.contract.models.targets import named_targets
+from wake2vec.contract.models.weight_files import ADAPTER_FILE, ROWS_FILE
 from wake2vec.contract.options import ExportOptions
 from wake2vec.contract.order import Order
 from wake2vec.contract.rundir import RunDir
 from wake2vec.contract.tables import LoraTable
-from wake2vec.model.load import bare_model, read_config, read_outline
+from wake2vec.model.bare import bare_model, read_config, read_outline
 from wake2vec.model.outline import Outline, is_transposed
 from wake2vec.model.precision import Precision
 from wake2vec.model.published_files import Origin, PublishedFiles, origin_of
 from wake2vec.model.stored import Dequantised, parts_of, without_parts
+from wake2vec.phases.identity import trained_order
 from wake2vec.phases.p2 import lora_options
 from wake2vec.show.card import Kind, model_card
-from wake2vec.show.geometry.sources import read_order
 from wake2vec.use.merged_weights import Layout, Trained, lay_out
 from wake2vec.use.shards import write_model
 from wake2vec.use.trained_weights import read_trained, require_published
@@ -55,7 +56,7 @@ def export(
 
     Raises InputError when something needed is missing, when the folder is taken or when the disk is too small.
     """
-    order = read_order(run)
+    order = trained_order(run)
     job = order.training
     if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
         raise InputError(out_dir, "is there already", "choose a new folder")
@@ -157,7 +158,7 @@ def write_adapter(order: Order, trained: Trained, folder: Path, *, base: str) ->
     for module, (a, b) in trained.lora.items():
         halves[f"base_model.model.{module}.lora_A.weight"] = a.contiguous()
         halves[f"base_model.model.{module}.lora_B.weight"] = b.contiguous()
-    save_file(halves, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    save_file(halves, folder / ADAPTER_FILE, metadata={"format": "pt"})
     lora = order.training.lora or LoraTable()
     targets = named_targets(lora.targets, list(trained.lora))
     options = lora_options(lora, targets)
@@ -191,7 +192,7 @@ def write_rows(order: Order, trained: Trained, folder: Path) -> None:
     if trained.output_rows is not None:
         rows = {"rows.input": trained.input_rows, "rows.output": trained.output_rows}
     whole = {name: tensor.contiguous() for name, tensor in rows.items()}
-    save_file(whole, folder / "embed_tokens.safetensors", metadata=named)
+    save_file(whole, folder / ROWS_FILE, metadata=named)
 
 
 def copy_tokenizer(run: RunDir, folder: Path) -> None:

@@ -130,10 +130,10 @@ def read_corpus(run: RunDir) -> str | None:
 
 def generate(run: RunDir, asked: GenerateOptions, device: torch.device) -> Iterator[SampleRow]:
     """The texts that are asked for, each as it is ready. Raises Wake2vecError."""
-    from wake2vec.show.geometry.sources import read_order
+    from wake2vec.phases.identity import trained_order
     from wake2vec.use.assemble import assemble
 
-    order = read_order(run)
+    order = trained_order(run)
     step: int | str = int(asked.step) if asked.step.isdecimal() else asked.step
     step = next(iter(saved_steps(run)), "final") if step == "newest" else step
     built = assemble(run, order, step, device)

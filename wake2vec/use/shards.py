@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from wake2vec.contract.files import write_json
+from wake2vec.contract.models.weight_files import INDEX, SINGLE
 
 SHARD_BYTES = 4 << 30
-INDEX = "model.safetensors.index.json"
 NAMES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -68,7 +68,7 @@ def write_model(
     places: dict[str, str] = {}
     for number, shard in enumerate(shards, start=1):
         one = len(shards) == 1
-        name = "model.safetensors" if one else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        name = SINGLE if one else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         for written in _write_shard(folder / name, shard):
             done += written
             progress(done, whole)

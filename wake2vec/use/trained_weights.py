@@ -10,8 +10,8 @@ from torch import Tensor
 
 from wake2vec.contract.errors import InputError
 from wake2vec.contract.files import read_json
-from wake2vec.contract.manifest import saved_steps, step_of, verify_checkpoint
-from wake2vec.contract.models.matrices import INPUT, OUTPUT, is_called
+from wake2vec.contract.manifest import TRAINABLE, require_step, saved_steps, step_of, verify_checkpoint
+from wake2vec.contract.models.weight_files import ADAPTER_FILE, INPUT, OUTPUT, ROWS_FILE, is_called
 from wake2vec.contract.order import Order
 from wake2vec.contract.rundir import RunDir
 from wake2vec.contract.tables import LoraTable
@@ -23,7 +23,7 @@ from wake2vec.phases.inputs import load_tokenizer
 from wake2vec.use.merged_weights import Trained
 from wake2vec.vocab.idmap import load as load_id_map
 
-FINAL_FILES = ("embed_tokens.safetensors", "adapter_model.safetensors", "weights.safetensors")
+FINAL_FILES = (ROWS_FILE, ADAPTER_FILE, "weights.safetensors")
 
 
 def read_trained(run: RunDir, order: Order, step: int | str) -> tuple[Trained, str]:
@@ -70,7 +70,7 @@ def _tensors(run: RunDir, step: int | str) -> tuple[dict[str, Tensor], str]:
 def _source(run: RunDir, order: Order) -> dict[str, Tensor]:
     """The rows that a P2 stands on: of its P1, or of an old run."""
     if order.source is not None:
-        return _checkpoint(run.root / order.source.folder / f"checkpoint-{order.source.step}")
+        return _checkpoint(run.checkpoint(order.source.step, order.source.folder))
     if (vocab := order.job.vocab) is None:
         return {}
     table = order.training.model
@@ -93,19 +93,14 @@ def _number(run: RunDir, step: int | str) -> int:
         if found not in steps:
             raise InputError(run.best, "does not point to a checkpoint that is here", f"ask for step {steps[0]}")
         return int(found)
-    if step not in steps:
-        there = ", ".join(map(str, steps))
-        raise InputError(
-            run.checkpoints, f"has no checkpoint of step {step}; there are: {there}", "choose one of these"
-        )
-    return int(step)
+    return require_step(run, step)
 
 
 def _checkpoint(folder: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     verify_checkpoint(folder)
-    return load_file(folder / "trainable.safetensors")
+    return load_file(folder / TRAINABLE)
 
 
 def _sorted(

@@ -40,12 +40,6 @@ class Occurrences:
     def met(self) -> int:
         return sum(places.met for places in self.by_form.values())
 
-    @property
-    def unmet_share(self) -> float:
-        """Of all places, those that are read in pieces."""
-        pieces = self.occurrences - self.met - sum(places.base for places in self.by_form.values())
-        return pieces / self.occurrences if self.occurrences else 0.0
-
     def as_json(self) -> dict[str, Any]:
         return {
             "occurrences": self.occurrences,

@@ -6,12 +6,12 @@ import json
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from wake2vec.contract.errors import ModelError
+from wake2vec.contract.errors import ModelError, first_line
 from wake2vec.contract.options import SurveyOptions
 from wake2vec.contract.words.forms import Form
 from wake2vec.contract.words.lexicon import Lexicon, read_lexicon
@@ -25,8 +25,6 @@ from wake2vec.vocab.occurrences import Occurrences, count, forms_in
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 _LISTED = 20
 _SUGGESTED_LEAST = 3
-_SHOWN = 5
-_BAR = 40
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,91 +194,13 @@ def as_json(found: Survey) -> str:
     return json.dumps(data, ensure_ascii=False, indent=2)
 
 
-def as_text(found: Survey) -> str:
-    """Figures and bars for a terminal, or for a file: nothing but characters."""
-    kinds = {"known already": found.known, "new": found.reachable, "new, out of reach": len(found.unreachable)}
-    means = {"before": found.tokens_per_word_before, "after": found.tokens_per_word_after}
-    pieces = _grouped(found.pieces)
-    lines = [
-        f"{found.lexicon} for {found.model}",
-        "",
-        *bars(f"{found.words:,} words", {name: (count, f"{count:,}") for name, count in kinds.items()}),
-        "",
-        *bars("tokens per word", {name: (mean, f"{mean:.2f}") for name, mean in means.items()}),
-        "",
-        *bars("words by their tokens now", {name: (count, f"{count:,}") for name, count in pieces.items()}),
-        "",
-        f"new ids: {found.first_new_id:,} to {found.tokenizer_size - 1:,}"
-        + (f", {found.forms:,} of them for forms of words" if found.forms else ""),
-        "cut into most: " + ", ".join(f"{one.word} ({one.tokens})" for one in found.longest[:_SHOWN]),
-    ]
-    if found.unreachable:
-        lines.append("out of reach: " + ", ".join(found.unreachable[:_SHOWN]))
-    if (gain := found.corpus) is not None:
-        counts = {"before": gain.tokens_before, "after": gain.tokens_after}
-        change = gain.tokens_after / gain.tokens_before - 1
-        lines += [
-            "",
-            *bars(f"tokens of the text, {change:+.1%}", {name: (one, f"{one:,}") for name, one in counts.items()}),
-            "",
-            f"tokens per character: {gain.tokens_per_character_before:.3f} before, "
-            f"{gain.tokens_per_character_after:.3f} after",
-            *places_chart(gain.places),
-            *([gain.line_breaks] if gain.line_breaks else []),
-            f"never in the text: {gain.words_absent:,} words" + _examples(gain.absent),
-            "in the text, perhaps missing: "
-            + (", ".join(f"{one.word} ({one.count} times)" for one in gain.suggested[:_SHOWN]) or "none"),
-        ]
-    return "\n".join(lines)
-
-
-def places_chart(places: Occurrences) -> list[str]:
-    """Where new words stand, form by form, and how many of these places are one token."""
-    share = (places.met / places.occurrences) if places.occurrences else 0.0
-    rows = {
-        str(form): (float(one.occurrences), f"{one.occurrences:,}, {one.met:,} met")
-        for form, one in places.by_form.items()
-    }
-    lines = [
-        "",
-        *bars(f"{places.occurrences:,} places of new words, {places.met:,} of them their token ({share:.0%})", rows),
-        "",
-        f"present in the text: {places.types_present:,} new words, {places.types_never_met:,} of them never as their "
-        f"token" + _examples(places.never_met),
-    ]
-    base = sum(one.base for one in places.by_form.values())
-    return [*lines, f"read as one published token: {base:,} places, {places.base_wins:,} words in all of theirs"]
-
-
-def bars(title: str, rows: Mapping[str, tuple[float, str]]) -> list[str]:
-    """A bar for each row, the longest of them _BAR characters long; what is not nothing shows."""
-    most = max(value for value, _ in rows.values()) or 1
-    names, figures = max(map(len, rows)), max(len(figure) for _, figure in rows.values())
-    lines = [title]
-    for name, (value, figure) in rows.items():
-        eighths = max(round(8 * _BAR * value / most), int(value > 0))
-        bar = "█" * (eighths // 8) + ("", *"▏▎▍▌▋▊▉")[eighths % 8]
-        lines.append(f"  {name:<{names}}  {figure:>{figures}}  {bar}".rstrip())
-    return lines
-
-
-def _grouped(pieces: Mapping[int, int]) -> dict[str, int]:
-    """Words by their number of tokens, all beyond the seventh together."""
-    found = {str(tokens): pieces.get(tokens, 0) for tokens in range(1, 8)}
-    return found | {"8 and more": sum(count for tokens, count in pieces.items() if tokens >= 8)}
-
-
-def _examples(words: Sequence[str]) -> str:
-    return f" ({', '.join(words[:_SHOWN])}, …)" if words else ""
-
-
 def load_base(model: str) -> Any:
     """The fast tokenizer of a folder or a hub id. Raises ModelError when there is none."""
     try:
         return load_tokenizer(Path(model)) if Path(model).exists() else load_tokenizer_of_hub(model)
     except (OSError, ValueError, KeyError, TypeError) as exc:
-        reason = str(exc).splitlines()[0] if str(exc) else type(exc).__name__
-        raise ModelError(model, f"its tokenizer cannot be loaded: {reason}", "check the name and the network") from exc
+        problem = f"its tokenizer cannot be loaded: {first_line(exc)}"
+        raise ModelError(model, problem, "check the name and the network") from exc
 
 
 def load_tokenizer_of_hub(model: str) -> Any:
@@ -301,4 +221,6 @@ def run(options: SurveyOptions) -> None:
         line_breaks=options.line_breaks,
         hyphens=options.hyphens,
     )
+    from wake2vec.vocab.survey_text import as_text
+
     print(as_json(found) if options.as_json else as_text(found))

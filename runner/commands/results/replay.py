@@ -11,6 +11,7 @@ from runner.commands.results.process import run_folder
 from runner.errors import RunnerError
 from runner.settings import Settings
 from wake2vec.contract.expectation import first_difference
+from wake2vec.contract.ledger import tables_of
 
 
 def run(settings: Settings, name: str, other: str, *, within: float, as_json: bool) -> None:
@@ -34,12 +35,4 @@ def run(settings: Settings, name: str, other: str, *, within: float, as_json: bo
 
 def ledger_rows(settings: Settings, name: str) -> list[dict[str, Any]]:
     """What a run wrote down, step by step. Raises what run_folder does."""
-    rows = []
-    for line in run_folder(settings, name, history_will_do=True).metrics.read_text("utf-8").splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue  # a line that a cut has torn
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
-            rows.append(row)
-    return rows
+    return tables_of(run_folder(settings, name, history_will_do=True).metrics.read_text("utf-8").splitlines())

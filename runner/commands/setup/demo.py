@@ -19,7 +19,7 @@ from runner.errors import RunnerError
 from runner.jobfile.bundled import job_file
 from runner.machine.launcher import lock_of
 from wake2vec.contract.lock import read_lock
-from wake2vec.contract.manifest import saved_steps
+from wake2vec.contract.manifest import OPTIMIZER, TRAINABLE, saved_steps
 from wake2vec.contract.rundir import RunDir, read_heartbeat
 
 JOB, CUT_AT = "tiny_p1", 25
@@ -83,7 +83,7 @@ def result_hash(run: RunDir) -> str:
     """sha256 over the final tensors, the optimizer's state and every measured loss."""
     newest = run.checkpoint(saved_steps(run)[0])
     digest = hashlib.sha256()
-    for name in ("trainable.safetensors", "optimizer.safetensors"):
+    for name in (TRAINABLE, OPTIMIZER):
         digest.update((newest / name).read_bytes())
     rows = [json.loads(line) for line in run.metrics.read_text().splitlines()]
     losses = [[row["kind"], row["step"], row["loss"]] for row in rows if row["kind"] in ("step", "evaluation")]

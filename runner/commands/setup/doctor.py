@@ -144,10 +144,10 @@ def trial_order(folder: Path) -> Order:
     found = resolve_inputs(JOB_SPEC.validate_python(table), folder, "doctor")
     for sha256, path in found.files.items():
         keep_input(path, sha256, folder)
+    mark, lock = fingerprint(found.job, found.inputs), str(folder / "gpu.lock")
     return Order(
-        job=found.job, fingerprint=fingerprint(found.job, found.inputs), attempt=1, inputs=found.inputs,
-        inputs_folder=str(folder), gpu_lock=str(folder / "gpu.lock"),
-    )  # fmt: skip
+        job=found.job, fingerprint=mark, attempt=1, inputs=found.inputs, inputs_folder=str(folder), gpu_lock=lock
+    )
 
 
 def _store(settings: Settings) -> Iterator[Finding]:

@@ -27,10 +27,8 @@ FAMILIES = (
     "stablelm", "starcoder2", "vaultgemma", "xglm",
 )  # fmt: skip
 # families that look positions up in a table of this length
-TABLES = {
-    "gpt2": "n_positions", "gpt_bigcode": "n_positions", "gptj": "n_positions", "codegen": "n_positions",
-    "opt": "max_position_embeddings", "gpt_neo": "max_position_embeddings", "biogpt": "max_position_embeddings",
-}  # fmt: skip
+TABLES = dict.fromkeys(("gpt2", "gpt_bigcode", "gptj", "codegen"), "n_positions")
+TABLES |= dict.fromkeys(("opt", "gpt_neo", "biogpt"), "max_position_embeddings")
 BNB4, BNB8 = "bitsandbytes 4-bit", "bitsandbytes 8-bit"
 
 

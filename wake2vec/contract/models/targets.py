@@ -12,14 +12,11 @@ from wake2vec.contract.tables import LoraTable
 
 DEFAULT = tuple(LoraTable().targets)
 ATTENTION = ("q_proj", "k_proj", "v_proj")
-OTHER_ATTENTION = (
-    "qkv_proj", "query_key_value", "c_attn", "Wqkv", "q_a_proj", "q_b_proj", "kv_a_proj_with_mqa",
-)  # fmt: skip
+OTHER_ATTENTION = ("qkv_proj", "query_key_value", "c_attn", "Wqkv", "q_a_proj", "q_b_proj", "kv_a_proj_with_mqa")
 FEED = ("gate_proj", "up_proj", "down_proj")
-OTHER_FEED = (
-    "gate_up_proj", "fc1", "fc2", "c_fc", "mlp.c_proj", "dense_h_to_4h", "dense_4h_to_h", "fc_in", "fc_out",
-    "w1", "w2", "w3", "input_linear", "output_linear",
-)  # fmt: skip
+_FEED_OF_MIXTURES = ("w1", "w2", "w3", "input_linear", "output_linear")
+_FEED_OF_TWO = ("fc1", "fc2", "c_fc", "mlp.c_proj", "dense_h_to_4h", "dense_4h_to_h", "fc_in", "fc_out")
+OTHER_FEED = ("gate_up_proj", *_FEED_OF_TWO, *_FEED_OF_MIXTURES)
 
 
 def has(modules: Collection[str], target: str) -> bool:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from wake2vec.contract.errors import InputError
-from wake2vec.contract.files import open_regular
+from wake2vec.contract.files import counted, open_regular
 
 Kind = Literal["morpheme", "device"]
 ENOUGH_PAIRS = 200  # below, a real gain may drown in chance
@@ -92,7 +92,7 @@ class Screened:
 
     def remarks(self, name: str) -> list[str]:
         return [
-            f"{name}: {len(places):,} pair{'s' * (len(places) != 1)} left out, {reason} ({'; '.join(places[:3])}"
+            f"{name}: {counted(len(places), 'pair')} left out, {reason} ({'; '.join(places[:3])}"
             + (" …)" if len(places) > 3 else ")")
             for reason, places in self.dropped.items()
         ]

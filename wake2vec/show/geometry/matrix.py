@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wake2vec.contract.errors import InputError
+from wake2vec.contract.models.weight_files import read_header
 
 Array = npt.NDArray[np.float32]
 Places = npt.NDArray[np.int64]
@@ -101,25 +100,15 @@ class InFile:
         return rows
 
 
-def tensors_in(path: Path) -> dict[str, InFile]:
+def matrices_in(path: Path) -> dict[str, InFile]:
     """The matrices of a safetensors file, unread. Raises InputError when it is not one."""
-    try:
-        size = path.stat().st_size
-        with open(path, "rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            if length > min(size, 100 << 20):  # the format's own limit for a header
-                raise InputError(path, "is not a safetensors file", "download or copy it again")
-            header = json.loads(file.read(length))
-        found = {}
-        for name, entry in header.items():
-            if name != "__metadata__" and len(entry["shape"]) == 2 and entry["dtype"] in _DTYPES:
-                rows, d = (int(side) for side in entry["shape"])
-                begin, end = (int(place) for place in entry["data_offsets"])
-                if end - begin != rows * d * np.dtype(_DTYPES[entry["dtype"]]).itemsize or 8 + length + end > size:
-                    raise InputError(path, f"{name} is cut short", "download or copy it again")
-                found[name] = InFile(path=path, offset=8 + length + begin, dtype=entry["dtype"], shape=(rows, d))
-    except (OSError, ValueError, struct.error, KeyError, TypeError, AttributeError) as error:
-        raise InputError(path, f"cannot be read as safetensors: {error}", "download or copy it again") from error
+    found = {}
+    for name, one in read_header(path).items():
+        if len(one.shape) == 2 and one.dtype in _DTYPES:
+            rows, d = one.shape
+            if one.size != rows * d * np.dtype(_DTYPES[one.dtype]).itemsize:
+                raise InputError(path, f"{name} is cut short", "download or copy it again")
+            found[name] = InFile(path=path, offset=one.offset, dtype=one.dtype, shape=(rows, d))
     return found
 
 

@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
-
 from wake2vec.contract.errors import InputError
 from wake2vec.contract.files import read_json
-from wake2vec.contract.manifest import saved_steps
-from wake2vec.contract.models.matrices import INPUT, OUTPUT, is_called
+from wake2vec.contract.manifest import TRAINABLE, require_step, saved_steps
+from wake2vec.contract.models.weight_files import INPUT, OUTPUT, ROWS_FILE, is_called
 from wake2vec.contract.order import Order
 from wake2vec.contract.rundir import RunDir
 from wake2vec.contract.tables import VocabTable
-from wake2vec.show.geometry.matrix import Array, InFile, Matrix, Part, Places, chunks, tensors_in
+from wake2vec.show.geometry.matrix import Array, InFile, Matrix, Part, Places, chunks, matrices_in
 from wake2vec.vocab.idmap import IdMap, WordIds
 from wake2vec.vocab.idmap import load as load_id_map
 
 Side = Literal["input", "output"]
-TRAINABLE, FINAL_ROWS, INDEX, SINGLE = (
-    "trainable.safetensors",
-    "embed_tokens.safetensors",
-    "model.safetensors.index.json",
-    "model.safetensors",
-)
-NAMES: dict[Side, tuple[str, ...]] = {"input": INPUT, "output": OUTPUT}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +35,9 @@ class Sources:
 
 def open_sources(run: RunDir, *, step: int | None = None, side: Side = "input") -> Sources:
     """The newest checkpoint unless `step` says otherwise. Raises InputError naming what is missing."""
-    order = read_order(run)
+    from wake2vec.phases.identity import trained_order
+
+    order = trained_order(run)
     id_map = load_id_map(run.id_map)
     found, new = trained_rows(run, step, side)
     whole = published(order, side)
@@ -65,36 +57,20 @@ def open_sources(run: RunDir, *, step: int | None = None, side: Side = "input") 
     )
 
 
-def read_order(run: RunDir) -> Order:
-    from wake2vec.phases.identity import pinned
-
-    try:
-        return pinned(run, Order.model_validate(read_json(run.order)))
-    except ValidationError as error:
-        raise InputError(
-            run.order, "is missing or not an order", "restore the run directory, or retry the job"
-        ) from error
-
-
 def trained_rows(run: RunDir, step: int | None, side: Side) -> tuple[int, Matrix]:
     """Rows of a checkpoint, or of the final result where no checkpoint is left."""
     steps = saved_steps(run)
-    if step is not None and step not in steps:
-        there = ", ".join(map(str, steps)) or "none"
-        raise InputError(
-            run.checkpoints, f"has no checkpoint of step {step}; there are: {there}", "choose one of these"
-        )
-    if steps:
-        step = steps[0] if step is None else step
+    if steps or step is not None:
+        step = steps[0] if step is None else require_step(run, step)
         return step, _rows(run.checkpoint(step) / TRAINABLE, side)
-    if (run.final / FINAL_ROWS).is_file():
+    if (run.final / ROWS_FILE).is_file():
         result = read_json(run.result)
-        return (int(result["step"]) if isinstance(result, dict) else 0), _rows(run.final / FINAL_ROWS, side)
+        return (int(result["step"]) if isinstance(result, dict) else 0), _rows(run.final / ROWS_FILE, side)
     raise InputError(run.checkpoints, "has no checkpoint yet", "wait for the first one, or restore it from the store")
 
 
 def _rows(path: Path, side: Side) -> Matrix:
-    found = tensors_in(path)
+    found = matrices_in(path)
     for name in ("rows", f"rows.{side}"):
         if name in found:
             return found[name]
@@ -103,34 +79,22 @@ def _rows(path: Path, side: Side) -> Matrix:
 
 def published(order: Order, side: Side) -> InFile:
     """A matrix of the published model, in its file. A tied model has one matrix for both sides."""
-    from wake2vec.model.published_files import origin_of
+    from wake2vec.model.published_files import PublishedFiles, origin_of
 
-    table = order.training.model
-    origin = origin_of(table)
-    index = origin.file(INDEX)
-    files = json.loads(index.read_text())["weight_map"] if index else None
-    parts: tuple[Side, ...] = ("output", "input") if side == "output" else ("input",)
-    for part in parts:
-        for ending in NAMES[part]:
-            if (matrix := _tensor(origin, files, ending)) is not None:
+    files = PublishedFiles(origin_of(order.training.model))
+    for ending in (*OUTPUT, *INPUT) if side == "output" else INPUT:
+        for name in filter(lambda name: is_called(name, (ending,)), files.files):
+            if (matrix := matrices_in(files.path(files.files[name])).get(name)) is not None:
                 return matrix
-    raise InputError(table.base, f"no {side} matrix was found in its safetensors files", "is the model complete?")
-
-
-def _tensor(origin: Any, files: dict[str, str] | None, ending: str) -> InFile | None:
-    name = next((name for name in files or () if is_called(name, (ending,))), None)
-    file = files[name] if files and name else SINGLE
-    path = origin.file(file) if name or files is None else None
-    if path is None:
-        return None
-    found = tensors_in(path)
-    return next((found[key] for key in found if is_called(key, (ending,))), None)
+    raise InputError(
+        files.origin.path, f"no {side} matrix was found in its safetensors files", "is the model complete?"
+    )
 
 
 def _start(run: RunDir, order: Order, id_map: IdMap, base: InFile, side: Side) -> tuple[Matrix | None, str]:
     if order.source is not None and order.job.vocab is None:
         source = order.source.rows or order.source
-        folder = run.root / source.folder / f"checkpoint-{source.step}"
+        folder = run.checkpoint(source.step, source.folder)
         return Part(_rows(folder / TRAINABLE, side), len(id_map.new)), ""
     vocab = order.job.vocab
     if vocab is None:

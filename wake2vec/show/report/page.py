@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+from wake2vec.show.chart import Chart
+from wake2vec.show.curves import measured
 from wake2vec.show.report import records, sections
-from wake2vec.show.report.curves import overlay
 from wake2vec.show.report.html import Child, Html, el, table
 from wake2vec.show.report.reading import RunView
 from wake2vec.show.report.style import STYLE
+from wake2vec.show.report.svg import draw
 from wake2vec.show.text import figure
 
 # the browser itself refuses whatever is not in this file, should a name ever slip through the escaping
@@ -72,6 +74,16 @@ def compare(views: Sequence[RunView]) -> Html:
     texts = {view.measured_on for view in views if view.measured_on is not None}
     warning = el("p", _OTHER_TEXT, class_="verdict") if len(texts) > 1 else None
     return el("section", el("h2", "Compared"), warning, overlay(views), table(head, rows), _structures(views))
+
+
+def overlay(views: Sequence[RunView]) -> Html | None:
+    """All jobs in one picture, by the one figure that compares across them."""
+    lines = [
+        measured(view.name, view.ledger, lambda row: row.bits_per_byte, look=f"job-{number % 8}")
+        for number, view in enumerate(views)
+    ]
+    note = "Lower is better. The held-out text must be the same for all: same corpus, share and seed."
+    return draw(Chart(title="Bits per byte, all jobs", y_label="bits per byte", series=lines, note=note))
 
 
 def _structures(views: Sequence[RunView]) -> Html | None:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from itertools import zip_longest
 from typing import Any
 
+from wake2vec.contract.files import counted
 from wake2vec.contract.ledger import StepRow
 from wake2vec.show.facts import session_of
 from wake2vec.show.report.html import Child, Html, el, table
@@ -123,11 +124,6 @@ def rows_table(rows: Sequence[Row], first: Sequence[str]) -> Html:
     shown = [name for name in names if any(row.get(name) not in (None, "") for row in rows)]
     cells = [[when(row.get(name)) if _is_time(name) else value_text(row.get(name)) for name in shown] for row in rows]
     return table([name.removesuffix("_at").replace("_", " ") for name in shown], cells)
-
-
-def counted(number: int, thing: str) -> str:
-    """`1 text`, `2,000 texts`."""
-    return f"{number:,} {thing}{'s' * (number != 1)}"
 
 
 def _is_time(name: str) -> bool:

@@ -8,12 +8,16 @@ from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
+from wake2vec.contract.expectation import value_at
+from wake2vec.contract.files import counted
+from wake2vec.contract.ledger import EvaluationRow
 from wake2vec.contract.plan import LAYERS
+from wake2vec.show.curves import charts
 from wake2vec.show.facts import ln_v
-from wake2vec.show.report.curves import charts
 from wake2vec.show.report.html import Child, Html, el, table
 from wake2vec.show.report.reading import RunView
-from wake2vec.show.report.records import counted, hours, value_text
+from wake2vec.show.report.records import hours, value_text
+from wake2vec.show.report.svg import draw
 from wake2vec.show.series import mean_seconds, perplexity
 from wake2vec.show.text import DEVLOG_HEAD, devlog_cells, figure
 from wake2vec.show.worries import worries
@@ -81,7 +85,7 @@ def progress(view: RunView) -> list[str]:
 
 
 def curves(view: RunView) -> Html | None:
-    pictures = charts(view)
+    pictures = [drawn for chart in charts(view.facts, view.ledger) if (drawn := draw(chart)) is not None]
     return el("section", el("h3", "Curves"), el("div", pictures, class_="charts")) if pictures else None
 
 
@@ -101,13 +105,13 @@ def perplexities(view: RunView) -> Html:
     """Before, best and last, for all targets, for new words and for base tokens."""
     every = view.ledger.evaluations
     chosen = {"first": every[0], "best": view.ledger.best, "last": every[-1]}
-    rows = [
-        (name, f"{row.step:,}", figure(row.loss), figure(perplexity(row.loss), 1), figure(row.bits_per_byte),
-         figure(row.new_loss), figure(row.base_loss))
-        for name, row in chosen.items()
-        if row is not None
-    ]  # fmt: skip
+    rows = [(name, f"{row.step:,}", *_losses(row)) for name, row in chosen.items() if row is not None]
     return table(("", "step", "nats", "perplexity", "bits/byte", "new words, nats", "base tokens, nats"), rows)
+
+
+def _losses(row: EvaluationRow) -> tuple[str, ...]:
+    kinds = figure(row.new_loss), figure(row.base_loss)
+    return figure(row.loss), figure(perplexity(row.loss), 1), figure(row.bits_per_byte), *kinds
 
 
 STRUCTURE = (  # heading, where it stands in an evaluation's figures, where its p does
@@ -130,21 +134,14 @@ def structure(view: RunView) -> Html | None:
         return None
     rows = [(f"{row.step:,}", *(structure_cell(row.structure, *places) for _, *places in STRUCTURE)) for row in every]
     said = (every[-1].structure or {}).get("verdict")
-    return el(
-        "section", el("h3", "Structure of the rows"), el("p", str(said), class_="verdict") if said else None,
-        table(("step", *(head for head, *_ in STRUCTURE)), rows),
-    )  # fmt: skip
+    told = el("p", str(said), class_="verdict") if said else None
+    shown = table(("step", *(head for head, *_ in STRUCTURE)), rows)
+    return el("section", el("h3", "Structure of the rows"), told, shown)
 
 
 def structure_cell(found: Any, place: tuple[str, ...], of_p: tuple[str, ...]) -> str:
-    value, p = _at(found, place), _at(found, (*of_p, "p")) if of_p else None
+    value, p = value_at(found, ".".join(place)), value_at(found, ".".join((*of_p, "p"))) if of_p else None
     return figure(value) + (f" (p {p:.3f})" if p is not None else "")
-
-
-def _at(found: Any, place: tuple[str, ...]) -> float | None:
-    for key in place:
-        found = found.get(key) if isinstance(found, Mapping) else None
-    return float(found) if isinstance(found, int | float) else None
 
 
 def samples(view: RunView) -> Html | None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-_LIGHT = """--page:#fbfaf7;--card:#fff;--ink:#1f2430;--soft:#5f6673;--rule:#e2e0d8;--train:#2563a8;--val:#c2410c;
---best:#15803d;
---floor:#6b7280;--bad:#b91c1c;--regime:#7c3aed;--new:#c2410c;--base:#2563a8;--link:#1d4ed8;
+from wake2vec.show.chart import COLOURS
+
+_LIGHT = (
+    ";".join(f"--{look}:{colour}" for look, colour in COLOURS.items())
+    + """;
+--page:#fbfaf7;--card:#fff;--soft:#5f6673;--rule:#e2e0d8;--new:#c2410c;--base:#2563a8;--link:#1d4ed8;
 --j0:#2563a8;--j1:#c2410c;--j2:#15803d;--j3:#7c3aed;--j4:#0e7490;--j5:#a16207;--j6:#be185d;--j7:#525252"""
+)
 _DARK = """--page:#14161b;--card:#1c1f26;--ink:#e7e5df;--soft:#9aa1ad;--rule:#31353f;--train:#6ea8e5;--val:#f29559;
 --best:#5cc689;
---floor:#9aa1ad;--bad:#f47174;--regime:#b79bf2;--new:#f29559;--base:#6ea8e5;--link:#8ab4f8;
+--floor:#9aa1ad;--oom:#f47174;--regime:#b79bf2;--new:#f29559;--base:#6ea8e5;--link:#8ab4f8;
 --j0:#6ea8e5;--j1:#f29559;--j2:#5cc689;--j3:#b79bf2;--j4:#4fc3d9;--j5:#dcb25b;--j6:#f28bb9;--j7:#b5b5b5"""
-_LOOKS = {name: f"var(--{name})" for name in ("train", "val", "best", "floor", "regime", "new", "base", "ink")}
-_LOOKS |= {"oom": "var(--bad)"} | {f"job-{number}": f"var(--j{number})" for number in range(8)}
+_LOOKS = {name: f"var(--{name})" for name in (*COLOURS, "new", "base")} | {
+    f"job-{number}": f"var(--j{number})" for number in range(8)
+}
 
 _RULES = """
 *{box-sizing:border-box}
@@ -30,7 +35,7 @@ nav{display:flex;flex-wrap:wrap;gap:6px 16px}a{color:var(--link)}
 .cards dt{color:var(--soft);font-size:.8rem}.cards dd{margin:0;font-size:1.3rem;font-variant-numeric:tabular-nums}
 .cards p{margin:0;color:var(--soft);font-size:.78rem;overflow-wrap:anywhere}
 .verdict{border-left:3px solid var(--train);padding:.2em 0 .2em .9em;margin:1.2em 0}
-.verdict.bad{border-color:var(--bad);font-weight:600}
+.verdict.bad{border-color:var(--oom);font-weight:600}
 
 .charts{display:grid;grid-template-columns:1fr 1fr;gap:12px}.charts figure:not(.small){grid-column:1/-1}
 figure{min-width:0;margin:0;background:var(--card);border:1px solid var(--rule);border-radius:8px;padding:10px 12px}

@@ -23,13 +23,13 @@ BUCKET_BYTES = 32 << 20
 def join(rendezvous: Path, rank: int, size: int, device: torch.device) -> None:
     """Find the other ranks, through a file: no port can be taken. Raises NoGpu where they cannot talk."""
     on_card = device.type == "cuda"
+    kind, limit = "nccl" if on_card else "gloo", timedelta(seconds=COLLECTIVE_SECONDS)
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # the host's name need not lead anywhere
     try:
         store = dist.FileStore(str(rendezvous), size)  # type: ignore[attr-defined]
         dist.init_process_group(
-            "nccl" if on_card else "gloo", store=store, rank=rank, world_size=size,
-            timeout=timedelta(seconds=COLLECTIVE_SECONDS), device_id=device if on_card else None,
-        )  # fmt: skip
+            kind, store=store, rank=rank, world_size=size, timeout=limit, device_id=device if on_card else None
+        )
         ones = torch.ones(1, device=device)
         dist.all_reduce(ones)
         heard = int(ones)

@@ -23,7 +23,7 @@ from wake2vec.phases.identity import pinned
 from wake2vec.phases.inputs import read_inputs
 from wake2vec.phases.table import PHASES
 from wake2vec.train.evaluate import sums_of, texts_of
-from wake2vec.train.optimizers import make_optimizer
+from wake2vec.train.optimizers import optimizer_of
 from wake2vec.train.plans.choice import guard
 from wake2vec.train.ranks import group
 from wake2vec.train.ranks.team import (
@@ -123,8 +123,7 @@ class Member:
         self.material = read_inputs(self._run, order, lambda text: None, identify=lambda *_: Future())
         self.prepared = PHASES[self.material.job.phase].prepare(self.material)
         guard(self.material, self.prepared, lambda text: None)
-        train = self.material.job.train
-        self._optimizer = make_optimizer(train.optimizer, self.prepared.trainable, weight_decay=train.weight_decay)
+        self._optimizer = optimizer_of(self.material.job.train, self.prepared.trainable, self.prepared.rows)
         self._stepper = Stepper.of(self.material, self.prepared, self._optimizer, rank=self._rank, size=self._size)
         return card_name(self.prepared.device)
 

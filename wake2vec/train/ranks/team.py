@@ -236,7 +236,3 @@ def _raise_failures(answers: Sequence[Any]) -> None:
     for rank, failure in sorted(failures, key=lambda one: one[1].kind):  # errors first: they end the attempt
         said = f"rank {rank}: {failure.text}"
         raise {"memory": MemoryError, "update": OutOfMemory}.get(failure.kind, RankLost)(said)
-
-
-def counted(cards: int) -> str:
-    return f"{cards} card{'s' * (cards != 1)}"

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from runner.errors import RunnerError
-from runner.jobfile.overrides import lay_over, read_pair, value_at
+from runner.jobfile.overrides import lay_over, read_pair
 
 
 @pytest.mark.parametrize(
@@ -31,4 +31,3 @@ def test_values_are_laid_over_and_tables_made_where_there_are_none():
     lay_over(table, [("train.lr", 2.0), ("lora.r", 4), ("name", "x")])
 
     assert table == {"train": {"lr": 2.0}, "lora": {"r": 4}, "name": "x"}
-    assert (value_at(table, "lora.r"), value_at(table, "lora.r.s"), value_at(table, "none")) == (4, None, None)

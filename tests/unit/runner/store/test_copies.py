@@ -29,6 +29,7 @@ from runner.store.places.directory import DirectoryStore
 from runner.store.records import StoredFile
 from runner.store.root import open_root
 from tests.drive_server.server import DriveServer
+from wake2vec.contract.files import digest_file
 
 Open = Callable[[], Store]
 
@@ -154,7 +155,7 @@ def test_what_is_no_archive_or_grows_beyond_any_queue_is_refused(
         path = tmp_path / name
         path.write_bytes(body or gzip.compress(bytes(3 << 20)))
         [id] = root.store.new_ids([f"database/{name}.*/runner.db.gz"])
-        digest = generations.digest_file(path)
+        digest = digest_file(path)
         root.store.put(path, id=id, name=name, digest=digest)
 
         with pytest.raises(Damaged, match="cannot be unpacked"):
@@ -172,7 +173,7 @@ def test_only_what_no_index_names_and_is_old_is_swept(open_place: Open, tmp_path
     path = tmp_path / "left"
     path.write_bytes(b"of a killed upload")
     [id] = root.store.new_ids(["database/000009.*/runner.db.gz"])
-    root.store.put(path, id=id, name="database/000009.*/runner.db.gz", digest=generations.digest_file(path))
+    root.store.put(path, id=id, name="database/000009.*/runner.db.gz", digest=digest_file(path))
 
     sweep_generations(root, journal=tmp_path / "none", now=time.time())
     assert len(objects(root)) == 2

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from wake2vec.contract.files import make_directory, put_in_place, read_json, write_atomic, write_json
+from wake2vec.contract.files import at, make_directory, put_in_place, read_json, write_atomic, write_json
 
 
 def test_a_write_that_fails_leaves_the_old_body_and_no_litter(tmp_path: Path) -> None:
@@ -28,3 +28,9 @@ def test_a_folder_is_put_in_place_whole_and_takes_the_place_of_an_older_one(tmp_
 
     assert sorted(path.name for path in final.rglob("*")) == ["deep", "er", "file"]
     assert not temporary.exists()
+
+
+def test_what_stands_in_a_nested_table_is_found_by_its_keys() -> None:
+    table = {"lora": {"r": 4}}
+
+    assert [at(table, key.split(".")) for key in ("lora.r", "lora.r.s", "none")] == [4, None, None]

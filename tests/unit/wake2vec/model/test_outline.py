@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from wake2vec.contract.errors import ModelError
-from wake2vec.model.load import load_base, read_config, read_outline
+from wake2vec.model.bare import read_config, read_outline
+from wake2vec.model.load import load_base
 from wake2vec.model.new_rows import is_tied, published_head
 from wake2vec.model.published_files import Origin, PublishedFiles
 from wake2vec.use.merged_weights import Trained, lay_out

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from tests.unit.wake2vec.model.test_outline import publish
 from wake2vec.contract.errors import ModelError
-from wake2vec.model import load
+from wake2vec.model import bare, load
 from wake2vec.model.load import load_base
 from wake2vec.model.placed import AT_ONCE, check_placed, check_whole
 from wake2vec.model.published_files import Origin, PublishedFiles
@@ -126,7 +126,7 @@ def test_the_last_value_of_a_tensor_in_several_stretches_is_compared_too() -> No
 def test_a_tie_is_what_the_files_say(tmp_path: Path, tied: bool) -> None:
     folder = publish(tmp_path, "qwen2", tie_word_embeddings=tied)
     model, _ = load_base(str(folder), device="cpu")
-    outline = load.read_outline(PublishedFiles(Origin(path=str(folder))), model.config)
+    outline = bare.read_outline(PublishedFiles(Origin(path=str(folder))), model.config)
     check_whole(model, outline)
 
     own = nn.Parameter(model.lm_head.weight.clone(), requires_grad=False)

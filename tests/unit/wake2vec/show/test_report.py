@@ -14,10 +14,11 @@ import pytest
 
 from wake2vec.contract.options import ReportOptions
 from wake2vec.contract.rundir import RunDir
+from wake2vec.show.chart import Chart, Series
 from wake2vec.show.report.__main__ import write_report
-from wake2vec.show.report.chart import Chart, Series, draw, ticks
 from wake2vec.show.report.html import el, plain, table
 from wake2vec.show.report.reading import read_run
+from wake2vec.show.report.svg import draw, ticks
 from wake2vec.show.samples import SampleRow, write_sample_rows
 from wake2vec.use.__main__ import use
 

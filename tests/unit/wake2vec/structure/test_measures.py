@@ -9,6 +9,7 @@ import torch
 from wake2vec.contract.words.groups import Pair
 from wake2vec.structure import draws, losses, measures
 from wake2vec.structure.chosen import Chosen, choose
+from wake2vec.structure.products import Cells, Inner
 from wake2vec.structure.verdict import verdict
 
 FIRST, D, GROUPS, EACH, SEED = 500, 48, 6, 30, 42
@@ -70,7 +71,7 @@ def test_inner_products_alone_say_what_the_offsets_say():
     points = random_points(2)[: len(one.rows)]
     train = measures.Directions.of(one.vectors(points), one).train
     direct = measures.leave_one_out(train, one.train.group, len(one.groups))
-    cells, inner = measures.Cells.of(one.train.group), measures.Inner.of(points, one, one.train)
+    cells, inner = Cells.of(one.train.group), Inner.of(points, one, one.train)
 
     assert one.points.shape[1] == 2
     torch.testing.assert_close(cells.leave_one_out(inner.products(inner.places, inner.shares, cells)), direct)

@@ -338,7 +338,7 @@ def test_a_run_that_is_none_is_told(tmp_path: Path) -> None:
 def test_several_files_and_their_index_load_as_one_model(runs: dict[str, RunDir], tmp_path: Path) -> None:
     order = Order.model_validate(read_json(runs["p1"].order))
     assert order.job.model
-    from wake2vec.model.load import Origin, read_config, read_outline
+    from wake2vec.model.bare import Origin, read_config, read_outline
 
     published = PublishedFiles(Origin(path=order.job.model.base))
     whole = load_file(Path(order.job.model.base) / "model.safetensors")

@@ -12,7 +12,8 @@ from wake2vec.contract.options import SurveyOptions
 from wake2vec.contract.words.lexicon import read_lexicon
 from wake2vec.data.corpus import open_corpus
 from wake2vec.use.__main__ import use
-from wake2vec.vocab.survey import Survey, as_json, as_text, bars, survey
+from wake2vec.vocab.survey import Survey, as_json, survey
+from wake2vec.vocab.survey_text import as_text, bars
 
 TEXT = "The riverrun past.\nriverrun and Riverrun, prankquean church-ways riverrun\n" * 3 + "gracehoper " * 4
 

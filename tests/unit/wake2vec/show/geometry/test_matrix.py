@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from wake2vec.contract.errors import InputError
-from wake2vec.show.geometry.matrix import InMemory, Part, chunks, even_choice, tensors_in
+from wake2vec.show.geometry.matrix import InMemory, Part, chunks, even_choice, matrices_in
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
@@ -19,7 +19,7 @@ def test_rows_come_back_as_they_were_written(tmp_path: Path, dtype: torch.dtype)
     whole = torch.randn(37, 5).to(dtype)
     save_file({"a": torch.zeros(3), "rows": whole, "z": torch.ones(2, 2)}, tmp_path / "x.safetensors")
 
-    matrix = tensors_in(tmp_path / "x.safetensors")["rows"]
+    matrix = matrices_in(tmp_path / "x.safetensors")["rows"]
 
     expected = whole.float().numpy()
     assert matrix.shape == (37, 5)
@@ -35,7 +35,7 @@ def test_a_part_ends_where_the_rows_in_use_end() -> None:
     assert len(np.concatenate([rows for _, rows in chunks(matrix, 4)])) == 7
 
 
-def test_tensors_in_memory_are_read_like_files() -> None:
+def test_matrices_in_memory_are_read_like_files() -> None:
     values = torch.randn(9, 4, dtype=torch.bfloat16)
 
     assert np.array_equal(InMemory(values).take(np.array([8, 1])), values.float().numpy()[[8, 1]])
@@ -61,7 +61,7 @@ def test_what_is_no_safetensors_file_is_told(tmp_path: Path, body: bytes) -> Non
     (tmp_path / "x.safetensors").write_bytes(body)
 
     with pytest.raises(InputError, match=r"x\.safetensors"):
-        tensors_in(tmp_path / "x.safetensors")
+        matrices_in(tmp_path / "x.safetensors")
 
 
 def test_a_file_that_was_cut_short_is_told(tmp_path: Path) -> None:
@@ -70,4 +70,4 @@ def test_a_file_that_was_cut_short_is_told(tmp_path: Path) -> None:
     (tmp_path / "x.safetensors").write_bytes(whole[:-100])
 
     with pytest.raises(InputError, match="cut short"):
-        tensors_in(tmp_path / "x.safetensors")
+        matrices_in(tmp_path / "x.safetensors")

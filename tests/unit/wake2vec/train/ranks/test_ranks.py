@@ -73,7 +73,8 @@ def largest_difference(one: Loop, other: Loop) -> float:
 
 
 def test_a_fixed_sum_gives_the_same_bits_on_one_two_and_four_ranks(tmp_path: Path, start: Start) -> None:
-    order = order_for(tmp_path, train__reduction="fixed", **SMALL)
+    own = {"train__row_steps": "own", "train__weight_decay": 0.01}  # a state of its own, on every rank
+    order = order_for(tmp_path, train__reduction="fixed", **own, **SMALL)
     alone = start(tmp_path, order, "r1", 1)
     alone.run_to_end(lambda: None)
     for ranks in (2, 4):

@@ -1,4 +1,4 @@
-"""Draw a line chart as SVG, coloured by the page's style sheet, once for a wide screen and once for a phone."""
+"""Draw a chart as SVG, coloured by the page's style sheet, once for a wide screen and once for a phone."""
 
 from __future__ import annotations
 
@@ -6,46 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from wake2vec.show.chart import Chart, ChartMark, Series, finite
 from wake2vec.show.report.html import Html, el
 from wake2vec.show.series import thin
 
-Point = tuple[float, float]
 LEFT, RIGHT, TOP, BOTTOM = 58, 24, 14, 34  # margins that hold the labels, in pixels
-NEAR = 0.25  # of the curves' height: a level that is farther away would press them flat
-
-
-@dataclass(frozen=True, kw_only=True)
-class Series:
-    """One line. `look` names its colour in the style sheet; dots carry their figures as a tooltip."""
-
-    name: str
-    points: Sequence[Point]
-    look: str
-    dots: bool = False
-    faint: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class ChartMark:
-    """Something at a step: a session's end, an event."""
-
-    x: float
-    look: str
-    text: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Chart:
-    title: str
-    y_label: str
-    series: Sequence[Series]
-    levels: Sequence[tuple[float, str, str]] = ()  # y, label, look
-    borders: Sequence[float] = ()  # thin lines at these steps
-    marks: Sequence[ChartMark] = ()
-    x_label: str = "optimizer step"
-    from_zero: bool = False
-    small: bool = False  # two beside each other where there is room
-    note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,9 +33,10 @@ class _Frame:
 
 def draw(chart: Chart) -> Html | None:
     """Title, legend and both sizes; None where there is not one finite point."""
-    if not any(_finite(series.points) for series in chart.series):
+    if chart.is_empty:
         return None
-    chart = scaled_to_curves(chart)
+    inside, away = chart.levels_in_sight()
+    chart = replace(chart, levels=inside, note=" ".join([*(f"{said}." for said in away), *filter(None, [chart.note])]))
     return el(
         "figure",
         el("figcaption", el("b", chart.title), _legend(chart)),
@@ -81,25 +47,11 @@ def draw(chart: Chart) -> Html | None:
     )
 
 
-def scaled_to_curves(chart: Chart) -> Chart:
-    """The chart without the levels that would press its curves flat; they are told in its note."""
-    heights = [y for series in chart.series for _, y in _finite(series.points)]
-    low, high = min(heights), max(heights)
-    near = (high - low) * NEAR
-    inside = [level for level in chart.levels if low - near <= level[0] <= high + near]
-    told = [
-        f"{label} lies {'above' if y > high else 'below'} the picture."
-        for y, label, _ in chart.levels
-        if not low - near <= y <= high + near
-    ]
-    return replace(chart, levels=inside, note=" ".join([*told, *filter(None, [chart.note])]))
-
-
 def _legend(chart: Chart) -> Html:
-    named = [series for series in chart.series if not series.faint and _finite(series.points)]
+    named = [series for series in chart.series if not series.faint and finite(series.points)]
     entries = [el("span", el("i", class_=f"key {series.look}"), series.name) for series in named]
     entries += [el("span", el("i", class_=f"key dashed {look}"), label) for _, label, look in chart.levels]
-    kinds = {mark.look: mark.text.split(":")[0] for mark in chart.marks}
+    kinds = {mark.look: mark.name for mark in chart.marks}
     entries += [el("span", el("i", class_=f"key dot {look}"), text) for look, text in kinds.items()]
     if chart.borders:
         entries.append(el("span", el("i", class_="key border"), f"session boundary ({len(chart.borders)})"))
@@ -125,7 +77,7 @@ def _svg(chart: Chart, width: int, height: int, class_: str) -> Html:
 
 
 def _frame(chart: Chart, width: int, height: int) -> _Frame:
-    points = [point for series in chart.series for point in _finite(series.points)]
+    points = [point for series in chart.series for point in finite(series.points)]
     heights = [y for _, y in points] + [y for y, _, _ in chart.levels if math.isfinite(y)]
     low, high = (0.0 if chart.from_zero else min(heights)), max(heights)
     padding = (high - low) * 0.05 or abs(high) * 0.1 or 1.0
@@ -149,7 +101,7 @@ def ticks(low: float, high: float, *, most: int) -> list[float]:
 
 
 def _grid(chart: Chart, frame: _Frame) -> list[Html]:
-    parts = [el("text", chart.x_label, x=frame.width - RIGHT, y=frame.height - 3, text_anchor="end", class_="axis")]
+    parts = [el("text", "optimizer step", x=frame.width - RIGHT, y=frame.height - 3, text_anchor="end", class_="axis")]
     parts.append(el("text", chart.y_label, x=4, y=TOP - 3, class_="axis"))
     for value in frame.ticks_y:
         _, y = frame.at(frame.x[0], value)
@@ -162,12 +114,12 @@ def _grid(chart: Chart, frame: _Frame) -> list[Html]:
 
 
 def _line(series: Series, frame: _Frame, *, most: int) -> list[Html]:
-    points = [frame.at(x, y) for x, y in thin(_finite(series.points), most)]
+    points = [frame.at(x, y) for x, y in thin(finite(series.points), most)]
     path = " ".join(f"{x:g},{y:g}" for x, y in points)
     class_ = f"line {series.look}" + (" faint" if series.faint else "")
     parts = [el("polyline", points=path, class_=class_)]
     if series.dots or len(points) == 1:
-        for x, y in _finite(series.points):
+        for x, y in finite(series.points):
             px, py = frame.at(x, y)
             tip = el("title", f"{series.name}: {y:.6g} at {x:g}")
             parts.append(el("circle", tip, cx=px, cy=py, r=3, class_=f"dot {series.look}"))
@@ -190,12 +142,8 @@ def _level(frame: _Frame, y: float, look: str) -> Html | None:
 
 def _mark(frame: _Frame, mark: ChartMark) -> Html:
     px, _ = frame.at(mark.x, frame.y[0])
-    tip = el("title", f"{mark.text} (step {mark.x:g})")
+    tip = el("title", f"{mark.name}{mark.text and f': {mark.text}'} (step {mark.x:g})")
     return el("circle", tip, cx=px, cy=TOP + 4, r=4, class_=f"dot {mark.look}")
-
-
-def _finite(points: Sequence[Point]) -> list[Point]:
-    return [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
 
 
 def _short(value: float) -> str:
