@@ -56,8 +56,7 @@ class Words:
         """What a person should know of prompts; None where new words are whole in them."""
         if not self.in_pieces:
             return None
-        some = ", ".join(self.in_pieces[:3])
-        return f"in prompts, {len(self.in_pieces):,} new words may be read in pieces, such as {some}"
+        return f"in prompts, {len(self.in_pieces):,} of the new words may be read in pieces: {_some(self.in_pieces)}"
 
     def add_to(self, writer: gguf.GGUFWriter, folder: Path, config: Any) -> None:
         writer.add_tokenizer_model(self.model)
@@ -144,6 +143,10 @@ def _table(state: dict[str, Any], size: int) -> dict[str, Any]:
         is_control = added["special"] or re.fullmatch(r"<[|｜].*[|｜]>", text)
         tokens[id_], types[id_] = text, TokenType.CONTROL if is_control else TokenType.USER_DEFINED
     return {"tokens": tokens, "types": types}
+
+
+def _some(words: list[str]) -> str:
+    return ", ".join(words[:3]) + ("" if len(words) <= 3 else ", …")
 
 
 def _has_number(text: str) -> bool:
