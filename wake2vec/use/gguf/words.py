@@ -24,7 +24,7 @@ from gguf import TokenType
 
 from wake2vec.contract.errors import ModelError
 from wake2vec.vocab import bytelevel, metaspace
-from wake2vec.vocab.idmap import IdMap
+from wake2vec.vocab.idmap import FormIds, IdMap, WordIds
 
 _LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
@@ -96,7 +96,7 @@ def _byte_level(folder: Path, state: dict[str, Any], id_map: IdMap, size: int) -
         pre, finds_whole = "llama-bpe", True  # it leaves three digits together: no matter where no token has two
     words = Words(model="gpt2", pre=pre, **_table(state, size))
     is_cut = _cutter(pattern)
-    new = [entry for entry in (*id_map.new, *id_map.forms) if words.types[entry.id] == TokenType.NORMAL]
+    new = [entry for entry in _added(id_map) if words.types[entry.id] == TokenType.NORMAL]
     apart = [entry for entry in new if not finds_whole or is_cut(bytelevel.read(entry.token) or "")]
     _define(words, {entry.id: bytelevel.read(entry.token) or "" for entry in apart}, texts)
     return words
@@ -115,11 +115,15 @@ def _metaspace(state: dict[str, Any], id_map: IdMap, size: int) -> Words:
     if (unknown := state["model"].get("unk_token")) is not None:
         words.types[words.tokens.index(unknown)] = TokenType.UNKNOWN
     texts = [token.replace(metaspace.SPACE, " ") for token in words.tokens]
-    new = {entry.id: texts[entry.id] for entry in (*id_map.new, *id_map.forms)}
+    new = {entry.id: texts[entry.id] for entry in _added(id_map)}
     for id_, text in new.items():
         words.tokens[id_] = text  # with the space as it is, so that nothing is merged into it
     _define(words, new, sorted(texts[: id_map.first_new_id]))
     return words
+
+
+def _added(id_map: IdMap) -> list[WordIds | FormIds]:
+    return [*id_map.new, *id_map.forms]
 
 
 def _define(words: Words, new: dict[int, str], base: list[str]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import gguf
 import numpy as np
@@ -17,7 +17,6 @@ from wake2vec.use.gguf.families import Array, Family, add_figures, family_of, na
 from wake2vec.use.gguf.words import Words
 from wake2vec.use.shards import TensorToWrite
 
-Kind = Literal["f32", "f16", "q8_0"]
 _TYPES = {
     "f32": (gguf.GGMLQuantizationType.F32, gguf.LlamaFileType.ALL_F32),
     "f16": (gguf.GGMLQuantizationType.F16, gguf.LlamaFileType.MOSTLY_F16),
@@ -42,7 +41,7 @@ class _Planned:
 class GgufFile:
     """Everything is known, and whatever cannot be done refused, before the first byte is written."""
 
-    def __init__(self, config: Any, pieces: Sequence[TensorToWrite], words: Words, kind: Kind) -> None:
+    def __init__(self, config: Any, pieces: Sequence[TensorToWrite], words: Words, kind: str) -> None:
         """Raises ModelError for a family that llama.cpp would compute otherwise."""
         self.config, self.words, self.kind = config, words, kind
         self.family = family_of(config)
@@ -84,7 +83,7 @@ class GgufFile:
         )
 
 
-def _type_of(piece: TensorToWrite, name: str, kind: Kind) -> gguf.GGMLQuantizationType:
+def _type_of(piece: TensorToWrite, name: str, kind: str) -> gguf.GGMLQuantizationType:
     """Vectors and norms are kept whole, as llama.cpp's own converter does; rows that no blocks fill are in halves."""
     if len(piece.shape) < 2 or name.endswith("_norm.weight"):
         return gguf.GGMLQuantizationType.F32
