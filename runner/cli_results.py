@@ -9,6 +9,8 @@ import typer
 
 from runner.arguments import MOST, Json, Name, Names, settings_of
 
+Gguf = Annotated[str | None, typer.Option("--gguf", metavar="TYPE", help="One file for llama.cpp: q8_0, f16 or f32.")]
+
 
 def plan(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Job files.")],
@@ -172,12 +174,14 @@ def export(
     merge: Annotated[bool, typer.Option("--merge", help="P2: write the adapters into the weights.")] = False,
     adapter_only: Annotated[bool, typer.Option("--adapter-only", help="P2: for PEFT, no published weights.")] = False,
     dtype: Annotated[str | None, typer.Option(help="Type of the weights; default: as published.")] = None,
+    gguf: Gguf = None,
     step: Annotated[str, typer.Option(help="A checkpoint's step, best, or final.")] = "final",
 ) -> None:
     """Write the result as a Hugging Face folder that loads anywhere."""
     from runner.commands.results import tools
 
-    tools.export(settings_of(context), name, to, merge=merge, adapter_only=adapter_only, dtype=dtype, step=step)
+    asked = {"merge": merge, "adapter_only": adapter_only, "dtype": dtype, "gguf": gguf}
+    tools.export(settings_of(context), name, to, step=step, **asked)
 
 
 def push(
@@ -188,12 +192,14 @@ def push(
     merge: Annotated[bool, typer.Option("--merge", help="P2: write the adapters into the weights.")] = False,
     adapter_only: Annotated[bool, typer.Option("--adapter-only", help="P2: for PEFT, no published weights.")] = False,
     dtype: Annotated[str | None, typer.Option(help="Type of the weights; default: as published.")] = None,
+    gguf: Gguf = None,
     step: Annotated[str, typer.Option(help="A checkpoint's step, best, or final.")] = "final",
 ) -> None:
     """Export a result and put it on the Hugging Face Hub, with its card."""
     from runner.commands.results.push import run
 
-    run(settings_of(context), name, to, private=private, step=step, merge=merge, adapter_only=adapter_only, dtype=dtype)
+    asked = {"merge": merge, "adapter_only": adapter_only, "dtype": dtype, "gguf": gguf}
+    run(settings_of(context), name, to, private=private, step=step, **asked)
 
 
 def login(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 
 import pytest
 from huggingface_hub import ModelCard
 
 from tests.hub import Hub, running_hub
+from tests.llamacpp import LlamaCpp
 from tests.machine import JOBS, Machine
 
 
@@ -51,6 +53,22 @@ def test_its_card_says_what_it_is_and_what_was_measured(trained, hub):
     card = ModelCard(hub.files["me/wake"]["README.md"].decode()).data
     assert (card.library_name, card.tags) == ("transformers", ["wake2vec"])
     assert {result.metric_type for result in card.eval_results} == {"loss", "perplexity", "bits_per_byte"}
+
+
+def test_one_file_for_llama_cpp_is_pushed_and_read_there(trained, hub, tmp_path):
+    done = push(trained, hub, "tiny_p1", "me/wake-gguf", "--gguf", "q8_0")
+
+    assert done.returncode == 0, done.stderr
+    files = hub.files["me/wake-gguf"]
+    assert set(files) - {".gitattributes"} == {"README.md", "tiny_p1-Q8_0.gguf", "wake2vec_ids.json"}
+    assert ModelCard(files["README.md"].decode()).data.library_name == "gguf"
+    path = tmp_path / "fetched.gguf"
+    path.write_bytes(files["tiny_p1-Q8_0.gguf"])
+    model = LlamaCpp(path)
+    entries = [one for one in json.loads(files["wake2vec_ids.json"])["entries"] if not one["known"]]
+    whole = [one for one in entries if model.ids(f" {one['word']}") == [one["id"]]]
+    assert {one["word"] for one in entries} - {one["word"] for one in whole} == {"rev"}
+    assert "may be read in pieces: rev" in done.stderr
 
 
 def test_what_an_earlier_push_left_does_not_stand_beside_the_new_one(trained, hub):

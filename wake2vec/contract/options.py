@@ -53,6 +53,7 @@ class ExportOptions(Options):
     merge: bool = False
     adapter_only: bool = False
     dtype: Literal["fp32", "fp16", "bf16"] | None = None  # None: as published
+    gguf: Literal["f32", "f16", "q8_0"] | None = None  # None: a folder for transformers
     step: Annotated[str, _one_of("best", "final")] = "final"
 
 

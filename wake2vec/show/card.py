@@ -13,7 +13,7 @@ from wake2vec.show.facts import RunFacts, ln_v, read_facts
 from wake2vec.show.series import perplexity
 from wake2vec.show.text import figure
 
-Kind = Literal["plain", "adapter", "adapter_only"]
+Kind = Literal["plain", "adapter", "adapter_only", "gguf"]
 LOADING = {
     "plain": """from transformers import AutoModelForCausalLM, AutoTokenizer
 model = AutoModelForCausalLM.from_pretrained(FOLDER, dtype="auto")
@@ -28,17 +28,24 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(BASE, dtype="auto"), FOLDER)
 tokenizer = AutoTokenizer.from_pretrained(FOLDER)""",
+    "gguf": """# llama-cli -m FILE -p "riverrun, past", or in ollama, LM Studio, and Python:
+from llama_cpp import Llama
+model = Llama(FILE)
+print(model("riverrun, past", max_tokens=100))""",
 }
+LIBRARY = {"plain": "transformers", "adapter": "peft", "adapter_only": "peft", "gguf": "gguf"}
 
 
-def model_card(run: RunDir, order: Order, *, place: str, kind: Kind, dtype: str | None) -> str:
+def model_card(
+    run: RunDir, order: Order, *, place: str, kind: Kind, dtype: str | None, remark: str | None = None
+) -> str:
     """Markdown with the head that the hub reads. Figures come from the ledger alone."""
     model = order.training.model
     ledger, facts = read_ledger(run.metrics), read_facts(run) or RunFacts(model=model.base)
     base = RunFacts(model=model.base).model_name
     data = ModelCardData(
         base_model=base,
-        library_name="transformers" if kind == "plain" else "peft",
+        library_name=LIBRARY[kind],
         tags=["wake2vec"],
         model_name=order.job.name,
         eval_results=_results(ledger),
@@ -61,6 +68,7 @@ def model_card(run: RunDir, order: Order, *, place: str, kind: Kind, dtype: str 
         "```",
         "",
         *_remarks(order, facts, kind, dtype),
+        *([f"- {remark[0].upper()}{remark[1:]}."] if remark else []),
     ]
     return "\n".join(["---", data.to_yaml(), "---", "", *body]) + "\n"
 

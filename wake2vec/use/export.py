@@ -3,6 +3,7 @@
 P1, and P2 with merge: a plain Hugging Face folder, loaded by AutoModelForCausalLM.from_pretrained(OUT).
 P2 without merge: OUT is a PEFT adapter and OUT/base the plain model with the new rows that it belongs to.
 adapter_only: the adapter and the rows alone, without any published weight.
+gguf: one file for llama.cpp and what is built on it, adapters merged.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from wake2vec.show.card import Kind, model_card
 from wake2vec.use.merged_weights import Layout, Trained, lay_out
 from wake2vec.use.shards import write_model
 from wake2vec.use.trained_weights import read_trained, require_published
+from wake2vec.vocab.idmap import load as load_id_map
 
 ID_MAP = "wake2vec_ids.json"
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -50,6 +52,7 @@ def export(
     dtype: str | None = None,
     step: int | str = "final",
     adapter_only: bool = False,
+    gguf: str | None = None,
     progress: Progress = lambda done, whole: None,
 ) -> Path:
     """Write `out_dir`, which appears whole or not at all. `dtype` None: as published; `step`: a number, best or final.
@@ -62,13 +65,18 @@ def export(
         raise InputError(out_dir, "is there already", "choose a new folder")
     if adapter_only and merge:
         raise InputError("export", "an adapter that is merged is no adapter", "choose one of the two")
+    if gguf and (adapter_only or dtype):
+        raise InputError("export", "a GGUF file holds the whole model in its own type", "leave the other choice out")
     if adapter_only and job.phase == "p1":
         raise InputError(run.root, "has no adapter: P1 trains rows", "export it without --adapter-only")
     trained, place = read_trained(run, order, step)
     if adapter_only and trained.own:
         raise InputError(run.root, "has trained every weight, not an adapter alone", "export it without --adapter-only")
     with whole_folder(out_dir, out_dir.with_name(f".{out_dir.name}.{os.getpid()}.tmp")) as temporary:
-        _write(run, order, trained, temporary, out_dir, place, merge, dtype, adapter_only, progress)
+        if gguf:
+            write_gguf(run, order, trained, temporary, place=place, kind=gguf, progress=progress)
+        else:
+            _write(run, order, trained, temporary, out_dir, place, merge, dtype, adapter_only, progress)
         if out_dir.exists():
             out_dir.rmdir()  # fails where somebody has put something there meanwhile
     return out_dir
@@ -105,6 +113,46 @@ def write_plain(
     run: RunDir, order: Order, trained: Trained, folder: Path, *, merge: bool, dtype: str | None, progress: Progress
 ) -> None:
     """A folder that AutoModelForCausalLM.from_pretrained loads."""
+    config, layout = _laid_out(run, order, trained, merge=merge, dtype=dtype)
+    origin = origin_of(order.training.model)
+    _check_space(folder, sum(piece.size for piece in layout.pieces))
+    write_model(folder, layout.pieces, progress=progress)
+    write_json(folder / "config.json", changed_config(config, trained, layout, dtype))
+    generation = _json(origin, "generation_config.json")
+    if generation is not None:
+        write_json(folder / "generation_config.json", generation)
+    copy_tokenizer(run, folder)
+
+
+def write_gguf(
+    run: RunDir, order: Order, trained: Trained, folder: Path, *, place: str, kind: str, progress: Progress
+) -> None:
+    """One file with everything that llama.cpp needs, its card, and the id map.
+
+    Raises ModelError, before anything is written, for a family or a tokenizer that llama.cpp does not read alike.
+    """
+    try:
+        from wake2vec.use.gguf.words import words_of
+        from wake2vec.use.gguf.write import GgufFile
+    except ModuleNotFoundError as error:
+        raise InputError("export", f"{error.name} is not installed here", "pip install gguf") from error
+    _, layout = _laid_out(run, order, trained, merge=True, dtype=None)
+    words = words_of(run.vocab, load_id_map(run.id_map), trained.vocabulary)
+    file = GgufFile(read_config(origin_of(order.training.model)), layout.pieces, words, kind)
+    _check_space(folder, file.size)
+    name = order.job.name
+    file.write(folder / f"{name}-{kind.upper()}.gguf", name=name, vocab=run.vocab, progress=progress)
+    shutil.copyfile(run.id_map, folder / ID_MAP)
+    if words.remark:
+        print(words.remark, file=sys.stderr, flush=True)
+    card = model_card(run, order, place=place, kind="gguf", dtype=kind, remark=words.remark)
+    (folder / "README.md").write_text(card, "utf-8")
+
+
+def _laid_out(
+    run: RunDir, order: Order, trained: Trained, *, merge: bool, dtype: str | None
+) -> tuple[dict[str, Any], Layout]:
+    """The published config, and the tensors of the model as it is to be."""
     table = order.training.model
     origin = origin_of(table)
     require_published(run, order)
@@ -118,13 +166,7 @@ def write_plain(
     if whole is not None and config.pop("quantization_config", None):
         said = "its weights are published in 4 bits and are written as whole ones; quantise the result to have it small"
         print(f"{table.base}: {said}", file=sys.stderr, flush=True)
-    _check_space(folder, layout)
-    write_model(folder, layout.pieces, progress=progress)
-    write_json(folder / "config.json", changed_config(config, trained, layout, dtype))
-    generation = _json(origin, "generation_config.json")
-    if generation is not None:
-        write_json(folder / "generation_config.json", generation)
-    copy_tokenizer(run, folder)
+    return config, layout
 
 
 def whole_weights(files: PublishedFiles, outline: Outline, *, asked: bool) -> Dequantised | None:
@@ -202,8 +244,8 @@ def copy_tokenizer(run: RunDir, folder: Path) -> None:
             shutil.copyfile(path, folder / (ID_MAP if path == run.id_map else path.name))
 
 
-def _check_space(folder: Path, layout: Layout) -> None:
-    needed, free = sum(piece.size for piece in layout.pieces), shutil.disk_usage(folder).free
+def _check_space(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
     if needed > free:
         problem = f"has {size(free)} free, the model needs {size(needed)}"
         raise InputError(folder.parent, problem, "free some space, or choose another disk")
@@ -222,7 +264,7 @@ def run(options: ExportOptions) -> None:
     print(
         export(
             RunDir(root=options.run), options.out, merge=options.merge, dtype=options.dtype, step=step,
-            adapter_only=options.adapter_only, progress=_show,
+            adapter_only=options.adapter_only, gguf=options.gguf, progress=_show,
         )
     )  # fmt: skip
 

@@ -18,7 +18,7 @@ _BYTES = {character: byte for byte, character in _CHARACTERS.items()}
 # A mark before a word; an apostrophe only where it does not stand in one, as in "don't".
 _MARK = rf"(?:[^\r\n \p{{L}}\p{{M}}\p{{N}}'’]|{NOT_AFTER_WORD}['’])"
 # The pattern that `ByteLevel(use_regex=True)` has built in (tokenizers, byte_level.rs).
-_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
 
 def spell(text: str) -> str:
@@ -106,7 +106,7 @@ def _put_in_front(state: dict[str, Any], pattern: str) -> None:
     place = next(index for index, part in enumerate(parts) if part["type"] == "ByteLevel")
     if parts[place]["use_regex"]:
         parts[place] = {**parts[place], "use_regex": False}
-        parts.insert(place, _split(f"{pattern}|{_GPT2}"))
+        parts.insert(place, _split(f"{pattern}|{GPT2}"))
     elif place and _is_plain_split(parts[place - 1]):
         parts[place - 1] = _split(f"{pattern}|{parts[place - 1]['pattern']['Regex']}")
     state["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": parts}

@@ -15,7 +15,7 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 from wake2vec.contract.errors import InputError
 from wake2vec.contract.files import read_json, write_json
@@ -173,6 +173,48 @@ def test_p2_loads_in_plain_peft_with_the_same_logits(
     torch.testing.assert_close(logits_of(model, runs["p2"]), expected["p2"], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("phase", ["p1", "p2"])
+def test_one_file_for_llama_cpp_holds_rows_and_adapters(
+    runs: dict[str, RunDir], expected: dict[str, torch.Tensor], tmp_path: Path, phase: str
+) -> None:
+    export(runs[phase], tmp_path / "out", gguf="f32")
+
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out", gguf_file=f"{phase}-F32.gguf", dtype=torch.float32)
+
+    torch.testing.assert_close(logits_of(model, runs[phase]), expected[phase], rtol=1e-4, atol=1e-4)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "README.md", f"{phase}-F32.gguf", "wake2vec_ids.json",
+    ]  # fmt: skip
+
+
+def test_without_the_package_gguf_its_name_is_told_and_nothing_written(
+    runs: dict[str, RunDir], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    for module in [name for name in sys.modules if name.startswith("wake2vec.use.gguf.")]:
+        monkeypatch.delitem(sys.modules, module)
+
+    with pytest.raises(InputError, match="gguf is not installed here; pip install gguf"):
+        export(runs["p1"], tmp_path / "out", gguf="f16")
+
+    assert not list(tmp_path.iterdir())
+
+
+def test_text_generation_that_knows_nothing_of_us_reads_a_new_word_as_one_token(
+    runs: dict[str, RunDir], tmp_path: Path
+) -> None:
+    export(runs["p1"], tmp_path / "out")
+    entries = json.loads((tmp_path / "out" / "wake2vec_ids.json").read_text("utf-8"))["entries"]
+    entry = next(entry for entry in entries if entry["reachable"] and not entry["known"])
+
+    served = pipeline("text-generation", model=str(tmp_path / "out"))
+    said = served(f"the {entry['word']}", max_new_tokens=5, do_sample=False)[0]["generated_text"]
+
+    assert entry["id"] in served.tokenizer(f"the {entry['word']}")["input_ids"]
+    assert said.startswith(f"the {entry['word']}")
+    assert len(said) > len(f"the {entry['word']}")
+
+
 def test_an_unmerged_export_loads_by_its_own_name(
     runs: dict[str, RunDir], expected: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
@@ -320,6 +362,8 @@ def test_a_folder_that_is_taken_is_left_alone(runs: dict[str, RunDir], tmp_path:
         ("p1", {"step": 3}, "there are: 4"),
         ("p1", {"adapter_only": True}, "P1 trains rows"),
         ("p2", {"adapter_only": True, "merge": True}, "choose one"),
+        ("p1", {"gguf": "f16", "dtype": "fp16"}, "in its own type"),
+        ("p2", {"gguf": "f16", "adapter_only": True}, "holds the whole model"),
     ],
 )
 def test_what_cannot_be_exported_is_told_and_leaves_nothing(
