@@ -47,7 +47,12 @@ def main() -> None:
     options.add_argument("--processes", type=int, default=8)
     chosen = options.parse_args()
     with import_module("tests.postgres_server").running(f"max_connections={chosen.workers + 20}") as server:
-        rows = claims(server.new_database(), chosen.jobs, chosen.workers, chosen.processes)
+        rows: dict[str, Any] = {
+            "postgres": [
+                claims(server.new_database(), count, workers, min(chosen.processes, workers))
+                for count, workers in ((chosen.jobs // 10, 10), (chosen.jobs, chosen.workers))
+            ]
+        }
     with tempfile.TemporaryDirectory() as folder:
         rows["sqlite"] = many_segments(Path(folder) / "runner.db", 100_000)
     found = {"date": time.strftime("%Y-%m-%d"), "python": platform.python_version(), "cores": os.cpu_count(), **rows}
@@ -59,37 +64,37 @@ def claims(url: str, count: int, workers: int, processes: int) -> dict[str, Any]
     with open_queue(Server(url=url, home="bench")) as queue:
         fill(queue, count)
         looks = look(queue)
-        began = time.monotonic()
         share = -(-workers // processes)
         context = multiprocessing.get_context("fork")
         results: Any = context.Queue()
-        children = [context.Process(target=work, args=(url, number, share, results)) for number in range(processes)]
+        gate = context.Barrier(share * processes)  # all have a connection before the first one claims
+        children = [
+            context.Process(target=work, args=(url, number, share, gate, results)) for number in range(processes)
+        ]
         queue.close()
         for child in children:
             child.start()
         found = [results.get() for _ in children]
         for child in children:
             child.join()
-        seconds = time.monotonic() - began
+        seconds = max(one["ended"] for one in found) - min(one["began"] for one in found)
         with queue.read() as connection:
             claimed = list(connection.scalars(select(attempt_rows.c.job)))
             version = connection.exec_driver_sql("SHOW server_version").scalar_one()
         waits = sorted(wait for one in found for wait in one["waits"])
     return {
-        "postgres": {
-            "server": version,
-            "jobs": count,
-            "workers": share * processes,
-            "processes": processes,
-            "seconds": round(seconds, 1),
-            "claims_per_s": round(len(claimed) / seconds, 1),
-            "double_claims": sum(times - 1 for times in Counter(claimed).values()),
-            "unclaimed": count - len(set(claimed)),
-            "refused": sum(one["refused"] for one in found),
-            "median_ms": round(1e3 * statistics.median(waits), 1),
-            "p99_ms": round(1e3 * waits[int(0.99 * len(waits))], 1),
-            **looks,
-        }
+        "server": version,
+        "jobs": count,
+        "workers": share * processes,
+        "processes": processes,
+        "seconds": round(seconds, 1),
+        "claims_per_s": round(len(claimed) / seconds, 1),
+        "double_claims": sum(times - 1 for times in Counter(claimed).values()),
+        "unclaimed": count - len(set(claimed)),
+        "refused": sum(one["refused"] for one in found),
+        "median_ms": round(1e3 * statistics.median(waits), 1),
+        "p99_ms": round(1e3 * waits[int(0.99 * len(waits))], 1),
+        **looks,
     }
 
 
@@ -121,24 +126,27 @@ def look(queue: Queue) -> dict[str, float]:
     return times
 
 
-def work(url: str, process: int, share: int, results: Any) -> None:
+def work(url: str, process: int, share: int, gate: Any, results: Any) -> None:
     waits: list[float] = []
     refused: list[str] = []
+    begins: list[float] = []
     threads = [
-        threading.Thread(target=one_worker, args=(url, f"home{process}-{number}", waits, refused))
+        threading.Thread(target=one_worker, args=(url, f"home{process}-{number}", gate, begins, waits, refused))
         for number in range(share)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    results.put({"waits": waits, "refused": len(refused)})
+    results.put({"waits": waits, "refused": len(refused), "began": min(begins), "ended": time.monotonic()})
 
 
-def one_worker(url: str, home: str, waits: list[float], refused: list[str]) -> None:
+def one_worker(url: str, home: str, gate: Any, begins: list[float], waits: list[float], refused: list[str]) -> None:
     with open_queue(Server(url=url, home=home)) as queue:
         sharing.enter(queue, "bench", PATIENCE["silent_seconds"])
         session = attempts.open_session(queue, machine=home, platform="plain", gpu="", started_at=1.0, now=time.time())
+        gate.wait()
+        begins.append(time.monotonic())
         while True:
             began = time.monotonic()
             names = sharing.take(queue, 1, time.time(), **PATIENCE)

@@ -96,9 +96,8 @@ def claim(
         row = {"id": number, "job": name, "session": session, "gpu": gpu, "started_at": now, "first_step": first_step}
         try:
             connection.execute(insert(attempts).values(row))
-            ended = select(attempts.c.id).where(attempts.c.ended_at.is_not(None))
-            here = cards_held.c.session == session
-            connection.execute(cards_held.delete().where(here, cards_held.c.attempt.in_(ended)))
+            over = select(attempts.c.id).where(attempts.c.id == cards_held.c.attempt, attempts.c.ended_at.is_not(None))
+            connection.execute(cards_held.delete().where(cards_held.c.session == session, over.exists()))
             cards = [{"session": session, "gpu": one, "attempt": number} for one in (gpu, *more)]
             connection.execute(insert(cards_held), cards)
         except IntegrityError as error:
