@@ -6,7 +6,7 @@ READY := $(VENV)/ready
 # torch is named with its exact version, since a range would fetch a build with gigabytes of CUDA.
 TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 
-.PHONY: demo test lint bench faults stacks notebooks wheel docs clean
+.PHONY: demo test test-postgres lint bench faults stacks notebooks wheel docs clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -19,6 +19,11 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+# with a server of its own, from the system's package; the tests start and stop it
+test-postgres: $(READY)
+	ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || command -v postgres || { apt-get update && apt-get install --yes postgresql; }
+	WAKE2VEC_TEST_POSTGRES=yes $(BIN)/python -m pytest -ra tests/postgres tests/unit/runner/queue tests/unit/runner/screen/test_database.py
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -10,7 +10,8 @@ from pathlib import Path
 TOKEN_VARIABLE = "WAKE2VEC_DRIVE_TOKEN"
 NOTIFY_VARIABLE = "WAKE2VEC_NOTIFY"  # the address of a webhook is often a secret
 STORE_VARIABLE = "WAKE2VEC_STORE"  # its URL may hold a password
-SECRETS = (TOKEN_VARIABLE, NOTIFY_VARIABLE, STORE_VARIABLE)
+QUEUE_VARIABLE = "WAKE2VEC_DB"  # so may this one
+SECRETS = (TOKEN_VARIABLE, NOTIFY_VARIABLE, STORE_VARIABLE, QUEUE_VARIABLE)
 
 
 def python(module: str, *words: str | Path) -> list[str]:

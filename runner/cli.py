@@ -28,7 +28,8 @@ Exit codes:
       damaged                         21  the store has lost what it held
   13  no usable GPU                   22  only jobs that need you are left
   24  the model is another one now    23  trained, but not in the store
- 130  interrupted                     25  other software computes otherwise
+  27  the shared queue is away        25  other software computes otherwise
+ 130  interrupted
 """
 
 app = typer.Typer(
@@ -68,6 +69,7 @@ def options(
 
 for command in (*cli_queue.COMMANDS, *cli_results.COMMANDS):
     app.command(command.__name__.rstrip("_"))(command)
+app.add_typer(cli_queue.queue, name="queue")
 
 
 def globals_first(arguments: Sequence[str]) -> list[str]:

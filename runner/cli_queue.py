@@ -228,6 +228,21 @@ def _control(context: typer.Context, verb: str, names: list[str], as_json: bool)
     run(settings_of(context), verb, names, as_json=as_json)
 
 
+queue = typer.Typer(help="Where the queue lies.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@queue.command()
+def move(
+    context: typer.Context,
+    old: Annotated[str, typer.Argument(metavar="FROM", help="Folder of a home, or postgresql+psycopg://…")],
+    new: Annotated[str, typer.Argument(metavar="TO", help="The same; it must be empty.")],
+) -> None:
+    """Copy a queue between a home and a database that homes share."""
+    from runner.commands.queue_ import move as run
+
+    run(settings_of(context), old, new)
+
+
 COMMANDS = (
     new,
     enqueue,

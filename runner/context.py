@@ -124,6 +124,7 @@ class DaemonContext:
     sight: Sight = field(init=False)  # tick's own, like all below
     obstacles: dict[str, str] = field(default_factory=dict)  # job → what on this machine keeps it from starting
     lost: dict[str, StoreLost] = field(default_factory=dict)  # sync: what the store has lost by job; "" is all of it
+    passed: dict[str, float] = field(default_factory=dict)  # jobs left to other homes, since when (monotonic)
     unread: dict[str, str] = field(default_factory=dict)  # sync: jobs that the store lists and cannot show, with why
     signs: dict[int, Sign] = field(default_factory=dict)
     warned: dict[int, set[str]] = field(default_factory=dict)  # attempt → kinds of threats that were told

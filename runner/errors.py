@@ -7,6 +7,7 @@ RunnerError                    1  a request that cannot be carried out
 ├── NeedsHelp                  1  something a person must decide
 ├── TrackerBusy                1  another process tells the tracker of the job
 ├── DaemonRunning             10  a living daemon has this home
+├── QueueUnavailable          27  the queue that homes share cannot be reached
 ├── StoreUnavailable          11  the store cannot be reached or written
 │   ├── StoreBusy             11  it may work in a moment; carries how long to wait
 │   ├── StoreFull             11  no room left
@@ -68,6 +69,12 @@ class DaemonRunning(RunnerError):
     """Another daemon works in this home."""
 
     exit_code = 10
+
+
+class QueueUnavailable(RunnerError):
+    """The database server of a shared queue does not answer; what is trained is kept here until it does."""
+
+    exit_code = 27
 
 
 class StoreUnavailable(RunnerError):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import secrets
+import socket
 import tomllib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from platformdirs import user_data_dir
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from runner.children import STORE_VARIABLE
+from runner.children import QUEUE_VARIABLE, STORE_VARIABLE
 from runner.discretion import hide
 from runner.errors import RunnerError
 from runner.states import Foreign
@@ -39,12 +42,24 @@ class Numbers(BaseModel):
     trainer: list[str] | None = Field(None, description="The trainer command; the run directory is appended.")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    """Where a queue lies that several homes share."""
+
+    url: str
+    home: str  # what this home is called there
+
+    def __str__(self) -> str:
+        return hide(self.url)
+
+
 class Settings(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     home: Path
     store_url: str
     numbers: Numbers = Numbers()
+    queue_url: str = ""  # of a shared queue
 
     @property
     def store_shown(self) -> str:
@@ -52,7 +67,10 @@ class Settings(BaseModel):
         return hide(self.store_url)
 
     @property
-    def database(self) -> Path:
+    def database(self) -> Path | Server:
+        """Where the queue lies: a file of this home, or what WAKE2VEC_DB names."""
+        if self.queue_url:
+            return Server(url=self.queue_url, home=holder_of(self.home))
         return self.home / "runner.db"
 
     @property
@@ -91,4 +109,23 @@ def read_settings(home: Path | None, store: str | None, environment: Mapping[str
         first = error.errors()[0]
         raise RunnerError(f"{file}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
     url = store or environment.get(STORE_VARIABLE) or saved_store or f"dir:{place / 'store'}"
-    return Settings(home=place, store_url=str(url), numbers=numbers)
+    return Settings(home=place, store_url=str(url), numbers=numbers, queue_url=_queue_url(environment))
+
+
+def _queue_url(environment: Mapping[str, str]) -> str:
+    url = environment.get(QUEUE_VARIABLE, "").strip()
+    if url and not url.startswith(("postgresql://", "postgresql+psycopg://")):
+        shown = hide(url, url)
+        raise RunnerError(f"{QUEUE_VARIABLE}: {shown}: write it as postgresql+psycopg://USER:PASSWORD@HOST/DATABASE")
+    return url
+
+
+def holder_of(home: Path) -> str:
+    """Who this home is in a store and in a shared queue: the same after every restart, another one in every home."""
+    path = home / "holder"
+    try:
+        return path.read_text().strip()
+    except FileNotFoundError:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.write_text(f"{socket.gethostname()}-{secrets.token_hex(4)}\n")
+        return path.read_text().strip()

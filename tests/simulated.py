@@ -12,7 +12,7 @@ from typing import Any
 from runner.context import DaemonContext, Now
 from runner.daemon.tick import tick
 from runner.machine.launcher import Holder
-from runner.queue import attempts, checkpoints, jobs
+from runner.queue import attempts, checkpoints, jobs, sharing
 from runner.queue.database import Queue, open_queue
 from runner.queue.rows import Job
 from runner.settings import Numbers, Settings
@@ -155,6 +155,7 @@ class Home:
     store: Store
     clock: Clock
     trainers: Trainers
+    queue_url: str = ""
     numbers: Numbers = field(default_factory=lambda: Numbers(backoff_first_seconds=10.0, lease_seconds=100.0))
     queue: Queue = field(init=False)
     daemon: DaemonContext = field(init=False)
@@ -170,8 +171,11 @@ class Home:
 
     def start_daemon(self) -> None:
         """A new daemon process: it knows what the disk and the locks say, and nothing else."""
-        settings = Settings(home=self.folder, store_url="dir:unused", numbers=self.numbers)
+        settings = Settings(home=self.folder, store_url="dir:unused", numbers=self.numbers, queue_url=self.queue_url)
+        (self.folder / "holder").write_text(self.folder.name)
         self.queue = open_queue(settings.database)
+        if self.queue.is_shared:
+            sharing.enter(self.queue, "1", self.numbers.lease_seconds)
         session = attempts.open_session(
             self.queue,
             machine=self.folder.name,

@@ -30,7 +30,7 @@ VERBS: dict[str, Verb] = {
 def run(settings: Settings, verb: str, names: Sequence[str], *, as_json: bool) -> None:
     """Do it for every name; raises the first error after all were tried."""
     with open_queue(settings.database) as queue:
-        alive = read_lock(settings.daemon_lock) is not None
+        alive = queue.is_shared or read_lock(settings.daemon_lock) is not None
         done: list[Job] = []
         failed: list[RunnerError] = []
         for name in names:

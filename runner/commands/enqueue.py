@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from runner import figures
-from runner.commands.results.fetch import bring_jobs
+from runner.commands.results.fetch import bring_jobs, hand_in
 from runner.commands.store_room import foretell
 from runner.commands.taken import StoredJobs, stored_jobs
 from runner.errors import JobExists, RunnerError
@@ -94,6 +94,7 @@ def run(settings: Settings, files: Sequence[Path], asked: Asked, *, as_json: boo
                 add_event(
                     queue, time.time(), "set", f"{entry.job.name}: queued with {entry.changed}", job=entry.job.name
                 )
+        hand_in(settings, queue, [entry.job.name for entry in entries])
     if not quiet:
         show(settings, entries, is_queued=True, as_json=as_json)
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from runner.commands.enqueue import Asked, JobFile, check_files, show
+from runner.commands.results.fetch import hand_in
 from runner.commands.results.process import use
 from runner.jobfile.inputs import keep_input
 from runner.queue import jobs
@@ -41,6 +42,7 @@ def run(settings: Settings, old: Sequence[Path], into: Path, *, again: bool, as_
         entry = replace(entry, resolved=replace(entry.resolved, inputs=[*entry.resolved.inputs, item]))
         entry = replace(entry, notes=[*entry.notes, *told])
         _add(queue, entry, old, told, again=again)
+        hand_in(settings, queue, [entry.job.name])
     show(settings, [entry], is_queued=True, as_json=as_json)
 
 

@@ -7,6 +7,7 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 
 from runner.errors import RunnerError, UnknownJob
 from runner.machine.joblog import read_log
@@ -21,7 +22,7 @@ LOOK_SECONDS = 0.5
 
 def run(settings: Settings, name: str, *, follow: bool, attempt: int | None, count: int, as_json: bool) -> None:
     """Raises UnknownJob, or RunnerError when it never had that attempt."""
-    if not settings.database.is_file():
+    if isinstance(settings.database, Path) and not settings.database.is_file():
         raise UnknownJob(f"{name}: there is no such job; nothing was ever queued in {settings.home}")
     with open_queue(settings.database) as queue:
         timeline = _timeline(settings, queue, name)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
+from runner.children import QUEUE_VARIABLE
 from runner.context import read_clocks
 from runner.daemon.main import Wanted, furnish
-from runner.errors import DatabaseCorrupt
-from runner.machine.home import check_home, holder_of, only_daemon
+from runner.errors import DatabaseCorrupt, RunnerError
+from runner.machine.home import check_home, only_daemon
 from runner.queue import jobs
-from runner.queue.database import check_integrity, open_queue, set_aside
+from runner.queue.database import open_queue
 from runner.queue.rows import Job
-from runner.settings import Settings
+from runner.queue.sqlite import check_integrity, set_aside
+from runner.settings import Settings, holder_of
 from runner.store.known import ROOT, KnownLogs
 from runner.store.open import open_store
 from runner.store.root import open_root
@@ -24,15 +27,21 @@ def run(settings: Settings) -> None:
 
     Raises DaemonRunning while a runner is at work here, StoreUnavailable when the logs cannot be read.
     """
+    place = settings.database
+    if not isinstance(place, Path):
+        raise RunnerError(
+            f"{place}: a queue that several homes share is not rebuilt; name an empty database in {QUEUE_VARIABLE}, "
+            "and the next `start` fills it from the store"
+        )
     check_home(settings.home, allow_network=False)
     with only_daemon(settings.home):
-        before = jobs_of(settings)
+        before = jobs_of(place)
         # the store first: a database is only set aside for one that can be made
         store = open_store(settings.store_url, settings.home)
         is_new = KnownLogs(settings.home, store.properties.place).read(ROOT) is None
         open_root(store, holder=holder_of(settings.home), may_begin=is_new).refresh()
-        kept = set_aside(settings.database, time.strftime("%Y%m%d-%H%M%S"))
-        with open_queue(settings.database) as queue:
+        kept = set_aside(place, time.strftime("%Y%m%d-%H%M%S"))
+        with open_queue(place) as queue:
             context = SyncContext(daemon=furnish(settings, Wanted(), queue))
             restored = rebuild(context, read_clocks(), print)
             alone = [job for job in before if job.name not in restored]
@@ -43,13 +52,13 @@ def run(settings: Settings) -> None:
     )
 
 
-def jobs_of(settings: Settings) -> list[Job]:
+def jobs_of(place: Path) -> list[Job]:
     """What the present database knows; nothing when it is missing or cannot be read."""
-    if not settings.database.is_file():
+    if not place.is_file():
         return []
     try:
-        check_integrity(settings.database)
-        queue = open_queue(settings.database)
+        check_integrity(place)
+        queue = open_queue(place)
     except DatabaseCorrupt:
         return []
     try:

@@ -8,16 +8,17 @@ from collections.abc import Iterable, Sequence
 
 import psutil
 
-from runner.context import DaemonContext, Ready, order_of
+from runner.context import DaemonContext, Now, Ready, order_of
 from runner.errors import IllegalTransition
 from runner.figures import size
 from runner.machine.cards import group, unequal
 from runner.machine.launcher import trainer_environment
 from runner.machine.vram import reason_not_to_start
-from runner.queue import attempts, jobs, waiting
+from runner.queue import attempts, jobs, sharing, waiting
 from runner.queue.ledger import add_event
 from runner.queue.rows import Job
-from runner.states import is_due
+from runner.queue.view import View
+from runner.states import State, is_due
 from wake2vec.contract.failpoints import failpoint
 from wake2vec.contract.files import write_json
 from wake2vec.contract.manifest import saved_steps
@@ -27,15 +28,21 @@ SHORTEST_SESSION_SECONDS = 120.0
 SPARE_BYTES = 64 << 20
 WARM_AFTER_SECONDS = 60.0  # until then the trainer itself loads
 WARM_BYTES = 4 << 30
+MOST_KEPT = 4  # jobs of a shared queue for each free card, while none of them can be made ready
+PASSED_SECONDS = 60.0  # until a job that cannot start here is looked at again
 
 
-def dispatch(daemon: DaemonContext, now: float) -> None:
+def dispatch(daemon: DaemonContext, moment: Now) -> None:
     """Claim and start. A job that could start but is not ready is named to the sync loop."""
-    view, unready, obstacles = daemon.sight.view, [], {}
+    now, view, unready, obstacles = moment.wall, daemon.sight.view, [], {}
+    unfit = []  # for this host
     soon: list[Sequence[int]] = []  # cards that will be asked for
     taken = {gpu for attempt in view.attempts for gpu in view.gpus(attempt)}
     free = [gpu for gpu in daemon.gpus if gpu not in taken and daemon.launcher.holder(gpu) is None]
+    if free and daemon.queue.is_shared and not daemon.is_stopping:
+        view = take_some(daemon, len(free), moment)
     waits = waiting.claimable(view.jobs) if free and not daemon.is_stopping else []
+    waits = [job for job in waits if view.may_start(job.name)]
     there = cards_there(daemon) if waits else {}
     free = [gpu for gpu in free if gpu in there]
     here = obstacle(daemon, free[0], now) if free else ""
@@ -48,6 +55,7 @@ def dispatch(daemon: DaemonContext, now: float) -> None:
         gpus = group(wanted, there, free)[:most]
         if reason := here or lack_of_room(daemon, view.largest.get(job.name, 0)) or unequal(wanted, there):
             obstacles[job.name] = reason
+            unfit.append(job.name)
             if reason != job.reason:
                 jobs.update_job(daemon.queue, job.name, reason=reason)
         elif reason := next(filter(None, (obstacle(daemon, gpu, now) for gpu in gpus[1:])), ""):
@@ -64,6 +72,29 @@ def dispatch(daemon: DaemonContext, now: float) -> None:
     keep_warm(daemon, soon, now)
     daemon.obstacles = obstacles
     daemon.handover.ask(unready)
+    if daemon.queue.is_shared and unfit:
+        leave_to_others(daemon, unfit, moment)
+
+
+def take_some(daemon: DaemonContext, free: int, now: Now) -> View:
+    """Of a shared queue, keep a job for each free card; one that the sync loop cannot make ready does not count."""
+    view, numbers = daemon.sight.view, daemon.settings.numbers
+    have = [job for job in view.mine if job.state is State.QUEUED and view.may_start(job.name)]
+    ready = [job for job in have if not view.log(job.name).problem]
+    if len(ready) >= free or len(have) >= MOST_KEPT * free:
+        return view
+    passed = [name for name, since in daemon.passed.items() if now.monotonic - since < PASSED_SECONDS]
+    taken = sharing.take(
+        daemon.queue, free - len(ready), now.wall,
+        silent_seconds=numbers.lease_seconds, longest_wait=numbers.backoff_last_seconds, without=passed,
+    )  # fmt: skip
+    return daemon.sight.look() if taken else view
+
+
+def leave_to_others(daemon: DaemonContext, names: Sequence[str], now: Now) -> None:
+    """Jobs that cannot start on this host may do so on another one."""
+    daemon.passed |= dict.fromkeys(names, now.monotonic)
+    sharing.let_go(daemon.queue, names)
 
 
 def keep_warm(daemon: DaemonContext, soon: Iterable[Sequence[int]], now: float) -> None:

@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from runner.children import STORE_VARIABLE
+from runner.children import QUEUE_VARIABLE, STORE_VARIABLE
 from runner.discretion import hide
 from runner.errors import RunnerError
 from runner.settings import read_settings
@@ -64,12 +64,13 @@ def write_bug(error: Exception, words: Sequence[str]) -> Path:
 def describe(error: BaseException, words: Sequence[str]) -> dict[str, Any]:
     """Everything that a report needs, as one JSON object; a password in the store's address stays out of it."""
     address = next((word for word in words if "://" in word), os.environ.get(STORE_VARIABLE, ""))
+    queue = os.environ.get(QUEUE_VARIABLE, "")
     return {
         "at": time.time(),
         "level": "bug",
         "command": [hide(word) for word in words],
-        "text": hide(f"{type(error).__name__}: {error}", address),
-        "traceback": hide("".join(traceback.format_exception(error)), address),
+        "text": hide(hide(f"{type(error).__name__}: {error}", address), queue),
+        "traceback": hide(hide("".join(traceback.format_exception(error)), address), queue),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "versions": {name: found for name in PACKAGES if (found := _version(name))},

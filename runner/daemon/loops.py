@@ -14,7 +14,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from runner.context import DaemonContext, read_clocks
 from runner.daemon.logs import append, describe
 from runner.daemon.tick import tick
-from runner.errors import RunnerError
+from runner.errors import QueueUnavailable, RunnerError
 from runner.sync.job_in_store import SyncContext
 from runner.sync.loop import sync
 
@@ -70,7 +70,7 @@ def counted(name: str, action: Callable[[], None], daemon: DaemonContext, loops:
         try:
             action()
         except (RunnerError, OSError) as error:
-            _note(loops, name, error, 1)
+            _note(loops, name, error, 0 if isinstance(error, QueueUnavailable) else 1)  # which is waited for
         except Exception as error:
             append(daemon.settings.daemon_log, describe(error, [name]))
             _note(loops, name, error, MOST_TROUBLES_IN_A_ROW // MOST_BUGS_IN_A_ROW)

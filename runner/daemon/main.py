@@ -7,29 +7,39 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from importlib.metadata import version
 from types import FrameType
 
 from runner.context import DaemonContext, read_clocks
 from runner.daemon.dispatch import keep_warm
+from runner.daemon.ending import conclusion
 from runner.daemon.loops import MOST_TROUBLES_IN_A_ROW, Loops, start_loops
-from runner.daemon.safety import bring_to_safety, safe_report
-from runner.errors import BUG, INTERRUPTED, NeedsYou, RunnerError, StoreLost, StoreUnavailable, Unsent
+from runner.daemon.safety import bring_to_safety, end_without_queue, safe_report
+from runner.errors import (
+    BUG,
+    INTERRUPTED,
+    QueueUnavailable,
+    RunnerError,
+    StoreLost,
+    StoreUnavailable,
+    Unsent,
+)
 from runner.machine import vram
 from runner.machine.cards import visible
-from runner.machine.home import Say, check_home, holder_of, only_daemon, open_or_set_aside
+from runner.machine.home import Say, check_home, only_daemon, open_or_set_aside
 from runner.machine.launcher import Launcher
 from runner.machine.session import session_end, this_machine
-from runner.queue import attempts, jobs, waiting
+from runner.queue import attempts, jobs, sharing, waiting
 from runner.queue.checkpoints import log_state
 from runner.queue.database import Queue
 from runner.queue.history import mark_of
 from runner.queue.ledger import add_event
 from runner.queue.view import see
 from runner.screen.daemon_note import MISSING, read_note
-from runner.settings import Settings
-from runner.states import Foreign, State
+from runner.settings import Settings, holder_of
+from runner.states import Foreign
 from runner.store.known import ROOT
 from runner.store.open import open_store
 from runner.sync.copies import mirror
@@ -37,8 +47,6 @@ from runner.sync.job_in_store import SyncContext
 from runner.sync.loop import release_all
 from runner.sync.rebuild import restore
 from runner.sync.trust import check, holdings, unconfirmed
-from runner.sync.upload import is_settled
-from runner.trouble import OF_THE_STORE, Cause, conclude, still_moving
 from wake2vec.contract.errors import NoGpu
 from wake2vec.contract.files import counted
 from wake2vec.contract.rundir import STOP_SIGNALS
@@ -63,9 +71,23 @@ Attend = Callable[[SyncContext], None]  # told of the daemon's memory before it 
 def run_daemon(settings: Settings, wanted: Wanted, say: Say = print, attend: Attend = lambda context: None) -> int:
     """Work until stopped; returns the exit code. Raises DaemonRunning, HomeUnusable, StoreUnavailable at the start."""
     check_home(settings.home, allow_network=wanted.allow_network_home)
-    with only_daemon(settings.home), open_or_set_aside(settings, say) as queue:
+    with only_daemon(settings.home), open_or_set_aside(settings, say) as queue, at_work(settings, queue):
         _tell_what_is_missing(settings, queue, say)
         return _work(settings, wanted, queue, say, attend)
+
+
+@contextmanager
+def at_work(settings: Settings, queue: Queue) -> Iterator[None]:
+    """Be known to the other homes of a shared queue."""
+    if not queue.is_shared:
+        yield
+        return
+    sharing.enter(queue, version("wake2vec-runner"), settings.numbers.lease_seconds)
+    try:
+        yield
+    finally:
+        with suppress(QueueUnavailable):
+            sharing.leave(queue)
 
 
 def _work(settings: Settings, wanted: Wanted, queue: Queue, say: Say, attend: Attend) -> int:
@@ -84,6 +106,10 @@ def _work(settings: Settings, wanted: Wanted, queue: Queue, say: Say, attend: At
             # a store that is away was waited for long enough
             is_away = isinstance(end, Unsent | StoreLost)
             bring_to_safety(daemon, context, say, lambda: show_events(queue, loops, say), for_the_store=not is_away)
+        except QueueUnavailable as error:
+            say(f"error: {error}")
+            end_without_queue(daemon, say)
+            return error.exit_code
         finally:
             scheduler.shutdown(wait=False)
         is_free = context.busy.acquire(timeout=settings.numbers.grace_seconds)
@@ -110,7 +136,7 @@ def _tell_what_is_missing(settings: Settings, queue: Queue, say: Say) -> None:
     note = read_note(settings.home)
     if note is not None and mark_of(queue).event < note.newest_event:
         say(f"{settings.database}: {MISSING}")
-        add_event(queue, time.time(), "lost", f"{settings.database.name}: {MISSING}")
+        add_event(queue, time.time(), "lost", f"{settings.database}: {MISSING}")
 
 
 def furnish(settings: Settings, wanted: Wanted, queue: Queue) -> DaemonContext:
@@ -175,7 +201,7 @@ def _can_go_on_without_store(context: SyncContext) -> bool:
     queue = context.daemon.queue
     moving = waiting.unfinished(jobs.list_jobs(queue))
     known = [job for job in moving if log_state(queue, job.name).created_at is not None]
-    return bool(known or attempts.open_attempts(queue))
+    return bool(known or see(queue).attempts)
 
 
 @contextmanager
@@ -202,7 +228,8 @@ def listening(loops: Loops, say: Say) -> Iterator[None]:
 def wait(daemon: DaemonContext, context: SyncContext, loops: Loops, wanted: Wanted, say: Say) -> int | RunnerError:
     """Sleep until there is a reason to stop; returns the exit code, or the error to end with."""
     while not loops.stop.wait(min(0.2, daemon.settings.numbers.tick_seconds)):
-        show_events(daemon.queue, loops, say)
+        with suppress(QueueUnavailable):  # which the loops tell
+            show_events(daemon.queue, loops, say)
         if max(loops.bugs.values(), default=0) >= MOST_TROUBLES_IN_A_ROW:
             return _give_up(daemon, loops, say)
         if loops.last_error is not None and str(loops.last_error) != loops.last_text:
@@ -211,8 +238,12 @@ def wait(daemon: DaemonContext, context: SyncContext, loops: Loops, wanted: Want
         if daemon.stop_by is not None and time.time() > daemon.stop_by:
             say("the session's time is over")
             return 0
-        if wanted.until_empty and (end := conclusion(daemon, context, loops, wanted, say)) is not None:
-            return end
+        with suppress(QueueUnavailable):
+            if (
+                wanted.until_empty
+                and (end := conclusion(daemon, context, loops, wanted.patience_minutes, say)) is not None
+            ):
+                return end
     return INTERRUPTED
 
 
@@ -226,8 +257,10 @@ def show_events(queue: Queue, loops: Loops, say: Say) -> None:
     from runner.queue.ledger import list_events
 
     events = list_events(queue, since=loops.shown, limit=50)
+    view = see(queue) if events and queue.is_shared else None
     for event in events if loops.shown else []:
-        say(f"{time.strftime('%H:%M:%S', time.localtime(event.at))} {event.text}")
+        if view is None or event.job is None or view.is_mine(event.job):
+            say(f"{time.strftime('%H:%M:%S', time.localtime(event.at))} {event.text}")
     loops.shown = events[-1].id if events else loops.shown or 1
 
 
@@ -242,34 +275,3 @@ def last_code(code: int, daemon: DaemonContext, doubts: Mapping[str, str]) -> in
     if daemon.lost or (code == 0 and unread(daemon)):
         return StoreLost.exit_code
     return StoreUnavailable.exit_code if doubts and code == 0 else code
-
-
-def conclusion(
-    daemon: DaemonContext, context: SyncContext, loops: Loops, wanted: Wanted, say: Say
-) -> int | RunnerError | None:
-    """How `--until-empty` ends, once nothing can move by itself any more; None while something can."""
-    view = see(daemon.queue)
-    every, working = view.jobs, {attempt.job for attempt in view.attempts}
-    held = {name for name, stored in list(context.opened.items()) if stored.lease is not None}
-    moving = {job.name for job in waiting.unfinished(every)} | held | working
-    left = [job for job in every if job.name in moving]
-    if not left:
-        return left_to_you(daemon.queue)
-    found = {job.name: trouble for job in left if (trouble := context.trouble_of(job.name)) is not None}
-    if working or still_moving(every, working, context.trouble_of) or held - found.keys():
-        loops.idle_since = None
-        return None
-    if loops.idle_since is None:
-        loops.idle_since = time.monotonic()
-        if any(one.cause in OF_THE_STORE - {Cause.LOST} for one in found.values()):
-            until = time.strftime("%H:%M:%S", time.localtime(time.time() + 60 * wanted.patience_minutes))
-            say(f"nothing is left to train; the store is waited for until {until} (--store-patience)")
-    unsent = [job.name for job in left if job.finishing or not is_settled(context, job)]
-    waited = time.monotonic() - loops.idle_since
-    return conclude(list(found.values()), unsent, waited, 60 * wanted.patience_minutes)
-
-
-def left_to_you(queue: Queue) -> int | NeedsYou:
-    """Nothing moves any more: 0 when every job has succeeded or was cancelled. How each is mended is said above."""
-    left = [job.name for job in jobs.list_jobs(queue) if job.state not in (State.SUCCEEDED, State.CANCELLED)]
-    return NeedsYou(f"only jobs that need you are left: {', '.join(left)}") if left else 0

@@ -5,14 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import signal
+from contextlib import suppress
 
 from runner.context import DaemonContext, Now
+from runner.errors import IllegalTransition
 from runner.intake import import_new_lines, note_saved
 from runner.machine.launcher import GPU_BUSY_EXIT, describe_exit, end_group
-from runner.queue import attempts, checkpoints, jobs
+from runner.queue import attempts, checkpoints, jobs, sharing
 from runner.queue.ledger import add_event, add_regime
 from runner.queue.rows import Attempt, Job
-from runner.states import Ending, Outcome, RetryBudget, Verdict, Where, judge, same_failure
+from runner.states import Change, Ending, Outcome, RetryBudget, Verdict, Where, judge, same_failure
 from wake2vec.contract.files import last_line
 from wake2vec.contract.manifest import manifest_sha256, saved_steps, set_aside
 from wake2vec.contract.rundir import Result, read_heartbeat, read_result
@@ -38,6 +40,23 @@ def _end_orphan(daemon: DaemonContext, pid: int, name: str, now: Now) -> None:
         end_group(pid, signal.SIGTERM)
     elif now.monotonic - asked_at > daemon.settings.numbers.grace_seconds:
         end_group(pid, signal.SIGKILL)
+
+
+def reap_left_behind(daemon: DaemonContext, now: float) -> None:
+    """Of a shared queue: end what was going on in homes that are gone. Their jobs go on from what the store has."""
+    running, unsent = sharing.left_behind(daemon.queue, daemon.settings.numbers.lease_seconds)
+    for home, attempt in running:
+        job, kept = jobs.get_job(daemon.queue, attempt.job), checkpoints.durable_step(daemon.queue, attempt.job) or 0
+        ending = Ending(outcome=Outcome.LOST, same_session=False, wish=job.wish, stalls=job.stalls)
+        with suppress(IllegalTransition):  # another home has just done it
+            attempts.close_attempt(
+                daemon.queue, attempt, judge(ending, _budget(daemon, job)), now,
+                outcome=Outcome.LOST, last_step=kept, kept_step=kept, cause=f"{home} is not there any more",
+            )  # fmt: skip
+    for name in unsent:
+        reason = "its home went away before its results were in the store"
+        with suppress(IllegalTransition):
+            jobs.change_state(daemon.queue, name, Change.REQUEUE, now, reason=reason)
 
 
 def close(daemon: DaemonContext, attempt: Attempt, now: float) -> None:

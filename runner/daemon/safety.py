@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Mapping
 
 from runner.context import DaemonContext
+from runner.machine.launcher import end_group
 from runner.queue import attempts, checkpoints, jobs, waiting
 from runner.queue.database import Queue
 from runner.queue.ledger import add_event
 from runner.queue.rows import Job
+from runner.queue.view import see
 from runner.settings import Settings
 from runner.states import State
 from runner.sync.job_in_store import SyncContext
@@ -29,7 +32,7 @@ def bring_to_safety(
     """Have every trainer save and end, then bring what it saved to the store; each within the grace time."""
     daemon.is_stopping = True
     grace = daemon.settings.numbers.grace_seconds
-    wait_for(lambda: not attempts.open_attempts(daemon.queue), 2 * grace, meanwhile)
+    wait_for(lambda: not see(daemon.queue).attempts, 2 * grace, meanwhile)
     every = [
         job for job in jobs.list_jobs(daemon.queue) if job.state in (State.QUEUED, State.RUNNING) and for_the_store
     ]
@@ -38,6 +41,18 @@ def bring_to_safety(
         say(f"bringing the last checkpoint to {daemon.store.properties.place}")
     wait_for(lambda: all(is_settled(context, job) for job in held), grace, meanwhile)
     add_event(daemon.queue, time.time(), "stopped", "the daemon stopped")
+
+
+def end_without_queue(daemon: DaemonContext, say: Callable[[str], None]) -> None:
+    """Have every trainer save and end where nobody can be told of it; the next start finds what each left."""
+    held = {gpu: holder for gpu in daemon.gpus if (holder := daemon.launcher.holder(gpu)) is not None}
+    for holder in held.values():
+        end_group(holder.pid, signal.SIGTERM)
+    grace = daemon.settings.numbers.grace_seconds
+    wait_for(lambda: not any(daemon.launcher.holder(gpu) for gpu in held), grace, lambda: None)
+    for name in sorted({holder.job for holder in held.values()}):
+        step = max(saved_steps(daemon.run(name)), default=0)
+        say(f"{name}: step {step} is saved on this machine; the next start goes on from there")
 
 
 def wait_for(condition: Callable[[], bool], seconds: float, meanwhile: Callable[[], None]) -> None:
@@ -49,8 +64,10 @@ def wait_for(condition: Callable[[], bool], seconds: float, meanwhile: Callable[
 
 def safe_report(queue: Queue, settings: Settings, doubts: Mapping[str, str]) -> list[str]:
     """`doubts` says by job why what the store is to hold of it could not be seen there just now."""
-    every = {job.name: job for job in jobs.list_jobs(queue)}
-    return [_line(queue, settings, job, doubts.get(job.name, "")) + _mend(queue, job, every) for job in every.values()]
+    view = see(queue)
+    return [
+        _line(queue, settings, job, doubts.get(job.name, "")) + _mend(queue, job, view.by_name) for job in view.mine
+    ]
 
 
 def _mend(queue: Queue, job: Job, every: dict[str, Job]) -> str:

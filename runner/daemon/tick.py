@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from runner.context import DaemonContext, Now
 from runner.daemon.dispatch import dispatch
-from runner.daemon.reap import reap
+from runner.daemon.reap import reap, reap_left_behind
 from runner.daemon.watch import watch
 from runner.queue.attempts import see_session
 
@@ -14,4 +14,6 @@ def tick(daemon: DaemonContext, now: Now) -> None:
     daemon.session = see_session(daemon.queue, daemon.session, now.wall)
     reap(daemon, now)
     watch(daemon, now)
-    dispatch(daemon, now.wall)
+    if daemon.queue.is_shared:
+        reap_left_behind(daemon, now.wall)
+    dispatch(daemon, now)

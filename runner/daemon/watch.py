@@ -24,7 +24,7 @@ def watch(daemon: DaemonContext, now: Now) -> None:
         silence = silence_of(daemon, attempt, now.monotonic)
         if reason := reason_to_stop(daemon, job) or silence:
             stop(daemon, attempt, reason, now, at_once=job.end_now, outcome=Outcome.HUNG if reason == silence else None)
-    for job in daemon.sight.view.jobs:
+    for job in daemon.sight.view.mine:
         if not job.is_final:
             promote(daemon, job, now.wall)
 

@@ -1,10 +1,8 @@
-"""The home of a daemon: may it lie there, is it free, is its database sound, and what is its name in a store."""
+"""The home of a daemon: may it lie there, is it free, is its database sound."""
 
 from __future__ import annotations
 
 import os
-import secrets
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,8 +10,9 @@ from pathlib import Path
 
 from runner.errors import DaemonRunning, DatabaseCorrupt, HomeUnusable
 from runner.machine.session import network_file_system
-from runner.queue.database import Queue, check_integrity, open_queue, set_aside
-from runner.settings import DAEMON_LOCK, Settings
+from runner.queue.database import Queue, open_queue
+from runner.queue.sqlite import check_integrity, set_aside
+from runner.settings import DAEMON_LOCK, Server, Settings
 from wake2vec.contract.errors import GpuBusy
 from wake2vec.contract.lock import hold_lock, read_lock
 
@@ -58,6 +57,8 @@ def only_daemon(home: Path) -> Iterator[None]:
 def open_or_set_aside(settings: Settings, say: Say) -> Queue:
     """The queue; a corrupt file keeps its content under another name, and the rows come from the store again."""
     path = settings.database
+    if isinstance(path, Server):
+        return open_queue(path)
     try:
         if path.is_file():
             check_integrity(path)
@@ -66,13 +67,3 @@ def open_or_set_aside(settings: Settings, say: Say) -> Queue:
         kept = set_aside(path, time.strftime("%Y%m%d-%H%M%S"))
         say(f"{error}\nit is kept as {kept.name}; the queue is rebuilt from the store")
         return open_queue(path)
-
-
-def holder_of(home: Path) -> str:
-    """Who this home is in the store: the same after every restart, another one in every other home."""
-    path = home / "holder"
-    try:
-        return path.read_text().strip()
-    except FileNotFoundError:
-        path.write_text(f"{socket.gethostname()}-{secrets.token_hex(4)}\n")
-        return path.read_text().strip()

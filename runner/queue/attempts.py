@@ -7,28 +7,33 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import func, insert, select, update
-from sqlalchemy.dialects.sqlite import insert as upsert
+from sqlalchemy import Connection, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from runner.errors import IllegalTransition
-from runner.queue.database import Queue
+from runner.queue import sharing
+from runner.queue.database import Queue, put
 from runner.queue.jobs import apply_change
 from runner.queue.ledger import note
 from runner.queue.rows import Attempt, Session, row_of
-from runner.queue.tables import attempts, cards_taken, jobs, plan_limits, sessions
+from runner.queue.tables import attempts, cards_held, jobs, plan_limits, sessions
 from runner.states import Change, Outcome, Verdict
 
 # How stale `seen_at` may be: every write is an fsync.
 SEEN_SECONDS = 15.0
+LONG_AGO_SECONDS = 3600.0  # a session of another host that was not seen for so long is over
 
 
 def open_session(queue: Queue, *, machine: str, platform: str, gpu: str, started_at: float, now: float) -> Session:
-    """The running session of this machine, or a new one; sessions of other machines are closed where last seen."""
+    """The running session of this machine, or a new one; sessions of other machines are closed where last seen.
+
+    Of a shared queue they may be at work: there only those that have not been seen for long.
+    """
     with queue.write() as connection:
         open_rows = sessions.c.ended_at.is_(None)
         found = connection.execute(select(sessions).where(open_rows, sessions.c.machine == machine)).first()
         others = update(sessions).where(open_rows, sessions.c.machine != machine)
+        others = others.where(sessions.c.seen_at < now - LONG_AGO_SECONDS) if queue.is_shared else others
         connection.execute(others.values(ended_at=sessions.c.seen_at, cause="the machine went away"))
         if found is None:
             row = {"machine": machine, "platform": platform, "gpu": gpu, "started_at": started_at, "seen_at": now}
@@ -44,6 +49,7 @@ def see_session(queue: Queue, session: Session, now: float) -> Session:
         return session
     with queue.write() as connection:
         connection.execute(update(sessions).where(sessions.c.id == session.id).values(seen_at=now))
+        sharing.beat(connection, queue.home)
     return replace(session, seen_at=now)
 
 
@@ -80,21 +86,32 @@ def claim(
     """Take a queued job for a card and for `more` that share it: its state and its attempt in one transaction.
 
     The attempt's number is above `above`, the last one that other homes gave: two lives never share a number.
-    Raises IllegalTransition when the job is not queued any more, or the card or the job has a live attempt.
+    Raises IllegalTransition when the job is not queued any more, or the card or the job has a live attempt, or another
+    home keeps it.
     """
     with queue.write() as connection:
         apply_change(connection, name, Change.CLAIM, now)
-        newest = connection.execute(select(func.coalesce(func.max(attempts.c.id), 0))).scalar_one()
-        number = max(int(newest), above) + 1
+        sharing.require_kept(connection, name, queue.home)
+        number = _next_number(connection, above)
         row = {"id": number, "job": name, "session": session, "gpu": gpu, "started_at": now, "first_step": first_step}
         try:
             connection.execute(insert(attempts).values(row))
-            ended = select(attempts.c.id).where(attempts.c.ended_at.is_not(None))
-            connection.execute(cards_taken.delete().where(cards_taken.c.attempt.in_(ended)))
-            connection.execute(insert(cards_taken), [{"gpu": one, "attempt": number} for one in (gpu, *more)])
+            over = select(attempts.c.id).where(attempts.c.id == cards_held.c.attempt, attempts.c.ended_at.is_not(None))
+            connection.execute(cards_held.delete().where(cards_held.c.session == session, over.exists()))
+            cards = [{"session": session, "gpu": one, "attempt": number} for one in (gpu, *more)]
+            connection.execute(insert(cards_held), cards)
         except IntegrityError as error:
             raise IllegalTransition(f"{name}: GPU {gpu} or the job itself has a live attempt") from error
         return row_of(Attempt, connection.execute(select(attempts).where(attempts.c.id == number)).one()._mapping)
+
+
+def _next_number(connection: Connection, above: int) -> int:
+    """A server's own sequence lets two homes claim at the same moment."""
+    if connection.dialect.name != "postgresql":
+        return max(connection.execute(select(func.coalesce(func.max(attempts.c.id), 0))).scalar_one(), above) + 1
+    sequence = func.pg_get_serial_sequence("attempts", "id")
+    number = int(connection.execute(select(func.nextval(sequence))).scalar_one())
+    return number if number > above else int(connection.execute(select(func.setval(sequence, above + 1))).scalar_one())
 
 
 def set_pid(queue: Queue, attempt: int, pid: int) -> None:
@@ -130,6 +147,7 @@ def close_attempt(
             raise IllegalTransition(f"attempt {attempt.id} of {attempt.job} was closed by somebody else")
         text = f"{attempt.job} #{attempt.id}: {outcome} at step {last_step}" + (f": {cause}" if cause else "")
         note(connection, now, "ended", text, job=attempt.job)
+        sharing.let_others(connection, attempt.job)
         also: dict[str, Any] = {"stalls": verdict.stalls, "kept_step": kept_step}
         if verdict.change is None:
             row = update(jobs).where(jobs.c.name == attempt.job)
@@ -172,5 +190,4 @@ def plan_limit(queue: Queue, gpu: str, name: str) -> dict[str, Any]:
 
 def remember_plan(queue: Queue, gpu: str, name: str, plan: dict[str, Any], now: float) -> None:
     with queue.write() as connection:
-        row = {"gpu": gpu, "job": name, "plan": json.dumps(plan, sort_keys=True), "at": now}
-        connection.execute(upsert(plan_limits).values(row).on_conflict_do_update(set_={"plan": row["plan"], "at": now}))
+        put(connection, plan_limits, {"gpu": gpu, "job": name, "plan": json.dumps(plan, sort_keys=True), "at": now})

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import func, select, update
-from sqlalchemy.dialects.sqlite import insert as upsert
 
-from runner.queue.database import Queue
+from runner.queue.database import Queue, put
 from runner.queue.rows import Checkpoint, LogState, row_of
 from runner.queue.segments import close_segments, durable_of
 from runner.queue.tables import checkpoints, logs, segments
@@ -40,7 +39,7 @@ def mark_saved(queue: Queue, job: str, step: int, *, manifest_sha256: str, size:
         ).scalar()
         if known is not None and known != manifest_sha256:
             row |= {"durable_at": None, "quarantined": 0}
-        connection.execute(upsert(checkpoints).values(row).on_conflict_do_update(set_=row))
+        put(connection, checkpoints, row)
 
 
 def mark_gone_here(queue: Queue, job: str, step: int) -> None:
@@ -50,7 +49,7 @@ def mark_gone_here(queue: Queue, job: str, step: int) -> None:
 def mark_durable(queue: Queue, job: str, step: int, *, manifest_sha256: str, size: int, now: float) -> None:
     with queue.write() as connection:
         row = {"job": job, "step": step, "manifest_sha256": manifest_sha256, "size": size, "durable_at": now}
-        connection.execute(upsert(checkpoints).values(row).on_conflict_do_update(set_=row))
+        put(connection, checkpoints, row)
         close_segments(connection, job)
 
 
@@ -90,4 +89,4 @@ def set_log_state(queue: Queue, job: str, now: float, **values: Any) -> None:
         return
     with queue.write() as connection:
         row = {"job": job, "changed_at": now, **values}
-        connection.execute(upsert(logs).values(row).on_conflict_do_update(set_=row))
+        put(connection, logs, row)

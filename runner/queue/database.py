@@ -1,55 +1,98 @@
-"""The queue's database file: open it, check it, read and write it in transactions, copy it."""
+"""The queue's database: open it, read and write it in transactions. What each kind of database does otherwise stands
+in `sqlite` and `postgres`."""
 
 from __future__ import annotations
 
-import os
-import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from enum import IntEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy import Connection, Engine, Table, func, select, text
+from sqlalchemy.exc import SQLAlchemyError
 
-from runner.errors import DatabaseCorrupt, HomeUnusable
-from runner.queue.tables import FORMAT, cards_taken, metadata
+from runner.queue.sqlite import File
+from runner.settings import Server
 from wake2vec.contract.failpoints import failpoint
 
-BUSY_SECONDS = 30.0
+
+class Backend(Protocol):
+    """What differs between the databases that a queue can lie in."""
+
+    @property
+    def place(self) -> Path | Server: ...
+
+    @property
+    def home(self) -> str:
+        """What this home is called in a queue that several share; nothing in a queue of its own."""
+
+    @property
+    def reading(self) -> str:
+        """Begins a transaction that sees one moment."""
+
+    @property
+    def writing(self) -> str: ...
+
+    def connect(self) -> Engine: ...
+
+    def is_set_up(self, connection: Connection) -> bool:
+        """Raises HomeUnusable for tables of a newer version, or of another program."""
+
+    def set_up(self, connection: Connection) -> None: ...
+
+    def version(self, connection: Connection) -> object:
+        """Another one when anybody has written."""
+
+    def translated(self) -> AbstractContextManager[None]:
+        """Turns the library's errors into ours, with place and remedy; those of a constraint stay what they are."""
 
 
 @dataclass(kw_only=True)
 class Queue:
-    """An open database. Every write is one IMMEDIATE transaction, so that two writers wait instead of failing."""
+    """An open database."""
 
-    path: Path
+    backend: Backend
     engine: Engine
     written: int = 0  # grows when this process has written something that a view holds
 
+    @property
+    def place(self) -> Path | Server:
+        return self.backend.place
+
+    @property
+    def home(self) -> str:
+        return self.backend.home
+
+    @property
+    def is_shared(self) -> bool:
+        return bool(self.home)
+
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        with _translated_errors(self.path), self.engine.connect() as connection:
-            connection.execute(text("BEGIN"))
+        with self.backend.translated(), self.engine.connect() as connection:
+            connection.execute(text(self.backend.reading))
             try:
                 yield connection
             finally:
-                connection.execute(text("ROLLBACK"))
+                with suppress(SQLAlchemyError):  # what went wrong before says more
+                    connection.exec_driver_sql("ROLLBACK")
 
     @contextmanager
     def write(self, *, in_view: bool = True) -> Iterator[Connection]:
-        with _translated_errors(self.path), self.engine.connect() as connection:
-            connection.execute(text("BEGIN IMMEDIATE"))
-            before = version_of(connection)
+        with self.backend.translated(), self.engine.connect() as connection:
+            connection.execute(text(self.backend.writing))
+            before = None if in_view or self.is_shared else self.backend.version(connection)
             try:
                 yield connection
-                if not in_view:  # what this connection saw last is as new as it was; told while nobody else can write
-                    connection.info["unseen"] = (before, version_of(connection))
+                if before is not None:  # what this connection saw last is as new as it was; nobody else can write now
+                    connection.info["unseen"] = (before, self.backend.version(connection))
                 failpoint("database.commit")
                 connection.execute(text("COMMIT"))
             except BaseException:
-                connection.exec_driver_sql("ROLLBACK")
+                with suppress(SQLAlchemyError):
+                    connection.exec_driver_sql("ROLLBACK")
                 raise
             self.written += in_view
             failpoint("database.committed")
@@ -64,117 +107,60 @@ class Queue:
         self.close()
 
 
-def version_of(connection: Connection) -> tuple[int, int]:
-    """Another one when anybody has written: the first number counts what others did, the second what this one did."""
-    changes = connection.connection.dbapi_connection.total_changes  # type: ignore[union-attr]
-    return connection.exec_driver_sql("PRAGMA data_version").scalar_one(), changes
-
-
-def open_queue(path: Path) -> Queue:
-    """Raises DatabaseCorrupt when the file is no sound database, HomeUnusable when it cannot be used or is newer."""
+def open_queue(place: Path | Server) -> Queue:
+    """Raises DatabaseCorrupt when a file is no sound database, QueueUnavailable when a server does not answer,
+    HomeUnusable when it cannot be used or is newer."""
+    backend = _backend_of(place)
+    with backend.translated():
+        queue = Queue(backend=backend, engine=backend.connect())
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _make_private(path)
-    except OSError as error:
-        raise HomeUnusable(f"{path.parent}: cannot be made: {error.strerror}; choose another --home") from error
-    engine = create_engine(
-        f"sqlite:///{path}",
-        pool_use_lifo=True,  # the connection that was used last knows what it saw last
-        connect_args={"timeout": BUSY_SECONDS, "isolation_level": None, "check_same_thread": False},
-    )
-    event.listen(engine, "connect", _prepare)
-    queue = Queue(path=path, engine=engine)
-    try:
-        _set_up(queue)
+        with queue.read() as connection:
+            is_set_up = backend.is_set_up(connection)
+        if not is_set_up:
+            with queue.write() as connection:
+                backend.set_up(connection)
     except BaseException:
-        engine.dispose()
+        queue.close()
         raise
     return queue
 
 
-def _make_private(path: Path) -> None:
-    """A new file is its owner's alone; its write-ahead log takes over the mode.
+def _backend_of(place: Path | Server) -> Backend:
+    if isinstance(place, Path):
+        return File(place=place)
+    from runner.queue.postgres import backend_of  # an extra
 
-    One that is there is not opened: closing it would drop every lock that SQLite holds on it in this process (POSIX),
-    and let another process delete the log.
-    """
-    if not path.exists():
-        with suppress(FileExistsError):
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    return backend_of(place)
 
 
-def _prepare(connection: sqlite3.Connection, _record: Any) -> None:
-    for pragma in (
-        "journal_mode=WAL",
-        "synchronous=FULL",
-        "foreign_keys=ON",
-        f"busy_timeout={int(BUSY_SECONDS * 1e3)}",
-    ):
-        connection.execute(f"PRAGMA {pragma}").close()
+class Line(IntEnum):
+    """What only one writer at a time may do, whatever the database: the numbers are locks of the server."""
+
+    SET_UP = 0x77326B00
+    ADD = 0x77326B01
+    RESTORE = 0x77326B02
 
 
-def _set_up(queue: Queue) -> None:
-    with queue.read() as connection:
-        found = connection.execute(text("PRAGMA user_version")).scalar_one()
-        known = inspect(connection).has_table(cards_taken.name)  # younger than the format
-    if found == FORMAT and known:
-        return
-    if found > FORMAT:
-        raise HomeUnusable(
-            f"{queue.path}: written by a newer wake2vec-runner (format {found}, this one knows {FORMAT}); update it"
-        )
-    with queue.write() as connection:
-        metadata.create_all(connection)
-        connection.execute(text(f"PRAGMA user_version = {FORMAT}"))
+def stand_in(line: Line, connection: Connection) -> None:
+    """Wait until nobody else is in this line; it is left with the transaction. SQLite has one writer in any case."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(int(line))))
 
 
-@contextmanager
-def _translated_errors(path: Path) -> Iterator[None]:
-    """Turn the library's errors into ours, with place and remedy."""
-    try:
-        yield
-    except (DatabaseError, sqlite3.DatabaseError) as error:
-        found = error.orig if isinstance(error, DatabaseError) else error
-        problem = str(found)
-        if isinstance(found, sqlite3.IntegrityError):
-            raise
-        if not isinstance(found, sqlite3.OperationalError) or "malformed" in problem:
-            raise DatabaseCorrupt(path, problem) from error
-        if "locked" in problem:
-            raise HomeUnusable(f"{path}: locked for {BUSY_SECONDS:.0f} s by another process; try again") from error
-        raise HomeUnusable(f"{path}: {problem}; see whether the disk is full or read-only") from error
+def inserting(connection: Connection) -> Any:
+    """`insert` with ON CONFLICT, which each kind of database brings itself."""
+    if connection.dialect.name == "postgresql":
+        from sqlalchemy.dialects.postgresql import insert as on_server
+
+        return on_server
+    from sqlalchemy.dialects.sqlite import insert
+
+    return insert
 
 
-def check_integrity(path: Path) -> None:
-    """Raises DatabaseCorrupt when SQLite finds a fault in the file."""
-    try:
-        with sqlite3.connect(path) as connection:
-            answer = str(connection.execute("PRAGMA quick_check").fetchone()[0])
-    except sqlite3.DatabaseError as error:
-        raise DatabaseCorrupt(path, str(error)) from error
-    finally:
-        if "connection" in locals():
-            connection.close()
-    if answer != "ok":
-        raise DatabaseCorrupt(path, answer)
-
-
-def set_aside(path: Path, stamp: str) -> Path:
-    """Rename a corrupt database and its side files; the person may want to look at them."""
-    target = path.with_name(f"{path.name}.corrupt-{stamp}")
-    for suffix in ("-wal", "-shm", ""):
-        source = path.with_name(path.name + suffix)
-        if source.exists():
-            os.replace(source, target.with_name(target.name + suffix))
-    return target
-
-
-def copy_database(path: Path, target: Path) -> None:
-    """A consistent copy while others write: SQLite's own backup, never a copy of the file."""
-    source, copy = sqlite3.connect(path), sqlite3.connect(target)
-    try:
-        source.backup(copy)
-        copy.execute("PRAGMA journal_mode=DELETE")
-    finally:
-        copy.close()
-        source.close()
+def put(connection: Connection, table: Table, row: Mapping[str, Any]) -> None:
+    """Insert a row, or change these columns of the one that has its key."""
+    key = [column.name for column in table.primary_key.columns]
+    changed = {name: value for name, value in row.items() if name not in key}
+    insert = inserting(connection)(table).values(row)
+    connection.execute(insert.on_conflict_do_update(index_elements=key, set_=changed))

@@ -10,11 +10,12 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 
 from runner.errors import IllegalTransition, JobExists, UnknownJob
 from runner.jobfile.modelfolder import same_weights
-from runner.queue.database import Queue
+from runner.queue import sharing
+from runner.queue.database import Line, Queue, stand_in
 from runner.queue.ledger import note
 from runner.queue.rows import Job, Segment, row_of
 from runner.queue.segments import close_segments, plan_ahead
-from runner.queue.tables import attempts, events, jobs, logs, segments
+from runner.queue.tables import attempts, events, jobs, keepers, logs, segments
 from runner.states import Change, State, Wish, next_state
 from wake2vec.contract.order import InputFile
 from wake2vec.contract.spec import JobSpec
@@ -34,7 +35,7 @@ def add_job(
 ) -> Job:
     """Raises JobExists when the name is taken, or when the same work is queued under another name and not `again`."""
     with queue.write() as connection:
-        _add(connection, spec, inputs, fingerprint, now, state=state, again=again)
+        _add(connection, spec, inputs, fingerprint, now, state=state, again=again, home=queue.home)
         connection.execute(update(jobs).where(jobs.c.name == spec.name).values(reason=reason, remedy=remedy))
         return fetch_job(connection, spec.name)
 
@@ -45,7 +46,7 @@ def add_jobs(
     """Add every (spec, inputs, fingerprint) or, when one of them cannot be added, none; raises as add_job does."""
     with queue.write() as connection:
         return [
-            _add(connection, spec, inputs, fingerprint, now, state=State.QUEUED, again=again)
+            _add(connection, spec, inputs, fingerprint, now, state=State.QUEUED, again=again, home=queue.home)
             for spec, inputs, fingerprint in entries
         ]
 
@@ -59,7 +60,9 @@ def _add(
     *,
     state: State,
     again: bool,
+    home: str,
 ) -> Job:
+    stand_in(Line.ADD, connection)
     _refuse_a_second(connection, spec, inputs, fingerprint, again=again)
     number = connection.execute(select(func.coalesce(func.max(jobs.c.number), 0) + 1)).scalar_one()
     steps = spec.steps if spec.phase == "command" else spec.train.steps if spec.train else None
@@ -79,6 +82,7 @@ def _add(
             changed_at=now,
         )
     )
+    sharing.keep(connection, spec.name, home)
     if steps is not None:
         plan_ahead(connection, spec.name, steps, spec.checkpoint.every_steps)
     note(connection, now, "added", f"{spec.name}: added to the queue", job=spec.name)
@@ -105,7 +109,7 @@ def forget(queue: Queue, name: str) -> None:
     """Remove a job that has never run here, with all its rows."""
     with queue.write() as connection:
         assert connection.execute(select(attempts.c.id).where(attempts.c.job == name)).first() is None, name
-        for table in (segments, events, logs):
+        for table in (segments, events, logs, keepers):
             connection.execute(delete(table).where(table.c.job == name))
         connection.execute(delete(jobs).where(jobs.c.name == name))
 
@@ -113,7 +117,7 @@ def forget(queue: Queue, name: str) -> None:
 def get_job(queue: Queue, name: str) -> Job:
     """Raises UnknownJob."""
     with queue.read() as connection:
-        return fetch_job(connection, name)
+        return fetch_job(connection, name, to_change=False)
 
 
 def list_jobs(queue: Queue) -> list[Job]:
@@ -235,9 +239,10 @@ def replace_spec(connection: Connection, job: Job, spec: JobSpec, steps: int | N
         plan_ahead(connection, job.name, steps, spec.checkpoint.every_steps)
 
 
-def fetch_job(connection: Connection, name: str) -> Job:
-    """Raises UnknownJob, naming those that are known."""
-    row = connection.execute(select(jobs).where(jobs.c.name == name)).first()
+def fetch_job(connection: Connection, name: str, *, to_change: bool = True) -> Job:
+    """Raises UnknownJob, naming those that are known. `to_change`: nobody else changes it before this transaction."""
+    wanted = select(jobs).where(jobs.c.name == name)
+    row = connection.execute(wanted.with_for_update() if to_change else wanted).first()
     if row is None:
         known = [str(known) for known in connection.execute(select(jobs.c.name).order_by(jobs.c.number)).scalars()]
         listed = f"; known are {', '.join(known[:8])}" if known else "; the queue is empty"

@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Table, insert, select, update
-from sqlalchemy.dialects.sqlite import insert as upsert
 
-from runner.queue.database import Queue
+from runner.queue.database import Queue, inserting, put
 from runner.queue.rows import Evaluation, Event, Metric, Regime, row_of
 from runner.queue.tables import evaluations, events, metrics, regimes
 
@@ -21,7 +20,7 @@ def note(
 ) -> None:
     """Add an event; one that has the `origin` of an earlier one is that one."""
     row = {"at": now, "job": job, "kind": kind, "text": said, "origin": origin}
-    connection.execute(upsert(events).values(row).on_conflict_do_nothing())
+    connection.execute(inserting(connection)(events).values(row).on_conflict_do_nothing())
 
 
 def add_event(queue: Queue, now: float, kind: str, said: str, *, job: str | None = None) -> None:
@@ -59,8 +58,7 @@ def _carry(connection: Connection, job: str, from_step: int, change: Mapping[str
 
 def _put(connection: Connection, table: Table, job: str, line: Mapping[str, Any]) -> None:
     row = {column.name: line.get(column.name) for column in table.columns} | {"job": job}
-    rest = {name: value for name, value in row.items() if name not in ("job", "step")}
-    connection.execute(upsert(table).values(row).on_conflict_do_update(set_=rest))
+    put(connection, table, row)
 
 
 def list_metrics(queue: Queue, job: str, *, since_step: int = -1) -> list[Metric]:

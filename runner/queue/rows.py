@@ -15,7 +15,7 @@ from wake2vec.contract.spec import JOB_SPEC, JobSpec
 T = TypeVar("T")
 # What SQLite has no type for, by the names of the columns.
 _TYPES: dict[str, Any] = {"state": State, "wish": Wish, "outcome": Outcome, "change": json.loads} | dict.fromkeys(
-    ("end_now", "finishing", "rolled_back", "quarantined", "fenced"), bool
+    ("end_now", "finishing", "rolled_back", "quarantined", "fenced", "wanted"), bool
 )
 COLUMNS = {"spec_json": "spec", "inputs_json": "inputs"}  # of the fields that are called otherwise
 _FIELDS = {column: field for field, column in COLUMNS.items()}
@@ -94,6 +94,24 @@ class Session:
     seen_at: float
     ended_at: float | None
     cause: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HomeAtWork:
+    """One of the homes that share a queue."""
+
+    name: str
+    version: str  # of the program; empty once it has left
+    seen_at: float  # on the server's clock
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keeper:
+    """The home that looks after a job of a shared queue: what is saved of it lies there."""
+
+    job: str
+    home: str
+    wanted: bool  # it has a card for the job, so that no other home may take it
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,10 @@ from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import (
+    DOUBLE_PRECISION,
     REAL,
     TEXT,
+    BigInteger,
     CheckConstraint,
     Column,
     ForeignKey,
@@ -30,6 +32,10 @@ from runner.states import Outcome, State, Wish
 
 FORMAT = 1
 metadata = MetaData()
+# PostgreSQL's own of these names are half as wide.
+_WHOLE: Any = Integer().with_variant(BigInteger(), "postgresql")
+_FLOAT: Any = REAL().with_variant(DOUBLE_PRECISION(), "postgresql")
+_LIVES = text("ended_at IS NULL")
 
 
 def _columns(row: type, **keys: Any) -> list[Column[Any]]:
@@ -47,7 +53,7 @@ def _column(name: str, hint: Any, default: Any, keys: dict[str, Any]) -> Column[
     args = told.pop("args", [])
     if default is not MISSING and not nullable:
         told["default"] = int(default) if kind is bool else default
-    sql: Any = REAL if kind is float else Integer if kind in (int, bool) else TEXT
+    sql: Any = _FLOAT if kind is float else _WHOLE if kind in (int, bool) else TEXT
     return Column(name, sql, *args, **({"nullable": nullable} | told))
 
 
@@ -65,6 +71,9 @@ jobs = Table(
     *_columns(rows.Job, name=KEY, number={"unique": True}),
     _one_of("state", State),
     _one_of("wish", Wish),
+    Index("jobs_in_line", text("priority DESC"), "number", postgresql_where=text("state = 'queued'")).ddl_if(
+        "postgresql"
+    ),
     sqlite_strict=True,
 )
 
@@ -84,20 +93,29 @@ attempts = Table(
     metadata,
     *_columns(rows.Attempt, id=KEY, session={"args": [ForeignKey("sessions.id")]}),
     _one_of("outcome", Outcome),
-    # One trainer per card and per job, whatever the code above believes.
-    Index("one_attempt_per_gpu", "gpu", unique=True, sqlite_where=text("ended_at IS NULL")),
-    Index("one_attempt_per_job", "job", unique=True, sqlite_where=text("ended_at IS NULL")),
+    # One trainer per card and per job, whatever the code above believes. A session is the life of one host.
+    Index("one_attempt_per_gpu", "gpu", unique=True, sqlite_where=_LIVES).ddl_if("sqlite"),
+    Index("one_attempt_per_card", "session", "gpu", unique=True, postgresql_where=_LIVES).ddl_if("postgresql"),
+    Index("one_attempt_per_job", "job", unique=True, sqlite_where=_LIVES, postgresql_where=_LIVES),
     sqlite_strict=True,
 )
 
 # Every card of each live attempt, its first one too. A row of an attempt that has ended says nothing.
-cards_taken = Table(
-    "cards_taken",
+cards_held = Table(
+    "cards_held",
     metadata,
-    Column("gpu", Integer, primary_key=True),
-    Column("attempt", Integer, ForeignKey("attempts.id"), nullable=False),
+    Column("session", _WHOLE, ForeignKey("sessions.id"), primary_key=True),
+    Column("gpu", _WHOLE, primary_key=True),
+    Column("attempt", _WHOLE, ForeignKey("attempts.id"), nullable=False),
     sqlite_strict=True,
 )
+
+# Of a queue that several homes share; empty in a queue of one home.
+homes = Table("homes", metadata, *_columns(rows.HomeAtWork, name=KEY), sqlite_strict=True)
+keepers = Table(
+    "keepers", metadata, *_columns(rows.Keeper, job=KEY | {"args": [ForeignKey("jobs.name")]}), sqlite_strict=True
+)
+YOUNGER = (cards_held, homes, keepers)  # than the format: an older home lacks them
 
 
 def _by_step(name: str, row: type, **more: Any) -> Table:

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, func, select
 
 from runner.queue import checkpoints, history, tables
-from runner.queue.database import Queue, version_of
-from runner.queue.rows import Attempt, Checkpoint, Job, LogState, Regime, row_of
+from runner.queue.database import Queue
+from runner.queue.rows import Attempt, Checkpoint, Job, Keeper, LogState, Regime, row_of
 from runner.states import State
 
 T = TypeVar("T")
@@ -19,7 +19,8 @@ Rows = dict[tuple[Any, ...], T]  # in the order of the query; a row that stayed 
 JOBS = str(select(tables.jobs).order_by(tables.jobs.c.number))
 LOGS = str(select(tables.logs))
 OPEN_ATTEMPTS = str(select(tables.attempts).where(tables.attempts.c.ended_at.is_(None)))
-CARDS = str(select(tables.cards_taken).order_by(tables.cards_taken.c.gpu))
+CARDS = str(select(tables.cards_held.c.gpu, tables.cards_held.c.attempt).order_by(tables.cards_held.c.gpu))
+KEEPERS = str(select(tables.keepers))
 UNTOLD_REGIMES = str(select(tables.regimes).where(tables.regimes.c.durable_at.is_(None)))
 
 
@@ -28,18 +29,31 @@ class View:
     """What tick and sync look at in every round. What few of them need is read when it is first asked for."""
 
     queue: Queue
-    version: tuple[int, int]
+    version: object
     job_rows: Rows[Job]
     log_rows: Rows[LogState]
-    attempts: list[Attempt]  # those that are not closed
+    attempts: list[Attempt]  # those of this home that are not closed
     cards: dict[int, int]  # each with the attempt that took it last
     regimes: list[Regime]  # those that the log has not been told
+    keepers: dict[str, Keeper]  # by job; none in a queue of one home
     _checkpoints: dict[str, list[Checkpoint]] = field(default_factory=dict)
 
     @cached_property
     def jobs(self) -> list[Job]:
         """Every job, in the order in which they came."""
         return list(self.job_rows.values())
+
+    @property
+    def mine(self) -> list[Job]:
+        """Those that this home looks after."""
+        return [job for job in self.jobs if self.is_mine(job.name)] if self.queue.is_shared else self.jobs
+
+    def is_mine(self, job: str) -> bool:
+        return not self.queue.is_shared or (job in self.keepers and self.keepers[job].home == self.queue.home)
+
+    def may_start(self, job: str) -> bool:
+        """Whether no other home can be about to start it."""
+        return not self.queue.is_shared or (self.is_mine(job) and self.keepers[job].wanted)
 
     @cached_property
     def by_name(self) -> dict[str, Job]:
@@ -96,7 +110,7 @@ class Sight:
 def see(queue: Queue) -> View:
     """The queue now. Each connection of the pool remembers what it saw last, and whether anybody has written since."""
     with queue.read() as connection:
-        version, known = version_of(connection), connection.info.get("view")
+        version, known = queue.backend.version(connection), connection.info.get("view")
         before, after = connection.info.get("unseen", (None, None))
         if known is not None and (known.version, version) == (before, after):
             known = connection.info["view"] = replace(known, version=version)  # its mark is read again
@@ -105,19 +119,24 @@ def see(queue: Queue) -> View:
         return known
 
 
-def _read(queue: Queue, connection: Connection, before: View | None, version: tuple[int, int]) -> View:
+def _read(queue: Queue, connection: Connection, before: View | None, version: object) -> View:
     def rows(kind: type[T], query: str, known: Rows[T]) -> Rows[T]:
         # past SQLAlchemy's rows, which cost more than all of the rest
         cursor = connection.connection.dbapi_connection.execute(query)  # type: ignore[union-attr]
         names = [column[0] for column in cursor.description]
         return {row: known.get(row) or row_of(kind, dict(zip(names, row, strict=True))) for row in cursor}
 
+    kept = {one.job: one for one in rows(Keeper, KEEPERS, {}).values()} if queue.is_shared else {}
+    open_ones = list(rows(Attempt, OPEN_ATTEMPTS, {}).values())
+    mine = {one.id for one in open_ones if not kept or (one.job in kept and kept[one.job].home == queue.home)}
+    cards = connection.connection.dbapi_connection.execute(CARDS)  # type: ignore[union-attr]
     return View(
         queue=queue,
         version=version,
         job_rows=rows(Job, JOBS, before.job_rows if before else {}),
         log_rows=rows(LogState, LOGS, before.log_rows if before else {}),
-        attempts=list(rows(Attempt, OPEN_ATTEMPTS, {}).values()),
-        cards=dict(connection.connection.dbapi_connection.execute(CARDS)),  # type: ignore[union-attr]
+        attempts=[one for one in open_ones if one.id in mine],
+        cards={gpu: attempt for gpu, attempt in cards if attempt in mine},
         regimes=list(rows(Regime, UNTOLD_REGIMES, {}).values()),
+        keepers=kept,
     )

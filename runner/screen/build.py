@@ -57,7 +57,7 @@ def build_snapshot(moment: DatabaseView, around: HomeView, now: float) -> Snapsh
         next_job=ready[0].name if ready else None,
         jobs=jobs,
         store=store,
-        needs=(*_older(moment, around), *needs_of(jobs, store, around, now)),
+        needs=(*_older(moment, around), *needs_of(jobs, store, around, now, moment.others)),
         troubles=(*note.troubles, *_backing_off(moment.jobs, now)) if around.daemon is not None else (),
         events=tuple(moment.events),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from runner.errors import DatabaseCorrupt, HomeUnusable
 from runner.queue.rows import Attempt, Checkpoint, Evaluation, Event, Job, LogState, Metric, Segment, Session, row_of
+from runner.settings import Server
 from runner.states import FINAL
 
 KNOWN_FORMAT = 1
@@ -20,19 +21,21 @@ EVENTS = 40
 # What runs, and what last did: of these jobs the screen shows every row, of the others what decides their line.
 FOCUS = f"""SELECT name FROM jobs WHERE state = 'running' UNION SELECT name FROM (
     SELECT name FROM jobs WHERE kept_step > 0 OR state IN {tuple(map(str, FINAL))}
-    ORDER BY changed_at DESC, number DESC LIMIT 1)"""
+    ORDER BY changed_at DESC, number DESC LIMIT 1) AS last"""
 COUNTS = "SELECT job, kind, COUNT(*) AS number FROM events WHERE kind IN ('oom', 'regime') GROUP BY job, kind"
 LAYERS = "SELECT job, text FROM events WHERE kind = 'layers' ORDER BY id"
 SEGMENTS = f"SELECT * FROM segments WHERE job IN ({FOCUS}) ORDER BY number"
 PIECES = "SELECT job, COUNT(*) AS planned, COUNT(done_at) AS done, MAX(last_step) AS reached FROM segments GROUP BY job"
-# SQLite fills the other columns from the row that has the MIN or MAX.
 BEST_AND_LAST = f"""SELECT * FROM evaluations WHERE job IN ({FOCUS}) OR (job, step) IN (
-    SELECT job, step FROM (SELECT job, step, MIN(loss) FROM evaluations GROUP BY job)
+    SELECT one.job, MIN(one.step) FROM evaluations AS one
+        JOIN (SELECT job, MIN(loss) AS loss FROM evaluations GROUP BY job) AS best USING (job, loss) GROUP BY one.job
     UNION SELECT job, MAX(step) FROM evaluations GROUP BY job) ORDER BY step"""
+ELSEWHERE = "SELECT job, home FROM keepers JOIN jobs ON name = job WHERE state = 'running'"
+AT_WORK = "SELECT name FROM homes WHERE version != '' AND seen_at > extract(epoch FROM now()) - 180"
 NEWEST = """SELECT * FROM checkpoints WHERE (job, step) IN (
     SELECT job, MAX(step) FROM checkpoints WHERE saved_at IS NOT NULL OR durable_at IS NOT NULL GROUP BY job
-    UNION SELECT job, MAX(step) FROM checkpoints WHERE saved_at IS NOT NULL AND NOT quarantined GROUP BY job
-    UNION SELECT job, MAX(step) FROM checkpoints WHERE durable_at IS NOT NULL AND NOT quarantined GROUP BY job
+    UNION SELECT job, MAX(step) FROM checkpoints WHERE saved_at IS NOT NULL AND quarantined = 0 GROUP BY job
+    UNION SELECT job, MAX(step) FROM checkpoints WHERE durable_at IS NOT NULL AND quarantined = 0 GROUP BY job
     ) ORDER BY step"""
 
 
@@ -51,14 +54,21 @@ class DatabaseView:
     logs: dict[str, LogState] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     counts: dict[tuple[str, str], int] = field(default_factory=dict)  # events by job and kind
+    elsewhere: dict[str, str] = field(default_factory=dict)  # jobs that other homes of a shared queue run, and which
+    others: int = 0  # of these homes at work
     layers: list[tuple[str, str]] = field(default_factory=list)  # jobs and why a layer path was not taken
 
 
-def read_database(path: Path) -> DatabaseView:
+def read_database(path: Path | Server) -> DatabaseView:
     """Everything that the screen shows; empty where there is no database yet.
 
-    Raises DatabaseCorrupt, or HomeUnusable when a newer version wrote it.
+    Raises DatabaseCorrupt, QueueUnavailable, or HomeUnusable when a newer version wrote it.
     """
+    if isinstance(path, Server):
+        from runner.queue.postgres import reading
+
+        with reading(path) as rows:
+            return _rows_in_view(rows, path.home)
     if not path.is_file():
         return DatabaseView()
     try:
@@ -93,6 +103,10 @@ def _read(connection: sqlite3.Connection, path: Path) -> DatabaseView:
     def rows(query: str) -> list[dict[str, Any]]:
         return [dict(row) for row in connection.execute(query)]
 
+    return _rows_in_view(rows)
+
+
+def _rows_in_view(rows: Callable[[str], list[dict[str, Any]]], home: str = "") -> DatabaseView:
     newest = f"SELECT id, at, job, kind, text FROM events ORDER BY id DESC LIMIT {EVENTS}"
     return DatabaseView(
         jobs=[row_of(Job, row) for row in rows("SELECT * FROM jobs ORDER BY number")],
@@ -107,6 +121,8 @@ def _read(connection: sqlite3.Connection, path: Path) -> DatabaseView:
         events=[Event(**row) for row in reversed(rows(newest))],
         counts={(row["job"], row["kind"]): row["number"] for row in rows(COUNTS)},
         layers=[(row["job"], row["text"]) for row in rows(LAYERS)],
+        elsewhere={row["job"]: row["home"] for row in rows(ELSEWHERE) if row["home"] != home} if home else {},
+        others=sum(row["name"] != home for row in rows(AT_WORK)) if home else 0,
     )
 
 

@@ -24,7 +24,7 @@ def explain(job: Job, every: dict[str, Job], moment: DatabaseView, around: HomeV
     if log is not None and log.fenced:
         return "another runner has taken it over; nothing is uploaded from here", f"{START} --take-over"
     if job.state is State.RUNNING:
-        return _explain_running(job, around)
+        return _explain_running(job, around, moment.elsewhere.get(job.name, ""))
     if job.state is State.QUEUED:
         return _explain_queued(job, every, log.problem if log else "", log.remedy if log else "", around, now)
     if job.state is State.HELD:
@@ -39,11 +39,13 @@ def _with_remedy(job: Job) -> str:
     return "; ".join(part for part in (job.reason, job.remedy) if part)
 
 
-def _explain_running(job: Job, around: HomeView) -> tuple[str, str]:
+def _explain_running(job: Job, around: HomeView, elsewhere: str) -> tuple[str, str]:
     if job.finishing:
         return "trained; its results are on their way to the store", ""
     if job.wish is not None:
         return f"{job.wish} asked for: it saves first", ""
+    if elsewhere:
+        return f"runs in {elsewhere}", ""
     if job.name not in around.trainers and around.daemon is None:
         return "was running when the runner went away", START
     return job.reason, ""
@@ -77,7 +79,7 @@ def _of_the_store(around: HomeView) -> list[Trouble]:
     return [one for one in (around.note.troubles if around.note is not None else ()) if one.cause in OF_THE_STORE]
 
 
-def needs_of(jobs: Sequence[JobPart], store: StorePart, around: HomeView, now: float) -> list[Need]:
+def needs_of(jobs: Sequence[JobPart], store: StorePart, around: HomeView, now: float, others: int = 0) -> list[Need]:
     """What only a person can mend, each with the command that does it; empty when all goes on by itself."""
     needs = [
         Need(job=job.name, cause=f"{job.name}: {job.says}", command=job.command)
@@ -103,6 +105,6 @@ def needs_of(jobs: Sequence[JobPart], store: StorePart, around: HomeView, now: f
             said = f"{name}: no heartbeat for {round((now - beat.written_at) / 60)} min, and no runner to end it"
             needs.append(Need(job=name, cause=said, command=START))
     unfinished = any(job.state in ("queued", "running") for job in jobs)
-    if around.daemon is None and unfinished and not any(need.command == START for need in needs):
+    if around.daemon is None and not others and unfinished and not any(need.command == START for need in needs):
         needs.append(Need(job=None, cause="no runner is at work", command=START))
     return needs

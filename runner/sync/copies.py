@@ -11,9 +11,9 @@ from typing import Any
 from runner.context import Now
 from runner.errors import Damaged, DatabaseCorrupt, NotStored, RunnerError
 from runner.queue.changing import apply_regime
-from runner.queue.database import check_integrity, copy_database
 from runner.queue.history import LogSays, check_copy, take_history
 from runner.queue.ledger import add_event
+from runner.queue.sqlite import check_integrity, copy_database
 from runner.store.copies import (
     Generation,
     fetch_generation,
@@ -40,6 +40,9 @@ def mirror(context: SyncContext, now: Now, *, leaving: bool = False) -> None:
     `leaving`: whatever the age of the last one. SQLite's own backup reads beside the writer. What keeps the copy from
     the store is told by the jobs, which it keeps from there too. Raises DatabaseCorrupt when the queue is not sound.
     """
+    place = context.queue.place
+    if not isinstance(place, Path):  # a server's own back-ups are better, and the logs are in the store in any case
+        return
     if not leaving and now.monotonic - context.mirrored_at < AFTER_AN_EVENT_SECONDS:
         return
     view = context.sight.look() if leaving else context.sight.view
@@ -61,7 +64,7 @@ def mirror(context: SyncContext, now: Now, *, leaving: bool = False) -> None:
             sweep_generations(root, journal=context.journal, now=now.wall)
         with scratch(context) as folder:
             copy = folder / "runner.db"
-            copy_database(daemon.queue.path, copy)
+            copy_database(place, copy)
             check_integrity(copy)
             publish_generation(root, copy, journal=context.journal, now=now.wall)
     except DatabaseCorrupt:

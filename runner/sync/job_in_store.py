@@ -153,6 +153,13 @@ class JobInStore:
         self.lease = None
         self.set_state(now, epoch=None)
 
+    def leave(self) -> None:
+        """The same where another home of a shared queue keeps the job, and with it the queue's row, by now."""
+        with suppress(Fenced, StoreUnavailable, NotStored):
+            if self.lease is not None:
+                self.lease.release()
+        self.lease = None
+
     def sweep(self, now: Now) -> None:
         sweep(self.store, self.log, journal=self.context.journal, now=now.wall)
 

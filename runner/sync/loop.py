@@ -9,12 +9,14 @@ from runner.context import Now, Ready
 from runner.errors import (
     Fenced,
     LeaseHeld,
+    NeedsHelp,
+    QueueUnavailable,
     RunnerError,
     StoreFull,
     StoreLost,
     StoreUnavailable,
 )
-from runner.queue import checkpoints
+from runner.queue import checkpoints, sharing
 from runner.queue.ledger import add_event
 from runner.queue.rows import Job
 from runner.states import FINAL, State
@@ -41,12 +43,25 @@ TOLD_IN_THE_LOG = (State.HELD, State.FAILED, State.CANCELLED)
 
 def sync(context: SyncContext, now: Now) -> None:
     """Running jobs first, then those that tick wants to start, then the rest."""
+    try:
+        _round(context, now)
+    except QueueUnavailable:  # nobody shall take this runner for dead meanwhile
+        for stored in context.opened.values():
+            with suppress(RunnerError):
+                stored.beat(now)
+        raise
+
+
+def _round(context: SyncContext, now: Now) -> None:
     daemon = context.daemon
     if (context.home / AGREED).exists():
         repair_when_agreed(context, now, lambda text: add_event(daemon.queue, now.wall, "repaired", text))
     look(context, now)
     asked = daemon.handover.asked()
-    for job in sorted(context.sight.look().jobs, key=lambda job: _rank(job, asked)):
+    view = context.sight.look()
+    for name in [name for name, stored in context.opened.items() if stored.lease and not view.is_mine(name)]:
+        context.opened.pop(name).leave()
+    for job in sorted(view.mine, key=lambda job: _rank(job, asked)):
         if now.monotonic < context.retry_at.get(job.name, -1e9):
             _stay_alive(context, job, now)
         else:
@@ -81,7 +96,12 @@ def _guarded(context: SyncContext, job: Job, now: Now) -> None:
         if _may_train_without_store(context, job):
             context.daemon.handover.give(job.name, Ready())
         _wait(context, job, now, error, most=LAST_RETRY_SECONDS)
+    except QueueUnavailable:
+        raise
     except (RunnerError, CheckpointCorrupt) as error:
+        if isinstance(error, NeedsHelp) and context.queue.is_shared:
+            context.daemon.passed[job.name] = now.monotonic
+            sharing.let_go(context.queue, [job.name])
         _wait(context, job, now, error, most=5.0 if isinstance(error, LeaseHeld) else LAST_RETRY_SECONDS)
     except OSError as error:
         _wait(context, job, now, error, most=30.0)

@@ -12,6 +12,7 @@ from runner.queue import checkpoints, jobs
 from runner.queue.attempts import add_past_sessions, list_attempts
 from runner.queue.changing import follow, unknown_changes
 from runner.queue.checkpoints import log_state
+from runner.queue.database import Line, stand_in
 from runner.queue.history import is_new
 from runner.queue.ledger import add_event, list_regimes
 from runner.queue.rows import Job
@@ -37,6 +38,10 @@ def restore(context: SyncContext, now: Now, say: Callable[[str], None]) -> list[
 
     The logs say what there is. A home without a past gets the history of the home before it on top.
     """
+    if context.queue.is_shared:
+        with context.queue.write() as connection:  # homes that start at the same time do it one after the other
+            stand_in(Line.RESTORE, connection)
+            return rebuild(context, now, say)
     if not is_new(context.queue):
         return rebuild(context, now, say)
     with scratch(context) as folder:

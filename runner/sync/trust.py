@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from runner.context import Now
 from runner.errors import Fenced, RunnerError, StoreLost, StoreUnavailable
-from runner.queue import checkpoints, jobs
+from runner.queue import checkpoints
 from runner.queue.ledger import add_event
+from runner.queue.view import see
 from runner.screen.daemon_note import LostNote, read_lost, write_lost
 from runner.store.known import ROOT
 from runner.store.log import Log
@@ -123,7 +124,7 @@ def trust(context: SyncContext, job: str, now: Now) -> None:
 
 def holdings(context: SyncContext, job: str) -> str:
     """What this home still has, in words."""
-    names = [one.name for one in jobs.list_jobs(context.queue) if job in (ROOT, one.name)]
+    names = [one.name for one in see(context.queue).mine if job in (ROOT, one.name)]
     steps = {name: max(saved_steps(context.run(name)), default=None) for name in names}
     told = [f"{name} {'without a checkpoint' if step is None else f'at step {step}'}" for name, step in steps.items()]
     return f"This home holds {', '.join(told[:8])}" if told else "This home holds no job"
@@ -133,7 +134,7 @@ def unconfirmed(context: SyncContext, now: Now) -> dict[str, str]:
     """Look once more at every job of which something is claimed; by job, why it could not be seen. Losses are noted."""
     found: dict[str, str] = {}
     away = context.store_trouble()
-    for job in jobs.list_jobs(context.queue):
+    for job in see(context.queue).mine:
         state = checkpoints.log_state(context.queue, job.name)
         if state.done_at is None and checkpoints.durable_step(context.queue, job.name) is None:
             continue

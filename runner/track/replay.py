@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from runner.errors import TrackerBusy
+from runner.errors import QueueUnavailable, TrackerBusy
 from runner.queue import ledger
 from runner.queue.database import Queue, open_queue
 from runner.queue.view import see
@@ -76,19 +76,20 @@ class Following:
         self._thread.join()
 
     def _work(self) -> None:
-        queue = open_queue(self._settings.database)
-        try:
-            while not self._stop.wait(PAUSE_SECONDS):
-                self.look(queue)
-            self.look(queue)  # what came since the last look
-        finally:
+        is_over = False
+        with ExitStack() as closing:
+            queue: Queue | None = None
+            while not is_over:
+                is_over = self._stop.wait(PAUSE_SECONDS)  # then what came since the last look
+                with suppress(QueueUnavailable):
+                    queue = queue or closing.enter_context(open_queue(self._settings.database))
+                    self.look(queue)
             for _, _, stack in self._open.values():
                 stack.close()
-            queue.close()
 
     def look(self, queue: Queue) -> None:
         """Jobs that trained since this daemon began, and those that it finds half told."""
-        for job in see(queue).jobs:  # read again only when somebody has written
+        for job in see(queue).mine:  # read again only when somebody has written
             for name in job.spec.track.to if job.state is not State.CANCELLED else ():
                 key = (job.name, name)
                 if key not in self._failed:
@@ -103,8 +104,8 @@ class Following:
                     self._open[key] = tracker, tracker.reached(), opening.pop_all()
             tracker, reached, stack = self._open[key]
             self._open[key] = tracker, replay(queue, job, tracker, reached), stack
-        except TrackerBusy:
-            return  # a person's `track`: the next look goes on from what that told
+        except (TrackerBusy, QueueUnavailable):
+            return  # a person's `track`, a server that is away: the next look goes on from what was told
         except Exception as error:  # a library of somebody else's, over a network: anything can come out of it
             self._failed.add(key)
             if key in self._open:

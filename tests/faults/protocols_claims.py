@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import runner.sync.upload
-from runner.daemon.main import last_code, left_to_you
+from runner.daemon.ending import left_to_you
+from runner.daemon.main import last_code
 from runner.errors import RunnerError, StoreBusy, StoreLost
 from runner.queue import checkpoints, jobs
 from runner.store.base import Store

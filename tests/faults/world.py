@@ -77,11 +77,12 @@ def expected_weights(fingerprint, steps):
 class World:
     """Homes that share one store below `root`."""
 
-    def __init__(self, root, *, trainer=FAKE, url=None, **numbers):
+    def __init__(self, root, *, trainer=FAKE, url=None, queue_url=None, **numbers):
         self.root = Path(root)
         self.store = self.root / "store"
         self.url = url or f"dir:{self.store}"
         self.command = trainer
+        self.variables = {"WAKE2VEC_DB": queue_url} if queue_url else {}
         self.numbers = QUICK | numbers
         self.daemons = []
 
@@ -94,7 +95,7 @@ class World:
         return home
 
     def settings(self, name="home"):
-        return read_settings(self.home(name), self.url, {})
+        return read_settings(self.home(name), self.url, self.variables)
 
     def add(self, spec, *, fingerprint=None, home="home", told=None):
         settings = self.settings(home)
@@ -112,7 +113,7 @@ class World:
 
     @contextmanager
     def queue(self, home="home"):
-        queue = open_queue(self.home(home) / "runner.db")
+        queue = open_queue(self.settings(home).database)
         try:
             yield queue
         finally:
@@ -121,7 +122,7 @@ class World:
     def start(self, home="home", *, until_empty=True, environment=None, told=None):
         """A daemon in a process of its own; its output goes to `<home>/out.txt`."""
         command = [sys.executable, "-c", DRIVER, str(self.home(home)), self.url, *(["-e"] * until_empty)]
-        variables = os.environ | {"FAKE_TRAINER": json.dumps(told or {})} | (environment or {})
+        variables = os.environ | self.variables | {"FAKE_TRAINER": json.dumps(told or {})} | (environment or {})
         with open(self.root / home / "out.txt", "ab") as out:
             daemon = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out, env=variables, start_new_session=True)
         self.daemons.append(daemon)

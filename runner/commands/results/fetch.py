@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 from runner.commands.results.process import run_folder
 from runner.context import read_clocks
 from runner.daemon.main import Wanted, furnish
+from runner.errors import DaemonRunning, StoreUnavailable
 from runner.machine.home import check_home, only_daemon
 from runner.queue import jobs
 from runner.queue.database import Queue, open_queue
@@ -14,6 +16,7 @@ from runner.queue.rows import Job
 from runner.settings import Settings
 from runner.sync.fetch import fetch_result, is_here
 from runner.sync.job_in_store import SyncContext
+from runner.sync.opening import open_job_log
 from runner.sync.rebuild import restore
 from wake2vec.contract.lock import read_lock
 from wake2vec.contract.rundir import RunDir
@@ -40,6 +43,19 @@ def bring_jobs(settings: Settings, queue: Queue) -> None:
     if read_lock(settings.daemon_lock) is None:
         with only_daemon(settings.home):
             restore(SyncContext(daemon=furnish(settings, Wanted(), queue)), read_clocks(), _say)
+
+
+def hand_in(settings: Settings, queue: Queue, names: Sequence[str]) -> None:
+    """Bring the texts of new jobs of a shared queue to the store, so that any home can run them."""
+    if not queue.is_shared or read_lock(settings.daemon_lock) is not None:  # whose runner does it at its next round
+        return
+    try:
+        with only_daemon(settings.home):
+            context = SyncContext(daemon=furnish(settings, Wanted(), queue))
+            for name in names:
+                open_job_log(context, jobs.get_job(queue, name), read_clocks())
+    except (StoreUnavailable, DaemonRunning) as error:
+        _say(f"{error}\nnote: other homes can run it once a runner of this one has brought its texts to the store")
 
 
 def _is_here(queue: Queue, settings: Settings, name: str, step: str) -> bool:

@@ -17,14 +17,15 @@ from pathlib import Path
 
 from runner import figures
 from runner.children import importing_safely, without_secrets
-from runner.errors import DatabaseCorrupt, RunnerError
+from runner.errors import RunnerError
 from runner.jobfile.bundled import JOBS
 from runner.jobfile.inputs import keep_input
 from runner.jobfile.read import resolve_inputs
 from runner.machine.home import check_home
 from runner.machine.session import mounted_drive, this_machine
 from runner.machine.vram import no_card, read_cards
-from runner.queue.database import check_integrity
+from runner.queue.database import open_queue
+from runner.queue.sqlite import check_integrity
 from runner.settings import Settings
 from runner.store.open import open_store
 from runner.store.probes import PROBES, Finding, Probe, Scratch, examine
@@ -94,13 +95,18 @@ def _disk(home: Path) -> Finding:
 
 
 def _database(settings: Settings) -> Finding:
-    if not settings.database.is_file():
+    place, meaning = settings.database, "the next start rebuilds it from the store"
+    if isinstance(place, Path) and not place.is_file():
         return _found("queue", "empty")
     try:
-        check_integrity(settings.database)
-    except DatabaseCorrupt as error:
-        return _found("queue", str(error), passed=False, meaning="the next start rebuilds it from the store")
-    return _found("queue", f"{settings.database} is sound")
+        if isinstance(place, Path):
+            check_integrity(place)
+        else:
+            meaning = "claims wait for it, what trains goes on"
+            open_queue(place).close()
+    except RunnerError as error:
+        return _found("queue", str(error), passed=False, meaning=meaning)
+    return _found("queue", f"{place} is sound")
 
 
 def _version(name: str) -> str:

@@ -1,8 +1,12 @@
 """A queue in a temporary home, and job specs to fill it with."""
 
+import os
+
 import pytest
 
 from runner.queue.database import open_queue
+from runner.settings import Server
+from tests.postgres_server import ENABLED
 from wake2vec.contract.order import InputFile
 from wake2vec.contract.spec import JOB_SPEC
 
@@ -17,8 +21,20 @@ def job_spec(name="a", *, steps=500, phase="p1", **extra):
     return JOB_SPEC.validate_python(table | extra)
 
 
+@pytest.fixture(params=["sqlite", *(["postgresql"] if os.environ.get(ENABLED) else [])])
+def queue(request, tmp_path):
+    """The same tests for either kind of database."""
+    place = tmp_path / "home" / "runner.db"
+    if request.param == "postgresql":
+        place = Server(url=request.getfixturevalue("postgres").new_database(), home="here")
+    queue = open_queue(place)
+    yield queue
+    queue.close()
+
+
 @pytest.fixture
-def queue(tmp_path):
+def file_queue(tmp_path):
+    """For what only a file can do."""
     queue = open_queue(tmp_path / "home" / "runner.db")
     yield queue
     queue.close()

@@ -4,12 +4,12 @@ import os
 
 import pytest
 
-from runner.daemon.main import left_to_you
+from runner.daemon.ending import left_to_you
 from runner.daemon.safety import safe_report
 from runner.errors import DaemonRunning, HomeUnusable, NeedsYou
-from runner.machine.home import check_home, holder_of, only_daemon, open_or_set_aside
+from runner.machine.home import check_home, only_daemon, open_or_set_aside
 from runner.queue import attempts, jobs
-from runner.settings import Settings
+from runner.settings import Settings, holder_of
 from runner.states import Change, Outcome, Verdict, Wish
 from tests.unit.runner.conftest import CORPUS, job_spec
 

@@ -7,8 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from runner.queue.database import copy_database, open_queue
+from runner.queue.database import open_queue
 from runner.queue.ledger import add_event, list_events
+from runner.queue.sqlite import copy_database
 
 OPEN_AND_CLOSE = """
 import sys

@@ -9,8 +9,9 @@ import pytest
 from runner.errors import DatabaseCorrupt
 from runner.queue import attempts, checkpoints, jobs, ledger
 from runner.queue.changing import set_value
-from runner.queue.database import copy_database, open_queue
+from runner.queue.database import open_queue
 from runner.queue.history import LogSays, check_copy, is_new, mark_of, take_history
+from runner.queue.sqlite import copy_database
 from runner.states import Change, Outcome, State, Verdict, Wish
 from tests.unit.runner.conftest import CORPUS, job_spec
 
@@ -60,9 +61,9 @@ def new(tmp_path):
 
 
 def copied(queue):
-    path = queue.path.with_name("copy.db")
+    path = queue.place.with_name("copy.db")
     path.unlink(missing_ok=True)
-    copy_database(queue.path, path)
+    copy_database(queue.place, path)
     return path
 
 

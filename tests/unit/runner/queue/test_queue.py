@@ -9,7 +9,8 @@ from sqlalchemy import insert, update
 
 from runner.errors import DatabaseCorrupt, HomeUnusable, IllegalTransition, JobExists, UnknownJob
 from runner.queue import attempts, checkpoints, jobs, ledger, tables, waiting
-from runner.queue.database import check_integrity, copy_database, open_queue, set_aside
+from runner.queue.database import open_queue
+from runner.queue.sqlite import check_integrity, copy_database, set_aside
 from runner.queue.tables import segments
 from runner.queue.view import see
 from runner.states import PLANNED_AHEAD, Change, Outcome, State, Verdict, Wish
@@ -138,11 +139,11 @@ def test_a_card_of_a_live_attempt_on_several_is_taken_and_free_when_it_has_ended
     assert (see(queue).gpus(other), see(queue).gpus(third)) == ([3], [1, 2])
 
 
-def test_a_queue_of_an_older_version_learns_of_several_cards(queue):
-    add(queue)
-    with queue.write() as connection:
-        connection.exec_driver_sql("DROP TABLE cards_taken")
-    again = open_queue(queue.path)
+def test_a_queue_of_an_older_version_learns_of_several_cards(file_queue):
+    add(file_queue)
+    with file_queue.write() as connection:
+        connection.exec_driver_sql("DROP TABLE cards_held")
+    again = open_queue(file_queue.place)
 
     assert see(again).gpus(claim(again)) == [0]
     again.close()
@@ -253,12 +254,12 @@ def test_a_job_behind_a_failed_one_says_what_to_do(queue):
 def test_a_new_session_closes_those_of_other_machines_where_they_were_last_seen(queue):
     first = open_session(queue, "m1", now=1.0)
     attempts.see_session(queue, first, 50.0)
-    open_session(queue, "m2", now=90.0)
+    open_session(queue, "m2", now=9000.0)
 
     found = attempts.list_sessions(queue)
 
     assert [(session.machine, session.ended_at) for session in found] == [("m1", 50.0), ("m2", None)]
-    assert open_session(queue, "m2", now=99.0).id == found[1].id
+    assert open_session(queue, "m2", now=9099.0).id == found[1].id
 
 
 def test_a_checkpoint_is_saved_then_durable_and_other_bytes_at_its_step_are_neither(queue):
@@ -406,10 +407,10 @@ def test_a_torn_page_is_found(tmp_path):
         check_integrity(path)
 
 
-def test_a_copy_made_while_others_write_is_whole(queue, tmp_path):
-    add(queue)
+def test_a_copy_made_while_others_write_is_whole(file_queue, tmp_path):
+    add(file_queue)
 
-    copy_database(queue.path, tmp_path / "copy.db")
+    copy_database(file_queue.place, tmp_path / "copy.db")
 
     check_integrity(tmp_path / "copy.db")
     copy = open_queue(tmp_path / "copy.db")
@@ -417,8 +418,8 @@ def test_a_copy_made_while_others_write_is_whole(queue, tmp_path):
     copy.close()
 
 
-def test_the_database_is_written_through_and_shared(queue):
-    with queue.read() as connection:
+def test_the_database_is_written_through_and_shared(file_queue):
+    with file_queue.read() as connection:
         settings = [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous")]
 
     assert settings == ["wal", 2]

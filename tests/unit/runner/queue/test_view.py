@@ -64,7 +64,7 @@ def test_whoever_writes_is_seen_at_the_next_look(queue: Queue, writer: str) -> N
     add(queue, "b")
     sight = Sight(queue)
     before = sight.view
-    other = queue if writer == "this process" else open_queue(queue.path)
+    other = queue if writer == "this process" else open_queue(queue.place)
 
     jobs.set_wish(other, "a", Wish.HOLD, 2.0)
 
@@ -85,42 +85,42 @@ def test_a_round_sees_what_it_has_written_itself(queue: Queue) -> None:
     assert [one.step for one in sight.view.checkpoints("a")] == [20]
 
 
-def test_lines_of_the_ledger_are_no_reason_to_look_again(queue: Queue) -> None:
-    add(queue)
-    sight = Sight(queue)
-    found = begun(queue)
+def test_lines_of_the_ledger_are_no_reason_to_look_again(file_queue: Queue) -> None:
+    add(file_queue)
+    sight = Sight(file_queue)
+    found = begun(file_queue)
 
-    ledger.import_ledger(queue, "a", [{"kind": "step", "step": 1, "loss": 2.0}], 2.0, from_start=False)
+    ledger.import_ledger(file_queue, "a", [{"kind": "step", "step": 1, "loss": 2.0}], 2.0, from_start=False)
     _ = sight.view
 
     assert found == ["BEGIN IMMEDIATE"]
 
 
 @pytest.mark.parametrize("when", ["before", "after", None])
-def test_a_tick_that_only_took_over_lines_of_the_ledger_reads_no_row_again(queue: Queue, when: str | None) -> None:
-    add(queue)
-    other, before = open_queue(queue.path), see(queue)
+def test_a_tick_that_only_took_over_lines_of_the_ledger_reads_no_row_again(file_queue: Queue, when: str | None) -> None:
+    add(file_queue)
+    other, before = open_queue(file_queue.place), see(file_queue)
     if when == "before":
         jobs.set_wish(other, "a", Wish.HOLD, 2.0)
 
-    ledger.import_ledger(queue, "a", [{"kind": "step", "step": 1, "loss": 2.0}], 2.0, from_start=False)
+    ledger.import_ledger(file_queue, "a", [{"kind": "step", "step": 1, "loss": 2.0}], 2.0, from_start=False)
 
     if when == "after":
         jobs.set_wish(other, "a", Wish.HOLD, 2.0)
-    after = see(queue)
+    after = see(file_queue)
     assert (after.job_rows is before.job_rows) == (when is None)
     assert after.jobs == jobs.list_jobs(other)
     other.close()
 
 
-def test_a_damaged_database_is_named(queue: Queue) -> None:
-    add(queue)
-    queue.close()
-    body = queue.path.read_bytes()
-    queue.path.write_bytes(body[:4096] + b"\xff" * (len(body) - 4096))
+def test_a_damaged_database_is_named(file_queue: Queue) -> None:
+    add(file_queue)
+    file_queue.close()
+    body = file_queue.place.read_bytes()
+    file_queue.place.write_bytes(body[:4096] + b"\xff" * (len(body) - 4096))
 
     with pytest.raises(DatabaseCorrupt, match=r"runner\.db"):
-        see(queue)
+        see(file_queue)
 
 
 @pytest.mark.parametrize("others", [0, 30])

@@ -36,7 +36,7 @@ def test_it_knows_the_format_that_the_queue_writes():
 def test_what_it_reads_is_what_the_queue_gives_out(queue):
     _fill(queue)
 
-    moment = read_database(queue.path)
+    moment = read_database(queue.place)
 
     assert moment.jobs == jobs.list_jobs(queue)
     assert [job.state for job in moment.jobs] == [State.RUNNING, State.HELD]
@@ -64,7 +64,7 @@ def test_of_a_job_out_of_focus_it_reads_what_decides_its_line(queue):
         checkpoints.quarantine(queue, name, 450)
     jobs.change_state(queue, "b", Change.SUCCEED, 5.0)
 
-    moment = read_database(queue.path)
+    moment = read_database(queue.place)
 
     assert [one.step for one in moment.evaluations["a"]] == [2, 5]
     assert [one.step for one in moment.evaluations["b"]] == [1, 2, 3, 4, 5]
@@ -73,27 +73,27 @@ def test_of_a_job_out_of_focus_it_reads_what_decides_its_line(queue):
     assert list(moment.segments) == ["b"]
 
 
-def test_it_writes_nothing_and_waits_for_nobody(queue):
-    _fill(queue)
-    before = queue.path.read_bytes()
+def test_it_writes_nothing_and_waits_for_nobody(file_queue):
+    _fill(file_queue)
+    before = file_queue.place.read_bytes()
 
-    with queue.write() as connection:
+    with file_queue.write() as connection:
         connection.exec_driver_sql("UPDATE jobs SET priority = 9")
-        moment = read_database(queue.path)  # while a writer holds its lock
+        moment = read_database(file_queue.place)  # while a writer holds its lock
 
     assert {job.priority for job in moment.jobs} == {0}
-    assert queue.path.read_bytes() == before
+    assert file_queue.place.read_bytes() == before
 
 
-def test_a_folder_that_may_not_be_written_can_be_read(queue, tmp_path):
-    _fill(queue)
-    queue.close()
-    os.chmod(queue.path, 0o444)
-    os.chmod(queue.path.parent, 0o555)
+def test_a_folder_that_may_not_be_written_can_be_read(file_queue, tmp_path):
+    _fill(file_queue)
+    file_queue.close()
+    os.chmod(file_queue.place, 0o444)
+    os.chmod(file_queue.place.parent, 0o555)
     try:
-        assert len(read_database(queue.path).jobs) == 2
+        assert len(read_database(file_queue.place).jobs) == 2
     finally:
-        os.chmod(queue.path.parent, 0o755)
+        os.chmod(file_queue.place.parent, 0o755)
 
 
 def test_no_database_and_an_empty_file_are_an_empty_queue(tmp_path):
@@ -111,11 +111,11 @@ def test_a_file_that_is_no_database_is_named(tmp_path):
         read_database(tmp_path / "runner.db")
 
 
-def test_the_database_of_a_newer_version_is_refused(queue):
-    queue.close()
-    with sqlite3.connect(queue.path) as connection:
+def test_the_database_of_a_newer_version_is_refused(file_queue):
+    file_queue.close()
+    with sqlite3.connect(file_queue.place) as connection:
         connection.execute("PRAGMA user_version = 99")
     connection.close()
 
     with pytest.raises(HomeUnusable, match="newer wake2vec-runner"):
-        read_database(queue.path)
+        read_database(file_queue.place)

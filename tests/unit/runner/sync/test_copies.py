@@ -96,11 +96,11 @@ def test_a_queue_that_is_not_sound_is_told_and_not_copied(home):
     running(home)
     ledger.add_event(home.queue, 1.0, "x", "something")
     before = copies(home)
-    with sqlite3.connect(home.queue.path) as connection:
+    with sqlite3.connect(home.queue.place) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         page = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'plan_limits'").fetchone()[0]
     connection.close()
-    with open(home.queue.path, "r+b") as file:
+    with open(home.queue.place, "r+b") as file:
         file.seek((page - 1) * 4096)
         file.write(b"\x00" * 4096)
 
