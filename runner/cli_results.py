@@ -99,6 +99,16 @@ def open_(context: typer.Context, name: Name) -> None:
     show(settings_of(context), name)
 
 
+def serve(
+    context: typer.Context,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8723,
+) -> None:
+    """Show queue and reports to a browser on this machine."""
+    from runner.commands.results.serve import run
+
+    run(settings_of(context), port)
+
+
 def track(
     context: typer.Context,
     names: Names,
@@ -189,11 +199,15 @@ def push(
     adapter_only: Annotated[bool, typer.Option("--adapter-only", help="P2: for PEFT, no published weights.")] = False,
     dtype: Annotated[str | None, typer.Option(help="Type of the weights; default: as published.")] = None,
     step: Annotated[str, typer.Option(help="A checkpoint's step, best, or final.")] = "final",
+    if_new: Annotated[bool, typer.Option("--if-new", help="Not when this very result is there already.")] = False,
 ) -> None:
     """Export a result and put it on the Hugging Face Hub, with its card."""
     from runner.commands.results.push import run
 
-    run(settings_of(context), name, to, private=private, step=step, merge=merge, adapter_only=adapter_only, dtype=dtype)
+    run(
+        settings_of(context), name, to, private=private, step=step, if_new=if_new,
+        merge=merge, adapter_only=adapter_only, dtype=dtype,
+    )  # fmt: skip
 
 
 def login(
@@ -255,6 +269,7 @@ COMMANDS = (
     replay,
     report,
     open_,
+    serve,
     track,
     generate,
     chat,
