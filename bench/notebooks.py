@@ -32,7 +32,8 @@ INTRO = {
 
 Choose *Runtime → Change runtime type → T4 GPU*, then run the cells from top to bottom: in the first session, and in every
 later one. Nothing is edited between sessions: what was trained is found in your Drive, and goes on at the exact step.
-Cells may be run in any order and twice.""",
+Cells may be run in any order and twice. Instead of Drive the Hugging Face Hub will do: choose `hub:USER/REPO` in the second
+cell, and put a token of type write into the secret `HF_TOKEN`.""",
     "kaggle": """# wake2vec-runner on Kaggle
 
 In the settings choose *Accelerator: GPU T4 x2* and *Internet: on*, then run the cells from top to bottom: in the first
@@ -40,7 +41,9 @@ session, and in every later one. Nothing is edited between sessions: what was tr
 at the exact step. Cells may be run in any order and twice.
 
 Once, before the first session: make a Drive token (`wake2vec-runner login` on a machine with a browser) and put its text
-into the secret `WAKE2VEC_DRIVE_TOKEN` (*Add-ons → Secrets*).""",
+into the secret `WAKE2VEC_DRIVE_TOKEN` (*Add-ons → Secrets*). Or keep the results on the Hugging Face Hub: choose
+`hub:USER/REPO` in the second cell, with your name and that of a repository that will be made for it, and put a token of
+type write into the secret `HF_TOKEN`.""",
 }
 INSTALL = """#@title 1 · Install {{ display-mode: "form" }}
 import base64, bz2, hashlib, importlib.util, json, lzma, sys, zipfile
@@ -74,13 +77,13 @@ NO_LINE = {
 }
 SIGN_IN = {
     "colab": """#@title 2 · Where the results are kept
-STORE = "drive:wake2vec"  #@param {type:"string"}
+STORE = "drive:wake2vec"  #@param ["drive:wake2vec", "hub:USER/wake2vec"] {allow-input: true}
 SIGN_IN = "with a click"  #@param ["with a click", "with the secret WAKE2VEC_DRIVE_TOKEN"]
 from runner.notebook import sign_in
 
 sign_in(STORE, with_click=SIGN_IN == "with a click")""",
     "kaggle": """#@title 2 · Where the results are kept
-STORE = "drive:wake2vec"  #@param {type:"string"}
+STORE = "drive:wake2vec"  #@param ["drive:wake2vec", "hub:USER/wake2vec"] {allow-input: true}
 from runner.notebook import sign_in
 
 sign_in(STORE)""",

@@ -101,6 +101,16 @@ def open_(context: typer.Context, name: Name) -> None:
     show(settings_of(context), name)
 
 
+def serve(
+    context: typer.Context,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8723,
+) -> None:
+    """Show queue and reports to a browser on this machine."""
+    from runner.commands.results.serve import run
+
+    run(settings_of(context), port)
+
+
 def track(
     context: typer.Context,
     names: Names,
@@ -194,12 +204,13 @@ def push(
     dtype: Annotated[str | None, typer.Option(help="Type of the weights; default: as published.")] = None,
     gguf: Gguf = None,
     step: Annotated[str, typer.Option(help="A checkpoint's step, best, or final.")] = "final",
+    if_new: Annotated[bool, typer.Option("--if-new", help="Not when this very result is there already.")] = False,
 ) -> None:
     """Export a result and put it on the Hugging Face Hub, with its card."""
     from runner.commands.results.push import run
 
     asked = {"merge": merge, "adapter_only": adapter_only, "dtype": dtype, "gguf": gguf}
-    run(settings_of(context), name, to, private=private, step=step, **asked)
+    run(settings_of(context), name, to, private=private, step=step, if_new=if_new, **asked)
 
 
 def login(
@@ -261,6 +272,7 @@ COMMANDS = (
     replay,
     report,
     open_,
+    serve,
     track,
     generate,
     chat,

@@ -18,7 +18,7 @@ from typing import Any
 
 from runner.children import python
 
-SECRET = "WAKE2VEC_DRIVE_TOKEN"
+SECRET, HUB_SECRET = "WAKE2VEC_DRIVE_TOKEN", "HF_TOKEN"
 KAGGLE_INPUT = Path("/kaggle/input")
 NOT_YET = "nothing has been trained yet; run this cell again after the first steps"
 
@@ -80,16 +80,18 @@ def show_report(names: Sequence[str]) -> None:
 def sign_in(store: str, *, with_click: bool = False) -> None:
     """Let the cells below reach `store`: with the secret of this notebook, or with Colab's own sign-in."""
     os.environ["WAKE2VEC_STORE"] = store
+    secret = {"drive": SECRET, "hub": HUB_SECRET}.get(store.partition(":")[0])
+    with_click = with_click and secret == SECRET
     os.environ.pop(SECRET, None)  # of an earlier run of this cell
-    if not store.startswith("drive:"):
+    if secret is None:
         print(f"store: {store}")
         return
     try:
-        os.environ[SECRET] = token = _click() if with_click else _secret()
+        os.environ[secret] = token = _click() if with_click else _secret(secret)
     except Exception as error:  # each platform raises its own kinds, and a cell must not end in a traceback
-        print(f"not signed in: {_remedy(error, with_click)}; then run this cell again")
+        print(f"not signed in: {_remedy(error, with_click, secret)}; then run this cell again")
         return
-    way = "with a click" if with_click else f"by {token}" if token.startswith("/") else f"by the secret {SECRET}"
+    way = "with a click" if with_click else f"by {token}" if token.startswith("/") else f"by the secret {secret}"
     print(f"store: {store}, signed in {way}")
 
 
@@ -100,32 +102,33 @@ def _click() -> str:
     return "colab"
 
 
-def _secret() -> str:
+def _secret(name: str) -> str:
     if "KAGGLE_KERNEL_RUN_TYPE" in os.environ:
         from kaggle_secrets import UserSecretsClient
 
         try:
-            return str(UserSecretsClient().get_secret(SECRET))
+            return str(UserSecretsClient().get_secret(name))
         except Exception:  # a notebook that was pushed has lost its secrets; its datasets it keeps
             found = sorted(KAGGLE_INPUT.glob("*/drive-token.json"))
-            if not found:
+            if not found or name != SECRET:
                 raise
             return str(found[0])
     from google.colab import userdata
 
-    return str(userdata.get(SECRET))
+    return str(userdata.get(name))
 
 
-def _remedy(error: Exception, with_click: bool) -> str:
+def _remedy(error: Exception, with_click: bool, secret: str) -> str:
+    login, text, file = "wake2vec-runner login", "the text of drive-token.json", "drive-token.json"
+    if secret == HUB_SECRET:
+        login, text, file = "hf auth login", "a token of huggingface.co that may write", ""
     if isinstance(error, ImportError):
-        return "this is neither Colab nor Kaggle; `wake2vec-runner login` signs in here"
+        return f"this is neither Colab nor Kaggle; `{login}` signs in here"
     if with_click:
         return "allow it in the window that Colab opens"
     if "KAGGLE_KERNEL_RUN_TYPE" in os.environ:
-        return (
-            f"add the secret {SECRET} and tick it for this notebook (Add-ons → Secrets; Internet must be on), or "
-            "add a private dataset that holds drive-token.json"
-        )
+        added = f"add the secret {secret} and tick it for this notebook (Add-ons → Secrets; Internet must be on)"
+        return added + (f", or add a private dataset that holds {file}" if file else "")
     if type(error).__name__ == "NotebookAccessError":
-        return f"allow this notebook to read {SECRET} (the key symbol on the left)"
-    return f"add the text of drive-token.json as the secret {SECRET} (the key symbol on the left)"
+        return f"allow this notebook to read {secret} (the key symbol on the left)"
+    return f"add {text} as the secret {secret} (the key symbol on the left)"

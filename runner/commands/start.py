@@ -8,10 +8,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from runner.commands.results.push import pushed_to
 from runner.daemon.logs import append, line_of
 from runner.daemon.main import Wanted, run_daemon
 from runner.daemon.narrator import Narrator, Screen, manner_of
 from runner.daemon.note_writer import NoteWriter
+from runner.errors import INTERRUPTED
 from runner.machine.home import check_home
 from runner.machine.session import mounted_drive
 from runner.machine.vram import read_cards
@@ -19,6 +21,7 @@ from runner.queue.history import mark_of
 from runner.settings import Settings
 from runner.store.open import open_store
 from runner.sync.job_in_store import SyncContext
+from runner.track.pushing import PUSH_VARIABLE, Pushing
 from runner.track.replay import Following
 
 
@@ -43,8 +46,12 @@ def run(settings: Settings, wanted: Wanted) -> None:
     store = open_store(settings.store_url, settings.home)
     writer = NoteWriter(settings.home, store, read_cards=read_cards, clock=time.time)
     webhook = ringing(settings, os.environ.get("WAKE2VEC_NOTIFY", ""), say)
-    with writer, Narrator(settings, screen, say) as narrator, webhook, Following(settings, say):
+    to = os.environ.get(PUSH_VARIABLE, "")
+    pushing = Pushing(settings, pushed_to(to) if to else "", say)
+    with writer, Narrator(settings, screen, say) as narrator, webhook, Following(settings, say), pushing:
         code = run_daemon(settings, wanted, say, attend)
+        if code != INTERRUPTED:
+            pushing.conclude()
     sys.exit(code)
 
 

@@ -22,6 +22,8 @@ class Properties:
     ids_once: bool = False  # an id whose record was deleted is spent: a log with a gap can never be added to
     remote: bool = False  # reached over a network, so worth a process of its own and a progress bar
     at_once: int = 1  # so many `put` may run side by side, each in a thread of its own
+    together: bool = False  # those that run side by side land in one write, and writes are counted there
+    pace: float = 1.0  # how many times rarer than elsewhere signs of life and copies of the queue are written
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +87,8 @@ class Store(Protocol):
     def stat(self, id: str) -> Stat | None:
         """What the store holds under the id, or None; true at once after `put`, `create` and `delete`."""
 
-    def delete(self, id: str) -> None:
-        """Remove the object for good and free its room. Nothing happens when it is not there."""
+    def delete(self, *ids: str) -> None:
+        """Remove the objects for good and free their room. Nothing happens with one that is not there."""
 
     def find(self, folder: str) -> Iterator[Stat]:
         """The objects whose name lies under `folder`, records and documents too. May lag: only good for orphans."""

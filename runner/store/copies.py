@@ -85,9 +85,8 @@ def publish_generation(root: Log, database: Path, *, journal: Path, now: float) 
         body = json.dumps({"format": 1, "generations": [asdict(one) for one in stay]}).encode()
         if root.store.swap_head(root.head_id, body, tag, name=head_name(root.name)):
             forget(journal, folder)
-            for one in every:
-                if one not in stay:
-                    root.store.delete(one.file.id)
+            if passed := [one.file.id for one in every if one not in stay]:
+                root.store.delete(*passed)
             return made
     raise StoreBusy(f"{root.store.properties.place}: the index of database copies is being written by another runner")
 
@@ -125,5 +124,5 @@ def _unpack(packed: Path, target: Path) -> Path:
 def sweep_generations(root: Log, *, journal: Path, now: float) -> None:
     """Delete copies that no index names and that are too old to be on their way into one."""
     named = {one.file.id for one in list_generations(root)} | journals.set_aside(journal)
-    for stat in orphans(root.store.find(FOLDER), named, now=now):
-        root.store.delete(stat.id)
+    if left := [stat.id for stat in orphans(root.store.find(FOLDER), named, now=now)]:
+        root.store.delete(*left)

@@ -32,7 +32,7 @@ def open_store(
     environ: Mapping[str, str] = os.environ,
     bandwidth_mib_per_second: float | None = None,
 ) -> Store:
-    """`dir:PATH`, `drive:FOLDER` or `fs:URL`. Nothing is read, written or asked before the store is first used."""
+    """`dir:PATH`, `drive:FOLDER`, `hub:USER/REPO` or `fs:URL`. Nothing is read, written or asked before the store is first used."""
     scheme, rest = check_url(url)
     setting = Setting(home=home, environ=environ, bandwidth_mib_per_second=bandwidth_mib_per_second)
     return RetryingStore(KINDS[scheme](rest, setting))
@@ -89,7 +89,16 @@ def _fs(rest: str, setting: Setting) -> Store:
     return open_fs(rest)
 
 
+def _hub(rest: str, setting: Setting) -> Store:
+    from runner.store.places.hub import open_hub
+
+    return open_hub(rest, setting.environ)
+
+
 NO_STORE = {"memory", "http", "https", "data"}  # gone with the process, or only for reading
-FORMS = "use dir:PATH, drive:FOLDER or fs:URL"
-ALIASES = {"gdrive": "drive", "google": "drive", "googledrive": "drive", "file": "dir", "folder": "dir", "local": "dir"}
-KINDS = {"dir": _directory, "drive": _drive, "fs": _fs}  # a new store is a function and a line here
+FORMS = "use dir:PATH, drive:FOLDER, hub:USER/REPO or fs:URL"
+ALIASES = {
+    "gdrive": "drive", "google": "drive", "googledrive": "drive", "file": "dir", "folder": "dir", "local": "dir",
+    "hf": "hub", "huggingface": "hub",
+}  # fmt: skip
+KINDS = {"dir": _directory, "drive": _drive, "hub": _hub, "fs": _fs}  # a new store is a function and a line here

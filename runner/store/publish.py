@@ -89,7 +89,7 @@ def publish_files(
 ) -> dict[str, StoredFile]:
     """Store files as `<folder>/<name>`, except those whose sha256 is among `known`; returns where each one is.
 
-    The last one after all others; a known file that the store has lost is stored again. `forget` the journal once the
+    The last one after all others, unless the store has them land together; a known file that the store has lost is stored again. `forget` the journal once the
     result is recorded in a log. Raises StoreFull, with nothing sent, when there is not room for all of them.
     `digests` that are known need not be made again.
     """
@@ -114,8 +114,9 @@ def publish_files(
         report(digest.size)
 
     once = list({digests[name].sha256: name for name in names}.values())  # equal files are one object
-    _side_by_side(put, once[:-1], store.properties.at_once)
-    _side_by_side(put, once[-1:], 1)
+    early = len(once) if store.properties.together else -1
+    _side_by_side(put, once[:early], store.properties.at_once)
+    _side_by_side(put, once[early:], 1)
     found |= {name: StoredFile.of(ids[digests[name].sha256], digests[name]) for name in names}
     return {name: found[name] for name in paths}
 
@@ -191,8 +192,8 @@ def sweep(store: Store, log: Log, *, journal: Path, now: float) -> list[Stat]:
     """Delete what killed uploads left among a job's objects, and return it. For the holder of the lease only."""
     named = stored_ids(log.records) | journals.set_aside(journal)
     found = [stat for folder in OBJECTS for stat in orphans(store.find(f"{log.name}/{folder}"), named, now=now)]
-    for stat in found:
-        store.delete(stat.id)
+    if found:
+        store.delete(*(stat.id for stat in found))
     return found
 
 
@@ -231,4 +232,5 @@ def is_there(store: Store, file: StoredFile) -> bool:
     stat = store.stat(file.id)
     if stat is None or stat.in_bin:
         return False
-    return stat.size == file.size and (stat.md5 or file.md5) == file.md5
+    kept = (stat.size, stat.md5 or file.md5, stat.sha256 or file.sha256)
+    return kept == (file.size, file.md5, file.sha256)

@@ -124,8 +124,8 @@ class RetryingStore:
     def stat(self, id: str) -> Stat | None:
         return self._repeat(lambda: self.inner.stat(id))
 
-    def delete(self, id: str) -> None:
-        self._repeat(lambda: self.inner.delete(id))
+    def delete(self, *ids: str) -> None:
+        self._repeat(lambda: self.inner.delete(*ids))
 
     def find(self, folder: str) -> Iterator[Stat]:
         return iter(self._repeat(lambda: list(self.inner.find(folder))))

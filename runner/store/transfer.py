@@ -132,7 +132,11 @@ def _error(result: dict[str, Any], code: int, place: Path) -> Exception:
     if kind is None:
         return StoreUnavailable(f"the upload process ended with {code}; {place / 'output.log'} tells more")
     assert issubclass(kind, RunnerError), kind
-    return kind(message)
+    found = kind(message)
+    found.command = result.get("command", "")
+    if isinstance(found, StoreBusy):
+        found.retry_after_seconds = result.get("pause")
+    return found
 
 
 def ship(shipment: Shipment, place: Path) -> Record:
@@ -172,7 +176,9 @@ def main(place: Path) -> int:
     except CheckpointCorrupt as error:
         result = {"error": "CheckpointCorrupt", "place": error.place, "message": error.problem}
     except RunnerError as error:
-        result = {"error": type(error).__name__, "message": str(error)}
+        name = "StoreBusy" if isinstance(error, StoreBusy) else type(error).__name__
+        pause = getattr(error, "retry_after_seconds", None)
+        result = {"error": name, "message": str(error), "command": error.command, "pause": pause}
     else:
         result = {"record": record.to_bytes().decode()}
     write_json(place / "result.json", result)

@@ -43,13 +43,14 @@ def mirror(context: SyncContext, now: Now, *, leaving: bool = False) -> None:
     place = context.queue.place
     if not isinstance(place, Path):  # a server's own back-ups are better, and the logs are in the store in any case
         return
-    if not leaving and now.monotonic - context.mirrored_at < AFTER_AN_EVENT_SECONDS:
+    age = (now.monotonic - context.mirrored_at) / context.store.properties.pace
+    if not leaving and age < AFTER_AN_EVENT_SECONDS:
         return
     view = context.sight.look() if leaving else context.sight.view
     daemon, mark = context.daemon, view.mark
     is_first, happened = context.mirrored is None, context.mirrored is None or context.mirrored.event != mark.event
     patience = AFTER_AN_EVENT_SECONDS if happened else AFTER_A_COMMIT_SECONDS
-    if mark == context.mirrored or (not leaving and now.monotonic - context.mirrored_at < patience):
+    if mark == context.mirrored or (not leaving and age < patience):
         return
     if now.monotonic - context.trouble_at < AFTER_TROUBLE_SECONDS or not view.jobs:
         return

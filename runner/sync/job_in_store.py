@@ -46,6 +46,7 @@ class JobInStore:
     swept_at: float = -1e9  # monotonic
     walked_at: float = -1e9  # monotonic: when the log was last read from its beginning
     confirmed_at: float = -1e9  # monotonic: when the store last showed all of it
+    page_step: int | None = None  # of the newest evaluation on the page in the store
     rested_at: float | None = None  # the `changed_at` of the state that the log was last told
 
     @property
@@ -105,7 +106,8 @@ class JobInStore:
             self.take_changes(now)
             if self.is_done and not self._open_again():
                 return False
-            take_over, ttl = daemon.take_over and self.job not in taken, daemon.settings.numbers.lease_seconds
+            take_over = daemon.take_over and self.job not in taken
+            ttl = daemon.settings.numbers.lease_seconds * self.store.properties.pace
             self.lease = acquire(self.log, self.watch, at=now.monotonic, take_over=take_over, ttl_seconds=ttl)
             self.beat_at = -1e9
             taken.add(self.job)
@@ -138,7 +140,7 @@ class JobInStore:
     def beat(self, now: Now) -> None:
         session = self.context.daemon.session
         interval = min(BEAT_SECONDS, self.context.daemon.settings.numbers.lease_seconds / 4)
-        if self.lease is None or now.monotonic - self.beat_at < interval:
+        if self.lease is None or now.monotonic - self.beat_at < interval * self.store.properties.pace:
             return
         with suppress(StoreUnavailable, NotStored):  # a beat that is missed is harmless; the log decides
             self.lease.beat({"session": session.machine, "platform": session.platform})

@@ -12,6 +12,7 @@ from runner.errors import (
     NeedsHelp,
     QueueUnavailable,
     RunnerError,
+    StoreBusy,
     StoreFull,
     StoreLost,
     StoreUnavailable,
@@ -27,6 +28,7 @@ from runner.sync.copies import mirror
 from runner.sync.job_in_store import JobInStore, SyncContext
 from runner.sync.mend import AGREED, repair_when_agreed
 from runner.sync.opening import lose, open_job_log
+from runner.sync.page import publish_page
 from runner.sync.prepare import final_files, is_whole, prepare
 from runner.sync.prune import INPUTS_DAY_SECONDS, prune, sweep_inputs
 from runner.sync.trust import LOST_SECONDS, check, confirm, distrust, is_due, look
@@ -126,7 +128,8 @@ def _stay_alive(context: SyncContext, job: Job, now: Now) -> None:
 def _wait(context: SyncContext, job: Job, now: Now, error: Exception, *, most: float) -> None:
     cause, before = cause_of(error), context.troubles.get(job.name)
     times = before.times if before is not None else 0
-    pause = min(FIRST_RETRY_SECONDS * 2.0 ** min(times, 16), most)
+    asked = error.retry_after_seconds if isinstance(error, StoreBusy) else None
+    pause = max(min(FIRST_RETRY_SECONDS * 2.0 ** min(times, 16), most), asked or 0.0)
     context.retry_at[job.name] = now.monotonic + pause
     said, command = str(error), command_of(error, cause, job.name)
     if isinstance(error, OSError):
@@ -223,6 +226,7 @@ def _keep_running(stored: JobInStore, job: Job, now: Now) -> None:
         if stored.context.sight.view.by_name[job.name].finishing != job.finishing:
             return  # another home has given it more steps
     _publish(stored, job, now)
+    publish_page(stored)
     prune(stored, job)
     if job.finishing and job.wish is None:
         finish(stored, job, now)

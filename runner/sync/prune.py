@@ -57,9 +57,8 @@ def prune(stored: JobInStore, job: Job) -> None:
     kept = {id for one in found if one.commit.step not in drop for id in one.commit.object_ids}
     for one in found:
         if (step := one.commit.step) in drop:
-            for id in one.commit.object_ids:
-                if id not in kept:
-                    stored.store.delete(id)
+            if unneeded := [id for id in one.commit.object_ids if id not in kept]:
+                stored.store.delete(*unneeded)
             failpoint("sync.pruned")
             checkpoints.mark_gone_from_store(stored.queue, job.name, step)
 
@@ -70,8 +69,8 @@ def sweep_inputs(context: SyncContext, now: Now) -> None:
     for entry in entries_of(root.records).values():
         body = store.read(entry.job.genesis_id)
         named |= set() if body is None else stored_ids([Record.from_bytes(body, entry.job.genesis_id)])
-    for stat in orphans(store.find("inputs"), named, now=now.wall - INPUTS_DAY_SECONDS):
-        store.delete(stat.id)
+    if left := [stat.id for stat in orphans(store.find("inputs"), named, now=now.wall - INPUTS_DAY_SECONDS)]:
+        store.delete(*left)
 
 
 def delete_folder(folder: Path) -> None:

@@ -84,6 +84,7 @@ def publish_one(stored: JobInStore, job: Job, step: int, now: Now) -> None:
     finally:
         sending.end()
     failpoint("sync.committed")
+    stored.beat_at = stored.context.monotonic()  # a record is a sign of life too
     confirm(stored, stored.context.clock(), is_sent=True)
     stored.mark_durable(record.commit, now)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import sys
 
 import pytest
 from huggingface_hub import ModelCard
@@ -124,6 +126,85 @@ def test_what_the_hub_refuses_is_said_and_leaves_nothing_half_there(trained, hub
     assert not hub.commits
     hub.refuse.clear()
     assert push(trained, hub, "tiny_p1", "me/wake").returncode == 0
+
+
+def test_another_job_does_not_take_the_place_of_the_first(trained, hub):
+    push(trained, hub, "tiny_p1", "me/wake")
+    hub.titles["me/wake"] = ["other_p1, final of 300, by wake2vec-runner", "Update README.md"]
+    before = dict(hub.files["me/wake"])
+
+    done = push(trained, hub, "tiny_p1", "me/wake")
+
+    assert done.returncode == 1
+    assert "holds the result of another job, other_p1; choose another name" in done.stderr
+    assert hub.files["me/wake"] == before
+
+
+def test_what_cannot_be_written_is_told_before_anything_is_exported(trained, hub):
+    foreign = push(trained, hub, "tiny_p1", "joyce/wake")
+    hub.role = "read"
+    reading = push(trained, hub, "tiny_p1", "me/wake")
+
+    assert "joyce is neither you nor an organisation of yours" in foreign.stderr
+    assert "this token may only read" in reading.stderr
+    assert (foreign.returncode, reading.returncode) == (1, 1)
+    assert not hub.files
+    assert not list((trained.home / "push").iterdir())
+
+
+def test_a_full_quota_is_told_in_whatever_words_the_hub_has_for_it(trained, hub):
+    hub.refuse["/preupload/"], hub.words = 403, "Private repository storage limit reached"
+
+    done = push(trained, hub, "tiny_p1", "me/wake")
+
+    assert done.returncode == 1
+    assert "the hub's quota for this account is full" in done.stderr
+    assert not hub.commits
+
+
+def test_with_if_new_the_same_result_is_passed_over(trained, hub):
+    first = push(trained, hub, "tiny_p1", "me/wake", "--if-new")
+    again = push(trained, hub, "tiny_p1", "me/wake", "--if-new")
+
+    assert (first.returncode, again.returncode) == (0, 0), first.stderr + again.stderr
+    assert again.stdout == "tiny_p1: is at me/wake already\n"
+    assert len(hub.commits) == 1
+
+
+def test_start_pushes_by_itself_what_it_has_trained_and_training_does_not_wait_for_it(tmp_path, hub):
+    here = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"), "HF_TOKEN": "hf_nobody", "HF_HUB_OFFLINE": "0"}
+    here |= {"HF_HUB_DISABLE_XET": "1", "WAKE2VEC_PUSH": "me/wake"}
+    machine = Machine(home=tmp_path / "home", store=tmp_path / "store", environment=here)
+    machine.run("enqueue", str(JOBS / "tiny_p1.toml"))
+    hub.refuse["/commit/"] = 500
+    said = machine.run("start", "--until-empty")  # ends well all the same
+    assert "tiny_p1: not pushed: me/wake-tiny_p1: the hub did not take it" in said
+    assert not hub.commits
+    hub.refuse.clear()
+
+    said = machine.run("start", "--until-empty")
+
+    assert f"tiny_p1: is at {hub.url}/me/wake-tiny_p1" in said
+    assert "wake2vec" in hub.files["me/wake-tiny_p1"]["README.md"].decode()
+    assert {name for name in hub.files if name in hub.private} == set(hub.files)
+    pushed = len(hub.commits)
+    machine.run("start", "--until-empty")
+    assert len(hub.commits) == pushed
+
+
+LOOK = "import sys; from runner.commands.results.push import _licence; print(_licence(sys.argv[1]))"
+
+
+@pytest.mark.parametrize(("licence", "said"), [("apache-2.0", "apache-2.0"), ("cc-by-nc-nd-4.0", "does not allow")])
+def test_the_licence_of_the_base_is_asked_for(tmp_path, hub, licence, said):
+    hub.files["joyce/base"], hub.licences["joyce/base"] = {"config.json": b"{}"}, licence
+    here = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
+
+    done = subprocess.run(
+        [sys.executable, "-c", LOOK, "joyce/base"], env=os.environ | here, capture_output=True, text=True, check=False
+    )
+
+    assert said in (done.stdout or done.stderr)
 
 
 @pytest.mark.parametrize("words", [["tiny_p1", "nobody"], ["gone", "me/wake"]])

@@ -283,6 +283,7 @@ class TrackTable(Table):
     """[track]: who else is told the figures of every step and evaluation, once each, by the runner."""
 
     to: list[TrackerName] = Field(default=[], description="Each needs its own package installed.")
+    page: bool = Field(False, description="The report in the store too, made anew at each evaluation.")
 
 
 class RunnerTable(Table):

@@ -187,4 +187,8 @@ def _scratch(settings: Settings, folder: Path) -> Iterator[tuple[Scratch, tuple[
             yield Scratch(open=lambda: open_store(f"dir:{place}", settings.home), folder=folder), PROBES
         return
     place = f"{settings.store_url.rstrip('/')}/.doctor-{os.getpid()}"
+    store = open_store(place, settings.home)
+    if scheme == "hub":
+        store.renew_root()  # makes the repository, where there is none
     yield Scratch(open=lambda: open_store(place, settings.home), folder=folder), PROBES
+    store.delete(*(stat.id for stat in store.find("doctor")))

@@ -90,9 +90,10 @@ class DriveStore:
             self._folders.forget()  # nothing new shall go into a folder in the bin
         return stat
 
-    def delete(self, id: str) -> None:
-        with suppress(NotStored):
-            self._api.delete(id)  # for good: what is in the bin still takes room
+    def delete(self, *ids: str) -> None:
+        for id in ids:
+            with suppress(NotStored):
+                self._api.delete(id)  # for good: what is in the bin still takes room
 
     def find(self, folder: str) -> Iterator[Stat]:
         waiting = self._folders.known(folder)
@@ -118,7 +119,7 @@ class DriveStore:
             with self._placed():
                 self._api.call(
                     f"create {name}",
-                    lambda drive: drive.files.insert(body=metadata, media_body=_media(body), fields="id"),
+                    lambda drive: drive.files.insert(body=metadata, media_body=_media(body, name), fields="id"),
                 )
         except IdTaken:
             return False
@@ -157,7 +158,7 @@ class DriveStore:
         try:
             self._api.call(
                 f"replace {name}",
-                lambda drive: drive.files.update(fileId=id, media_body=_media(body), fields="id"),
+                lambda drive: drive.files.update(fileId=id, media_body=_media(body, name), fields="id"),
                 headers={"If-Match": tag},
             )
         except TagMoved:
@@ -183,10 +184,11 @@ class DriveStore:
         return found
 
 
-def _media(body: bytes) -> Any:
+def _media(body: bytes, name: str) -> Any:
     from googleapiclient.http import MediaInMemoryUpload
 
-    return MediaInMemoryUpload(body, mimetype="application/json", resumable=False)
+    kind = "text/html" if name.endswith(".html") else "application/json"
+    return MediaInMemoryUpload(body, mimetype=kind, resumable=False)
 
 
 def _stat(found: Mapping[str, Any]) -> Stat:

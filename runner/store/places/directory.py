@@ -72,14 +72,14 @@ class DirectoryStore:
     def stat(self, id: str) -> Stat | None:
         return self._stat(safe_path(self.root, id))
 
-    def delete(self, id: str) -> None:
-        target = safe_path(self.root, id)
-        with self._translated_errors(target), suppress(FileNotFoundError):
-            target.unlink()
-            sync_directory(target.parent)
-            with suppress(OSError):  # the group's folder goes with its last object
-                if target.parent != self.root:
-                    target.parent.rmdir()
+    def delete(self, *ids: str) -> None:
+        for target in [safe_path(self.root, id) for id in ids]:
+            with self._translated_errors(target), suppress(FileNotFoundError):
+                target.unlink()
+                sync_directory(target.parent)
+                with suppress(OSError):  # the group's folder goes with its last object
+                    if target.parent != self.root:
+                        target.parent.rmdir()
 
     def find(self, folder: str) -> Iterator[Stat]:
         for path in sorted(safe_path(self.root, folder).rglob("*")):

@@ -83,10 +83,11 @@ class FsStore:
             found = self._info(id)
         return None if found is None else _stat(id, found)
 
-    def delete(self, id: str) -> None:
-        with self._translated_errors(id):
-            if self._info(id) is not None:
-                self._fs.rm_file(self._path(id))
+    def delete(self, *ids: str) -> None:
+        for id in ids:
+            with self._translated_errors(id):
+                if self._info(id) is not None:
+                    self._fs.rm_file(self._path(id))
 
     def find(self, folder: str) -> Iterator[Stat]:
         with self._translated_errors(folder):
