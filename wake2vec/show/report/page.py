@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from wake2vec.show.report import records, sections
+from wake2vec.show.report.answers import hopes
 from wake2vec.show.report.curves import overlay
 from wake2vec.show.report.html import Child, Html, el, table
 from wake2vec.show.report.reading import RunView
@@ -19,6 +20,7 @@ _PARTS = (
     sections.curves,
     sections.evaluations,
     sections.structure,
+    hopes,
     sections.samples,
     sections.geometry,
     records.sessions,
