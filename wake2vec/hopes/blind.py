@@ -70,7 +70,9 @@ def written(subject: Subject, options: BlindOptions) -> dict[str, list[str]]:
         mine = mixed[number * count : (number + 1) * count]
         reader = {"model": subject.trained, "untouched": subject.untouched}.get(kind)
         found[kind] = [
-            " ".join(part[LEAD:]) if reader is None else reader.go_on(" ".join(part[:LEAD]), sampling, seed)
+            " ".join(part[LEAD:])
+            if reader is None
+            else _from_a_word(reader.go_on(" ".join(part[:LEAD]), sampling, seed))
             for seed, part in enumerate(mine, start=options.seed)
         ]
     shortest = min(len(text.split()) for texts in found.values() for text in texts)
@@ -82,6 +84,11 @@ def written(subject: Subject, options: BlindOptions) -> dict[str, list[str]]:
 
 def _cut(words: Sequence[str], most: int) -> list[Sequence[str]]:
     return [words[start : start + most] for start in range(0, len(words) - most + 1, most)]
+
+
+def _from_a_word(text: str) -> str:
+    """Without the rest of a word that a model has put behind its prompt: no passage of the text begins so."""
+    return text if text[:1].isspace() else "".join(text.partition(" ")[1:])
 
 
 def write(folder: Path, subject: Subject, passages: dict[str, list[str]], seed: int) -> Path:

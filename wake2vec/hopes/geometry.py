@@ -45,15 +45,16 @@ def geometry(subject: Subject) -> Iterator[Figure | str]:
 def of_rows(sources: Sources, side: Side) -> Iterator[Figure | str]:
     new, base = (chosen(matrix) for matrix in (sources.new, sources.base))
     chance = np.random.default_rng(42)
-    halves = np.array_split(sources.base.take(np.sort(chance.permutation(sources.base.shape[0])[: 2 * len(new)])), 2)
+    places = chance.permutation(sources.base.shape[0])[: 2 * len(new)]
+    halves = [sources.base.take(np.sort(half)).astype(np.float64) for half in np.array_split(places, 2)]
     mean = float(np.linalg.norm(base, axis=1).mean())
-    lengths, luck = (np.linalg.norm(rows, axis=1) / mean for rows in (new, halves[0].astype(np.float64)))
+    lengths, luck = (np.linalg.norm(rows, axis=1) / mean for rows in (new, halves[0]))
     yield rows_figure(side, "length", "length, published rows 1", lengths, float(luck.mean()), "published rows again")
     known, near = pairs(base, np.arange(len(base))), unit(new)
     low, high = interval_of(
         len(new), lambda drawn: measures.kolmogorov_smirnov(pairs(near, np.unique(drawn)), known), DRAWS
     )
-    one, other = (pairs(half.astype(np.float64), np.arange(len(half))) for half in halves)
+    one, other = (pairs(half, np.arange(len(half))) for half in halves)
     yield Figure(
         hope=Hope.GEOMETRY, key=f"pairs.{side}", name=f"{side} rows, cosines of pairs unlike the published",
         value=measures.kolmogorov_smirnov(pairs(near, np.arange(len(near))), known), low=low, high=high,

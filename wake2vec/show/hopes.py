@@ -55,14 +55,14 @@ class Figure:
 
     def cells(self) -> tuple[str, ...]:
         """In the columns of HEAD."""
-        both = None if self.low is None else f"{figure(self.low, sign=True)} to {figure(self.high, sign=True)}"
+        low, high = (figure(end, sign=self.change is not None) for end in (self.low, self.high))
         return (
             self.name,
             *(figure(value) for value in (self.value, self.untouched, self.human)),
             figure(self.change, sign=True),
-            both or "–",
+            "–" if self.low is None else f"{low} to {high}",
             figure(self.null),
-            "–" if self.p is None else f"{self.p:.3f}",
+            "–" if self.p is None else "< 0.001" if self.p < 0.001 else f"{self.p:.3f}",
             f"{self.of:,} {self.unit}" if self.of else "–",
         )
 

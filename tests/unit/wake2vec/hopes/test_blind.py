@@ -15,7 +15,7 @@ from wake2vec.contract.errors import InputError
 from wake2vec.contract.files import read_json, write_json
 from wake2vec.contract.options import BlindOptions
 from wake2vec.contract.rundir import RunDir
-from wake2vec.hopes.blind import KEY, KINDS, SHEET, at_least, run, score
+from wake2vec.hopes.blind import KEY, KINDS, SHEET, _from_a_word, at_least, run, score
 from wake2vec.use.__main__ import use
 
 
@@ -60,6 +60,12 @@ def test_passages_of_the_text_are_in_it_and_those_of_models_are_not(sheet: Path,
     inside = [key[str(number)] for number, one in enumerate(passages(sheet), start=1) if one in text]
 
     assert inside == ["human"] * 4
+
+
+def test_no_passage_begins_within_a_word() -> None:
+    assert _from_a_word("s. Tay a dan") == " Tay a dan"
+    assert _from_a_word("\nTay a dan") == "\nTay a dan"
+    assert _from_a_word("s") == ""
 
 
 def test_a_sheet_that_may_hold_answers_is_not_written_over(

@@ -28,7 +28,13 @@ from wake2vec.hopes.text import some, text_of
 from wake2vec.show.hopes import Figure, Hope, Hopes, read_hopes, write_hopes
 from wake2vec.train.loop import Loop
 
-USUAL = {"train__steps": 4, "checkpoint__every_steps": 4, "evaluate__every_steps": 4, "evaluate__samples": 2}
+USUAL = {
+    "evaluate__hopes": True,
+    "train__steps": 4,
+    "checkpoint__every_steps": 4,
+    "evaluate__every_steps": 4,
+    "evaluate__samples": 2,
+}
 CONTROL = "The committee met at noon, and the members of it agreed to meet again.\n" * 60
 
 
