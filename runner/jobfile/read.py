@@ -63,10 +63,11 @@ def _fill_in(table: dict[str, Any]) -> None:
 
     The original's own stream of blocks, and where there is weight decay rows that rest until their words are met.
     """
-    data, train, lora = table.get("data"), table.get("train"), table.get("lora")
+    data, train, phase = table.get("data"), table.get("train"), table.get("phase")
+    update = lora.get("update") if isinstance(lora := table.get("lora"), dict) else None
     if isinstance(data, dict) and data.get("split") == "blocks":
         data.setdefault("shuffle", "scikit-learn")
-    rests = table.get("phase") in ("p1", "p3") or (isinstance(lora, dict) and lora.get("update") == "seen")
+    rests = phase == "p1" or update == "seen" or (phase == "p3" and update != "all")
     if isinstance(train, dict) and rests and train.get("weight_decay"):
         train.setdefault("row_steps", "own")
 

@@ -41,9 +41,8 @@ def bits(subject: Subject, text: JobText) -> Iterator[Figure]:
 def compared(hope: Hope, name: str, one: Doubles, other: Doubles, part: npt.NDArray[np.bool_]) -> Figure:
     """Bits per byte of a part of a text, with what they changed."""
     unit = np.arange(len(part))[part] // STRETCH
-    mine, theirs, size = (np.bincount(unit, weights=values)[np.unique(unit)] for values in (
-        one[part] / math.log(2), other[part] / math.log(2), np.ones(len(unit))
-    ))  # fmt: skip
+    mine, theirs, size = (by_unit(values[part], unit) for values in (one, other, np.ones(len(part))))
+    mine, theirs = mine / math.log(2), theirs / math.log(2)
     low, high = ratio_interval(mine - theirs, size)
     return Figure(
         hope=hope,
@@ -59,6 +58,11 @@ def compared(hope: Hope, name: str, one: Doubles, other: Doubles, part: npt.NDAr
         unit="stretches",
         text=f"{int(size.sum()):,} bytes; by chance: the signs of the stretches' changes",
     )
+
+
+def by_unit(values: Doubles, unit: npt.NDArray[np.int64]) -> Doubles:
+    """Sums over the values of each unit that there are any of."""
+    return np.bincount(unit, weights=values)[np.unique(unit)].astype(np.float64)
 
 
 @dataclass(frozen=True)

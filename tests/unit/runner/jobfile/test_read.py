@@ -279,6 +279,7 @@ def test_a_control_is_a_text_that_nobody_trains_on_and_long_enough_to_say_someth
         ("tiny_p2", {"lora.train": "lora+rows"}, "job"),  # every row moves from step 1
         ("tiny_p2", {"lora.train": "lora+rows", "lora.update": "seen"}, "own"),
         ("tiny_p3", {}, "own"),
+        ("tiny_p3", {"lora.update": "all"}, "job"),
     ],
 )
 def test_weight_decay_leaves_waiting_rows_alone(file: str, keys: dict[str, object], steps: str) -> None:
