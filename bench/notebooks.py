@@ -170,7 +170,10 @@ def packed(wheel: Path) -> tuple[str, str]:
 def _part(files: dict[str, bytes]) -> str:
     index = json.dumps([(name, len(body)) for name, body in files.items()], separators=(",", ":"))
     whole = b"\n".join([index.encode(), b"".join(files.values())])
-    ways = {"bz2": bz2.compress(whole, 8), "lzma": lzma.compress(whole, filters=HALVES if MODEL in files else None)}
+    ways = {
+        "bz2.BZ2Decompressor()": bz2.compress(whole, 8),
+        "lzma.LZMADecompressor()": lzma.compress(whole, filters=HALVES if MODEL in files else None),
+    }
     way = min(ways, key=lambda name: len(ways[name]))
     return f"({way}, (\n{_lines(ways[way])}\n)),"
 
@@ -181,7 +184,7 @@ def _lines(body: bytes) -> str:
 
 
 def _group(body: bytes) -> str:
-    """What is too short is filled up with zeros, which no decompressor minds behind the end."""
+    """What is too short is filled up with zeros, which no decompressor object minds behind the end."""
     number, letters = int.from_bytes(body.ljust(BYTES, b"\0"), "big"), ""
     for _ in range(LETTERS):
         number, digit = divmod(number, len(DIGITS))
