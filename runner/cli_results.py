@@ -177,6 +177,41 @@ def geometry(
     tools.geometry(settings_of(context), name, step=step, side=side)
 
 
+def hopes(
+    context: typer.Context,
+    name: Name,
+    step: Annotated[str | None, typer.Option(help="A checkpoint's step, best or newest.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure what a job came to beside the untouched model; each job does at its end."""
+    from runner.commands.results import tools
+
+    tools.hopes(settings_of(context), name, step=step, device=device, as_json=as_json)
+
+
+def blind(
+    context: typer.Context,
+    name: Name,
+    to: Annotated[Path | None, typer.Option("--to", metavar="DIR", help="Default: eval/blind of the run.")] = None,
+    score: Annotated[Path | None, typer.Option(metavar="SHEET", help="One that is filled in, beside its key.")] = None,
+    count: Annotated[int | None, typer.Option(min=2, max=MOST, help="Passages of each kind.")] = None,
+    words: Annotated[int | None, typer.Option(min=8, max=MOST, help="At most so many in a passage.")] = None,
+    step: Annotated[str | None, typer.Option(help="A checkpoint's step, best or newest.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=MOST, help="Chooses passages and their order.")] = None,
+    temperature: Annotated[float | None, typer.Option(min=0.0, help="0: always the likeliest token.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a sheet to judge by, who wrote what; or score one."""
+    from runner.commands.results import tools
+
+    tools.blind(
+        settings_of(context), name, to=to, score=score, count=count, words=words, step=step, seed=seed,
+        temperature=temperature, device=device, as_json=as_json,
+    )  # fmt: skip
+
+
 def export(
     context: typer.Context,
     name: Name,
@@ -277,6 +312,8 @@ COMMANDS = (
     generate,
     chat,
     geometry,
+    hopes,
+    blind,
     export,
     push,
     login,

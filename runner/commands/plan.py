@@ -16,6 +16,7 @@ from rich.table import Table
 from runner import figures
 from runner.errors import RunnerError
 from runner.forecast import Forecast, forecast, load_of
+from runner.jobfile.reach import new_ids
 from runner.jobfile.read import read_job
 from runner.machine.session import PRIOR_MINUTES
 from wake2vec.contract.budget import CARDS
@@ -86,7 +87,7 @@ def shape_of(spec: TrainingSpec, file: Path) -> ModelShape:
 
 
 def count_words(spec: JobSpec, file: Path) -> int:
-    """Lines of the word list: the most that can be added. P2 asks the file of the P1 that it follows."""
+    """The most rows that can be added: words, and forms with rows of their own. P2 asks the file of its P1."""
     if spec.vocab is None:
         source = file.parent / f"{spec.after}.toml"
         if not source.is_file():
@@ -94,7 +95,10 @@ def count_words(spec: JobSpec, file: Path) -> int:
         return count_words(read_job(source), source)
     path = file.parent / Path(spec.vocab.lexicon).expanduser()
     try:
-        return len({line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()})
+        words = list(dict.fromkeys(line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()))
+        if spec.vocab.forms != "separate" or spec.data is None:
+            return len(words)
+        return new_ids(spec.vocab, words, [file.parent / Path(name).expanduser() for name in spec.data.corpora])
     except (OSError, ValueError) as error:
         problem = f"{path}: cannot be read; say --new-words N"
         raise SpecError(str(file), [Fault(key="vocab.lexicon", problem=problem)]) from error

@@ -70,6 +70,32 @@ def _told(pieces: Counter[Form], whole: int, at_lines: int) -> list[str]:
     return [f"{remark}; {', '.join(remedies) or '`lexicon` shows them'}"]
 
 
+def about_forms(vocab: VocabTable, words: Sequence[str], corpora: Sequence[Path]) -> list[str]:
+    """What ids for forms come to: how many rows, and which words of the list have none of their own to give."""
+    if vocab.forms == "one":
+        return []
+    ids, spellings = new_ids(vocab, words, corpora), set(words)
+    rows = ids if vocab.forms == "separate" else len(words)
+    told = [f"its {len(words):,} words get up to {ids:,} ids with their forms, and {rows:,} rows to train"]
+    listed = sum(any(spelt(word, form) in spellings - {word} for form in OWN_IDS[2::2]) for word in words)
+    if listed:
+        told.append(f"{listed:,} of its words are listed in other capitals too: each spelling is a word of its own")
+    caseless = sum(word.lower() == word.upper() for word in words)
+    if caseless:
+        told.append(f"{caseless:,} of its words are in a script without capitals: they have no form but the bare one")
+    return told
+
+
+def new_ids(vocab: VocabTable, words: Sequence[str], corpora: Sequence[Path]) -> int:
+    """The most that a job adds: its words, and their forms that stand in the text."""
+    finder, found, read = Finder(words), set[tuple[int, Form]](), 0
+    for part in parts(corpora) if vocab.forms != "one" else ():
+        found.update((place.word, place.form) for place in finder.find(part) if place.form in OWN_IDS[1:])
+        if (read := read + len(part)) >= COUNTED:
+            break
+    return len(words) + len(found)
+
+
 def any_met(words: Sequence[str], corpora: Sequence[Path], vocab: VocabTable) -> bool:
     kinds = OWN_IDS if vocab.forms != "one" else OWN_IDS[:3] if vocab.case == "also-capitalised" else OWN_IDS[:1]
     forms = {spelt(word, form) for word in words for form in kinds}
@@ -110,17 +136,20 @@ def seems(words: Sequence[str]) -> str:
 
 
 def _nearly(words: Sequence[str], corpora: Sequence[Path]) -> str:
-    """Other capitals, or another script."""
+    """Other capitals, no spaces, or another script."""
     folded = {word.casefold() for word in words}
     found: set[str] = set()
-    letters: Counter[str] = Counter()
-    for number, part in enumerate(parts(corpora)):
+    letters, first = Counter[str](), ""
+    for part in parts(corpora):
         runs = _RUN.findall(part)
         found |= folded.intersection(run.casefold() for run in runs)
-        if number == 0:
-            letters = _scripts(runs[:_LOOKED_AT])
+        if part and not first:
+            letters, first = _scripts(runs[:_LOOKED_AT]), part
     if found:
         return f"{len(found):,} of them stand there in other capitals: write the list as the text does"
+    if inside := sum(word.lower() == word.upper() and word in first for word in words[:_LOOKED_AT]):
+        remedy = 'where no spaces part words, match = "anywhere" finds them'
+        return f"{inside:,} of them stand there inside longer runs of letters: {remedy}"
     mine = _scripts(words[:_LOOKED_AT])
     here, there = (most.most_common(1)[0][0] if most else "" for most in (mine, letters))
     return f"its words are {here}, the text is {there}: another language?" if here and there and here != there else ""

@@ -19,7 +19,7 @@ from runner.jobfile.hub_text import PREFIX, fetch_text
 from runner.jobfile.modelcheck import fit_targets, look, model_faults, notes, tokens_of
 from runner.jobfile.modelfolder import digest_model
 from runner.jobfile.overrides import Pair, lay_over
-from runner.jobfile.reach import places_in_pieces, words_not_met
+from runner.jobfile.reach import about_forms, places_in_pieces, words_not_met
 from wake2vec.contract.errors import Fault, InputError, SpecError
 from wake2vec.contract.files import open_regular
 from wake2vec.contract.order import InputFile
@@ -29,10 +29,11 @@ from wake2vec.contract.words.groups import read_groups
 from wake2vec.contract.words.lexicon import Lexicon, read_lexicon
 
 MAX_JOB_BYTES = 1 << 20
+ENOUGH_CONTROL = 30_000  # bytes
 MAX_INPUT_BYTES = 2 << 30  # inputs are copied and go to the store
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
-Role = Literal["corpus", "lexicon", "morphemes", "groups", "devices"]
+Role = Literal["corpus", "lexicon", "morphemes", "groups", "devices", "control"]
 
 
 def read_job(path: Path, pairs: Sequence[Pair] = ()) -> JobSpec:
@@ -62,10 +63,12 @@ def _fill_in(table: dict[str, Any]) -> None:
 
     The original's own stream of blocks, and where there is weight decay rows that rest until their words are met.
     """
-    data, train = table.get("data"), table.get("train")
+    data, train, phase = table.get("data"), table.get("train"), table.get("phase")
+    update = lora.get("update") if isinstance(lora := table.get("lora"), dict) else None
     if isinstance(data, dict) and data.get("split") == "blocks":
         data.setdefault("shuffle", "scikit-learn")
-    if isinstance(train, dict) and table.get("phase") == "p1" and train.get("weight_decay"):
+    rests = phase == "p1" or update == "seen" or (phase == "p3" and update != "all")
+    if isinstance(train, dict) and rests and train.get("weight_decay"):
         train.setdefault("row_steps", "own")
 
 
@@ -144,8 +147,10 @@ def resolve_inputs(job: JobSpec, base_dir: Path, place: str) -> Resolved:
         except InputError as error:
             faults.append(Fault(key=key, problem=str(error)))
             continue
-        if role == "corpus" and item.sha256 in files:
+        if role in ("corpus", "control") and item.sha256 in files:
             faults.append(Fault(key=key, problem=f"{path}: the same text as {files[item.sha256]}; name it once"))
+        if role == "control" and item.size < ENOUGH_CONTROL:
+            remarks.append(f"{path.name}: {item.size:,} bytes of control text, few for an interval; 30 kB will do")
         inputs.append(item)
         files[item.sha256] = path
     if isinstance(job, CommandSpec):
@@ -170,6 +175,7 @@ def resolve_inputs(job: JobSpec, base_dir: Path, place: str) -> Resolved:
             if lexicon is not None and job.vocab is not None and not faults:
                 published = frozenset(token for token, _ in tokens_of(Path(model.base))) if folder else frozenset()
                 remarks += places_in_pieces(job.vocab, job.data, lexicon.words, corpora, published)
+                remarks += about_forms(job.vocab, lexicon.words, corpora)
         except InputError as error:
             faults.append(Fault(key="model.base", problem=str(error)))
     if faults:
@@ -181,6 +187,7 @@ def _named_texts(job: JobSpec) -> list[tuple[str, Role, str]]:
     named: list[tuple[str, Role, str]] = []
     if job.data is not None:
         named += [("data.corpus", "corpus", name) for name in job.data.corpora]
+        named += [("evaluate.controls", "control", name) for name in job.evaluate.controls]
     if job.vocab is not None:
         named.append(("vocab.lexicon", "lexicon", job.vocab.lexicon))
         if job.vocab.morphemes is not None:

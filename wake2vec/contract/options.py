@@ -46,6 +46,20 @@ class Options(BaseModel):
         return cls.__name__.removesuffix("Options").lower()
 
 
+class BlindOptions(Options):
+    tool = "wake2vec.hopes.blind"
+    run: Path
+    to: Path | None = None  # None: in the run's eval folder
+    count: int = 8  # passages of each kind
+    words: int = 60  # of a passage, at most
+    step: Annotated[str, _one_of("best", "final", "newest")] = "newest"
+    seed: int = 0
+    temperature: float = 0.9
+    device: str | None = None
+    score: Path | None = None  # a sheet that is filled in, beside its key; nothing is written then
+    as_json: bool = False
+
+
 class ExportOptions(Options):
     tool = "wake2vec.use.export"
     run: Path
@@ -79,6 +93,14 @@ class GeometryOptions(Options):
     run: Path
     step: int | None = None  # None: the newest
     side: Literal["input", "output"] = "input"
+
+
+class HopesOptions(Options):
+    tool = "wake2vec.hopes.__main__"
+    run: Path
+    step: Annotated[str, _one_of("best", "final", "newest")] = "newest"
+    device: str | None = None
+    as_json: bool = False
 
 
 class MorphemesOptions(Options):
@@ -122,9 +144,11 @@ class TakeoverOptions(Options):
 
 
 KINDS: tuple[type[Options], ...] = (
+    BlindOptions,
     ExportOptions,
     GenerateOptions,
     GeometryOptions,
+    HopesOptions,
     MorphemesOptions,
     ReportOptions,
     SurveyOptions,

@@ -20,7 +20,7 @@ class InputFile(Table):
     `start` is what `import` made of an old run: rows and adapters that the job begins with.
     """
 
-    role: Literal["corpus", "lexicon", "morphemes", "groups", "devices", "model", "start"]
+    role: Literal["corpus", "lexicon", "morphemes", "groups", "devices", "control", "model", "start"]
     name: str
     sha256: str
     size: int
@@ -83,6 +83,8 @@ PLAN_AND_CADENCE = (
     "evaluate.prompt",
     "evaluate.samples",
     "evaluate.samples_every_steps",
+    "evaluate.hopes",
+    "evaluate.controls",
     "name",
     "after",
 )
@@ -110,7 +112,7 @@ def fingerprint(job: JobSpec, inputs: list[InputFile]) -> str:
         part = at(table, folders)
         if isinstance(part, dict) and (dotted not in AS_BEFORE or part.get(key) == AS_BEFORE[dotted]):
             part.pop(key, None)
-    table["inputs"] = sorted((item.role, item.sha256) for item in inputs)
+    table["inputs"] = sorted((item.role, item.sha256) for item in inputs if item.role != "control")
     # Paths are where things lay, not what they are: the hashes above stand for them.
     for key in ("corpus", "lexicon", "morphemes", "groups"):
         for name in ("data", "vocab", "morphemes", "devices"):

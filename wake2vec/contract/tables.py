@@ -252,6 +252,13 @@ class EvaluateTable(Table):
     samples_every_steps: PositiveInt | None = Field(
         None, description="Write the sample texts at these steps too, each time from a saved checkpoint."
     )
+    controls: list[str] = Field(
+        default_factory=list,
+        description="Texts of other kinds that no job trains on, 30 kB and more each: what is forgotten of them.",
+    )
+    hopes: bool = Field(
+        True, description="At the end, measure what the job came to beside the untouched model (eval/hopes.md)."
+    )
 
     @field_validator("stop_if")
     @classmethod

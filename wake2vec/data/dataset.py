@@ -81,6 +81,32 @@ def prepare(
     )
 
 
+def parted(
+    corpus: Corpus,
+    tokenizer: Any,
+    *,
+    seq_len: int,
+    fraction: float,
+    seed: int,
+    split: SplitBy,
+    shuffle: Shuffle,
+    lines: Print | None,
+) -> Iterator[tuple[bool, str]]:
+    """The text itself, as `prepare` splits it: stretches in their order, and whether each is held out."""
+    place = ", ".join(map(str, corpus.paths))
+    if split == "text":
+        chosen = choose(corpus.pieces(), fraction=fraction, seed=seed, place=place)
+        yield from ((span.held_out, text) for span, text in spans_of_text(corpus.pieces(), chosen))
+        return
+    whole, body = _whole(corpus, lines, shuffle, tokenizer, place), corpus.text().encode()
+    training, held_out = _sides(whole, shuffle, seq_len, fraction, seed, place)
+    ends = np.concatenate([[0], whole.byte_ends])
+    for block in np.sort(np.concatenate([training, held_out])):
+        part = body[ends[block * seq_len] : ends[(block + 1) * seq_len]]
+        if text := part.decode(errors="ignore"):  # a cut may go through a character
+            yield bool(np.isin(block, held_out)), text
+
+
 def _stacks(table: TokenTable, seq_len: int, place: str) -> Iterator[Ints]:
     stacks = window_stacks(table.held_out(), seq_len)
     first = next(stacks, None)
@@ -134,12 +160,7 @@ def _whole(corpus: Corpus, lines: Print | None, shuffle: Shuffle, tokenizer: Any
 def _by_blocks(
     whole: Tokens, lines: Print | None, shuffle: Shuffle, seq_len: int, fraction: float, seed: int, place: str
 ) -> Data:
-    complete = max(0, (len(whole.ids) - 1) // seq_len)  # have the target of their last token too
-    n_blocks = complete if shuffle == "hashes" else len(whole.ids) // seq_len
-    if n_blocks == 0:
-        raise InputError(place, f"the text is shorter than one block of {seq_len} tokens", "give a longer text")
-    training, held_out = split_blocks(n_blocks, fraction=fraction, seed=seed, place=place, shuffle=shuffle)
-    training = training[training < complete]
+    training, held_out = _sides(whole, shuffle, seq_len, fraction, seed, place)
     spans = [_block_tokens(whole, int(index), seq_len) for index in held_out]
     return Data(
         blocks=Blocks(whole.ids, seq_len, place=place, only=training),
@@ -147,6 +168,16 @@ def _by_blocks(
         training_tokens=len(training) * seq_len,
         lines=lines,
     )
+
+
+def _sides(whole: Tokens, shuffle: Shuffle, seq_len: int, fraction: float, seed: int, place: str) -> tuple[Ints, Ints]:
+    """Blocks to train on, and those held out."""
+    complete = max(0, (len(whole.ids) - 1) // seq_len)  # have the target of their last token too
+    n_blocks = complete if shuffle == "hashes" else len(whole.ids) // seq_len
+    if n_blocks == 0:
+        raise InputError(place, f"the text is shorter than one block of {seq_len} tokens", "give a longer text")
+    training, held_out = split_blocks(n_blocks, fraction=fraction, seed=seed, place=place, shuffle=shuffle)
+    return training[training < complete], held_out
 
 
 def _block_tokens(whole: Tokens, index: int, seq_len: int) -> Tokens:

@@ -69,6 +69,7 @@ def train(run: RunDir, order: Order, stop: Stop, pulse: HeartbeatWriter) -> Resu
         with whole_folder(run.final) as final:
             phase.export(prepared, material, final)
         loop.sample()
+        loop.hopes()
         loop.ledger.rewrite(loop.progress.rows)
     return replace(result, step=loop.progress.step)
 

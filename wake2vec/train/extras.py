@@ -10,6 +10,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,15 @@ import torch
 
 from wake2vec.contract.failpoints import failpoint
 from wake2vec.contract.files import counted, read_json, write_json
+from wake2vec.hopes.measure import measure
+from wake2vec.hopes.reader import AskedToStop, Subject
 from wake2vec.model.device import free_memory
 from wake2vec.model.split_vocabulary import BaseRows
 from wake2vec.phases.base import Prepared
 from wake2vec.phases.inputs import JobInputs
 from wake2vec.show.geometry.film import add_frame, put_back, read_film
 from wake2vec.show.geometry.matrix import Array, InMemory, Places
+from wake2vec.show.hopes import read_hopes, write_hopes
 from wake2vec.show.samples import parse_samples, read_samples, write_sample_rows
 from wake2vec.train.heartbeat import HeartbeatWriter
 from wake2vec.use.generate import write_samples
@@ -39,7 +43,6 @@ class Extras:
     ) -> None:
         self._material, self._prepared, self._pulse, self._note = material, prepared, pulse, note
         self._run, self._rules = material.run, material.job.evaluate
-        self._tries = self._run.evaluation / "sampling.json"
         self._sampled: int | None = None
         self.tokens = 200  # of a sample text
 
@@ -76,7 +79,7 @@ class Extras:
     def sample(self, step: int, should_stop: Callable[[], bool]) -> None:
         """Write the sample texts of `step`, one after the other, until all are there or a stop is asked for."""
         self._sampled = step
-        if not self._rules.samples or not self._may_try(step):
+        if not self._rules.samples or not self._may_try("samples", step):
             return
         started, asked = time.monotonic(), 0
         self._pulse.beat(state="sampling", progress=0.0)
@@ -91,7 +94,7 @@ class Extras:
         written = self._left_out_if_it_fails("samples", lambda: self._write(step, look_up))
         free_memory(())  # nothing of it must stand in the way of the next step
         if written:
-            self._tries.unlink(missing_ok=True)
+            self._tries("samples").unlink(missing_ok=True)
             count = sum(row.step == step for row in read_samples(self._run))
             self._note("samples", f"{counted(count, 'sample text')} in {time.monotonic() - started:.1f} s")
 
@@ -108,15 +111,48 @@ class Extras:
             should_stop=should_stop,
         )
 
-    def _may_try(self, step: int) -> bool:
+    def _may_try(self, what: str, step: int) -> bool:
         """Whether this process is not the next of many that die of the same texts."""
-        kept = read_json(self._tries)
+        kept = read_json(self._tries(what))
         tries = kept.get("tries", 0) if isinstance(kept, dict) and kept.get("step") == step else 0
         if tries >= TRIES:
-            self._note("samples", f"samples left out: {tries} attempts ended in the middle of them")
+            self._note(what, f"{what} left out: {tries} attempts ended in the middle of them")
             return False
-        write_json(self._tries, {"step": step, "tries": tries + 1}, durable=False)
+        write_json(self._tries(what), {"step": step, "tries": tries + 1}, durable=False)
         return True
+
+    def _tries(self, what: str) -> Path:
+        return self._run.evaluation / {"samples": "sampling.json", "hopes": "measuring.json"}[what]
+
+    # ---- the end --------------------------------------------------------------------------------------------
+
+    def hopes(self, step: int, should_stop: Callable[[], bool]) -> None:
+        """Measure what the whole job came to, once; a stop leaves it to `wake2vec-runner hopes`."""
+        kept = read_hopes(self._run)
+        if not self._rules.hopes or (kept and kept.step == step) or not self._may_try("hopes", step):
+            return
+        material, started = self._material, time.monotonic()
+
+        def tick() -> None:
+            failpoint("hopes.tick")
+            self._pulse.beat(state="evaluating", detail="beside the untouched model")
+            if should_stop():
+                raise AskedToStop
+
+        subject = Subject(
+            run=self._run, order=material.order, model=self._prepared.model, tokenizer=material.tokenizer,
+            base_tokenizer=material.base_tokenizer, id_map=material.id_map, device=self._prepared.device, step=step,
+            tick=tick,
+        )  # fmt: skip
+
+        def write() -> None:
+            if (found := measure(subject)) is not None:
+                write_hopes(self._run, found)
+                self._note("hopes", f"measured in {time.monotonic() - started:.1f} s")
+
+        free_memory(self._prepared.trainable.values())  # no gradient is needed any more
+        if self._left_out_if_it_fails("hopes", write):
+            self._tries("hopes").unlink(missing_ok=True)
 
     # ---- the film -------------------------------------------------------------------------------------------
 

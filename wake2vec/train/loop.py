@@ -213,6 +213,10 @@ class Loop:
         self.beside.sample(self.progress.step, lambda: self.stop.is_asked or self.deadline_is_near())
         self.saver.nothing_was_at_risk()
 
+    def hopes(self) -> None:
+        """At the end, when all is saved and exported."""
+        self.beside.hopes(self.progress.step, lambda: self.stop.is_asked or self.deadline_is_near())
+
     # ---- evaluating -----------------------------------------------------------------------------------------
 
     def evaluation_is_due(self) -> bool:

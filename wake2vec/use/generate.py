@@ -134,9 +134,7 @@ def generate(run: RunDir, asked: GenerateOptions, device: torch.device) -> Itera
     from wake2vec.use.assemble import assemble
 
     order = trained_order(run)
-    step: int | str = int(asked.step) if asked.step.isdecimal() else asked.step
-    step = next(iter(saved_steps(run)), "final") if step == "newest" else step
-    built = assemble(run, order, step, device)
+    built = assemble(run, order, newest(run, asked.step), device)
     corpus = read_corpus(run)
     prompts = typed() if asked.chat else [order.job.evaluate.prompt if asked.prompt is None else asked.prompt]
     sampling = Sampling(
@@ -152,6 +150,16 @@ def generate(run: RunDir, asked: GenerateOptions, device: torch.device) -> Itera
         yield describe(text, built.step, number, prompt, seed, sampling, built.first_new_id, corpus)
 
 
+def newest(run: RunDir, step: str) -> int | str:
+    """The step that is asked for; "newest" is that of the newest checkpoint here, or the result where none is left."""
+    found: int | str = int(step) if step.isdecimal() else step
+    return next(iter(saved_steps(run)), "final") if found == "newest" else found
+
+
+def device_of(asked: str | None) -> torch.device:
+    return torch.device(asked) if asked else this_device()
+
+
 def typed() -> Iterator[str]:
     """What a person types, a line each, until an empty one."""
     print("write how a text begins; an empty line ends", file=sys.stderr, flush=True)
@@ -164,15 +172,15 @@ def typed() -> Iterator[str]:
 def run(options: GenerateOptions) -> None:
     quiet_libraries()
     directory = RunDir(root=options.run)
-    device = torch.device(options.device) if options.device else this_device()
-    with _card_to_itself(directory, device):
+    device = device_of(options.device)
+    with card_to_itself(directory, device):
         for row in generate(directory, options, device):
             text = json.dumps(asdict(row), ensure_ascii=False) if options.as_json else sample_text(row) + "\n"
             print(text, flush=True)
 
 
 @contextmanager
-def _card_to_itself(run: RunDir, device: torch.device) -> Iterator[None]:
+def card_to_itself(run: RunDir, device: torch.device) -> Iterator[None]:
     """Beside a trainer on the same card, a text could cost it its memory. Raises GpuBusy."""
     table = read_json(run.order)
     lock = table.get("gpu_lock") if isinstance(table, dict) else None

@@ -145,7 +145,7 @@ def trial_order(folder: Path) -> Order:
         "vocab": {"lexicon": "words.txt"},
         "data": {"corpus": str(JOBS / "tiny" / "corpus.txt"), "seq_len": 64},
         "train": {"steps": TRIAL_STEPS, "batch": 2, "lr": 1e-3},
-        "evaluate": {"max_windows": 2, "samples": 0},
+        "evaluate": {"max_windows": 2, "samples": 0, "hopes": False},
     }
     found = resolve_inputs(JOB_SPEC.validate_python(table), folder, "doctor")
     for sha256, path in found.files.items():

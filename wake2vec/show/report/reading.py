@@ -15,6 +15,7 @@ from wake2vec.contract.ledger import Ledger, read_ledger
 from wake2vec.contract.rundir import RunDir
 from wake2vec.contract.spec import JOB_SPEC, JobSpec
 from wake2vec.show.facts import RunFacts, SessionFact, complete, read_facts
+from wake2vec.show.hopes import Hopes, read_hopes
 from wake2vec.show.samples import SampleRow, read_samples
 from wake2vec.show.series import Measured, measure
 
@@ -43,6 +44,7 @@ class RunView:
     ledger: Ledger
     lines: tuple[Measured, ...]
     samples: tuple[SampleRow, ...] = ()
+    hopes: Hopes | None = None
     geometry: Row | None = None
     geometry_png: bytes | None = None
     runner: RunnerFacts = field(default_factory=RunnerFacts)
@@ -81,6 +83,7 @@ def read_run(root: Path, runner: Mapping[str, Any] | None = None) -> RunView:
         ledger=ledger,
         lines=tuple(measure(ledger, facts.sessions)),
         samples=tuple(read_samples(run)),
+        hopes=read_hopes(run),
         geometry=geometry if isinstance(geometry, dict) else None,
         geometry_png=_bytes(run.evaluation / "geometry.png"),
         runner=from_runner,

@@ -6,7 +6,7 @@ import pytest
 
 from runner.commands.plan import run
 from runner.errors import RunnerError
-from tests.unit.runner.folders import write_jobs
+from tests.unit.runner.folders import P1, write_jobs
 from tests.unit.test_jobs import JOBS
 from wake2vec.contract.errors import OutOfMemory, SpecError
 
@@ -43,6 +43,20 @@ def test_a_model_folder_is_measured_by_its_config_and_the_words_by_the_list(tmp_
     run([tmp_path / "a_p1.toml", tmp_path / "a_p2.toml"], gpu="t4", new_words=None, as_json=True)
 
     assert [one["new_words"] for one in json.loads(capsys.readouterr().out)] == [2, 2]
+
+
+def test_forms_with_rows_of_their_own_are_counted_as_rows(tmp_path, capsys):
+    write_jobs(tmp_path)
+    (tmp_path / "model" / "config.json").write_text(json.dumps(CONFIG))
+    (tmp_path / "text.txt").write_text("riverrun, Riverrun RIVERRUN and riverrun " * 200)
+    file, found = tmp_path / "a_p1.toml", {}
+
+    for forms in ("one", "shared", "separate"):
+        file.write_text(P1.replace("[vocab]", f'[vocab]\nforms = "{forms}"'))
+        run([file], gpu="t4", new_words=None, as_json=True)
+        found[forms] = json.loads(capsys.readouterr().out)[0]["new_words"]
+
+    assert found == {"one": 1, "shared": 1, "separate": 4}  # itself, bare at the start, and two in other capitals
 
 
 def test_a_job_that_fits_no_way_ends_with_its_name(capsys):

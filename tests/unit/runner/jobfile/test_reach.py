@@ -64,6 +64,13 @@ def test_one_word_that_stands_in_the_text_is_enough(tmp_path: Path, words: str, 
     assert fault(tmp_path, words, old=old, new=new) == ""
 
 
+def test_where_no_spaces_part_words_it_is_told_what_finds_them(tmp_path: Path) -> None:
+    told = fault(tmp_path, "森の\n鹿\n水\n", text="深い森の鹿たちが見える。" * 100)
+
+    assert "0 of 3 words" in told
+    assert '2 of them stand there inside longer runs of letters: where no spaces part words, match = "anywhere"' in told
+
+
 def test_a_word_is_found_across_pieces_of_a_long_text_and_in_either_normal_form(tmp_path: Path) -> None:
     assert fault(tmp_path, "caf\u00e9\n", text="x" * (1 << 20) + " cafe\u0301 " + "y " * 99) == ""
 
@@ -113,3 +120,41 @@ def test_few_of_them_and_those_that_the_job_meets_are_no_remark(
     tmp_path: Path, text: str, change: tuple[str, str]
 ) -> None:
     assert remarks(tmp_path, text, *([change] if change[0] else [])) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "forms", "said"),
+    [
+        ("swerve\nshore\n", "one", []),
+        ("swerve\nshore\n", "shared", ["its 2 words get up to 4 ids with their forms, and 2 rows to train"]),
+        ("swerve\nshore\n", "separate", ["its 2 words get up to 4 ids with their forms, and 4 rows to train"]),
+        (
+            "shore\nShore\nswerve\n",
+            "shared",
+            [
+                "its 3 words get up to 4 ids with their forms, and 3 rows to train",
+                "1 of its words are listed in other capitals too: each spelling is a word of its own",
+            ],
+        ),
+        (
+            "নদী\nshore\n",
+            "shared",
+            [
+                "its 2 words get up to 5 ids with their forms, and 2 rows to train",
+                "1 of its words are in a script without capitals: they have no form but the bare one",
+            ],
+        ),
+    ],
+)
+def test_what_forms_come_to_is_told_before_a_job_is_queued(
+    tmp_path: Path, words: str, forms: str, said: list[str]
+) -> None:
+    folder = write_jobs(tmp_path)
+    (folder / "words.txt").write_text(words)
+    (folder / "text.txt").write_text("a swerve of shore\n\nshore, Shore নদী (নদী)\n\n" * 100)
+    file = folder / "a_p1.toml"
+    file.write_text(file.read_text().replace('"words.txt"', f'"words.txt"\nforms = "{forms}"'))
+
+    found = resolve_inputs(read_job(file), folder, str(file)).remarks
+
+    assert [one for one in found if "places" not in one] == said

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from runner.jobfile.faults import check
 from runner.jobfile.read import read_job, resolve_inputs
+from tests.machine import JOBS
 from tests.unit.runner.folders import P1, P2, write_jobs, write_model
 from wake2vec.contract.errors import SpecError
 from wake2vec.contract.spec import JOB_SPEC, JobTable
@@ -249,6 +250,43 @@ def test_the_same_text_twice_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(SpecError, match="the same text as"):
         resolve_inputs(job, tmp_path, "a_p1.toml")
+
+
+def test_a_control_is_a_text_that_nobody_trains_on_and_long_enough_to_say_something(tmp_path: Path) -> None:
+    write_jobs(tmp_path)
+    (tmp_path / "minutes.txt").write_text("The committee met at noon. " * 2000)
+    (tmp_path / "note.txt").write_text("The committee met.")
+    named = "\n[evaluate]\ncontrols = {}\n"
+    job = read_job(_write(tmp_path, P1 + named.format('["minutes.txt", "note.txt"]')))
+
+    resolved = resolve_inputs(job, tmp_path, "a_p1.toml")
+
+    assert [item.name for item in resolved.inputs if item.role == "control"] == ["minutes.txt", "note.txt"]
+    (told,) = [one for one in resolved.remarks if "control" in one]
+    assert told.startswith("note.txt: 18 bytes of control text")
+    for again in ('["text.txt"]', '["minutes.txt", "minutes.txt"]'):
+        with pytest.raises(SpecError, match=r"evaluate\.controls: .*the same text as"):
+            resolve_inputs(read_job(_write(tmp_path, P1 + named.format(again))), tmp_path, "a_p1.toml")
+
+
+@pytest.mark.parametrize(
+    ("file", "keys", "steps"),
+    [
+        ("tiny_p1", {}, "job"),
+        ("tiny_p1", {"train.weight_decay": 0.1}, "own"),
+        ("tiny_p1", {"train.weight_decay": 0.1, "train.row_steps": "job"}, "job"),
+        ("tiny_p2", {}, "job"),  # has decay, on adapters alone
+        ("tiny_p2", {"lora.train": "lora+rows"}, "job"),  # every row moves from step 1
+        ("tiny_p2", {"lora.train": "lora+rows", "lora.update": "seen"}, "own"),
+        ("tiny_p3", {}, "own"),
+        ("tiny_p3", {"lora.update": "all"}, "job"),
+    ],
+)
+def test_weight_decay_leaves_waiting_rows_alone(file: str, keys: dict[str, object], steps: str) -> None:
+    job = read_job(JOBS / f"{file}.toml", list(keys.items()))
+
+    assert job.train is not None
+    assert job.train.row_steps == steps
 
 
 def test_where_a_file_is_missing_the_folder_s_readme_is_pointed_to(tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ INPUTS = [InputFile(role="corpus", name="text.txt", sha256="a" * 64, size=5)]
         {"train__layers": "offload"},
         {"train__allow_shorter_context": False},
         {"name": "other"},
+        {"evaluate__hopes": False},
+        {"evaluate__controls": ["elsewhere.txt"]},
         {"data__corpus": "elsewhere/text.txt"},
     ],
 )
@@ -53,6 +55,11 @@ def test_whatever_decides_the_result_changes_what_a_job_is(changes: dict[str, An
 def test_another_text_is_another_job() -> None:
     other = [InputFile(role="corpus", name="text.txt", sha256="b" * 64, size=5)]
     assert fingerprint(job(), other) != fingerprint(job(), INPUTS)
+
+
+def test_a_control_text_decides_nothing() -> None:
+    control = InputFile(role="control", name="minutes.txt", sha256="d" * 64, size=5)
+    assert fingerprint(job(), [*INPUTS, control]) == fingerprint(job(), INPUTS)
 
 
 def test_a_local_model_is_known_by_its_content_and_not_by_its_place() -> None:

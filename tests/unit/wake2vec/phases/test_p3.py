@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.tiny import loop_for, material_for, order_for, plan, prepared_for, run_of
-from tests.unit.wake2vec.train.test_attempt import asking_after, end, nothing
+from tests.unit.wake2vec.train.test_attempt import asking_after, end, nothing, require_rest
 from wake2vec.contract.errors import InputError
 from wake2vec.contract.manifest import manifest_sha256, saved_steps
 from wake2vec.contract.order import Order, Source
@@ -193,3 +193,13 @@ def test_groups_of_other_words_are_refused_with_the_counts(p1, p2, tmp_path) -> 
 
     with pytest.raises(InputError, match=r"no pair is left to train.*the word has no row of its own"):
         prepared_for(material_for(p1[0], order, "refused"))
+
+
+def test_weight_decay_leaves_rows_of_words_that_were_not_met_where_they_were(
+    p1: tuple[Path, RunDir], p2: tuple[RunDir, float]
+) -> None:
+    still = {"geometry__anchor": 0.0, "geometry__norm": 0.0, "train__batch": 2}
+    order = p3_order(p1, p2[0], "decays", train__weight_decay=0.5, **CONTROL, **still)
+    assert order.training.train.row_steps == "own"
+
+    require_rest(loop_for(material_for(p1[0], order, "decays")))

@@ -96,6 +96,9 @@ def test_hostile_names_are_text_everywhere(tmp_path: Path) -> None:
         RunDir(root=root),
         [SampleRow(step=1, number=0, prompt=HOSTILE, seed=1, text=HOSTILE, tokens=1, new_tokens=0, overlap=HOSTILE)],
     )
+    row = {"hope": "No forgetting", "key": "k", "name": HOSTILE, "value": 1.0, "text": HOSTILE}
+    hopes = {"format": 1, "step": 1, "figures": [row], "notes": [HOSTILE]}
+    (root / "eval" / "hopes.json").write_text(json.dumps(hopes), "utf-8")
     geometry = {"measures": [{"name": HOSTILE, "value": 1, "text": HOSTILE}], "most_moved": [{"word": HOSTILE}]}
     (root / "eval" / "geometry.json").write_text(json.dumps(geometry), "utf-8")
     runner = {

@@ -25,6 +25,7 @@ from wake2vec.model.new_rows import install_rows
 from wake2vec.phases.inputs import JobInputs, read_inputs, total_steps
 from wake2vec.phases.p1 import export, prepare
 from wake2vec.phases.parity import PublishedOutputs, as_published, check_parity, load
+from wake2vec.train.attempt import words_met
 from wake2vec.train.loop import Loop
 from wake2vec.train.schedule import warmup_steps
 from wake2vec.train.stopping import Stop
@@ -491,3 +492,37 @@ def test_what_takes_long_before_the_first_step_tells_how_it_gets_on(tmp_path: Pa
         assert len(shares) > 3
         assert shares == sorted(shares)
         assert shares[-1] == 1.0
+
+
+def require_rest(loop: Loop) -> None:
+    """Train to the end: rows of words that no step has met lie where they lay, to the bit, and all others moved.
+
+    In P3 words of groups move with their groups.
+    """
+    began = loop.prepared.rows.embedding.rows.detach().clone()
+
+    loop.run_to_end(nothing)
+
+    moved = (loop.prepared.rows.embedding.rows.detach() != began).any(dim=1)
+    words_met(loop, loop.material)
+    assert loop.words is not None
+    met = torch.from_numpy(loop.words[1].up_to(loop.progress.step - 1).copy())
+    if loop.prepared.structure is not None:
+        met |= loop.prepared.structure.named(len(met))
+    assert 0 < met.sum() < len(met)
+    assert torch.equal(moved, met)
+
+
+@pytest.mark.parametrize("optimizer", ["adafactor", "adamw"])
+@pytest.mark.parametrize("phase", ["p1", "p2"])
+def test_weight_decay_leaves_rows_of_words_that_were_not_met_where_they_were(
+    tmp_path: Path, optimizer: str, phase: str
+) -> None:
+    options = {"train__steps": 3, "train__batch": 2, "train__optimizer": optimizer, "train__weight_decay": 0.5}
+    source = None
+    if phase == "p2":
+        options |= {"lora__train": "lora+rows", "lora__update": "seen"}
+        loop_for(material_for(tmp_path, order_for(tmp_path, name="a", train__steps=2), "a")).run_to_end(nothing)
+        source = run_of(tmp_path, "a")
+
+    require_rest(loop_for(material_for(tmp_path, order_for(tmp_path, of=f"tiny_{phase}", source=source, **options))))

@@ -284,3 +284,35 @@ def test_the_film_shows_the_words_and_not_their_forms(tmp_path: Path, forms: str
     film = read_film(material.run)
     assert film is not None
     assert len(film["words"]) == len(material.id_map.words) < material.id_map.n_new
+
+
+def test_a_process_that_dies_while_it_measures_tries_twice_and_is_done_without(tmp_path: Path) -> None:
+    order = an_order(tmp_path, evaluate__hopes=True, evaluate__samples=0)
+    run = run_of(tmp_path)
+    write_json(run.order, order.model_dump(mode="json"))
+    command = [sys.executable, "-m", "wake2vec", str(run.root)]
+    deadly = {**os.environ, "WAKE2VEC_FAILPOINTS": "hopes.tick=kill"}
+
+    for _ in range(beside.TRIES):
+        assert subprocess.run(command, env=deadly, capture_output=True, check=False).returncode == -signal.SIGKILL
+        assert run.final.is_dir()
+    subprocess.run(command, env=deadly, capture_output=True, check=True)
+
+    assert read_json(run.result)["outcome"] == "completed"
+    assert not (run.evaluation / "hopes.json").exists()
+    told = [row for row in run.metrics.read_text("utf-8").splitlines() if '"hopes"' in row]
+    assert len(told) == 1
+    assert "left out: 2 attempts ended in the middle" in told[0]
+
+
+def test_a_stop_at_the_end_leaves_the_figures_out_and_the_job_done(tmp_path: Path) -> None:
+    stop = Stop()
+    loop = loop_for(material_for(tmp_path, an_order(tmp_path, evaluate__hopes=True)), stop)
+    assert loop.run_to_end(nothing).outcome == "completed"
+    stop.ask("for this test")
+
+    loop.hopes()
+
+    assert not (run_of(tmp_path).evaluation / "hopes.json").exists()
+    assert not (run_of(tmp_path).evaluation / "measuring.json").exists()
+    assert notes(loop, "hopes") == []

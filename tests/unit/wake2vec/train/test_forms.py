@@ -125,3 +125,24 @@ def test_an_offset_is_the_mean_difference_of_published_pairs() -> None:
     torch.testing.assert_close(found[FORMS.index(Form.BARE)], (base[1] - base[0] + base[4] - base[3]) / 2)
     torch.testing.assert_close(found[FORMS.index(Form.SPACED_CAPITALS)], base[5] - base[3])
     assert not found[FORMS.index(Form.BARE_CAPITALS)].any()
+
+
+def test_a_form_that_no_two_published_tokens_differ_by_begins_as_the_word_and_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "text.txt").write_text("A wherry and a WHERRY, the Wherry. " * 300)
+    (tmp_path / "words.txt").write_text("wherry\n")
+    material = material_for(tmp_path, order_for(
+        tmp_path, data__corpus=str(tmp_path / "text.txt"), vocab__lexicon=str(tmp_path / "words.txt"),
+        vocab__forms="shared",
+    ))  # fmt: skip
+    prepared = prepared_for(material)
+    base = prepared.rows.embedding.base.lookup(torch.arange(material.id_map.first_new_id))
+    found, pairs = form_offsets(base, material.base_tokenizer.get_vocab(), material.id_map.scheme)
+    without = {entry.form for entry in material.id_map.forms if not pairs[entry.form]}
+
+    assert without == {Form.SPACED_CAPITALS}
+    assert "no two published tokens differ as a word and its form spaced capitals" in capsys.readouterr().out
+    assert not found[FORMS.index(Form.SPACED_CAPITALS)].any()
+    assert found[FORMS.index(Form.SPACED_CAPITALISED)].any()
+    torch.testing.assert_close(prepared.trainable["rows.forms"].detach(), found)
