@@ -1,8 +1,9 @@
-"""The three runs of a P3 study on a small model and a real text: `python -m bench.p3_study --to DIR`.
+"""The runs of a P3 study on a real text: `python -m bench.p3_study --to DIR [--model FOLDER]`.
 
-The model is a Llama of three layers with a vocabulary of its own, both trained here on Ulysses, since nothing larger
-gives nine runs in minutes on a CPU. 2,500 words of the text that the tokenizer breaks up, groups derived from them;
-P1, P2, then treatment, control and shuffled runs through the command line. Writes bench/results/p3-study.json.
+Words of *Ulysses* that the model's tokenizer breaks up, groups derived from them; P1, P2, then treatment, control,
+shuffled and other runs through the command line, each seed in a home of its own beside the others. Without `--model` a
+Llama of three layers is made here, since nothing larger gives so many runs in minutes on a CPU. Writes
+bench/results/p3-study.json.
 """
 
 from __future__ import annotations
@@ -15,12 +16,16 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from bench.materials import default_cache, materials
+from bench.materials import default_cache, ulysses
+from bench.tables import as_markdown
 from bench.tiny import Shape, make_model, make_tokenizer, save, train
 from wake2vec.contract.versions import versions
 from wake2vec.data.tokens import pieces
@@ -30,11 +35,10 @@ RESULTS = Path(__file__).resolve().parent / "results"
 COMMON = """
 [model]
 base = "{model}"
-load = "fp32"
-compute = "fp32"
+load = "{load}"
 [data]
 corpus = "{text}"
-seq_len = 64
+seq_len = {seq_len}
 [evaluate]
 every_steps = {every}
 max_windows = 48
@@ -49,7 +53,7 @@ JOBS = {
 lexicon = "lexicon.txt"
 [train]
 steps = {steps}
-batch = 4
+batch = {batch}
 lr = 5e-3
 warmup_ratio = 0.05
 """,
@@ -58,7 +62,7 @@ after = "p1"
 {common}
 [train]
 steps = {steps}
-batch = 4
+batch = {batch}
 optimizer = "adamw"
 lr = 2e-4
 warmup_ratio = 0.1
@@ -68,7 +72,7 @@ after = "p2"
 {common}
 [train]
 steps = {steps}
-batch = 4
+batch = {batch}
 optimizer = "adamw"
 lr = 5e-4
 warmup_ratio = 0.1
@@ -83,12 +87,29 @@ ramp_steps = 10
 }
 STUDY = """of = "p3.toml"
 [vary]
-"train.seed" = {seeds}
+"train.seed" = [{seed}]
 [vary.run]
 treatment = {{}}
 control = {{ "morphemes.weight" = 0.0 }}
 shuffled = {{ "morphemes.shuffle" = true }}
+light = {{ "morphemes.weight" = 0.05 }}
+offset = {{ "morphemes.loss" = "offset" }}
+contrast = {{ "morphemes.loss" = "contrast" }}
 """
+DERIVE = ("morphemes", "lexicon.txt", "--derive", "--least", "5", "--cap", "120", "--out", "groups.jsonl", "--corpus")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What all runs have alike."""
+
+    model: Path
+    text: Path
+    load: str
+    seq_len: int
+    batch: int
+    steps: tuple[int, int, int]  # of P1, P2 and P3
+    words: int
 
 
 def make_small_model(folder: Path, text: str, *, steps: int) -> float:
@@ -122,52 +143,96 @@ def command(folder: Path, *words: str) -> str:
     return done.stdout
 
 
-def study(folder: Path, model: Path, text: Path, *, steps: tuple[int, int, int], seeds: list[int]) -> dict[str, Any]:
-    write_lexicon(folder, model, text, 2500)
-    command(folder, "morphemes", "lexicon.txt", "--derive", "--corpus", str(text), "--least", "5", "--cap", "120",
-            "--out", "groups.jsonl")  # fmt: skip
-    for name, number in zip(JOBS, steps, strict=True):
-        common = COMMON.format(model=model, text=text, every=max(20, number // 2))
-        (folder / f"{name}.toml").write_text(JOBS[name].format(common=common, steps=number), "utf-8")
-    (folder / "study.toml").write_text(STUDY.format(seeds=seeds), "utf-8")
+def study(folder: Path, setting: Setting, seed: int) -> dict[str, Any]:
+    """P1, P2 and the runs of one seed, in a home of their own."""
+    folder.mkdir()
+    write_lexicon(folder, setting.model, setting.text, setting.words)
+    command(folder, *DERIVE, str(setting.text))
+    values = {"model": setting.model, "text": setting.text, "load": setting.load, "seq_len": setting.seq_len}
+    for name, number in zip(JOBS, setting.steps, strict=True):
+        common = COMMON.format(**values, every=max(20, number // 2))
+        (folder / f"{name}.toml").write_text(
+            JOBS[name].format(common=common, steps=number, batch=setting.batch), "utf-8"
+        )
+    (folder / "study.toml").write_text(STUDY.format(seed=seed), "utf-8")
     command(folder, "study", "study.toml")
     command(folder, "start", "--until-empty")
     found: dict[str, Any] = json.loads(command(folder, "study", "study.toml", "--json"))
-    groups = [json.loads(line) for line in (folder / "groups.jsonl").read_text("utf-8").splitlines()]
-    return {
-        "runs": found["runs"],
-        "seeds": seeds,
-        "steps": dict(zip(JOBS, steps, strict=True)),
-        "groups": len(groups),
-        "pairs": sum(group["n_examples"] for group in groups),
-    }
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--to", type=Path, required=True, help="a folder for home, store and job files")
-    parser.add_argument("--from", dest="made", type=Path, help="the text, where it is here already")
+    parser.add_argument("--to", type=Path, required=True, help="a folder for homes, stores and job files")
+    parser.add_argument("--model", type=Path, help="a model's folder, instead of one made here")
+    parser.add_argument("--text", type=Path, help="instead of Ulysses from the cache")
+    parser.add_argument("--load", default="fp32")
+    parser.add_argument("--words", type=int, default=2500)
+    parser.add_argument("--seq-len", type=int, default=64)
+    parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--steps", type=int, nargs=3, default=(150, 60, 150), metavar=("P1", "P2", "P3"))
-    parser.add_argument("--pretrain", type=int, default=600, help="steps of the model's own training")
+    parser.add_argument("--pretrain", type=int, default=600, help="steps of a made model's own training")
     parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44])
+    parser.add_argument("--out", type=Path, default=RESULTS / "p3-study.json")
     asked = parser.parse_args()
-    if asked.made is None:
-        found = materials(default_cache())
-        text = found.text_path
-    else:
-        text = asked.made
-    folder, text = asked.to.resolve(), text.resolve()
+    text = (asked.text or ulysses(default_cache())).resolve()
+    folder = asked.to.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    loss = make_small_model(folder / "model", text.read_text("utf-8-sig"), steps=asked.pretrain)
-    result = study(folder, folder / "model", text, steps=tuple(asked.steps), seeds=asked.seeds)
-    result |= {
-        "model": f"Llama, 3 layers of 128, made here: {loss:.3f} nats after {asked.pretrain} steps",
-        "text": "Ulysses, 1922",
-        "hardware": "CPU",
-        "threads": torch.get_num_threads(), "versions": versions(), "date": time.strftime("%Y-%m-%d"),
-    }  # fmt: skip
-    (RESULTS / "p3-study.json").write_text(json.dumps(result, ensure_ascii=False, indent=1) + "\n", "utf-8")
-    print(json.dumps(result["runs"], indent=1, ensure_ascii=False))
+    model, about = asked.model, str(asked.model and asked.model.name)
+    if model is None:
+        model = folder / "model"
+        loss = make_small_model(model, text.read_text("utf-8-sig"), steps=asked.pretrain)
+        about = f"Llama, 3 layers of 128, made here: {loss:.3f} nats after {asked.pretrain} steps"
+    setting = Setting(
+        model=model.resolve(), text=text, load=asked.load, seq_len=asked.seq_len, batch=asked.batch,
+        steps=tuple(asked.steps), words=asked.words,
+    )  # fmt: skip
+    with ThreadPoolExecutor(len(asked.seeds)) as pool:
+        parts = list(pool.map(lambda seed: study(folder / f"seed-{seed}", setting, seed), asked.seeds))
+    groups = (folder / f"seed-{asked.seeds[0]}" / "groups.jsonl").read_text("utf-8").splitlines()
+    result = {
+        "study": "p3_study",
+        "runs": [run for part in parts for run in part["runs"]],
+        "seeds": asked.seeds,
+        "steps": dict(zip(JOBS, setting.steps, strict=True)),
+        "groups": len(groups),
+        "pairs": sum(json.loads(line)["n_examples"] for line in groups),
+        "model": about,
+        "text": "Ulysses, 1922" if asked.text is None else text.name,
+        **{name: getattr(setting, name) for name in ("load", "seq_len", "batch", "words")},
+        "hardware": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
+        "versions": versions(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+    asked.out.write_text(json.dumps(result, ensure_ascii=False, indent=1) + "\n", "utf-8")
+    for line in as_markdown(table(result)):
+        print(line)
+
+
+def table(result: Mapping[str, Any], part: str = "") -> list[dict[str, str]]:
+    """A line for each run, the mean over its seeds, and how its verdict begins with each."""
+    del part
+    by_run: dict[str, list[dict[str, Any]]] = {}
+    for run in result["runs"]:
+        by_run.setdefault(run["run"], []).append(run)
+    return [_line(name, runs) for name, runs in by_run.items()]
+
+
+def _line(name: str, runs: list[dict[str, Any]]) -> dict[str, str]:
+    def mean(key: str, form: str) -> str:
+        values = [run[key] for run in runs if run.get(key) is not None]
+        return format(sum(values) / len(values), form) if values else "–"
+
+    return {
+        "run": name,
+        "seeds": str(len(runs)),
+        "bits per byte": mean("bits_per_byte", ".4f"),
+        "trained gain": mean("trained_gain", "+.3f"),
+        "held-out consistency": mean("held_out_consistency", ".3f"),
+        "held-out gain": mean("held_out_gain", "+.3f"),
+        "p": " / ".join(f"{run['p']:.3f}" for run in runs if run.get("p") is not None),
+        "analogy, first": mean("analogy_acc1", ".3f"),
+    }
 
 
 if __name__ == "__main__":

@@ -1,38 +1,52 @@
-"""Write the tables of docs/performance.md from bench/results/*.json: `python -m bench.tables`.
+"""Write the tables of the docs from bench/results/*.json: `python -m bench.tables`.
 
-Between `<!-- p1-qwen14b -->` and `<!-- end -->` stands whatever the file of that name holds.
+Between `<!-- p1-qwen14b -->` and `<!-- end -->` stands whatever the file of that name holds, and with
+`<!-- questions:chat -->` a part of it.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE = ROOT / "docs" / "performance.md"
+PAGES = ("performance", "quality", "questions", "p3")
 RESULTS = ROOT / "bench" / "results"
-PLACE = re.compile(r"<!-- ([\w-]+) -->\n.*?<!-- end -->", re.DOTALL)
+PLACE = re.compile(r"<!-- ([\w-]+)(?::([\w-]+))? -->\n.*?<!-- end -->", re.DOTALL)
 
 
 def main() -> None:
-    PAGE.write_text(filled(PAGE.read_text()))
+    for name in PAGES:
+        page = ROOT / "docs" / f"{name}.md"
+        page.write_text(filled(page.read_text()))
 
 
 def filled(page: str) -> str:
     """The page with every table written anew."""
-    return PLACE.sub(lambda place: f"<!-- {place[1]} -->\n{table(place[1])}<!-- end -->", page)
+
+    def written(place: re.Match[str]) -> str:
+        return f"{place[0].partition(chr(10))[0]}\n{table(place[1], place[2] or '')}<!-- end -->"
+
+    return PLACE.sub(written, page)
 
 
-def table(name: str) -> str:
+def table(name: str, part: str = "") -> str:
     result = json.loads((RESULTS / f"{name}.json").read_text())
+    if "study" in result:
+        rows = importlib.import_module(f"bench.{result['study']}").table(result, part)
+        return "\n".join([*as_markdown(rows), "", source(result)]) + "\n"
     rows = [exactness(row) for row in result["rows"]] if name == "exactness" else [speed(row) for row in result["rows"]]
     return "\n".join([source(result), "", *as_markdown(rows)]) + "\n"
 
 
 def source(result: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    if "setting" in result:
+        setting = ", ".join(f"{name} {value}" for name, value in result["setting"].items())
+        return f"{setting}; {result['hardware']}; {versions}; {result['date']}."
     cap = f", capped to {result['cap_gib']} GiB" if result.get("cap_gib") else ""
     note = f" {result['note'].capitalize()}." if result.get("note") else ""
     return f"{result.get('model', 'Random weights')} on {result['hardware']}{cap}; {versions}; {result['date']}.{note}"

@@ -163,6 +163,28 @@ def untied_laboratory(cache_dir: Path) -> tuple[Path, Path, Path]:
     return folder / "model", folder / "text.txt", folder / "lexicon.txt"
 
 
+def vocabulary_laboratory(cache_dir: Path, tokens: int) -> tuple[Path, Path, Path]:
+    """A tied Llama of 4 layers and width 128 with so many tokens, and the text and words it has not seen.
+
+    The words are the same whatever the vocabulary: those that cost the smallest one most.
+    """
+    from bench.materials import ulysses
+    from bench.packages import build
+
+    def make(folder: Path) -> None:
+        inside, outside = excerpt(ulysses(cache_dir).read_text(encoding="utf-8"), 500_000)
+        tokenizer = make_tokenizer(outside, tokens)
+        model = make_model(tokenizer, Shape(vocabulary=tokens, width=128, layers=4))
+        train(model, tokenizer(outside, add_special_tokens=False, verbose=False)["input_ids"], steps=500)
+        save(model, tokenizer, folder / "model")
+        (folder / "text.txt").write_text(inside, encoding="utf-8")
+        words = frequent_broken_words(inside, make_tokenizer(outside, 2048), 400)
+        (folder / "lexicon.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+
+    folder = build(cache_dir / f"vocabulary-laboratory-{tokens}", make)
+    return folder / "model", folder / "text.txt", folder / "lexicon.txt"
+
+
 def main() -> int:
     """Rewrite jobs/tiny from *Ulysses*."""
     from bench.materials import default_cache, ulysses

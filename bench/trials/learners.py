@@ -1,4 +1,4 @@
-"""Ways of training new tokens, each behind the same two calls, for the comparison in bench.quality.
+"""Ways of training new tokens, each behind the same two calls.
 
 `ours` is the engine of this project; the others are what people write by hand: the full matrix under a gradient mask,
 PEFT's trainable tokens, and the overlay of the original scripts.
@@ -7,7 +7,7 @@ PEFT's trainable tokens, and the overlay of the original scripts.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -15,13 +15,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bench.trials.levers import Lever
+from wake2vec.contract.tables import LoraTable
+from wake2vec.model.dropout import StepKey, drop_only_keyed
 from wake2vec.model.forms import FORMS
 from wake2vec.model.loss import blocked_cross_entropy
-from wake2vec.model.new_rows import InstalledRows, SharedForms, install_rows
+from wake2vec.model.new_rows import InstalledRows, SharedForms, install_rows, published_head
+from wake2vec.phases.p2 import add_lora
 from wake2vec.train.optimizers import clip_factor, gradient_norm, make_optimizer
 
 CLIP_NORM = 1.0
-Way = Literal["ours", "masked", "peft", "overlay"]
+LOSS_SCALE = 2.0**14  # gradients of an fp16 body would vanish without; a power of two changes no bit elsewhere
+Way = Literal["none", "ours", "masked", "peft", "overlay", "lora"]
 
 
 class Learner(Protocol):
@@ -30,8 +35,8 @@ class Learner(Protocol):
     def nll(self, inputs: Tensor, targets: Tensor, *, published_alone: bool = False) -> Tensor:
         """Nats of each target, 0 where it is -100, among all tokens or the published ones. [batch, length]"""
 
-    def step(self, inputs: Tensor, targets: Tensor, lr: float) -> None:
-        """One optimizer step on a batch."""
+    def step(self, inputs: Tensor, targets: Tensor, lr: float) -> Tensor:
+        """One optimizer step on a batch; its loss in nats per token, left on the device."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,14 +49,15 @@ class Start:
     rows: Literal["shared", "separate", "input"]
     optimizer: Literal["adafactor", "adamw"]
     only_seen: bool = False
+    own_steps: bool = False
     shared: SharedForms | None = None  # ids of forms behind the words' rows
 
 
 class Ours:
     """New rows as a parameter of their own; `only_seen` moves a row only from the first step that met its word."""
 
-    def __init__(self, model: Any, start: Start) -> None:
-        self.model, self.start = model.requires_grad_(False), start
+    def __init__(self, model: Any, start: Start, levers: Sequence[Lever] = ()) -> None:
+        self.model, self.start, self.levers = model.requires_grad_(False), start, levers
         self.installed: InstalledRows = install_rows(
             model,
             first_new_id=start.first_new_id,
@@ -61,27 +67,39 @@ class Ours:
             shared=start.shared,
         )
         self.parameters = self.installed.trainable()
-        self.optimizer = make_optimizer(start.optimizer, self.parameters, weight_decay=0.0)
+        own = self.installed.words_that_train() if start.own_steps else ()
+        self.optimizer = make_optimizer(start.optimizer, self.parameters, weight_decay=0.0, own_steps=own)
         self.seen = torch.zeros(len(start.input_rows), dtype=torch.bool, device=self.installed.embedding.rows.device)
 
-    def hidden(self, inputs: Tensor) -> Tensor:
-        return self.model.get_decoder()(input_ids=inputs, use_cache=False).last_hidden_state
+    def words(self) -> dict[str, nn.Parameter]:
+        """The matrices whose rows are words', as they are now."""
+        return {name: self.parameters[name] for name in self.installed.words_that_train()}
 
     @torch.no_grad()
     def nll(self, inputs: Tensor, targets: Tensor, *, published_alone: bool = False) -> Tensor:
-        hidden = self.hidden(inputs).flatten(0, 1)
         head = self.installed.head.without_new() if published_alone else self.installed.head
-        return blocked_cross_entropy(hidden, head, targets.flatten()).token_nll.view_as(targets)
+        return blocked_cross_entropy(hidden(self.model, inputs), head, targets.flatten()).token_nll.view_as(targets)
 
-    def step(self, inputs: Tensor, targets: Tensor, lr: float) -> None:
+    def step(self, inputs: Tensor, targets: Tensor, lr: float) -> Tensor:
         self.optimizer.zero_grad()
-        hidden = self.hidden(inputs).flatten(0, 1)
-        loss = blocked_cross_entropy(hidden, self.installed.head, targets.flatten(), scale=1 / targets.numel())
-        torch.autograd.backward(loss.scaled)
+        loss = backward(self.model, self.installed, inputs, targets)
+        factor = self.shape_gradients(inputs, targets)
+        before = {name: rows.detach().clone() for name, rows in self.words().items()} if self.levers else {}
+        self.optimizer.step(lr, gradient_factor=factor)
+        for lever in self.levers:
+            for name, rows in self.words().items():
+                lever.settle(name, rows.detach(), before[name], lr)
+        return loss
+
+    def shape_gradients(self, inputs: Tensor, targets: Tensor) -> float:
+        """Levers and the words that wait; what to multiply the gradients by when they are read."""
+        for lever in self.levers:
+            for name, rows in self.words().items():
+                assert rows.grad is not None, "after the backward pass"
+                lever.bend(name, rows.detach(), rows.grad)
         if self.start.only_seen:
             self._leave_unseen(inputs, targets)
-        factor = clip_factor(float(gradient_norm(self.parameters)), CLIP_NORM)
-        self.optimizer.step(lr, gradient_factor=factor)
+        return clip_factor(float(gradient_norm(self.parameters)) / LOSS_SCALE, CLIP_NORM) / LOSS_SCALE
 
     def _leave_unseen(self, inputs: Tensor, targets: Tensor) -> None:
         met = torch.cat([inputs.flatten(), targets.flatten()]) - self.start.first_new_id
@@ -90,6 +108,73 @@ class Ours:
         for name, parameter in self.parameters.items():
             if parameter.grad is not None and not name.endswith(FORMS):
                 parameter.grad[~self.seen] = 0
+
+
+def hidden(model: Any, inputs: Tensor) -> Tensor:
+    """Last hidden states. [batch, length] -> [batch * length, d]"""
+    return model.get_decoder()(input_ids=inputs, use_cache=False).last_hidden_state.flatten(0, 1)
+
+
+def backward(model: Any, installed: Any, inputs: Tensor, targets: Tensor) -> Tensor:
+    """Gradients of the mean nats per token, times LOSS_SCALE; that mean."""
+    head = getattr(installed, "head", installed)
+    scale = LOSS_SCALE / targets.numel()
+    loss = blocked_cross_entropy(hidden(model, inputs), head, targets.flatten(), scale=scale)
+    torch.autograd.backward(loss.scaled)
+    return loss.total.detach() / targets.numel()
+
+
+class Untrained:
+    """The base model with its own tokenizer."""
+
+    def __init__(self, model: Any, tokens: int) -> None:
+        self.model, self.head = model, published_head(model, tokens)
+
+    @torch.no_grad()
+    def nll(self, inputs: Tensor, targets: Tensor, *, published_alone: bool = False) -> Tensor:
+        del published_alone  # there are no others
+        return blocked_cross_entropy(hidden(self.model, inputs), self.head, targets.flatten()).token_nll.view_as(
+            targets
+        )
+
+    def step(self, inputs: Tensor, targets: Tensor, lr: float) -> Tensor:
+        raise AssertionError(f"there is nothing to train on {inputs.shape} {targets.shape} at {lr}")
+
+
+class Adapted:
+    """LoRA on the body: alone, over the rows of `ours` as they are, or beside them as they train at their own rate."""
+
+    def __init__(self, base: Untrained | Ours, table: LoraTable, seed: int, *, rows_rate: float = 0.0) -> None:
+        """`rows_rate` is that of the rows for a rate of 1 of the adapters; 0: they stand still."""
+        self.base, self.model, self.rows_rate = base, base.model, rows_rate
+        self.context, self.steps = StepKey(), 0
+        self.adapters = add_lora(self.model, table, self.context, seed)
+        self.rows = base if isinstance(base, Ours) and rows_rate else None
+        if isinstance(base, Ours):
+            for parameter in base.parameters.values():
+                parameter.requires_grad_(bool(rows_rate))
+        self.optimizer = make_optimizer("adamw", self.adapters, weight_decay=0.0)
+
+    def nll(self, inputs: Tensor, targets: Tensor, *, published_alone: bool = False) -> Tensor:
+        self.model.eval()
+        return self.base.nll(inputs, targets, published_alone=published_alone)
+
+    def step(self, inputs: Tensor, targets: Tensor, lr: float) -> Tensor:
+        first = self.steps * len(inputs)
+        self.context.set(step=self.steps, sample_ids=torch.arange(first, first + len(inputs), device=inputs.device))
+        drop_only_keyed(self.model)
+        self.steps += 1
+        self.optimizer.zero_grad()
+        if self.rows is not None:
+            self.rows.optimizer.zero_grad()
+        head = self.base.head if isinstance(self.base, Untrained) else self.base.installed
+        loss = backward(self.model, head, inputs, targets)
+        if self.rows is not None:  # clipped apart: their gradients have other sizes
+            factor = self.rows.shape_gradients(inputs, targets)
+            self.rows.optimizer.step(lr * self.rows_rate, gradient_factor=factor)
+        factor = clip_factor(float(gradient_norm(self.adapters)) / LOSS_SCALE, CLIP_NORM) / LOSS_SCALE
+        self.optimizer.step(lr, gradient_factor=factor)
+        return loss
 
 
 class Whole:
@@ -118,14 +203,16 @@ class Whole:
             logits = logits[..., : self.start.first_new_id]
         return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
 
-    def step(self, inputs: Tensor, targets: Tensor, lr: float) -> None:
+    def step(self, inputs: Tensor, targets: Tensor, lr: float) -> Tensor:
         self.optimizer.zero_grad()
         logits = self.model(input_ids=inputs, use_cache=False).logits.float()
-        torch.autograd.backward(F.cross_entropy(logits.flatten(0, 1), targets.flatten()))
+        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(self.trained, CLIP_NORM)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.step()
+        return loss.detach()
 
     def put_rows(self) -> tuple[nn.Parameter, nn.Parameter]:
         """Resize both matrices and write the new rows into them."""
@@ -200,7 +287,7 @@ class Overlay(Whole):
         return [embedding]
 
 
-WAYS: dict[Way, Any] = {"ours": Ours, "masked": Masked, "peft": Peft, "overlay": Overlay}
+RIVALS: dict[Way, Any] = {"masked": Masked, "peft": Peft, "overlay": Overlay}
 
 
 def cosine(step: int, steps: int, peak: float, warmup: int) -> float:
