@@ -160,7 +160,9 @@ class Handler(BaseHTTPRequestHandler):
             return [tree[one].to_json() for one in parse_qs(body.decode()).get("paths", []) if one in tree]
         if what == "tree":
             below = unquote(path)
-            found = [one for one in store.tree(unquote(revision)).values() if not below or one.path.startswith(f"{below}/")]
+            found = [
+                one for one in store.tree(unquote(revision)).values() if not below or one.path.startswith(f"{below}/")
+            ]
             if below and not found:
                 raise Refused(404, "no such folder", **{"X-Error-Code": "EntryNotFound"})
             return [one.to_json() for one in sorted(found, key=lambda one: one.path)]

@@ -31,7 +31,12 @@ class Entry:
 
     def to_json(self) -> dict[str, Any]:
         when = datetime.datetime.fromtimestamp(self.at, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
-        shown = {"type": "file", "path": self.path, "size": self.size, "oid": git_hash(b"pointer" if self.body is None else self.body)}
+        shown = {
+            "type": "file",
+            "path": self.path,
+            "size": self.size,
+            "oid": git_hash(b"pointer" if self.body is None else self.body),
+        }
         if self.body is None:
             shown["lfs"] = {"oid": self.sha256, "size": self.size, "pointerSize": 130}
         return shown | {"lastCommit": {"id": self.commit, "title": self.title, "date": when}}
@@ -95,7 +100,9 @@ class Repository:
             self._within_the_limit()
             oid, tree = secrets.token_hex(20), dict(self.files)
             for line in lines[1:]:
-                self._apply(tree, line["key"], line["value"], Entry("", None, "", 0, oid, header["summary"], time.time()))
+                self._apply(
+                    tree, line["key"], line["value"], Entry("", None, "", 0, oid, header["summary"], time.time())
+                )
             self.commits.append((oid, tree))
             self.titles.append(header["summary"])
             return oid

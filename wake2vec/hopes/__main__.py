@@ -9,8 +9,8 @@ from wake2vec.contract.rundir import RunDir
 from wake2vec.hopes.measure import measure
 from wake2vec.hopes.reader import Subject
 from wake2vec.model.device import quiet_libraries
+from wake2vec.phases.identity import trained_order
 from wake2vec.phases.inputs import load_tokenizer
-from wake2vec.show.geometry.sources import read_order
 from wake2vec.show.hopes import as_text, write_hopes
 from wake2vec.use.assemble import assemble
 from wake2vec.use.generate import card_to_itself, device_of, newest
@@ -29,7 +29,7 @@ def run(options: HopesOptions) -> None:
 
 def subject_of(run: RunDir, step: str, device: torch.device) -> Subject:
     """The model of a job put together again. Raises Wake2vecError."""
-    order = read_order(run)
+    order = trained_order(run)
     built = assemble(run, order, newest(run, step), device)
     table = order.training.model
     return Subject(

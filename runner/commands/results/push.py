@@ -92,7 +92,9 @@ def _licence(base: str) -> str:
         with suppress(Exception):  # a hub that does not know it, or is slow to say so
             licence = str((HfApi().model_info(base, timeout=SECONDS).card_data or {}).get("license") or "")
     if re.search(r"(^|-)nd(-|$)", licence):
-        raise RunnerError(f"{base}: its licence, {licence}, does not allow changed copies; --adapter-only pushes none of it")
+        raise RunnerError(
+            f"{base}: its licence, {licence}, does not allow changed copies; --adapter-only pushes none of it"
+        )
     return licence
 
 

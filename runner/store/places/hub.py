@@ -19,7 +19,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from runner.errors import Damaged, NotStored, RunnerError, StoreBusy, StoreFull, StoreLost, StoreUnavailable
+from runner.errors import Damaged, NotStored, RunnerError, StoreBusy, StoreLost, StoreUnavailable
 from runner.store.base import Progress, Properties, Quota, Stat
 from runner.store.download import download
 from runner.store.names import checked, fresh_id
@@ -241,7 +241,9 @@ class HubStore:
         paths = {self._path(id): id for id in ids}
         try:
             with self._translated():
-                found = self._api.get_paths_info(self._repo, list(paths), revision=revision, expand=True, repo_type=DATASET)
+                found = self._api.get_paths_info(
+                    self._repo, list(paths), revision=revision, expand=True, repo_type=DATASET
+                )
         except StoreLost:
             if may_lack:
                 return {}

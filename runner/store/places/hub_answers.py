@@ -45,7 +45,9 @@ def meaning(place: str, error: Exception) -> RunnerError:
 def said_by(error: BaseException) -> str:
     """The hub's own words where it sent some, in one line."""
     began = error
-    while began.__cause__ is not None and getattr(began, "response", None) is None:  # an upload's own words are in front
+    while (
+        began.__cause__ is not None and getattr(began, "response", None) is None
+    ):  # an upload's own words are in front
         began = began.__cause__
     words = str(getattr(began, "server_message", None) or "") or f"{type(began).__name__} {began}"
     return " ".join(words.split())[:300]
