@@ -88,7 +88,8 @@ def run(settings: Settings, files: Sequence[Path], asked: Asked, *, as_json: boo
             for sha256, path in entry.resolved.files.items():
                 keep_input(path, sha256, settings.inputs)
         rows = [(entry.job, entry.resolved.inputs, fingerprint(entry.job, entry.resolved.inputs)) for entry in entries]
-        jobs.add_jobs(queue, rows, time.time(), again=asked.again or bool(asked.variants))
+        paths = {entry.job.name: entry.file.absolute() for entry in entries}
+        jobs.add_jobs(queue, rows, time.time(), again=asked.again or bool(asked.variants), paths=paths)
         for entry in entries:
             if entry.changed:
                 add_event(

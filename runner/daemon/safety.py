@@ -75,7 +75,7 @@ def _mend(queue: Queue, job: Job, every: dict[str, Job]) -> str:
     if behind := waiting.blocked(job, every):
         return f"; {behind.text}"
     last = attempts.list_attempts(queue, job.name)[-1:]
-    command = waiting.mend(job, every, last[0].place if last else "")
+    command = waiting.mend(job, every, last[0].place if last else "", jobs.file_of(queue, job.name))
     told = [job.remedy] if job.remedy and command else []
     return "".join(f"; {part}" for part in (*told, f"`{command}`" if command else "") if part)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, delete, func, insert, select, update
@@ -11,11 +12,11 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 from runner.errors import IllegalTransition, JobExists, UnknownJob
 from runner.jobfile.modelfolder import same_weights
 from runner.queue import sharing
-from runner.queue.database import Line, Queue, stand_in
+from runner.queue.database import Line, Queue, put, stand_in
 from runner.queue.ledger import note
 from runner.queue.rows import Job, Segment, row_of
 from runner.queue.segments import close_segments, plan_ahead
-from runner.queue.tables import attempts, events, jobs, keepers, logs, segments
+from runner.queue.tables import attempts, events, files, jobs, keepers, logs, segments
 from runner.states import Change, State, Wish, next_state
 from wake2vec.contract.order import InputFile
 from wake2vec.contract.spec import JobSpec
@@ -41,14 +42,32 @@ def add_job(
 
 
 def add_jobs(
-    queue: Queue, entries: Sequence[tuple[JobSpec, Sequence[InputFile], str]], now: float, *, again: bool = False
+    queue: Queue,
+    entries: Sequence[tuple[JobSpec, Sequence[InputFile], str]],
+    now: float,
+    *,
+    again: bool = False,
+    paths: Mapping[str, Path] | None = None,
 ) -> list[Job]:
-    """Add every (spec, inputs, fingerprint) or, when one of them cannot be added, none; raises as add_job does."""
+    """Add every (spec, inputs, fingerprint) or, when one of them cannot be added, none; raises as add_job does.
+
+    `paths`: of the job files, by job.
+    """
     with queue.write() as connection:
-        return [
+        added = [
             _add(connection, spec, inputs, fingerprint, now, state=State.QUEUED, again=again, home=queue.home)
             for spec, inputs, fingerprint in entries
         ]
+        for job, path in (paths or {}).items():
+            put(connection, files, {"job": job, "path": str(path)})
+        return added
+
+
+def file_of(queue: Queue, job: str) -> str:
+    """Where a person queued it from; what that file is called if it came from the store."""
+    with queue.read() as connection:
+        path = connection.execute(select(files.c.path).where(files.c.job == job)).scalar_one_or_none()
+    return path or f"{job}.toml"
 
 
 def _add(
@@ -109,7 +128,7 @@ def forget(queue: Queue, name: str) -> None:
     """Remove a job that has never run here, with all its rows."""
     with queue.write() as connection:
         assert connection.execute(select(attempts.c.id).where(attempts.c.job == name)).first() is None, name
-        for table in (segments, events, logs, keepers):
+        for table in (segments, events, logs, keepers, files):
             connection.execute(delete(table).where(table.c.job == name))
         connection.execute(delete(jobs).where(jobs.c.name == name))
 

@@ -115,7 +115,15 @@ homes = Table("homes", metadata, *_columns(rows.HomeAtWork, name=KEY), sqlite_st
 keepers = Table(
     "keepers", metadata, *_columns(rows.Keeper, job=KEY | {"args": [ForeignKey("jobs.name")]}), sqlite_strict=True
 )
-YOUNGER = (cards_held, homes, keepers)  # than the format: an older home lacks them
+# Where a person queued a job from, for the commands that name its file: none of a job that came from the store.
+files = Table(
+    "files",
+    metadata,
+    Column("job", TEXT, ForeignKey("jobs.name"), primary_key=True),
+    Column("path", TEXT, nullable=False),
+    sqlite_strict=True,
+)
+YOUNGER = (cards_held, homes, keepers, files)  # than the format: an older home lacks them
 
 
 def _by_step(name: str, row: type, **more: Any) -> Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from shlex import quote
 
 from runner.queue.rows import Job
 from runner.states import FINAL, State, Where
@@ -53,10 +54,14 @@ def blocked(job: Job, every: dict[str, Job]) -> Blocked | None:
     return blocked(source, every)
 
 
-def mend(job: Job, every: dict[str, Job], place: str) -> str:
-    """What a person can type where only a person can move the job; `place` is in what its last attempt failed."""
+def mend(job: Job, every: dict[str, Job], place: str, file: str = "") -> str:
+    """What a person can type where only a person can move the job.
+
+    `place` is in what its last attempt failed, `file` the job file that it was queued from.
+    """
     if job.state is State.FAILED and place == Where.NOTHING:  # its text and words are frozen: to retry would not help
-        return f"wake2vec-runner enqueue {job.name}.toml --again"
+        file = quote(file or f"{job.name}.toml")
+        return f"wake2vec-runner enqueue {file} --again"
     verb = {State.FAILED: "retry", State.HELD: "release"}.get(job.state)
     if verb is None and blocked(job, every) and (source := every.get(job.after or "")) is not None:
         return mend(source, every, "")

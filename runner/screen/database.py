@@ -31,6 +31,7 @@ BEST_AND_LAST = f"""SELECT * FROM evaluations WHERE job IN ({FOCUS}) OR (job, st
         JOIN (SELECT job, MIN(loss) AS loss FROM evaluations GROUP BY job) AS best USING (job, loss) GROUP BY one.job
     UNION SELECT job, MAX(step) FROM evaluations GROUP BY job) ORDER BY step"""
 ELSEWHERE = "SELECT job, home FROM keepers JOIN jobs ON name = job WHERE state = 'running'"
+FILES = "SELECT job, path FROM files JOIN jobs ON name = job WHERE state = 'failed'"
 AT_WORK = "SELECT name FROM homes WHERE version != '' AND seen_at > extract(epoch FROM now()) - 180"
 NEWEST = """SELECT * FROM checkpoints WHERE (job, step) IN (
     SELECT job, MAX(step) FROM checkpoints WHERE saved_at IS NOT NULL OR durable_at IS NOT NULL GROUP BY job
@@ -55,6 +56,7 @@ class DatabaseView:
     events: list[Event] = field(default_factory=list)
     counts: dict[tuple[str, str], int] = field(default_factory=dict)  # events by job and kind
     elsewhere: dict[str, str] = field(default_factory=dict)  # jobs that other homes of a shared queue run, and which
+    files: dict[str, str] = field(default_factory=dict)  # job files, as a person queued them
     others: int = 0  # of these homes at work
     layers: list[tuple[str, str]] = field(default_factory=list)  # jobs and why a layer path was not taken
 
@@ -101,7 +103,12 @@ def _read(connection: sqlite3.Connection, path: Path) -> DatabaseView:
         raise HomeUnusable(f"{path}: written by a newer wake2vec-runner (format {found}); update this one")
 
     def rows(query: str) -> list[dict[str, Any]]:
-        return [dict(row) for row in connection.execute(query)]
+        try:
+            return [dict(row) for row in connection.execute(query)]
+        except sqlite3.OperationalError as error:
+            if query == FILES and "no such table" in str(error):  # of a version before this one, until the next `start`
+                return []
+            raise
 
     return _rows_in_view(rows)
 
@@ -122,6 +129,7 @@ def _rows_in_view(rows: Callable[[str], list[dict[str, Any]]], home: str = "") -
         counts={(row["job"], row["kind"]): row["number"] for row in rows(COUNTS)},
         layers=[(row["job"], row["text"]) for row in rows(LAYERS)],
         elsewhere={row["job"]: row["home"] for row in rows(ELSEWHERE) if row["home"] != home} if home else {},
+        files={row["job"]: row["path"] for row in rows(FILES)},
         others=sum(row["name"] != home for row in rows(AT_WORK)) if home else 0,
     )
 

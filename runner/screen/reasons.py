@@ -31,7 +31,8 @@ def explain(job: Job, every: dict[str, Job], moment: DatabaseView, around: HomeV
         return _with_remedy(job) if job.waits_for_a_person else "held by you", mend(job, every, "")
     if job.state is State.FAILED:
         last = moment.attempts.get(job.name, [])[-1:]
-        return _with_remedy(job) or "failed", mend(job, every, last[0].place if last else "")
+        place = last[0].place if last else ""
+        return _with_remedy(job) or "failed", mend(job, every, place, moment.files.get(job.name, ""))
     return (job.reason or "cancelled" if job.state is State.CANCELLED else ""), ""
 
 

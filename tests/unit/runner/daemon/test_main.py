@@ -88,6 +88,13 @@ def test_the_end_names_for_each_job_what_helps(queue, tmp_path):
             queue, attempt, verdict, 3.0, outcome=Outcome.FAILED, last_step=0, place=place, cause="", remedy=remedy,
             kept_step=0,
         )  # fmt: skip
+    entry = (job_spec("mine"), [CORPUS], "print-mine")
+    jobs.add_jobs(queue, [entry], 1.0, paths={"mine": tmp_path / "a file.toml"})
+    attempt = attempts.claim(queue, "mine", session=session.id, gpu=0, first_step=0, now=2.0)
+    attempts.close_attempt(
+        queue, attempt, Verdict(change=Change.FAIL, reason="", remedy=""), 3.0, outcome=Outcome.FAILED, last_step=0,
+        place="nothing", cause="", remedy="", kept_step=0,
+    )  # fmt: skip
     jobs.add_job(queue, job_spec("p2", phase="p2", after="crash"), [CORPUS], "print-p2", 1.0)
 
     told = safe_report(queue, settings, {})
@@ -96,6 +103,7 @@ def test_the_end_names_for_each_job_what_helps(queue, tmp_path):
         "`wake2vec-runner release model`",
         "`wake2vec-runner enqueue words.toml --again`",
         "`wake2vec-runner retry crash`",
+        f"`wake2vec-runner enqueue '{tmp_path}/a file.toml' --again`",
         "`wake2vec-runner retry crash`, or cancel p2",
     ]
     assert "put that model back" in told[0]

@@ -119,3 +119,17 @@ def test_the_database_of_a_newer_version_is_refused(file_queue):
 
     with pytest.raises(HomeUnusable, match="newer wake2vec-runner"):
         read_database(file_queue.place)
+
+
+def test_a_queue_of_a_version_that_did_not_know_job_files_is_read(queue, tmp_path):
+    _fill(queue)
+    jobs.add_jobs(queue, [(job_spec("c"), [CORPUS], "c")], 1.0, paths={"c": tmp_path / "c.toml"})
+    jobs.change_state(queue, "c", Change.FAIL, 2.0)
+    told = read_database(queue.place).files
+
+    with queue.write() as connection:
+        connection.exec_driver_sql("DROP TABLE files")
+
+    assert told == {"c": f"{tmp_path}/c.toml"}
+    assert read_database(queue.place).files == {}
+    assert len(read_database(queue.place).jobs) == 3
