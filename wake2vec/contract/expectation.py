@@ -12,6 +12,7 @@ from wake2vec.contract.files import at
 
 _NUMBER = r"[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?"
 _LINE = re.compile(rf"([a-z][\w.-]*) = ({_NUMBER}) at (\d+) within ({_NUMBER})")
+_STOP = re.compile(r"val > (\d+(?:\.\d+)?) at (\d+)")
 FORM = 'the form "VALUE = NUMBER at STEP within NUMBER", for example "val = 5.1486 at 900 within 0.001"'
 
 
@@ -40,6 +41,14 @@ def parse_expectation(line: str) -> Expectation:
         raise ValueError(f"expected {FORM}")
     value, number, step, within = found.groups()
     return Expectation(value=value, number=float(number), step=int(step), within=float(within))
+
+
+def parse_stop_rule(rule: str) -> tuple[float, int]:
+    """Nats and step of `val > 5.40 at 600`. Raises ValueError with the form that is wanted."""
+    found = _STOP.fullmatch(rule)
+    if found is None:
+        raise ValueError('expected the form "val > NATS at STEP", for example "val > 5.40 at 600"')
+    return float(found[1]), int(found[2])
 
 
 def mismatches(row: Mapping[str, Any], lines: Iterable[str]) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Final, Literal
 
 from pydantic import (
@@ -13,7 +12,7 @@ from pydantic import (
     model_validator,
 )
 
-from wake2vec.contract.expectation import parse_expectation
+from wake2vec.contract.expectation import parse_expectation, parse_stop_rule
 
 FORMAT: Final = 1
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$"
@@ -263,8 +262,8 @@ class EvaluateTable(Table):
     @field_validator("stop_if")
     @classmethod
     def _readable(cls, value: str | None) -> str | None:
-        if value is not None and not re.fullmatch(r"val > \d+(\.\d+)? at \d+", value):
-            raise ValueError('expected the form "val > NATS at STEP", for example "val > 5.40 at 600"')
+        if value is not None:
+            parse_stop_rule(value)
         return value
 
     @field_validator("expect")

@@ -37,7 +37,6 @@ def blocked_cross_entropy(
     *,
     scale: float = 1.0,
     vocab_block: int | None = None,
-    ignore_index: int = IGNORE,
 ) -> BlockedLoss:
     """Cross-entropy of `targets` [tokens] under `hidden` [tokens, d] against every row of the head.
 
@@ -48,10 +47,10 @@ def blocked_cross_entropy(
         hidden = hidden.to(head.base.dtype)  # a residual stream held in fp32 ends at the head
     size = vocab_block or default_vocab_block(hidden.shape[0])
     if not torch.is_grad_enabled():
-        nll = _token_nll(hidden, head, targets, size, ignore_index)[0]
+        nll = _token_nll(hidden, head, targets, size)[0]
         total = nll.sum()
         return BlockedLoss(total=total, token_nll=nll, scaled=total * scale)
-    scaled, nll = _BlockedCrossEntropy.apply(hidden, head, targets, scale, size, ignore_index)  # type: ignore[no-untyped-call]
+    scaled, nll = _BlockedCrossEntropy.apply(hidden, head, targets, scale, size)  # type: ignore[no-untyped-call]
     return BlockedLoss(total=nll.sum(), token_nll=nll, scaled=scaled)
 
 
@@ -63,10 +62,10 @@ def default_vocab_block(tokens: int) -> int:
 class _BlockedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, head: SplitHead, targets: Tensor, scale: float, size: int, ignore_index: int
+        ctx: Any, hidden: Tensor, head: SplitHead, targets: Tensor, scale: float, size: int
     ) -> tuple[Tensor, Tensor]:
-        nll, normaliser = _token_nll(hidden, head, targets, size, ignore_index)
-        weight = (targets != ignore_index).to(normaliser.dtype).mul_(scale)  # [tokens]
+        nll, normaliser = _token_nll(hidden, head, targets, size)
+        weight = (targets != IGNORE).to(normaliser.dtype).mul_(scale)  # [tokens]
         ctx.save_for_backward(_form_gradients(hidden, head, targets, normaliser, weight, size))
         ctx.mark_non_differentiable(nll)
         return nll.sum() * scale, nll
@@ -74,10 +73,10 @@ class _BlockedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _nll: Tensor) -> tuple[Tensor | None, ...]:
         (hidden_gradient,) = ctx.saved_tensors
-        return hidden_gradient * grad.to(hidden_gradient.dtype), None, None, None, None, None
+        return hidden_gradient * grad.to(hidden_gradient.dtype), None, None, None, None
 
 
-def _token_nll(hidden: Tensor, head: SplitHead, targets: Tensor, size: int, ignore_index: int) -> tuple[Tensor, Tensor]:
+def _token_nll(hidden: Tensor, head: SplitHead, targets: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Nats of each token and its log-normaliser, both [tokens], by a running log-sum-exp over the blocks.
 
     Milakov and Gimelshein 2018, arXiv 1805.02867.
@@ -91,7 +90,7 @@ def _token_nll(hidden: Tensor, head: SplitHead, targets: Tensor, size: int, igno
         picked = hit if picked is None else picked + hit
     assert normaliser is not None, "an empty vocabulary"
     assert picked is not None, "an empty vocabulary"
-    return (normaliser - picked).masked_fill(targets == ignore_index, 0), normaliser
+    return (normaliser - picked).masked_fill(targets == IGNORE, 0), normaliser
 
 
 def _form_gradients(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 
 from wake2vec.contract.errors import OutOfMemory
+from wake2vec.contract.expectation import parse_stop_rule
 from wake2vec.contract.failpoints import failpoint
 from wake2vec.contract.files import read_json, write_json
 from wake2vec.contract.ledger import EvaluationRow, to_json
@@ -258,10 +258,8 @@ def judge(evaluations: Iterable[EvaluationRow], rules: EvaluateTable) -> Evaluat
 
 
 def _stop_rule(row: EvaluationRow, rule: str | None) -> str:
-    match = re.fullmatch(r"val > (\d+(?:\.\d+)?) at (\d+)", rule or "")
-    if match and row.step == int(match[2]) and row.loss > float(match[1]):
-        return f"{rule}: it is {row.loss:.4f}"
-    return ""
+    limit, step = parse_stop_rule(rule) if rule else (math.inf, 0)
+    return f"{rule}: it is {row.loss:.4f}" if row.step == step and row.loss > limit else ""
 
 
 @torch.no_grad()
