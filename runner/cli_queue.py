@@ -243,21 +243,6 @@ def move(
     run(settings_of(context), old, new)
 
 
-COMMANDS = (
-    new,
-    enqueue,
-    study,
-    import_,
-    start,
-    status,
-    list_,
-    diff,
-    log,
-    hold,
-    release,
-    cancel,
-    retry,
-    kill,
-    set_,
-    extend,
-)
+FILL = (new, enqueue, study, import_)
+WATCH = (start, status, list_, diff, log)
+COMMANDS = (*FILL, *WATCH, hold, release, cancel, retry, kill, set_, extend)

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from runner.arguments import MOST, Json, Name, Names, settings_of
 
+Step = Annotated[str | None, typer.Option(help="A checkpoint's step, best or newest.")]
+Temperature = Annotated[float | None, typer.Option(min=0.0, help="0: always the likeliest token.")]
+Device = Annotated[str | None, typer.Option(help="cpu or cuda.")]
+# of an export
+Result = Annotated[str, typer.Option(help="A checkpoint's step, best, or final.")]
+Merge = Annotated[bool, typer.Option("--merge", help="P2: write the adapters into the weights.")]
+AdapterOnly = Annotated[bool, typer.Option("--adapter-only", help="P2: for PEFT, no published weights.")]
+Dtype = Annotated[str | None, typer.Option(help="Type of the weights; default: as published.")]
 Gguf = Annotated[str | None, typer.Option("--gguf", metavar="TYPE", help="One file for llama.cpp: q8_0, f16 or f32.")]
 
 
@@ -66,8 +74,8 @@ def morphemes(
     """Make groups of derived words for a p3 job, or look at some."""
     from runner.commands.results.morphemes import run
 
-    run(file, derive=derive, lexicon=lexicon, corpora=corpus, affixes=affixes, least=least, cap=cap,
-        out=out, as_json=as_json)  # fmt: skip
+    asked = {"affixes": affixes, "least": least, "cap": cap, "out": out, "as_json": as_json}
+    run(file, derive=derive, lexicon=lexicon, corpora=corpus, **asked)
 
 
 def replay(
@@ -129,40 +137,31 @@ def generate(
     context: typer.Context,
     name: Name,
     prompt: Annotated[str | None, typer.Option(help="Start of the text; default: the job's.")] = None,
-    step: Annotated[str | None, typer.Option(help="A checkpoint's step, best or newest.")] = None,
+    step: Step = None,
     count: Annotated[int | None, typer.Option(min=1, max=MOST, help="So many texts, each with the next seed.")] = None,
     seed: Annotated[int | None, typer.Option(min=-MOST, max=MOST, help="The same seed gives the same text.")] = None,
     tokens: Annotated[int | None, typer.Option(min=1, max=MOST, help="At most so many new tokens.")] = None,
-    temperature: Annotated[float | None, typer.Option(min=0.0, help="0: always the likeliest token.")] = None,
+    temperature: Temperature = None,
     top_p: Annotated[float | None, typer.Option("--top-p", help="Share of probability to draw from.")] = None,
     top_k: Annotated[int | None, typer.Option("--top-k", min=0, max=MOST, help="Tokens to draw from; 0: all.")] = None,
     repetition_penalty: Annotated[float | None, typer.Option("--repetition-penalty", help="Above 1: less.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
+    device: Device = None,
     as_json: Json = False,
 ) -> None:
     """Write texts with a job's model."""
-    from runner.commands.results import tools
-
-    tools.generate(
-        settings_of(context), name, prompt=prompt, step=step, count=count, seed=seed, tokens=tokens, top_p=top_p,
-        temperature=temperature, top_k=top_k, repetition_penalty=repetition_penalty, device=device, as_json=as_json,
-    )  # fmt: skip
+    _use(context, "generate")
 
 
 def chat(
     context: typer.Context,
     name: Name,
-    step: Annotated[str | None, typer.Option(help="A checkpoint's step, best or newest.")] = None,
+    step: Step = None,
     tokens: Annotated[int | None, typer.Option(min=1, max=MOST, help="At most so many new tokens a text.")] = None,
-    temperature: Annotated[float | None, typer.Option(min=0.0, help="0: always the likeliest token.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
+    temperature: Temperature = None,
+    device: Device = None,
 ) -> None:
     """Go on with whatever you type, a line at a time."""
-    from runner.commands.results import tools
-
-    tools.generate(
-        settings_of(context), name, chat=True, step=step, tokens=tokens, temperature=temperature, device=device
-    )
+    _use(context, "generate", chat=True)
 
 
 def geometry(
@@ -172,22 +171,12 @@ def geometry(
     side: Annotated[str, typer.Option(help="Rows of an untied model: input or output.")] = "input",
 ) -> None:
     """Measure how new rows lie among published ones."""
-    from runner.commands.results import tools
-
-    tools.geometry(settings_of(context), name, step=step, side=side)
+    _use(context, "geometry")
 
 
-def hopes(
-    context: typer.Context,
-    name: Name,
-    step: Annotated[str | None, typer.Option(help="A checkpoint's step, best or newest.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
-    as_json: Json = False,
-) -> None:
+def hopes(context: typer.Context, name: Name, step: Step = None, device: Device = None, as_json: Json = False) -> None:
     """Measure what a job came to beside the untouched model; each job does at its end."""
-    from runner.commands.results import tools
-
-    tools.hopes(settings_of(context), name, step=step, device=device, as_json=as_json)
+    _use(context, "hopes")
 
 
 def blind(
@@ -197,36 +186,35 @@ def blind(
     score: Annotated[Path | None, typer.Option(metavar="SHEET", help="One that is filled in, beside its key.")] = None,
     count: Annotated[int | None, typer.Option(min=2, max=MOST, help="Passages of each kind.")] = None,
     words: Annotated[int | None, typer.Option(min=8, max=MOST, help="At most so many in a passage.")] = None,
-    step: Annotated[str | None, typer.Option(help="A checkpoint's step, best or newest.")] = None,
+    step: Step = None,
     seed: Annotated[int | None, typer.Option(min=0, max=MOST, help="Chooses passages and their order.")] = None,
-    temperature: Annotated[float | None, typer.Option(min=0.0, help="0: always the likeliest token.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
+    temperature: Temperature = None,
+    device: Device = None,
     as_json: Json = False,
 ) -> None:
     """Write a sheet to judge by, who wrote what; or score one."""
-    from runner.commands.results import tools
-
-    tools.blind(
-        settings_of(context), name, to=to, score=score, count=count, words=words, step=step, seed=seed,
-        temperature=temperature, device=device, as_json=as_json,
-    )  # fmt: skip
+    _use(context, "blind")
 
 
 def export(
     context: typer.Context,
     name: Name,
-    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="A new folder.")],
-    merge: Annotated[bool, typer.Option("--merge", help="P2: write the adapters into the weights.")] = False,
-    adapter_only: Annotated[bool, typer.Option("--adapter-only", help="P2: for PEFT, no published weights.")] = False,
-    dtype: Annotated[str | None, typer.Option(help="Type of the weights; default: as published.")] = None,
+    out: Annotated[Path, typer.Option("--to", metavar="DIR", help="A new folder.")],
+    merge: Merge = False,
+    adapter_only: AdapterOnly = False,
+    dtype: Dtype = None,
     gguf: Gguf = None,
-    step: Annotated[str, typer.Option(help="A checkpoint's step, best, or final.")] = "final",
+    step: Result = "final",
 ) -> None:
     """Write the result as a Hugging Face folder that loads anywhere."""
-    from runner.commands.results import tools
+    _use(context, "export")
 
-    asked = {"merge": merge, "adapter_only": adapter_only, "dtype": dtype, "gguf": gguf}
-    tools.export(settings_of(context), name, to, step=step, **asked)
+
+def _use(context: typer.Context, tool: str, **more: Any) -> None:
+    """Parameters of these commands are called as the fields of their tool's options, and passed on as they are."""
+    from runner.commands.results.tools import use_trained
+
+    use_trained(settings_of(context), tool, **context.params, **more)
 
 
 def push(
@@ -234,11 +222,11 @@ def push(
     name: Name,
     to: Annotated[str, typer.Argument(metavar="USER/NAME", help="On the Hugging Face Hub.")],
     private: Annotated[bool, typer.Option("--private", help="Where it is made anew: for your eyes alone.")] = False,
-    merge: Annotated[bool, typer.Option("--merge", help="P2: write the adapters into the weights.")] = False,
-    adapter_only: Annotated[bool, typer.Option("--adapter-only", help="P2: for PEFT, no published weights.")] = False,
-    dtype: Annotated[str | None, typer.Option(help="Type of the weights; default: as published.")] = None,
+    merge: Merge = False,
+    adapter_only: AdapterOnly = False,
+    dtype: Dtype = None,
     gguf: Gguf = None,
-    step: Annotated[str, typer.Option(help="A checkpoint's step, best, or final.")] = "final",
+    step: Result = "final",
     if_new: Annotated[bool, typer.Option("--if-new", help="Not when this very result is there already.")] = False,
 ) -> None:
     """Export a result and put it on the Hugging Face Hub, with its card."""
@@ -300,26 +288,6 @@ def schema(
     run(out, as_reference=reference)
 
 
-COMMANDS = (
-    plan,
-    lexicon,
-    morphemes,
-    replay,
-    report,
-    open_,
-    serve,
-    track,
-    generate,
-    chat,
-    geometry,
-    hopes,
-    blind,
-    export,
-    push,
-    login,
-    doctor,
-    demo,
-    rebuild,
-    repair,
-    schema,
-)
+LOOKS = (plan, lexicon, morphemes, replay, report, open_, serve, track)
+USES = (generate, chat, geometry, hopes, blind, export, push)
+COMMANDS = (*LOOKS, *USES, login, doctor, demo, rebuild, repair, schema)

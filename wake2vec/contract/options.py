@@ -45,6 +45,11 @@ class Options(BaseModel):
     def name(cls) -> str:
         return cls.__name__.removesuffix("Options").lower()
 
+    @property
+    def needs(self) -> str | None:
+        """The step of a job whose weights the tool uses: a number, best, newest or final; None where it uses none."""
+        return getattr(self, "step", None)
+
 
 class BlindOptions(Options):
     tool = "wake2vec.hopes.blind"
@@ -58,6 +63,10 @@ class BlindOptions(Options):
     device: str | None = None
     score: Path | None = None  # a sheet that is filled in, beside its key; nothing is written then
     as_json: bool = False
+
+    @property
+    def needs(self) -> str | None:
+        return self.step if self.score is None else None
 
 
 class ExportOptions(Options):
@@ -93,6 +102,10 @@ class GeometryOptions(Options):
     run: Path
     step: int | None = None  # None: the newest
     side: Literal["input", "output"] = "input"
+
+    @property
+    def needs(self) -> str | None:
+        return "newest" if self.step is None else str(self.step)
 
 
 class HopesOptions(Options):

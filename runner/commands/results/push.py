@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from runner.commands.results.tools import export
+from runner.commands.results.tools import use_trained
 from runner.errors import RunnerError
 from runner.queue import jobs
 from runner.queue.database import open_queue
@@ -36,7 +36,7 @@ def run(settings: Settings, name: str, to: str, *, private: bool, step: str, if_
     licence = "" if asked.get("adapter_only") else _licence(base)
     folder = settings.home / "push" / "-".join([name, step, str(job.kept_step), *kind])
     if not folder.is_dir():  # else an upload that was cut: an export appears whole or not at all
-        export(settings, name, folder, step=step, **asked)
+        use_trained(settings, "export", name, out=folder, step=step, **asked)
     _say_licence(folder, licence)
     print(f"{name}: is at {_upload(folder, to, title, private=private)}")
     shutil.rmtree(folder)

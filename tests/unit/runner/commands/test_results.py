@@ -8,7 +8,7 @@ import pytest
 
 from runner.commands.results import lexicon, report
 from runner.commands.results.process import use
-from runner.commands.results.tools import export, generate, geometry
+from runner.commands.results.tools import use_trained
 from runner.errors import RunnerError, UnknownJob
 from runner.queue import attempts, jobs
 from runner.queue.database import open_queue
@@ -34,7 +34,7 @@ def settings(tmp_path):
 
 
 def _export(settings, name, to):
-    export(settings, name, to)
+    use_trained(settings, "export", name, out=to)
 
 
 def test_a_job_that_never_ran_here_is_refused(settings, tmp_path):
@@ -94,21 +94,21 @@ def test_the_core_s_exit_code_is_the_command_s(tmp_path, capfd):
 @pytest.mark.parametrize(
     ("tool", "asked", "said"),
     [
-        (generate, {"step": "foo"}, "generate: --step: .*newest"),
-        (geometry, {"side": "left"}, "geometry: --side: .*'output'"),
-        (generate, {"top_k": "x"}, "generate: --top-k"),
+        ("generate", {"step": "foo"}, "generate: --step: .*newest"),
+        ("geometry", {"side": "left"}, "geometry: --side: .*'output'"),
+        ("generate", {"top_k": "x"}, "generate: --top-k"),
     ],
 )
 def test_what_a_tool_does_not_know_is_refused_before_anything_is_fetched(settings, tool, asked, said):
     with pytest.raises(SpecError, match=said):
-        tool(settings, "nix", **asked)
+        use_trained(settings, tool, "nix", **asked)
 
 
 def test_texts_and_geometry_want_a_run_that_is_here(settings):
     with pytest.raises(RunnerError, match="holds no run on this machine"):
-        generate(settings, "a", prompt="x")
+        use_trained(settings, "generate", "a", prompt="x")
     with pytest.raises(RunnerError, match="holds no run on this machine"):
-        geometry(settings, "a")
+        use_trained(settings, "geometry", "a")
 
 
 def test_a_survey_wants_a_whole_p1_file(tmp_path):
