@@ -1,15 +1,22 @@
-"""Keep the texts that jobs read in the home, each named by its sha256, so that later edits change no queued job."""
+"""The texts that jobs read: looked at once, and kept in the home by their sha256, so that later edits change no job."""
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, Literal
 
 from runner.errors import HomeUnusable
 from wake2vec.contract.errors import InputError
-from wake2vec.contract.files import sync_directory
+from wake2vec.contract.files import open_regular, sync_directory
+from wake2vec.contract.order import InputFile
+
+MAX_INPUT_BYTES = 2 << 30  # inputs are copied and go to the store
+
+Role = Literal["corpus", "lexicon", "morphemes", "groups", "devices", "control"]
 
 
 def keep_input(source: Path, sha256: str, folder: Path) -> Path:
@@ -47,3 +54,53 @@ def _copy(source: Path, target: Path) -> str:
         os.fsync(writer.fileno())
     target.chmod(0o444)
     return digest.hexdigest()
+
+
+def text_input(path: Path, role: Role) -> InputFile:
+    """Read a text once: its hash, and that it is UTF-8 and says something. Raises InputError."""
+    digest, size, blank = hashlib.sha256(), 0, True
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        with open_regular(path) as file:
+            while chunk := file.read(1 << 20):
+                size += len(chunk)
+                if size > MAX_INPUT_BYTES:
+                    raise InputError(path, f"larger than {MAX_INPUT_BYTES >> 30} GiB", "split it or take a part")
+                digest.update(chunk)
+                text = _decode(path, decoder, chunk, size)
+                blank = blank and not text.strip("\ufeff \t\r\n")
+            _decode(path, decoder, b"", size, final=True)
+    except OSError as error:
+        raise InputError(path, os_problem(error), where_to_look(path)) from error
+    if blank:
+        raise InputError(path, "empty" if size == 0 else "holds nothing but blanks")
+    return InputFile(role=role, name=path.name, sha256=digest.hexdigest(), size=size)
+
+
+def _decode(path: Path, decoder: Any, chunk: bytes, end: int, *, final: bool = False) -> str:
+    pending = len(decoder.getstate()[0])
+    try:
+        return str(decoder.decode(chunk, final))
+    except UnicodeDecodeError as error:
+        offset = end - len(chunk) - pending + error.start
+        byte = error.object[error.start]
+        utf16 = offset == 0 and byte in (0xFE, 0xFF)
+        raise InputError(
+            path,
+            f"not UTF-8: byte 0x{byte:02x} at offset {offset}" + (" (UTF-16 by the look of it)" if utf16 else ""),
+            f"convert it, for example: iconv -f {'UTF-16' if utf16 else 'LATIN1'} -t UTF-8 {path.name} > utf8.txt",
+        ) from error
+
+
+def os_problem(error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    if isinstance(error, IsADirectoryError):
+        return "is a folder, not a file"
+    return f"cannot be read: {error.strerror}"
+
+
+def where_to_look(path: Path) -> str:
+    """Point to the README of the folder where something is missing."""
+    note = path.parent / "README.md"
+    return f"{note} says what belongs there" if note.is_file() and not path.exists() else ""

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import codecs
-import hashlib
 import re
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ValidationError
 
 from runner.jobfile.faults import Checked, check
 from runner.jobfile.hub import look_up
 from runner.jobfile.hub_text import PREFIX, fetch_text
+from runner.jobfile.inputs import Role, os_problem, text_input, where_to_look
 from runner.jobfile.modelcheck import fit_targets, look, model_faults, notes, tokens_of
 from runner.jobfile.modelfolder import digest_model
 from runner.jobfile.overrides import Pair, lay_over
@@ -30,10 +29,7 @@ from wake2vec.contract.words.lexicon import Lexicon, read_lexicon
 
 MAX_JOB_BYTES = 1 << 20
 ENOUGH_CONTROL = 30_000  # bytes
-MAX_INPUT_BYTES = 2 << 30  # inputs are copied and go to the store
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-
-Role = Literal["corpus", "lexicon", "morphemes", "groups", "devices", "control"]
 
 
 def read_job(path: Path, pairs: Sequence[Pair] = ()) -> JobSpec:
@@ -112,7 +108,7 @@ def _read_body(path: Path, limit: int) -> bytes:
         with open_regular(path) as file:
             return file.read()
     except OSError as error:
-        raise SpecError(str(path), [Fault(key="", problem=_os_problem(error))]) from error
+        raise SpecError(str(path), [Fault(key="", problem=os_problem(error))]) from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +134,7 @@ def resolve_inputs(job: JobSpec, base_dir: Path, place: str) -> Resolved:
     for key, role, name in _named_texts(job):
         try:
             path = fetch_text(name) if name.startswith(PREFIX) else (base_dir / Path(name).expanduser()).absolute()
-            item = _text_input(path, role)
+            item = text_input(path, role)
             if role == "lexicon":
                 lexicon = read_lexicon(path)
                 remarks += lexicon.remarks()
@@ -199,42 +195,6 @@ def _named_texts(job: JobSpec) -> list[tuple[str, Role, str]]:
     return named
 
 
-def _text_input(path: Path, role: Role) -> InputFile:
-    """Read a text once: its hash, and that it is UTF-8 and says something. Raises InputError."""
-    digest, size, blank = hashlib.sha256(), 0, True
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    try:
-        with open_regular(path) as file:
-            while chunk := file.read(1 << 20):
-                size += len(chunk)
-                if size > MAX_INPUT_BYTES:
-                    raise InputError(path, f"larger than {MAX_INPUT_BYTES >> 30} GiB", "split it or take a part")
-                digest.update(chunk)
-                text = _decode(path, decoder, chunk, size)
-                blank = blank and not text.strip("\ufeff \t\r\n")
-            _decode(path, decoder, b"", size, final=True)
-    except OSError as error:
-        raise InputError(path, _os_problem(error), _where_to_look(path)) from error
-    if blank:
-        raise InputError(path, "empty" if size == 0 else "holds nothing but blanks")
-    return InputFile(role=role, name=path.name, sha256=digest.hexdigest(), size=size)
-
-
-def _decode(path: Path, decoder: Any, chunk: bytes, end: int, *, final: bool = False) -> str:
-    pending = len(decoder.getstate()[0])
-    try:
-        return str(decoder.decode(chunk, final))
-    except UnicodeDecodeError as error:
-        offset = end - len(chunk) - pending + error.start
-        byte = error.object[error.start]
-        utf16 = offset == 0 and byte in (0xFE, 0xFF)
-        raise InputError(
-            path,
-            f"not UTF-8: byte 0x{byte:02x} at offset {offset}" + (" (UTF-16 by the look of it)" if utf16 else ""),
-            f"convert it, for example: iconv -f {'UTF-16' if utf16 else 'LATIN1'} -t UTF-8 {path.name} > utf8.txt",
-        ) from error
-
-
 def _too_short(data: DataTable, inputs: list[InputFile]) -> Fault | None:
     # A tokenizer gives at most a token per byte, so this text cannot fill a block whatever the model is.
     size = sum(item.size for item in inputs if item.role == "corpus")
@@ -265,7 +225,7 @@ def _resolve_model(model: ModelTable, base_dir: Path) -> tuple[ModelTable, Input
     if not path.is_dir():
         if HUB_ID.fullmatch(model.base) and not looks_local:
             return model, None
-        remedy = _where_to_look(path) or 'give a folder with config.json, or a hub id such as "Qwen/Qwen2.5-14B"'
+        remedy = where_to_look(path) or 'give a folder with config.json, or a hub id such as "Qwen/Qwen2.5-14B"'
         raise InputError(path, "no such folder", remedy)
     path = path.resolve()
     return model.model_copy(update={"base": str(path)}), digest_model(path, with_code=model.trust_remote_code)
@@ -290,17 +250,3 @@ def _resolve_command(job: CommandSpec, base_dir: Path) -> CommandSpec:
         for word, place in zip(job.command, places, strict=True)
     ]
     return job.model_copy(update={"command": named})
-
-
-def _os_problem(error: OSError) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "no such file"
-    if isinstance(error, IsADirectoryError):
-        return "is a folder, not a file"
-    return f"cannot be read: {error.strerror}"
-
-
-def _where_to_look(path: Path) -> str:
-    """Point to the README of the folder where something is missing."""
-    note = path.parent / "README.md"
-    return f"{note} says what belongs there" if note.is_file() and not path.exists() else ""

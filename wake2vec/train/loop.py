@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -116,7 +116,7 @@ class Loop:
                 return self.finish(verdict)
 
             # a signal, or the known end of the session
-            if self.stop.is_asked or self.deadline_is_near():
+            if self.must_leave():
                 return self.leave()
 
             # at chosen steps: write sample texts. A stop ends it at once.
@@ -210,12 +210,12 @@ class Loop:
     def sample(self) -> None:
         """Write the sample texts of this step. Nothing is at risk meanwhile, and a stop ends it at once."""
         self.save_whole()
-        self.beside.sample(self.progress.step, lambda: self.stop.is_asked or self.deadline_is_near())
+        self.beside.sample(self.progress.step, self.must_leave)
         self.saver.nothing_was_at_risk()
 
     def hopes(self) -> None:
         """At the end, when all is saved and exported."""
-        self.beside.hopes(self.progress.step, lambda: self.stop.is_asked or self.deadline_is_near())
+        self.beside.hopes(self.progress.step, self.must_leave)
 
     # ---- evaluating -----------------------------------------------------------------------------------------
 
@@ -266,11 +266,11 @@ class Loop:
 
     # ---- ending ---------------------------------------------------------------------------------------------
 
-    def deadline_is_near(self) -> bool:
-        near = must_stop(self.stop.seconds_left(), self.step_seconds, self.saver.cost_seconds)
-        if near:
+    def must_leave(self) -> bool:
+        """Whether a stop was asked for, or the known end of the session is near."""
+        if must_stop(self.stop.seconds_left(), self.step_seconds, self.saver.cost_seconds):
             self.stop.ask("the session ends soon")
-        return near
+        return self.stop.is_asked
 
     def leave(self) -> Result:
         """Save the last finished step and end; the job goes on in a later attempt."""
@@ -283,17 +283,12 @@ class Loop:
         return self.result("completed", cause=verdict.stop_reason)
 
     def result(self, outcome: Any, *, cause: str) -> Result:
-        return Result(
-            attempt=self.material.order.attempt,
-            outcome=outcome,
+        return replace(
+            self.pulse.result(outcome, "training", cause),
             step=self.progress.step,
-            steps=self.material.steps,
-            where="training",
-            cause=cause,
             saved_step=self.saver.saved_step,
             best_step=self.verdict().best_step,
             plan=asdict(self.progress.plan),
-            start_seconds=self.pulse.now.start_seconds,
         )
 
     def note(self, event: str, text: str, **more: Any) -> None:
