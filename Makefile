@@ -6,7 +6,7 @@ READY := $(VENV)/ready
 # torch is named with its exact version, since a range would fetch a build with gigabytes of CUDA.
 TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 
-.PHONY: demo test test-postgres lint bench faults stacks notebooks wheel docs clean
+.PHONY: demo test test-postgres test-ray lint bench faults stacks notebooks wheel docs clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -24,6 +24,11 @@ test: $(READY)
 test-postgres: $(READY)
 	ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || command -v postgres || { apt-get update && apt-get install --yes postgresql; }
 	WAKE2VEC_TEST_POSTGRES=yes $(BIN)/python -m pytest -ra tests/postgres tests/unit/runner/queue tests/unit/runner/screen/test_database.py
+
+# with a cluster of several hosts on this machine, which the tests start and stop
+test-ray: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray]'
+	WAKE2VEC_TEST_RAY=yes $(BIN)/python -m pytest -ra tests/ray_cluster
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from runner.arguments import A_DAY_SECONDS, A_YEAR_HOURS, MOST, Json, Name, Names, settings_of
-from runner.states import Foreign, State
+from runner.states import Engine, Foreign, State
 
 
 def enqueue(
@@ -83,6 +83,10 @@ def start(
     ] = None,
     stop_at: Annotated[str | None, typer.Option(metavar="HH:MM", help="The same as a time of day.")] = None,
     take_over: Annotated[bool, typer.Option("--take-over", help="Fence a runner elsewhere that seems alive.")] = False,
+    engine: Annotated[Engine, typer.Option(help="Who runs the trainers: this host, or a Ray cluster.")] = Engine.LOCAL,
+    address: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Of the Ray cluster; default: the one that this host is in.")
+    ] = None,
     allow_network_home: Annotated[
         bool, typer.Option("--allow-network-home", help="Insist on a home where locks may not be safe.")
     ] = False,
@@ -110,6 +114,8 @@ def start(
         max_hours=max_hours,
         stop_at=stop_at,
         take_over=take_over,
+        engine=engine,
+        address=address,
         allow_network_home=allow_network_home,
         allow=tuple(allow or ()),
         patience_minutes=store_patience,

@@ -140,11 +140,13 @@ class DaemonContext:
     @property
     def gpus(self) -> list[int]:
         """A place for a trainer on each card; a machine without a card has some on the CPU, one by default."""
-        return [card.index for card in self.cards] or list(range(self.settings.numbers.cpu_cards))
+        return [card.index for card in self.cards] or list(
+            range(self.launcher.places or self.settings.numbers.cpu_cards)
+        )
 
     def gpu_name(self, gpus: Sequence[int]) -> str:
         """What a trainer works on, for people and for what is remembered of it."""
-        name = next((card.name for card in self.cards if card.index in gpus), "cpu")
+        name = next((card.name for card in self.cards if card.index in gpus), self.launcher.card)
         return f"{len(gpus)} x {name}" if len(gpus) > 1 else name
 
 

@@ -39,6 +39,7 @@ class Numbers(BaseModel):
         [], description="What jobs that another machine queued may run here besides P1 and P2."
     )
     cpu_cards: int = Field(1, ge=1, le=64, description="Places for trainers where there is no card.")
+    shared: Path | None = Field(None, description="Folder that every host of a cluster sees: runs and texts lie there.")
     trainer: list[str] | None = Field(None, description="The trainer command; the run directory is appended.")
 
 
@@ -75,11 +76,11 @@ class Settings(BaseModel):
 
     @property
     def inputs(self) -> Path:
-        return self.home / "inputs"
+        return (self.numbers.shared or self.home) / "inputs"
 
     @property
     def runs(self) -> Path:
-        return self.home / "runs"
+        return (self.numbers.shared or self.home) / "runs"
 
     @property
     def locks(self) -> Path:

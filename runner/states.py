@@ -63,6 +63,13 @@ class Wish(StrEnum):
     CANCEL = "cancel"
 
 
+class Engine(StrEnum):
+    """Who runs the trainers."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
 class Change(StrEnum):
     """What can happen to a job."""
 

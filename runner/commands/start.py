@@ -37,6 +37,7 @@ def run(settings: Settings, wanted: Wanted) -> None:
     def attend(context: SyncContext) -> None:
         writer.troubles = lambda: context.troubles_now
         writer.newest_event = lambda: mark_of(context.daemon.queue).event
+        writer.away = context.daemon.launcher.away
         narrator.context = context
 
     check_home(settings.home, allow_network=wanted.allow_network_home)

@@ -110,7 +110,7 @@ def keep_warm(daemon: DaemonContext, soon: Iterable[Sequence[int]], now: float) 
 def cards_there(daemon: DaemonContext) -> dict[int, str]:
     """The cards of this daemon that the driver still shows, by name."""
     if not daemon.cards:
-        return dict.fromkeys(daemon.gpus, "cpu")
+        return dict.fromkeys(daemon.gpus, daemon.launcher.card)
     return {card.index: card.name for card in daemon.read_cards() if card.index in daemon.gpus}
 
 

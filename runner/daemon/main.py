@@ -39,7 +39,7 @@ from runner.queue.ledger import add_event
 from runner.queue.view import see
 from runner.screen.daemon_note import MISSING, read_note
 from runner.settings import Settings, holder_of
-from runner.states import Foreign
+from runner.states import Engine, Foreign
 from runner.store.known import ROOT
 from runner.store.open import open_store
 from runner.sync.copies import mirror
@@ -60,6 +60,8 @@ class Wanted:
     max_hours: float | None = None
     stop_at: str | None = None
     take_over: bool = False
+    engine: Engine = Engine.LOCAL
+    address: str | None = None  # of the Ray cluster
     allow_network_home: bool = False
     allow: tuple[Foreign, ...] = ()
     patience_minutes: float = 10.0  # for the store, when nothing is left to train
@@ -142,7 +144,8 @@ def _tell_what_is_missing(settings: Settings, queue: Queue, say: Say) -> None:
 def furnish(settings: Settings, wanted: Wanted, queue: Queue) -> DaemonContext:
     now = time.time()
     machine = this_machine(os.environ)
-    cards = visible(vram.read_cards(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+    read_cards = vram.read_cards if wanted.engine is Engine.LOCAL else list  # a cluster's are Ray's to deal out
+    cards = visible(read_cards(), os.environ.get("CUDA_VISIBLE_DEVICES"))
     session = attempts.open_session(
         queue,
         machine=machine.id,
@@ -156,15 +159,23 @@ def furnish(settings: Settings, wanted: Wanted, queue: Queue) -> DaemonContext:
         settings=settings,
         queue=queue,
         store=open_store(settings.store_url, settings.home),
-        launcher=Launcher(settings.numbers.trainer, settings.locks),
+        launcher=_launcher(settings, wanted),
         session=session,
         holder=holder_of(settings.home),
         cards=cards,
-        read_cards=vram.read_cards,
+        read_cards=read_cards,
         stop_by=session_end(machine, now, max_hours=wanted.max_hours, stop_at=wanted.stop_at),
         take_over=wanted.take_over,
         allow=frozenset((*settings.numbers.allow, *wanted.allow)),
     )
+
+
+def _launcher(settings: Settings, wanted: Wanted) -> Launcher:
+    if wanted.engine is Engine.LOCAL:
+        return Launcher(settings.numbers.trainer, settings.locks)
+    from runner.machine.ray_launcher import RayLauncher
+
+    return RayLauncher(settings.numbers.trainer, holder_of(settings.home), wanted.address)
 
 
 def _restore(context: SyncContext, wanted: Wanted, say: Say) -> None:

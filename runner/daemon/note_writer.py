@@ -35,6 +35,7 @@ class NoteWriter:
         self._home, self._store, self._read_cards, self._clock = home, store, read_cards, clock
         self.troubles: Callable[[], tuple[Trouble, ...]] = tuple
         self.newest_event: Callable[[], int] = int
+        self.away: Callable[[], tuple[str, ...]] = tuple
         self._quota = Quota(free=None)
         self._free: deque[tuple[float, int]] = deque(maxlen=RATE_SAMPLES)
         self._full_at: float | None = None
@@ -93,6 +94,7 @@ class NoteWriter:
             cards=cards,
             troubles=self.troubles(),
             newest_event=newest_event,
+            away=self.away(),
         )
         try:
             write_note(self._home, note)

@@ -6,11 +6,12 @@ import errno
 import os
 import signal
 from contextlib import suppress
+from dataclasses import replace
 
 from runner.context import DaemonContext, Now
 from runner.errors import IllegalTransition
 from runner.intake import import_new_lines, note_saved
-from runner.machine.launcher import GPU_BUSY_EXIT, describe_exit, end_group
+from runner.machine.launcher import GPU_BUSY_EXIT, describe_exit
 from runner.queue import attempts, checkpoints, jobs, sharing
 from runner.queue.ledger import add_event, add_regime
 from runner.queue.rows import Attempt, Job
@@ -37,9 +38,9 @@ def _end_orphan(daemon: DaemonContext, pid: int, name: str, now: Now) -> None:
     asked_at = daemon.asked_at.setdefault(pid, now.monotonic)
     if asked_at == now.monotonic:
         add_event(daemon.queue, now.wall, "orphan", f"{name}: a trainer of an earlier daemon is asked to save and end")
-        end_group(pid, signal.SIGTERM)
+        daemon.launcher.end(pid, signal.SIGTERM)
     elif now.monotonic - asked_at > daemon.settings.numbers.grace_seconds:
-        end_group(pid, signal.SIGKILL)
+        daemon.launcher.end(pid, signal.SIGKILL)
 
 
 def reap_left_behind(daemon: DaemonContext, now: float) -> None:
@@ -75,6 +76,8 @@ def close(daemon: DaemonContext, attempt: Attempt, now: float) -> None:
     verdict = judge(ending, _budget(daemon, job))
     if ending.outcome is Outcome.FAILED and ending.where == Where.FULL:
         verdict = _wait_for_space(daemon, job, ending)
+    if daemon.launcher.is_lost(attempt.id):  # it may have lost the cluster first, and write until it notices
+        verdict = replace(verdict, wait_seconds=max(verdict.wait_seconds, daemon.settings.numbers.lease_seconds))
     _remember(daemon, job, attempt, result, now)
     if verdict.roll_back:
         roll_back(daemon, job, newest, now)
@@ -98,7 +101,7 @@ def _ending(daemon: DaemonContext, job: Job, attempt: Attempt, result: Result | 
         remedy=remedy,
         asked_to_stop=attempt.asked_to_stop_at is not None and outcome is not Outcome.HUNG,
         kept_new_step=newest > attempt.first_step,
-        same_session=attempt.session == daemon.session.id,
+        same_session=attempt.session == daemon.session.id and not daemon.launcher.is_lost(attempt.id),
         wish=job.wish,
         stalls=job.stalls,
         rolled_back=job.rolled_back,
@@ -123,7 +126,8 @@ def _outcome(daemon: DaemonContext, job: Job, attempt: Attempt, result: Result |
         # a trainer that left no result has only its last words
         kinds = {os.strerror(errno.ENOSPC): Where.FULL, os.strerror(errno.EIO): Where.DISK}
         return Outcome.FAILED, next((kinds[said] for said in kinds if said in cause), Where.SETUP), cause, ""
-    return Outcome.LOST, "", describe_exit(code), ""
+    cause = "its host left the cluster" if daemon.launcher.is_lost(attempt.id) else describe_exit(code)
+    return Outcome.LOST, "", cause, ""
 
 
 def was_extended(job: Job, result: Result) -> bool:

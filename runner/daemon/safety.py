@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping
 
 from runner.context import DaemonContext
-from runner.machine.launcher import end_group
 from runner.queue import attempts, checkpoints, jobs, waiting
 from runner.queue.database import Queue
 from runner.queue.ledger import add_event
@@ -47,7 +46,7 @@ def end_without_queue(daemon: DaemonContext, say: Callable[[str], None]) -> None
     """Have every trainer save and end where nobody can be told of it; the next start finds what each left."""
     held = {gpu: holder for gpu in daemon.gpus if (holder := daemon.launcher.holder(gpu)) is not None}
     for holder in held.values():
-        end_group(holder.pid, signal.SIGTERM)
+        daemon.launcher.end(holder.pid, signal.SIGTERM)
     grace = daemon.settings.numbers.grace_seconds
     wait_for(lambda: not any(daemon.launcher.holder(gpu) for gpu in held), grace, lambda: None)
     for name in sorted({holder.job for holder in held.values()}):

@@ -6,7 +6,6 @@ import signal
 
 from runner.context import DaemonContext, Now, Sign
 from runner.intake import import_new_lines, note_saved, promote
-from runner.machine.launcher import end_group
 from runner.machine.vram import threats
 from runner.queue import attempts, jobs, ledger
 from runner.queue.rows import Attempt, Job
@@ -85,11 +84,11 @@ def stop(
         return
     asked_at = daemon.asked_at.get(pid)
     if at_once:
-        end_group(pid, signal.SIGKILL)
+        daemon.launcher.end(pid, signal.SIGKILL)
     elif asked_at is None:
-        end_group(pid, signal.SIGTERM)
+        daemon.launcher.end(pid, signal.SIGTERM)
     elif now.monotonic - asked_at > daemon.settings.numbers.grace_seconds:
-        end_group(pid, signal.SIGKILL)
+        daemon.launcher.end(pid, signal.SIGKILL)
     if asked_at is None:
         daemon.asked_at[pid] = now.monotonic
         attempts.ask_to_stop(daemon.queue, attempt.id, now.wall, reason, outcome)

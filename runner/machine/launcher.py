@@ -139,6 +139,28 @@ class Launcher:
         holder = self.holder(gpu)
         return holder.pid if holder is not None and holder.attempt == attempt and holder.pid else None
 
+    @property
+    def places(self) -> int:
+        """For trainers on other hosts; none where there are only the daemon's own."""
+        return 0
+
+    @property
+    def card(self) -> str:
+        """What a trainer works on where the daemon sees no card."""
+        return "cpu"
+
+    def away(self) -> tuple[str, ...]:
+        """The jobs whose trainers live on other hosts, where no lock of this home shows them."""
+        return ()
+
+    def is_lost(self, attempt: int) -> bool:
+        """Whether the host went away with the trainer; the daemon's own takes the daemon along."""
+        return False
+
+    def end(self, pid: int, number: signal.Signals) -> None:
+        """Signal a trainer and all that it started, by what `start`, `pid` and `holder` call it."""
+        end_group(pid, number)
+
     def forget(self, attempt: int) -> None:
         child = self._children.pop(attempt, None)
         if child is not None:

@@ -56,6 +56,7 @@ class DaemonNote:
     cards: tuple[CardNote, ...] = ()
     uploads: tuple[UploadNote, ...] = ()
     troubles: tuple[Trouble, ...] = ()  # as they stand now
+    away: tuple[str, ...] = ()  # jobs whose trainers live on other hosts
     newest_event: int = 0  # of the database: by it a later start sees that it lost what was written last
 
 
@@ -138,6 +139,7 @@ def read_note(home: Path) -> DaemonNote | None:
         cards = tuple(CardNote(**item) for item in table.pop("cards", ()))
         uploads = tuple(UploadNote(**item) for item in table.pop("uploads", ()))
         troubles = tuple(Trouble(**item | {"cause": Cause(item["cause"])}) for item in table.pop("troubles", ()))
+        table["away"] = tuple(table.get("away", ()))
         return DaemonNote(cards=cards, uploads=uploads, troubles=troubles, **table)
     except (TypeError, KeyError, ValueError):
         return None

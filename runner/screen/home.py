@@ -48,6 +48,7 @@ def read_home(settings: Settings, jobs: Sequence[Job]) -> HomeView:
     """What surrounds these jobs now."""
     lock, note = read_lock(settings.daemon_lock), read_note(settings.home)
     daemon = None if lock is None else Process(pid=int(lock.get("pid") or 0), started_at=lock.get("started_at"))
+    away = note.away if note is not None and daemon is not None else ()
     running = [job.name for job in jobs if job.state is State.RUNNING]
     runs = {name: RunDir(root=settings.runs / name) for name in running}
     orders = {name: read_json(run.order) for name, run in runs.items()}
@@ -55,7 +56,7 @@ def read_home(settings: Settings, jobs: Sequence[Job]) -> HomeView:
         home=settings.home,
         store_url=settings.store_shown,
         daemon=daemon,
-        trainers=_trainers(settings.locks),
+        trainers=dict.fromkeys(away, Process(pid=0)) | _trainers(settings.locks),
         heartbeats={name: beat for name, run in runs.items() if (beat := read_heartbeat(run)) is not None},
         stop_by={name: float(end) for name, order in orders.items() if (end := (order or {}).get("stop_by"))},
         cards={name: found for name, order in orders.items() if len(found := _cards(order or {})) > 1},

@@ -1,0 +1,167 @@
+"""Trainers in a real Ray cluster of two hosts with a CPU each, while hosts and the daemon go away."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner.queue import attempts
+from runner.states import Outcome
+from tests.faults.world import World, expected_weights, fake_spec, wait_until
+
+ENABLED = "WAKE2VEC_TEST_RAY"
+PACE = {"seconds_per_step": 0.05, "save_every": 5}
+WORDS = ("--engine", "ray", "--address")
+
+
+class RayWorld(World):
+    """The command line instead of a driver: what is tested begins there."""
+
+    def __init__(self, root: Path, address: str) -> None:
+        super().__init__(root)
+        self.address = address
+
+    def start(self, home: str = "home", *, until_empty: bool = True, **_: Any) -> subprocess.Popen[bytes]:
+        command = [str(Path(sys.executable).parent / "wake2vec-runner"), "--home", str(self.home(home))]
+        command += ["--store", self.url, "start", *WORDS, self.address, *(["--until-empty"] * until_empty)]
+        with open(self.root / home / "out.txt", "ab") as out:
+            daemon = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
+        self.daemons.append(daemon)
+        return daemon
+
+    def status(self) -> str:
+        command = [str(Path(sys.executable).parent / "wake2vec-runner"), "--home", str(self.home()), "status", "--once"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.fixture
+def cluster() -> Iterator[Any]:
+    if not os.environ.get(ENABLED):
+        pytest.skip("needs a Ray cluster, which `make test-ray` starts")
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    yield cluster
+    cluster.shutdown()
+
+
+@pytest.fixture
+def world(tmp_path: Path, cluster: Any) -> Iterator[RayWorld]:
+    world = RayWorld(tmp_path, cluster.address)
+    yield world
+    for daemon in world.daemons:
+        daemon.kill()
+        daemon.wait()
+
+
+def runs_of(world: World, name: str) -> list[Outcome | None]:
+    with world.queue() as queue:
+        return [one.outcome for one in attempts.list_attempts(queue, name)]
+
+
+def assert_whole(world: World, name: str) -> None:
+    assert str(world.job(name).state) == "succeeded", world.output()[-3000:]
+    assert world.metrics(name) == [(step, 1 / step) for step in range(1, 61)]
+    assert world.weights(name) == expected_weights(f"print-{name}", 60)
+
+
+def hosts(world: World, *names: str) -> set[int]:
+    """The parents of the trainers: an actor each."""
+    found = {json.loads(world.run_dir(name).heartbeat.read_text())["pid"] for name in names}
+    return {int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1]) for pid in found}
+
+
+def test_jobs_run_on_the_hosts_of_a_cluster_and_a_lost_host_is_a_lost_session(world: RayWorld, cluster: Any) -> None:
+    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+    for name in ("a", "b"):
+        world.add(fake_spec(name), told=PACE)
+    daemon = world.start()
+    wait_until(lambda: all(world.step(name) >= 8 for name in ("a", "b")), what="steps on both hosts")
+    assert len(hosts(world, "a", "b")) == 2
+
+    cluster.remove_node(nodes[0], allow_graceful=False)
+
+    wait_until(lambda: Outcome.LOST in runs_of(world, "a") + runs_of(world, "b"), what="the loss")
+    assert world.wait(daemon) == 0, world.output()[-3000:]
+    for name in ("a", "b"):
+        assert_whole(world, name)
+    assert "its host left the cluster" in world.output()
+
+
+def test_a_daemon_that_died_finds_its_trainers_again(world: RayWorld, cluster: Any) -> None:
+    cluster.add_node(num_cpus=1)
+    world.add(fake_spec(), told=PACE)
+    first = world.start()
+    wait_until(lambda: world.step() >= 5, what="a step")
+    first.kill()
+    first.wait()
+
+    assert world.wait(world.start()) == 0, world.output()[-3000:]
+    assert_whole(world, "a")
+    assert runs_of(world, "a") == [Outcome.COMPLETED]
+
+
+def test_a_stop_has_the_trainer_save_on_its_host(world: RayWorld, cluster: Any) -> None:
+    cluster.add_node(num_cpus=1, num_gpus=1)  # which Ray takes at its word
+    world.add(fake_spec(), told=PACE | {"save_every": 1000, "seconds_per_step": 0.1})
+    daemon = world.start()
+    wait_until(lambda: world.step() >= 5, what="a step")
+    pid = json.loads(world.run_dir().heartbeat.read_text())["pid"]
+    assert b"CUDA_VISIBLE_DEVICES=0" in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    wait_until(lambda: "trained" in world.status(), what="the screen to see the trainer")
+    assert "its trainer has ended" not in world.status()
+    daemon.send_signal(signal.SIGTERM)
+    world.wait(daemon)
+
+    assert runs_of(world, "a") == [Outcome.YIELDED]
+    assert world.durable_step() >= 5
+
+
+def test_without_the_package_the_remedy_is_named(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    script = """
+import sys
+sys.modules["ray"] = None
+from runner.cli import main
+main(["start", "--engine", "ray"])
+"""
+    environment = os.environ | {"WAKE2VEC_HOME": str(world.home()), "WAKE2VEC_STORE": world.url}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 1
+    assert done.stderr == "error: --engine ray: needs a package; `pip install 'wake2vec-runner[ray]'`\n"
+
+
+@pytest.mark.skipif(not os.environ.get(ENABLED), reason="needs Ray, which `make test-ray` installs")
+def test_a_host_that_cannot_run_the_trainer_says_why(tmp_path: Path) -> None:
+    from runner.machine.ray_launcher import Trainer
+
+    code, refusal = Trainer(str(tmp_path), 1, None, "9.9").ended()
+    assert code == 1
+    assert refusal is not None
+    assert "the daemon 9.9" in refusal[0]
+    assert refusal[1] == "install the same version on every host"
+
+    _, refusal = Trainer(str(tmp_path), 1, None, version("wake2vec-runner")).ended()
+    assert refusal is not None
+    assert f"does not see {tmp_path}" in refusal[0]
+
+
+def test_an_address_where_no_cluster_is_is_one_sentence(tmp_path: Path) -> None:
+    if not os.environ.get(ENABLED):
+        pytest.skip("needs Ray, which `make test-ray` installs")
+    world = RayWorld(tmp_path, "127.0.0.1:1")
+    world.add(fake_spec())
+
+    assert world.wait(world.start()) == 1
+    assert "error: --address 127.0.0.1:1: no Ray cluster answers there" in world.output()
+    assert "Traceback" not in world.output()
