@@ -20,7 +20,8 @@ def queue_page(snapshot: Snapshot, reported: Collection[str]) -> str:
     rows = "".join(_row(job, is_linked=job.name in reported) for job in snapshot.jobs)
     head = "".join(f"<th>{name}</th>" for name in ("job", "state", "steps", "durable", "bits per byte", ""))
     return (
-        f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="{EVERY_SECONDS}">'
+        '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="refresh" content="{EVERY_SECONDS}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1"><title>wake2vec</title>'
         f"<style>{STYLE}</style></head><body><h1>Queue</h1><p>{alive}</p>"
         f"<div><table><tr>{head}</tr>{rows}</table></div></body></html>\n"

@@ -32,7 +32,7 @@ def open_store(
     environ: Mapping[str, str] = os.environ,
     bandwidth_mib_per_second: float | None = None,
 ) -> Store:
-    """`dir:PATH`, `drive:FOLDER`, `hub:USER/REPO` or `fs:URL`. Nothing is read, written or asked before the store is first used."""
+    """`dir:PATH`, `drive:FOLDER`, `hub:USER/REPO` or `fs:URL`. Nothing is read or written before it is first used."""
     scheme, rest = check_url(url)
     setting = Setting(home=home, environ=environ, bandwidth_mib_per_second=bandwidth_mib_per_second)
     return RetryingStore(KINDS[scheme](rest, setting))
@@ -90,7 +90,7 @@ def _fs(rest: str, setting: Setting) -> Store:
 
 
 def _hub(rest: str, setting: Setting) -> Store:
-    from runner.store.places.hub import open_hub
+    from runner.store.hub.store import open_hub
 
     return open_hub(rest, setting.environ)
 

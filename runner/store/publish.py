@@ -89,8 +89,9 @@ def publish_files(
 ) -> dict[str, StoredFile]:
     """Store files as `<folder>/<name>`, except those whose sha256 is among `known`; returns where each one is.
 
-    The last one after all others, unless the store has them land together; a known file that the store has lost is stored again. `forget` the journal once the
-    result is recorded in a log. Raises StoreFull, with nothing sent, when there is not room for all of them.
+    The last one after all others, unless the store has them land together; a known file that the store has lost is
+    stored again. `forget` the journal once the result is recorded in a log. Raises StoreFull, with nothing sent, when
+    there is not room for all of them.
     `digests` that are known need not be made again.
     """
     digests = digests or {name: digest_file(path) for name, path in paths.items()}

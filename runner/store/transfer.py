@@ -171,6 +171,7 @@ def main(place: Path) -> int:
     """Do what `order.json` in `place` says, and leave `result.json` however it ends short of a kill."""
     os.nice(NICE)
     shipment = Shipment(store_url=os.environ[STORE_VARIABLE], **json.loads((place / "order.json").read_bytes()))
+    result: dict[str, Any]
     try:
         record = ship(shipment, place)
     except CheckpointCorrupt as error:

@@ -1,4 +1,4 @@
-"""G1 and G2 with the store on a hub: the machine vanishes, an empty one carries on with a token alone, the bits are same."""
+"""G1 and G2 with the store on a hub: the machine vanishes, an empty one with a token carries on, with the same bits."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from runner.errors import RunnerError
 from runner.queue import jobs
 from runner.queue.database import open_queue
 from runner.settings import Settings
-from runner.store.places.hub_answers import FULL, SIGN_IN, said_by, status_of
+from runner.store.hub.answers import FULL, SIGN_IN, said_by, status_of
 
 TAG = "wake2vec"  # on the card of every export
 BARE = frozenset({".gitattributes", "README.md"})
@@ -90,7 +90,8 @@ def _licence(base: str) -> str:
     licence = ""
     if REPOSITORY.fullmatch(base):
         with suppress(Exception):  # a hub that does not know it, or is slow to say so
-            licence = str((HfApi().model_info(base, timeout=SECONDS).card_data or {}).get("license") or "")
+            card: Any = HfApi().model_info(base, timeout=SECONDS).card_data
+            licence = str(card.to_dict().get("license") or "") if card else ""
     if re.search(r"(^|-)nd(-|$)", licence):
         raise RunnerError(
             f"{base}: its licence, {licence}, does not allow changed copies; --adapter-only pushes none of it"

@@ -1,4 +1,4 @@
-"""serve: the queue and the reports as pages on this machine, for a browser on this machine; they can be read, no more."""
+"""serve: the queue and the reports as pages for a browser on this machine, which can read them and no more."""
 
 from __future__ import annotations
 
@@ -36,10 +36,11 @@ def run(settings: Settings, port: int) -> None:
 
 class _Pages(BaseHTTPRequestHandler):
     settings: Settings
+    server: ThreadingHTTPServer
 
     def do_GET(self) -> None:
-        port = self.server.server_address[1]
-        if self.headers.get("Host") not in (f"{HERE}:{port}", f"localhost:{port}"):
+        own = f":{self.server.server_port}"
+        if self.headers.get("Host") not in (HERE + own, "localhost" + own):
             return self._answer(403, "another site's name leads here; it is not served")
         try:
             self._show(self.path.partition("?")[0])

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from runner.errors import RunnerError, SignInNeeded, StoreBusy, StoreFull, StoreLost, StoreUnavailable
+from runner.store.hub.store import HubStore, open_hub
 from runner.store.lease import Watch, acquire
 from runner.store.log import Log
 from runner.store.open import open_store
-from runner.store.places.hub import HubStore, open_hub
 from runner.store.publish import fetch_checkpoint, publish_checkpoint, publish_files
 from runner.store.records import Genesis, commits
 from runner.store.retry import Backoff, RetryingStore
