@@ -21,7 +21,8 @@ from wake2vec.contract.options import HopesOptions
 from wake2vec.contract.order import Order
 from wake2vec.contract.words.forms import Finder
 from wake2vec.data.blocks import IGNORED
-from wake2vec.hopes.context import FEWEST, met_in
+from wake2vec.hopes import context
+from wake2vec.hopes.context import BEFORE, CONTEXTS, FEWEST, LETTERS, Met, met_in, nats_in_contexts
 from wake2vec.hopes.english import divergence_of
 from wake2vec.hopes.measure import measure
 from wake2vec.hopes.reader import AskedToStop, Subject, adapters_off
@@ -245,6 +246,34 @@ def test_a_word_is_met_once_in_a_text_and_behind_its_prompt() -> None:
     assert [one.word for one in found] == ["bay"]
     assert found[0].before.endswith("bend of ")
     assert len(found[0].before.split()) >= FEWEST
+
+
+def test_a_word_is_judged_by_its_own_context_and_by_those_of_others(p1: Done) -> None:
+    """Each entry, worked out with a sequence of its own."""
+    text = text_of(p1.subject, most=None).held_out[0].split()
+    met = [Met(text[place], " ".join(text[:place])) for place in range(30, 120, 9)]
+    scorer = p1.subject.untouched
+
+    found = nats_in_contexts(scorer, met)
+
+    assert found.shape == (10, CONTEXTS)
+    encode = scorer.tokenizer
+    for word, number in ((0, 0), (3, 0), (4, 5), (9, 7)):
+        before = met[(word + number * 10 // CONTEXTS) % 10].before[-LETTERS:]
+        read = encode(before, add_special_tokens=False)["input_ids"][-BEFORE:]
+        ids = read + encode(f" {met[word].word}", add_special_tokens=False)["input_ids"]
+        with torch.no_grad():
+            shares = published()(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
+        nats = -sum(float(shares[place - 1, ids[place]]) for place in range(len(read), len(ids)))
+        assert found[word, number] == pytest.approx(nats, rel=1e-4)
+
+
+def test_words_that_only_their_own_context_foretells_are_all_likelier(p1: Done, monkeypatch: Any) -> None:
+    nats = np.full((12, CONTEXTS), 5.0)
+    nats[:, 0] = 1.0
+    monkeypatch.setattr(context, "nats_in_contexts", lambda scorer, met: nats)
+
+    assert context.fits(p1.subject.untouched, []).tolist() == [1.0] * 12
 
 
 def test_letters_alike_have_no_divergence_and_nothing_in_common_a_whole_bit() -> None:
