@@ -10,7 +10,7 @@ from wake2vec.hopes.measure import measure
 from wake2vec.hopes.reader import Subject
 from wake2vec.model.device import quiet_libraries
 from wake2vec.phases.identity import trained_order
-from wake2vec.phases.inputs import load_tokenizer
+from wake2vec.phases.inputs import input_paths, load_tokenizer
 from wake2vec.show.hopes import as_text, write_hopes
 from wake2vec.use.assemble import assemble
 from wake2vec.use.generate import card_to_itself, device_of, newest
@@ -21,7 +21,9 @@ def run(options: HopesOptions) -> None:
     quiet_libraries()
     directory, device = RunDir(root=options.run), device_of(options.device)
     with card_to_itself(directory, device):
-        found = measure(subject_of(directory, options.step, device))
+        subject = subject_of(directory, options.step, device)
+        input_paths(subject.order, "corpus")  # without it there would be fewer figures than there may be already
+        found = measure(subject)
     assert found is not None, "nobody asks it to stop"
     path = write_hopes(directory, found)
     print(path.with_suffix(".json").read_text("utf-8") if options.as_json else as_text(found), end="")

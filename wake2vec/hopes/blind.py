@@ -6,7 +6,6 @@ All are of one length, white space is evened out, and none shows its prompt, whi
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from wake2vec.contract.options import BlindOptions
 from wake2vec.contract.rundir import RunDir
 from wake2vec.hopes.__main__ import subject_of
 from wake2vec.hopes.reader import Subject
+from wake2vec.hopes.resampling import at_least
 from wake2vec.hopes.text import text_of
 from wake2vec.model.device import quiet_libraries
 from wake2vec.use.generate import card_to_itself, device_of
@@ -123,11 +123,6 @@ def score(sheet: Path) -> dict[str, Any]:
         "of": len(table["key"]), "right": right, "by_chance": len(given) * chance,
         "p": at_least(right, len(given), chance), "taken_for": taken,
     }  # fmt: skip
-
-
-def at_least(right: int, of: int, chance: float) -> float:
-    """Binomial: how often luck is right so often or more."""
-    return sum(math.comb(of, k) * chance**k * (1 - chance) ** (of - k) for k in range(right, of + 1))
 
 
 def as_text(found: dict[str, Any]) -> str:

@@ -13,14 +13,16 @@ from wake2vec.contract.words.forms import Finder
 from wake2vec.data.blocks import IGNORED
 from wake2vec.data.tokens import pieces
 from wake2vec.hopes.reader import Reader, Subject
-from wake2vec.hopes.resampling import Doubles, mean_interval, p_of_signs, permuted, ratio_interval
+from wake2vec.hopes.resampling import Doubles, at_least, mean_interval, p_of_signs, ratio_interval
 from wake2vec.hopes.text import JobText
 from wake2vec.show.hopes import Figure, Hope
 
 STRETCH = 1000  # bytes of text that are drawn together
-WORDS, FEWEST = 24, 8  # places of generated words that are judged
-BEFORE = 48  # tokens of context that the scorer reads, out of so many characters
-LETTERS = 600
+WORDS = 24  # places of generated words that are judged
+CONTEXTS = 8  # that each is judged by: its own, and those of others; even, so that luck is right half of the time
+FEWEST = 8  # words that a context has
+BEFORE = 24  # tokens of it that the scorer reads, out of so many characters
+LETTERS = 300
 SCORER = (
     "The scorer of generated words is the published model with its own tokenizer. It has seen nothing of this job, "
     "but the trained model is built on it, and its makers may have trained it on this text."
@@ -87,49 +89,50 @@ def met_in(texts: Sequence[tuple[str, str]], finder: Finder) -> list[Met]:
 
 
 def nats_in_contexts(scorer: Reader, met: Sequence[Met]) -> Doubles:
-    """What each word costs behind each context. [contexts, words]"""
-    words = pieces([one.word for one in met], scorer.tokenizer)
+    """What each word costs behind its own context, and behind those of CONTEXTS - 1 others. [words, CONTEXTS]"""
+    words, n = pieces([one.word for one in met], scorer.tokenizer), len(met)
     longest = max(map(len, words))
-    rows = []
-    for one in met:
+    found = np.empty((n, CONTEXTS))
+    for place, one in enumerate(met):
         read = scorer.tokenizer(one.before[-LETTERS:].rstrip(), add_special_tokens=False)["input_ids"]
         context = list(read)[-BEFORE:]
-        ids = np.zeros((len(words), len(context) + longest), dtype=np.int64)
+        asked = [(place - number * n // CONTEXTS) % n for number in range(CONTEXTS)]
+        ids = np.zeros((CONTEXTS, len(context) + longest), dtype=np.int64)
         targets = np.full(ids.shape, IGNORED, dtype=np.int64)
-        for row, word in enumerate(words):
+        for row, word in enumerate(words[number] for number in asked):
             ids[row, : len(context) + len(word)] = [*context, *word]
             targets[row, len(context) - 1 : len(context) + len(word) - 1] = word
-        rows.append(scorer.nats(ids[:, :-1], targets[:, :-1]).sum(axis=1))
-    return np.stack(rows)
+        found[asked, range(CONTEXTS)] = scorer.nats(ids[:, :-1], targets[:, :-1]).sum(axis=1)
+    return found
+
+
+def fits(scorer: Reader, met: Sequence[Met]) -> Doubles:
+    """Of each word whether it costs less behind its own context than behind the middle one of all. [words]"""
+    nats = nats_in_contexts(scorer, met)
+    return (nats[:, 0] < np.median(nats, axis=1)).astype(np.float64)
 
 
 def likelier(subject: Subject, text: JobText, written: Sequence[tuple[str, str]]) -> Iterator[Figure | str]:
-    """Share of generated words that cost the scorer less in their own context than in the middle one of all."""
-    shares = {}
-    for name, texts in (("model", written), ("human", [("", one) for one in text.held_out])):
-        met = met_in(texts, text.finder)
-        if len(met) < FEWEST:
-            if name == "model":
-                yield f"Only {len(met)} new words in the sample texts: too few to judge their contexts."
-                return
-            continue
-        nats = nats_in_contexts(subject.untouched, met)
-        shares[name] = nats < np.median(nats, axis=0)  # [contexts, words]
-    fits = shares["model"]
-    low, high = mean_interval(fits.diagonal().astype(np.float64))
-    chance, p = permuted(fits)
+    """Share of generated words that the scorer finds likelier in their own context than in others."""
+    mine, theirs = (met_in(texts, text.finder) for texts in (written, [("", one) for one in text.held_out]))
+    if len(mine) < CONTEXTS:
+        yield f"Only {len(mine)} new words in the sample texts: too few to judge their contexts."
+        return
+    found = fits(subject.untouched, mine)
+    low, high = mean_interval(found)
     yield Figure(
         hope=Hope.CONTEXT,
         key="likelier",
         name="generated words likelier in their context",
-        value=float(fits.diagonal().mean()),
-        human=float(shares["human"].diagonal().mean()) if "human" in shares else None,
+        value=float(found.mean()),
+        human=float(fits(subject.untouched, theirs).mean()) if len(theirs) >= CONTEXTS else None,
         low=low,
         high=high,
-        null=chance,
-        p=p,
-        of=len(fits),
+        null=0.5,
+        p=at_least(int(found.sum()), len(found), 0.5),
+        of=len(found),
         unit="words",
-        text="share whose own context costs the scorer less than the middle context; by chance: words dealt out anew",
+        text=f"share that costs the scorer less behind its own context than behind the middle one of {CONTEXTS}, the "
+        "others being of other words; by chance: half",
     )
     yield SCORER

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -55,11 +56,9 @@ def p_of_labels(one: Doubles, other: Doubles) -> float:
     return _share(np.abs(apart) >= abs(float(one.mean() - other.mean())) * (1 - 1e-12))
 
 
-def permuted(fits: npt.NDArray[np.bool_]) -> tuple[float, float]:
-    """Of `fits` [n, n], the mean share of places where partners are dealt out anew, and p of the diagonal's share."""
-    chance, n = np.random.default_rng(1), len(fits)
-    shares = np.array([fits[chance.permutation(n), np.arange(n)].mean() for _ in range(DRAWS)])
-    return float(shares.mean()), _share(shares >= fits.diagonal().mean())
+def at_least(right: int, of: int, chance: float) -> float:
+    """Binomial: how often luck is right so often or more."""
+    return sum(math.comb(of, k) * chance**k * (1 - chance) ** (of - k) for k in range(right, of + 1))
 
 
 def _share(as_far: npt.NDArray[np.bool_]) -> float:

@@ -24,22 +24,22 @@ def style(subject: Subject, text: JobText, mine: Sequence[str], theirs: Sequence
     if not mine or not theirs:
         yield f"Style: no sample text has {FEWEST} words to be judged by."
         return
-    words = min(len(one.split()) for one in (*mine, *theirs))
+    words = min(len(one.split()) for one in (*mine, *theirs))  # of each text, since figures hang on the length
     human, rest = passages(text.held_out, words)
-    groups = [mine, theirs, human]
+    groups = [[" ".join(one.split()[:words]) for one in texts] for texts in (mine, theirs, human)]
     letters = min(len(one) for group in groups for one in group)
     known = trigrams("".join(rest))
     figures: dict[str, Callable[[str], float]] = {
-        "new words, share of words": lambda one: sum(1 for _ in text.finder.find(one)) / len(one.split()),
+        "new words, share of words": lambda one: sum(1 for _ in text.finder.find(one)) / words,
         "surprisal, bits/byte": lambda one: surprisal(subject, one),
         "longest run shared, words": lambda one: longest_overlap(one, text.trained).words,
-        "distinct words, share": lambda one: len({*one.split()[:words]}) / words,
+        "distinct words, share": lambda one: len({*one.split()}) / words,
         "letters unlike the text's, bits": lambda one: divergence(trigrams(one[:letters]), known),
     }
     said = {
         "surprisal, bits/byte": "of the text, to the untouched model: the same judge for all three",
         "longest run shared, words": "with the training text",
-        "distinct words, share": f"among the first {words}",
+        "distinct words, share": f"of {words}, as many as each text is cut to",
         "letters unlike the text's, bits": f"Jensen-Shannon divergence of {GRAM}-grams of the first {letters:,} "
         "characters to the rest of the held-out text",
     }
@@ -56,10 +56,10 @@ def style(subject: Subject, text: JobText, mine: Sequence[str], theirs: Sequence
 
 
 def passages(held_out: Sequence[str], words: int, most: int = HUMAN) -> tuple[list[str], list[str]]:
-    """Passages of so many words out of every other stretch, and the stretches that none is from."""
+    """Some of every other stretch, each with so many words at least, and the stretches that stay behind."""
     long = [text for text in held_out[::2] if len(text.split()) >= words]
     chosen = [long[place * len(long) // most] for place in range(most)] if len(long) > most else long
-    return [" ".join(text.split()[:words]) for text in chosen], list(held_out[1::2])
+    return chosen, list(held_out[1::2])
 
 
 def surprisal(subject: Subject, text: str) -> float:

@@ -29,30 +29,6 @@ from wake2vec.use.sampling import Continuation, Sampling, continue_text
 TEMPERATURES = (0.9, 0.7, 1.1, 0.5, 1.0, 1.2, 0.8)
 
 
-def sample(
-    model: Any,
-    tokenizer: Any,
-    prompt: str,
-    *,
-    temperature: float = 0.9,
-    top_p: float = 0.92,
-    top_k: int = 50,
-    repetition_penalty: float = 1.15,
-    max_new_tokens: int = 200,
-    seed: int = 0,
-    device: str | torch.device = "cpu",
-) -> str:
-    """The continuation of `prompt`, without it."""
-    sampling = Sampling(
-        temperature=temperature,
-        top_p=top_p,
-        top_k=top_k,
-        repetition_penalty=repetition_penalty,
-        max_new_tokens=max_new_tokens,
-    )
-    return continue_text(model, tokenizer, prompt, sampling, seed=seed, device=device).text
-
-
 def write_samples(
     run: RunDir,
     model: Any,

@@ -15,7 +15,7 @@ from wake2vec.contract.errors import InputError
 from wake2vec.contract.files import read_json, write_json
 from wake2vec.contract.options import BlindOptions
 from wake2vec.contract.rundir import RunDir
-from wake2vec.hopes.blind import KEY, KINDS, SHEET, _from_a_word, at_least, run, score
+from wake2vec.hopes.blind import KEY, KINDS, SHEET, _from_a_word, run, score
 from wake2vec.use.__main__ import use
 
 
@@ -122,8 +122,3 @@ def test_a_sheet_without_its_key_is_told(tmp_path: Path) -> None:
 def test_too_little_text_for_such_passages_is_told(trained: RunDir, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--words"):
         run(BlindOptions(run=trained.root, to=tmp_path, words=4000, device="cpu"))
-
-
-def test_so_many_right_or_more_by_luck() -> None:
-    assert at_least(0, 5, 1 / 3) == pytest.approx(1)
-    assert at_least(2, 2, 1 / 3) == pytest.approx(1 / 9)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,10 +17,12 @@ from tests.machine import JOBS
 from tests.tiny import loop_for, material_for, order_for, run_of
 from tests.unit.wake2vec.train.test_attempt import end, nothing
 from wake2vec.contract.files import read_json, write_json
+from wake2vec.contract.options import HopesOptions
 from wake2vec.contract.order import Order
 from wake2vec.contract.words.forms import Finder
 from wake2vec.data.blocks import IGNORED
-from wake2vec.hopes.context import FEWEST, met_in
+from wake2vec.hopes import context
+from wake2vec.hopes.context import BEFORE, CONTEXTS, FEWEST, LETTERS, Met, met_in, nats_in_contexts
 from wake2vec.hopes.english import divergence_of
 from wake2vec.hopes.measure import measure
 from wake2vec.hopes.reader import AskedToStop, Subject, adapters_off
@@ -27,6 +30,7 @@ from wake2vec.hopes.style import divergence, passages, trigrams
 from wake2vec.hopes.text import some, text_of
 from wake2vec.show.hopes import Figure, Hope, Hopes, read_hopes, write_hopes
 from wake2vec.train.loop import Loop
+from wake2vec.use.__main__ import use
 
 USUAL = {
     "evaluate__hopes": True,
@@ -244,6 +248,34 @@ def test_a_word_is_met_once_in_a_text_and_behind_its_prompt() -> None:
     assert len(found[0].before.split()) >= FEWEST
 
 
+def test_a_word_is_judged_by_its_own_context_and_by_those_of_others(p1: Done) -> None:
+    """Each entry, worked out with a sequence of its own."""
+    text = text_of(p1.subject, most=None).held_out[0].split()
+    met = [Met(text[place], " ".join(text[:place])) for place in range(30, 120, 9)]
+    scorer = p1.subject.untouched
+
+    found = nats_in_contexts(scorer, met)
+
+    assert found.shape == (10, CONTEXTS)
+    encode = scorer.tokenizer
+    for word, number in ((0, 0), (3, 0), (4, 5), (9, 7)):
+        before = met[(word + number * 10 // CONTEXTS) % 10].before[-LETTERS:]
+        read = encode(before, add_special_tokens=False)["input_ids"][-BEFORE:]
+        ids = read + encode(f" {met[word].word}", add_special_tokens=False)["input_ids"]
+        with torch.no_grad():
+            shares = published()(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
+        nats = -sum(float(shares[place - 1, ids[place]]) for place in range(len(read), len(ids)))
+        assert found[word, number] == pytest.approx(nats, rel=1e-4)
+
+
+def test_words_that_only_their_own_context_foretells_are_all_likelier(p1: Done, monkeypatch: Any) -> None:
+    nats = np.full((12, CONTEXTS), 5.0)
+    nats[:, 0] = 1.0
+    monkeypatch.setattr(context, "nats_in_contexts", lambda scorer, met: nats)
+
+    assert context.fits(p1.subject.untouched, []).tolist() == [1.0] * 12
+
+
 def test_letters_alike_have_no_divergence_and_nothing_in_common_a_whole_bit() -> None:
     assert divergence(trigrams("abcabc"), trigrams("abcabc")) == pytest.approx(0)
     assert divergence(trigrams("aaaa"), trigrams("bbbb")) == pytest.approx(1)
@@ -255,7 +287,6 @@ def test_passages_and_what_they_are_compared_with_are_of_different_stretches() -
     chosen, rest = passages(texts, 30)
 
     assert [one.split()[0] for one in chosen] == ["w0", "w2", "w4"]
-    assert {len(one.split()) for one in chosen} == {30}
     assert [one.split()[0] for one in rest] == ["w1", "w3", "w5"]
 
 
@@ -282,3 +313,21 @@ def test_held_out_text_is_what_the_job_holds_out(folder: Path, split: str, tmp_p
     assert abs(len(together) - len(held)) <= 20 * len(text.held_out)
     assert held[200:260] in together
     assert text.held_out[0][:80] not in text.trained
+
+
+def test_the_tool_measures_what_the_end_of_the_job_did_and_not_without_the_text(
+    p1: Done, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert use(HopesOptions(run=p1.subject.run.root, device="cpu", as_json=True)) == 0
+
+    table = json.loads(capsys.readouterr().out)
+    found = {row["key"]: row["value"] for row in table["figures"]}
+    assert found == pytest.approx({one.key: one.value for one in p1.hopes.figures}, rel=1e-4)
+
+    kept = (p1.subject.run.evaluation / "hopes.json").read_bytes()
+    gone = p1.order.model_copy(update={"inputs_folder": "/nowhere"})
+    write_json(p1.subject.run.order, gone.model_dump(mode="json"))
+    assert use(HopesOptions(run=p1.subject.run.root, device="cpu")) != 0
+    write_json(p1.subject.run.order, p1.order.model_dump(mode="json"))
+    assert (p1.subject.run.evaluation / "hopes.json").read_bytes() == kept
+    assert "the frozen corpus of this job is gone" in capsys.readouterr().err

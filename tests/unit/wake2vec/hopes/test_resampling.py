@@ -7,10 +7,10 @@ import pytest
 
 from wake2vec.hopes.resampling import (
     apart_interval,
+    at_least,
     mean_interval,
     p_of_labels,
     p_of_signs,
-    permuted,
     ratio_interval,
 )
 
@@ -49,12 +49,7 @@ def test_labels_that_part_two_groups_are_as_rare_as_the_choices_say() -> None:
     assert p_of_labels(np.array([0.0, 1.0]), np.array([1.0, 0.0])) == 1.0
 
 
-def test_partners_that_fit_alone_are_found_and_luck_gives_the_share_of_all_places() -> None:
-    fits = np.eye(10, dtype=bool)
-
-    chance, p = permuted(fits)
-
-    assert chance == pytest.approx(0.1, abs=0.01)
-    assert p == pytest.approx(1 / 2001)
-    everything = permuted(np.ones((4, 4), dtype=bool))
-    assert everything == (1.0, 1.0)
+def test_so_many_right_or_more_by_luck() -> None:
+    assert at_least(0, 5, 1 / 3) == pytest.approx(1)
+    assert at_least(2, 2, 1 / 3) == pytest.approx(1 / 9)
+    assert at_least(9, 10, 0.5) == pytest.approx(11 / 1024)

@@ -24,7 +24,7 @@ from wake2vec.contract.rundir import RunDir
 from wake2vec.contract.spec import JOB_SPEC
 from wake2vec.model.new_rows import install_rows
 from wake2vec.show.samples import read_samples
-from wake2vec.use.generate import sample, typed, write_samples
+from wake2vec.use.generate import typed, write_samples
 from wake2vec.use.sampling import Sampling, choose, continue_text
 
 BASE = ["<unk>", "riverrun", "past", "eve", "and", "adam", "from", "swerve", "of", "shore", "to", "bend"]
@@ -40,6 +40,10 @@ JOB = JOB_SPEC.validate_python(
         "evaluate": {"prompt": "riverrun past", "samples": 3},
     }
 )
+
+
+def sample(model: Any, tokenizer: Any, prompt: str, *, seed: int = 0, max_new_tokens: int) -> str:
+    return continue_text(model, tokenizer, prompt, Sampling(max_new_tokens=max_new_tokens), seed=seed).text
 
 
 @pytest.fixture
