@@ -14,6 +14,7 @@ from bench.trials.study import Found, Scale, between, figures, number, outcomes,
 from bench.trials.trial import Trial
 from wake2vec.contract.words.forms import Form
 
+LAB = "smollm2"  # whose figures the file of this name holds
 KINDS = ("one", "shared", "separate")
 ROWS: dict[str, dict[str, Any]] = {
     "shared rows": {},
@@ -46,14 +47,15 @@ def summary(found: Found, scale: Scale) -> dict[str, Any] | None:
     none = {lab: found.get(scale.untouched(lab).key) for lab in (scale.lab, f"{scale.lab}-printed")}
     rows = []
     for (text, kind, forms, lines), runs in there.items():
-        first = there[text, kind, "one", "keep"]
+        first, beside = there[text, kind, "one", "keep"], there.get((text, kind, "one", lines))
         untouched = none[scale.lab if text == "as it is" else f"{scale.lab}-printed"]
-        if runs is None or first is None or untouched is None:
+        if runs is None or first is None or beside is None or untouched is None:
             continue
         about = {"text": text, "rows": kind, "forms": forms, "line_breaks": lines, "new_ids": runs[0]["new_ids"]}
         about["seeds"] = [trial.seed for trial in seeded(contenders(scale)[text, kind, forms, lines])]
         ours, other = reported(first), reported(runs)
         against = {f"interval_{name}": interval(ours, other, part) for name, part in PARTS.items()}
+        against["interval_same_lines"] = interval(reported(beside), other, PARTS["all"])
         rows.append(about | figures(runs, untouched) | against | {"by_form": by_form(runs, untouched)})
     return {"rows": rows} if rows else None
 
@@ -65,8 +67,20 @@ def by_form(runs: list[dict[str, Any]], untouched: dict[str, Any]) -> dict[str, 
 
 
 def table(result: Mapping[str, Any], part: str = "") -> list[dict[str, str]]:
+    """`printed`: the text in lines of print; `goal`: what is gained on the untouched model."""
     wanted = "in lines of print" if part == "printed" else "as it is"
-    return [_line(row) for row in result["rows"] if row["text"] == wanted]
+    line = _gained if part == "goal" else _line
+    return [line(row) for row in result["rows"] if row["text"] == wanted]
+
+
+def _gained(row: Mapping[str, Any]) -> dict[str, str]:
+    line = {"rows": row["rows"], "forms": row["forms"]}
+    for name, head in (("all", "all"), ("new", "new words"), ("words", "words in any form"), ("other", "other text")):
+        line[head] = f"{row[f'change_{name}_to_untouched']:+.1%}"
+    return line | {
+        "all, less untouched": between(row["interval_all_to_untouched"]),
+        "new words, less untouched": between(row["interval_new_to_untouched"]),
+    }
 
 
 def _line(row: Mapping[str, Any]) -> dict[str, str]:

@@ -14,6 +14,7 @@ from bench.quality import SEPARATE
 from bench.trials.study import Found, Scale, against, best, between, figures, grid, number, outcomes, seeded, validation
 from bench.trials.trial import Trial
 
+LAB = "untied"  # whose figures the file of this name holds
 PASS = 0.4  # of the steps' compute: what one forward pass over the training text costs, at about one epoch
 RECIPE = "the recipe"
 

@@ -27,6 +27,8 @@ import torch
 from bench.materials import default_cache, ulysses
 from bench.tables import as_markdown
 from bench.tiny import Shape, make_model, make_tokenizer, save, train
+from runner.commands.study import FIGURES
+from wake2vec.contract.expectation import value_at
 from wake2vec.contract.versions import versions
 from wake2vec.data.tokens import pieces
 from wake2vec.vocab.inject import load_tokenizer
@@ -89,13 +91,15 @@ STUDY = """of = "p3.toml"
 [vary]
 "train.seed" = [{seed}]
 [vary.run]
-treatment = {{}}
-control = {{ "morphemes.weight" = 0.0 }}
-shuffled = {{ "morphemes.shuffle" = true }}
-light = {{ "morphemes.weight" = 0.05 }}
-offset = {{ "morphemes.loss" = "offset" }}
-contrast = {{ "morphemes.loss" = "contrast" }}
 """
+RUNS = {
+    "treatment": "{}",
+    "control": '{ "morphemes.weight" = 0.0 }',
+    "shuffled": '{ "morphemes.shuffle" = true }',
+    "light": '{ "morphemes.weight" = 0.05 }',
+    "offset": '{ "morphemes.loss" = "offset" }',
+    "contrast": '{ "morphemes.loss" = "contrast" }',
+}
 DERIVE = ("morphemes", "lexicon.txt", "--derive", "--least", "5", "--cap", "120", "--out", "groups.jsonl", "--corpus")
 
 
@@ -110,6 +114,7 @@ class Setting:
     batch: int
     steps: tuple[int, int, int]  # of P1, P2 and P3
     words: int
+    runs: tuple[str, ...]
 
 
 def make_small_model(folder: Path, text: str, *, steps: int) -> float:
@@ -143,7 +148,7 @@ def command(folder: Path, *words: str) -> str:
     return done.stdout
 
 
-def study(folder: Path, setting: Setting, seed: int) -> dict[str, Any]:
+def study(folder: Path, setting: Setting, seed: int) -> list[dict[str, Any]]:
     """P1, P2 and the runs of one seed, in a home of their own."""
     folder.mkdir()
     write_lexicon(folder, setting.model, setting.text, setting.words)
@@ -154,11 +159,22 @@ def study(folder: Path, setting: Setting, seed: int) -> dict[str, Any]:
         (folder / f"{name}.toml").write_text(
             JOBS[name].format(common=common, steps=number, batch=setting.batch), "utf-8"
         )
-    (folder / "study.toml").write_text(STUDY.format(seed=seed), "utf-8")
+    runs = "".join(f"{name} = {RUNS[name]}\n" for name in setting.runs)
+    (folder / "study.toml").write_text(STUDY.format(seed=seed) + runs, "utf-8")
     command(folder, "study", "study.toml")
     command(folder, "start", "--until-empty")
-    found: dict[str, Any] = json.loads(command(folder, "study", "study.toml", "--json"))
-    return found
+    found: list[dict[str, Any]] = json.loads(command(folder, "study", "study.toml", "--json"))["runs"]
+    return [beginning(folder, seed), *found]
+
+
+def beginning(folder: Path, seed: int) -> dict[str, Any]:
+    """What P2 left, as the control measured it before its first step."""
+    ledger = folder / "home" / "runs" / f"study-seed-{seed}-control" / "logs" / "metrics.jsonl"
+    rows = [json.loads(line) for line in ledger.read_text("utf-8").splitlines()]
+    first = next(row for row in rows if row["kind"] == "evaluation" and row["step"] == 0)
+    figures = {key: value for key, place in FIGURES.items() if (value := value_at(first, place)) is not None}
+    about = {"job": "p2", "train.seed": seed, "run": "P2, where all begin", "bits_per_byte": first["bits_per_byte"]}
+    return about | {key: value for key, value in figures.items() if "gain" not in key and key != "p"}
 
 
 def main() -> None:
@@ -173,6 +189,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, nargs=3, default=(150, 60, 150), metavar=("P1", "P2", "P3"))
     parser.add_argument("--pretrain", type=int, default=600, help="steps of a made model's own training")
     parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44])
+    parser.add_argument("--runs", nargs="+", choices=RUNS, default=list(RUNS))
     parser.add_argument("--out", type=Path, default=RESULTS / "p3-study.json")
     asked = parser.parse_args()
     text = (asked.text or ulysses(default_cache())).resolve()
@@ -186,13 +203,14 @@ def main() -> None:
     setting = Setting(
         model=model.resolve(), text=text, load=asked.load, seq_len=asked.seq_len, batch=asked.batch,
         steps=tuple(asked.steps), words=asked.words,
+        runs=tuple(asked.runs),
     )  # fmt: skip
     with ThreadPoolExecutor(len(asked.seeds)) as pool:
         parts = list(pool.map(lambda seed: study(folder / f"seed-{seed}", setting, seed), asked.seeds))
     groups = (folder / f"seed-{asked.seeds[0]}" / "groups.jsonl").read_text("utf-8").splitlines()
     result = {
         "study": "p3_study",
-        "runs": [run for part in parts for run in part["runs"]],
+        "runs": [run for part in parts for run in part],
         "seeds": asked.seeds,
         "steps": dict(zip(JOBS, setting.steps, strict=True)),
         "groups": len(groups),

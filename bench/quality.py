@@ -25,6 +25,7 @@ from bench.trials.study import (
 )
 from bench.trials.trial import Trial
 
+LAB = "untied"  # whose figures the file of this name holds
 ADAM = (3e-4, 1e-3, 3e-3, 1e-2)
 FACTOR = (2e-3, 5e-3, 1e-2, 2e-2)
 ADAPTERS = (3e-4, 1e-3, 3e-3, 1e-2)

@@ -52,12 +52,12 @@ def main(argv: list[str] | None = None) -> int:
     modules = {name: importlib.import_module(f"bench.{name}") for name in asked.studies}
     plan = lambda found: [trial for module in modules.values() for trial in module.plan(found, scale)]  # noqa: E731
     file = asked.to or default_file(asked.lab)
+    about = machine(file, device=asked.device, ran=asked.seconds > 0)
     found = work(plan, file, device=asked.device, processes=asked.processes, seconds=asked.seconds)
     if "questions" in modules:
         keep(file, found, modules["questions"].compare_rows(found, scale, file.with_suffix(".rows")))
-    about = machine(file, device=asked.device, ran=asked.seconds > 0)
     for name, module in modules.items():
-        write(asked.out, name if asked.lab == "smollm2" else f"{name}-{asked.lab}", module, found, scale, about)
+        write(asked.out, name if asked.lab == module.LAB else f"{name}-{asked.lab}", module, found, scale, about)
     return 0
 
 
@@ -87,6 +87,8 @@ def write(folder: Path, name: str, module: Any, found: Found, scale: Scale, abou
         folder / f"{name}.json",
         {"study": module.__name__.rpartition(".")[2], "setting": vars(scale), **about, **summary},
     )
+    if draw := getattr(module, "plot", None):
+        draw(summary, folder / f"{name}.png")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ a file: a crew that was stopped goes on where it was.
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import os
@@ -90,6 +91,7 @@ def _run(key: str) -> dict[str, Any]:
 
 def run_here(trial: Trial, *, device: str, rows: Path, scratch: Path, labs: dict[str, Any]) -> dict[str, Any]:
     """One trial in this process; its lab is kept in `labs`, its rows go to a file of `rows`."""
+    import torch
     from safetensors.torch import save_file
 
     from bench.trials.lab import Lab, material
@@ -100,6 +102,9 @@ def run_here(trial: Trial, *, device: str, rows: Path, scratch: Path, labs: dict
         folder.mkdir()
         labs[trial.lab] = Lab(material(trial.lab, folder), device, folder)
     outcome = run(labs[trial.lab], trial)
+    if device == "cuda":  # what a recorded step held goes back to the others
+        gc.collect()
+        torch.cuda.empty_cache()
     if outcome.rows:
         rows.mkdir(exist_ok=True)
         save_file(outcome.rows, rows / rows_file(trial))

@@ -49,13 +49,15 @@ class HeldOut:
         """Sums by span and form. [spans, FORMS]"""
         counted = self.span >= 0
         code = self.span[counted] * FORMS + self.form[counted]
-        return np.bincount(code, weights=values[counted], minlength=self.spans * FORMS).reshape(self.spans, FORMS)
+        sums: Floats = np.bincount(code, weights=values[counted], minlength=self.spans * FORMS).astype(np.float64)
+        return sums.reshape(self.spans, FORMS)
 
     def by_met(self, values: Floats, met: Ints) -> Floats:
         """Sums over reported words after a space that training met never, up to 3 times, more often. [3]"""
         spaced = (self.form == 1 + list(Form).index(Form.SPACED)) & (self.span % VALIDATION > 0) & (self.span >= 0)
         kind = np.searchsorted([1, 4], met[self.word[spaced]], side="right")
-        return np.bincount(kind, weights=values[spaced], minlength=3)
+        sums: Floats = np.bincount(kind, weights=values[spaced], minlength=3).astype(np.float64)
+        return sums
 
 
 def held_out(corpus: Corpus, words: Sequence[str]) -> HeldOut:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bench.trials.graphs import Graphed
 from bench.trials.levers import Lever
 from wake2vec.contract.tables import LoraTable
 from wake2vec.model.dropout import StepKey, drop_only_keyed
@@ -70,6 +71,7 @@ class Ours:
         own = self.installed.words_that_train() if start.own_steps else ()
         self.optimizer = make_optimizer(start.optimizer, self.parameters, weight_decay=0.0, own_steps=own)
         self.seen = torch.zeros(len(start.input_rows), dtype=torch.bool, device=self.installed.embedding.rows.device)
+        self.backward = Graphed(lambda inputs, targets: backward(model, self.installed, inputs, targets))
 
     def words(self) -> dict[str, nn.Parameter]:
         """The matrices whose rows are words', as they are now."""
@@ -82,8 +84,10 @@ class Ours:
 
     def step(self, inputs: Tensor, targets: Tensor, lr: float) -> Tensor:
         self.optimizer.zero_grad()
-        loss = backward(self.model, self.installed, inputs, targets)
+        loss = self.backward(inputs, targets)
         factor = self.shape_gradients(inputs, targets)
+        if factor is None:
+            return loss
         before = {name: rows.detach().clone() for name, rows in self.words().items()} if self.levers else {}
         self.optimizer.step(lr, gradient_factor=factor)
         for lever in self.levers:
@@ -91,15 +95,15 @@ class Ours:
                 lever.settle(name, rows.detach(), before[name], lr)
         return loss
 
-    def shape_gradients(self, inputs: Tensor, targets: Tensor) -> float:
-        """Levers and the words that wait; what to multiply the gradients by when they are read."""
+    def shape_gradients(self, inputs: Tensor, targets: Tensor) -> float | None:
+        """Levers and the words that wait; what to multiply the gradients by when they are read, None to pass over."""
         for lever in self.levers:
             for name, rows in self.words().items():
                 assert rows.grad is not None, "after the backward pass"
                 lever.bend(name, rows.detach(), rows.grad)
         if self.start.only_seen:
             self._leave_unseen(inputs, targets)
-        return clip_factor(float(gradient_norm(self.parameters)) / LOSS_SCALE, CLIP_NORM) / LOSS_SCALE
+        return factor_of(self.parameters)
 
     def _leave_unseen(self, inputs: Tensor, targets: Tensor) -> None:
         met = torch.cat([inputs.flatten(), targets.flatten()]) - self.start.first_new_id
@@ -122,6 +126,12 @@ def backward(model: Any, installed: Any, inputs: Tensor, targets: Tensor) -> Ten
     loss = blocked_cross_entropy(hidden(model, inputs), head, targets.flatten(), scale=scale)
     torch.autograd.backward(loss.scaled)
     return loss.total.detach() / targets.numel()
+
+
+def factor_of(parameters: dict[str, nn.Parameter]) -> float | None:
+    """What unscales and clips gradients; None where they left the range of fp16, and the step is passed over."""
+    norm = float(gradient_norm(parameters)) / LOSS_SCALE
+    return clip_factor(norm, CLIP_NORM) / LOSS_SCALE if math.isfinite(norm) else None
 
 
 class Untrained:
@@ -169,11 +179,11 @@ class Adapted:
             self.rows.optimizer.zero_grad()
         head = self.base.head if isinstance(self.base, Untrained) else self.base.installed
         loss = backward(self.model, head, inputs, targets)
-        if self.rows is not None:  # clipped apart: their gradients have other sizes
-            factor = self.rows.shape_gradients(inputs, targets)
+        # clipped apart: their gradients have other sizes
+        if self.rows is not None and (factor := self.rows.shape_gradients(inputs, targets)) is not None:
             self.rows.optimizer.step(lr * self.rows_rate, gradient_factor=factor)
-        factor = clip_factor(float(gradient_norm(self.adapters)) / LOSS_SCALE, CLIP_NORM) / LOSS_SCALE
-        self.optimizer.step(lr, gradient_factor=factor)
+        if (factor := factor_of(self.adapters)) is not None:
+            self.optimizer.step(lr, gradient_factor=factor)
         return loss
 
 
@@ -184,6 +194,7 @@ class Whole:
         self.model, self.start = model, start
         self.trained: list[nn.Parameter] = self.prepare()
         self.optimizer = self.make_optimizer()
+        self.backward = Graphed(self._backward)
 
     def prepare(self) -> list[nn.Parameter]:
         """Bring the rows in and say what trains."""
@@ -204,14 +215,18 @@ class Whole:
         return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
 
     def step(self, inputs: Tensor, targets: Tensor, lr: float) -> Tensor:
-        self.optimizer.zero_grad()
-        logits = self.model(input_ids=inputs, use_cache=False).logits.float()
-        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
-        torch.autograd.backward(loss)
+        self.optimizer.zero_grad(set_to_none=False)
+        loss = self.backward(inputs, targets)
         nn.utils.clip_grad_norm_(self.trained, CLIP_NORM)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.step()
+        return loss
+
+    def _backward(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        logits = self.model(input_ids=inputs, use_cache=False).logits.float()
+        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        torch.autograd.backward(loss)
         return loss.detach()
 
     def put_rows(self) -> tuple[nn.Parameter, nn.Parameter]:

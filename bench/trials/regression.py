@@ -51,7 +51,7 @@ def fit_output(model: Any, head: Any, blocks: Blocks, *, prior: float) -> None:
         change.grad = gradient
         return total
 
-    optimizer.step(closure)
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
     head.rows.copy_((start + change.detach()) @ inverse)
 
 

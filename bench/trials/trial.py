@@ -117,6 +117,7 @@ def run(lab: Lab, trial: Trial) -> Outcome:
     if isinstance(learner, Ours):
         figures |= {name: value for lever in learner.levers for name, value in lever.figures().items()}
         figures["moved"] = moved(start, rows_of(learner))
+    figures["graphed"] = getattr(getattr(learner, "backward", None), "graph", None) is not None
     figures["seconds"] = round(time.monotonic() - began, 1)
     kept = {f"start.{name}": rows for name, rows in start.items()} | rows_of(learner) if trial.keep_rows else {}
     return Outcome(figures=figures, rows=kept)

@@ -36,6 +36,7 @@ class Forms(nn.Module):
         self.word_of = torch.cat([own, *self.words])  # [n_ids]
         kinds = [torch.full((size,), form + 1, device=device) for form, size in enumerate(sizes)]
         self.form_of = torch.cat([torch.zeros_like(own), *kinds])  # [n_ids] 0: the word itself
+        self._parts: dict[tuple[int, int, int], tuple[Part, ...]] = {}
 
     def row_of(self, places: Tensor) -> Tensor:
         """Rows of the words that new ids, counted from the first, belong to. [...]"""
@@ -73,17 +74,25 @@ class Forms(nn.Module):
 
     def of_block(self, start: int, stop: int, first_new_id: int, dtype: torch.dtype) -> BlockForms:
         """The forms of the words `start` to `stop`."""
-        parts = []
-        for form, rows in self._each():
-            low, high = torch.searchsorted(rows, torch.tensor([start, stop], device=rows.device)).tolist()
-            parts.append(Part(start=first_new_id + self.starts[form] + low, columns=rows[low:high] - start))
         offsets = self.offsets
         return BlockForms(
-            parts=tuple(parts),
+            parts=self._parts_of(start, stop, first_new_id),
             width=stop - start,
             offsets=offsets.detach().to(dtype),
             trains=offsets if offsets.requires_grad else None,
         )
+
+    def _parts_of(self, start: int, stop: int, first_new_id: int) -> tuple[Part, ...]:
+        """Found once for each block: the device is asked which words are in it, and every step would wait for that."""
+        key = start, stop, first_new_id
+        if key not in self._parts:
+            bounds = torch.tensor([start, stop], device=self.word_of.device)
+            found = []
+            for form, rows in self._each():
+                low, high = torch.searchsorted(rows, bounds).tolist()
+                found.append(Part(start=first_new_id + self.starts[form] + low, columns=rows[low:high] - start))
+            self._parts[key] = tuple(found)
+        return self._parts[key]
 
     def _each(self) -> Iterator[tuple[int, Tensor]]:
         return enumerate(self.words)
