@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import secrets
 import shutil
 import time
 from collections import Counter
@@ -25,6 +26,7 @@ from runner.queue import checkpoints, jobs
 from runner.store.base import Store
 from runner.store.drive.store import open_drive
 from runner.store.drive.transfer import Throttle
+from runner.store.hub.store import open_hub
 from runner.store.log import Log
 from runner.store.places.directory import DirectoryStore
 from runner.store.places.fsspec import open_fs
@@ -38,13 +40,16 @@ from runner.sync.prepare import prepare
 from runner.sync.trust import unconfirmed
 from tests.drive_server.server import DriveServer
 from tests.faults.protocols_store import scratch
+from tests.hub import Hub, running_hub
+from tests.hub_repository import Entry, Repository
 from tests.simulated import Clock, Home, Trainers
 from tests.unit.runner.conftest import job_spec
 from wake2vec.contract.manifest import saved_steps
 
-STORES = ("dir", "fs", "drive")
+STORES = ("dir", "fs", "drive", "hub")
 MOMENTS = ("training", "between sessions", "new home")
 PARTS = ("root", "job", "file")
+REPOSITORY = "me/wake-store"
 STEPS = 60
 
 
@@ -56,11 +61,15 @@ class Place:
     folder: Path
     draw: random.Random
     server: DriveServer | None = None
+    hub: Hub | None = None
+    kept: dict[str, Entry] = field(default_factory=dict)  # of a hub, at an earlier moment
     undo: Callable[[], None] | None = None  # brings back what went away, where it can come back
 
     def open(self, home: str) -> Store:
         if self.server is not None:
             store: Store = open_drive("wake2vec", self.folder / home, self.server.environ(), Throttle())
+        elif self.hub is not None:
+            store = open_hub(REPOSITORY, {"HF_ENDPOINT": self.hub.url, "HF_TOKEN": "hf_me"})
         else:
             root = self.folder / "store"
             store = DirectoryStore(root) if self.kind == "dir" else open_fs(f"file://{root}")
@@ -68,11 +77,16 @@ class Place:
 
     def keep(self) -> None:
         """A copy that an older state of the store is made of later."""
-        if self.server is None:
+        if self.hub is not None:
+            self.kept = self.hub.stores[REPOSITORY].files
+        elif self.server is None:
             shutil.copytree(self.folder / "store", self.folder / "older", dirs_exist_ok=True)
 
     def strike(self, part: str) -> str:
-        ways = self._ways_on_drive(part) if self.server is not None else self._ways_on_disk(part)
+        if self.hub is not None:
+            ways = self._ways_on_hub(self.hub, part)
+        else:
+            ways = self._ways_on_drive(part) if self.server is not None else self._ways_on_disk(part)
         name = self.draw.choice(sorted(ways))
         self.undo = None
         ways[name]()
@@ -143,10 +157,55 @@ class Place:
 
         return {"deleted": lambda: drive.delete(chosen), "in the bin": bin_}
 
+    # -- a hub ------------------------------------------------------------------------------------------------------
+
+    def _ways_on_hub(self, hub: Hub, part: str) -> dict[str, Callable[[], None]]:
+        store = hub.stores[REPOSITORY]
+
+        def becomes(files: dict[str, Entry]) -> None:
+            before = store.files
+            self._upload(store, files)
+            self.undo = lambda: self._upload(store, before)
+
+        def deleted() -> None:
+            hub.stores.pop(REPOSITORY)
+            self.undo = lambda: hub.stores.update({REPOSITORY: store})
+
+        def without(taken: Callable[[str], bool]) -> None:
+            becomes({path: entry for path, entry in store.files.items() if not taken(path)})
+
+        if part == "root":
+            return {
+                "deleted": deleted,
+                "emptied": lambda: without(lambda path: path != ".gitattributes"),
+                "root record deleted": lambda: without(lambda path: path == "log/000000.json"),
+                "older copy": lambda: becomes(self.kept),
+            }
+        if part == "job":
+            older = {path: entry for path, entry in self.kept.items() if path.startswith("jobs/a/")}
+            others = {path: entry for path, entry in store.files.items() if not path.startswith("jobs/a/")}
+            return {
+                "deleted": lambda: becomes(others),
+                "log deleted": lambda: without(lambda path: path.startswith("jobs/a/log/")),
+                "older copy": lambda: becomes(others | older),
+            }
+        chosen = self.draw.choice(sorted(store.files.keys() - {".gitattributes"}))
+        return {"deleted": lambda: without(lambda path: path == chosen)}
+
+    @staticmethod
+    def _upload(store: Repository, files: dict[str, Entry]) -> None:
+        """As somebody with the token would, in a browser or with git."""
+        store.commits.append((secrets.token_hex(20), dict(files)))
+
 
 @contextmanager
 def a_place(kind: str, draw: random.Random) -> Iterator[Place]:
     with scratch() as folder:
+        if kind == "hub":
+            with running_hub() as hub:
+                hub.tokens["hf_me"] = {"read", "write"}
+                yield Place(kind, folder, draw, hub=hub)
+            return
         if kind != "drive":
             yield Place(kind, folder, draw)
             return
@@ -269,7 +328,7 @@ class Found:
 def store_goes_away(runs: int, *, seed: int = 0) -> dict[str, Any]:
     """Every kind of store, moment and part in turn, in a way that chance chooses; then back, or repaired."""
     started, found = time.monotonic(), Found()
-    cases = list(itertools.product(STORES, MOMENTS, PARTS))
+    cases = [(kind, moment, part) for moment, part, kind in itertools.product(MOMENTS, PARTS, STORES)]
     with shipped_here():
         for number in range(runs):
             draw = random.Random(seed * 1_000_003 + number)

@@ -5,7 +5,7 @@ from tests.faults.protocols_store import budget
 
 
 def test_nothing_is_claimed_that_a_fresh_home_cannot_confirm():
-    found = store_goes_away(budget(216, 9), seed=1)
+    found = store_goes_away(budget(216, 12), seed=1)
 
     assert found["claims"] > 0
     assert found["noticed"] > 0
