@@ -165,7 +165,8 @@ class Place:
         def becomes(files: dict[str, Entry]) -> None:
             before = store.files
             self._upload(store, files)
-            self.undo = lambda: self._upload(store, before)
+            # what was written since stays, unless a new home has begun another store meanwhile
+            self.undo = lambda: self._upload(store, before if part == "root" else before | store.files)
 
         def deleted() -> None:
             hub.stores.pop(REPOSITORY)
