@@ -57,7 +57,10 @@ def options(
         Path | None, typer.Option(help="Folder of the queue and the runs [WAKE2VEC_HOME; default: your data folder].")
     ] = None,
     store: Annotated[
-        str | None, typer.Option(help="dir:PATH or drive:FOLDER [WAKE2VEC_STORE; default: a folder in the home].")
+        str | None,
+        typer.Option(
+            help="dir:PATH, drive:FOLDER, hub:USER/REPO or fs:URL [WAKE2VEC_STORE; default: a folder in the home]."
+        ),
     ] = None,
     version: Annotated[
         bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_version)
