@@ -20,7 +20,7 @@ from wake2vec.data.lines import Print
 from wake2vec.data.permutation import Ints
 from wake2vec.data.tokens import tokenise
 from wake2vec.hopes.resampling import Doubles
-from wake2vec.model.load import load_base
+from wake2vec.model.load import load_published
 from wake2vec.model.loss import blocked_cross_entropy
 from wake2vec.model.new_rows import published_head
 from wake2vec.model.split_vocabulary import SplitHead
@@ -144,9 +144,7 @@ class Subject:
     @property
     def trained(self) -> Reader:
         head = self.model.get_output_embeddings()
-        return Reader(
-            model=self.model, head=head, tokenizer=self.tokenizer, device=self.device, tick=self.tick
-        )  # fmt: skip
+        return Reader(model=self.model, head=head, tokenizer=self.tokenizer, device=self.device, tick=self.tick)
 
     @cached_property
     def untouched(self) -> Reader:
@@ -154,15 +152,9 @@ class Subject:
         if not self.moved_everything:
             head = self.model.get_output_embeddings().without_new()
             return replace(self.trained, head=head, tokenizer=self.base_tokenizer, bare=True)
-        table = self.order.training.model
-        model, _ = load_base(
-            table.base, load=table.load, compute=table.compute, device=self.device, revision=table.revision,
-            trust_remote_code=table.trust_remote_code,
-        )  # fmt: skip
+        model, _ = load_published(self.order.training.model, self.device)
         head = published_head(model, self.id_map.first_new_id)
-        return Reader(
-            model=model, head=head, tokenizer=self.base_tokenizer, device=self.device, tick=self.tick
-        )  # fmt: skip
+        return Reader(model=model, head=head, tokenizer=self.base_tokenizer, device=self.device, tick=self.tick)
 
     @property
     def moved_everything(self) -> bool:

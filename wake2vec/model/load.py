@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from wake2vec.contract.errors import ModelError, first_line
+from wake2vec.contract.tables import ModelTable
 from wake2vec.model.bare import attention, bare_model, read_config
 from wake2vec.model.outline import Outline, outline_of
 from wake2vec.model.placed import check_placed, check_whole
@@ -62,6 +63,21 @@ def load_base(
         model.is_loaded_in_4bit = True  # PEFT asks, to choose its own wrapper of such layers
     seconds = time.monotonic() - start
     return model, LoadReport(precision=precision, seconds=seconds, check_seconds=check_seconds, note=note)
+
+
+def load_published(
+    table: ModelTable, device: torch.device, progress: Callable[[int, int], None] | None = None
+) -> tuple[Any, LoadReport]:
+    """The same of the model that a job names."""
+    return load_base(
+        table.base,
+        load=table.load,
+        compute=table.compute,
+        device=device,
+        revision=table.revision,
+        trust_remote_code=table.trust_remote_code,
+        progress=progress,
+    )
 
 
 def _load(

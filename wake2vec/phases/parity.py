@@ -12,7 +12,7 @@ from wake2vec.contract.errors import ModelError
 from wake2vec.contract.models.families import longest, refusal
 from wake2vec.model.bare import read_config
 from wake2vec.model.device import this_device
-from wake2vec.model.load import load_base
+from wake2vec.model.load import load_published
 from wake2vec.model.loss import blocked_cross_entropy
 from wake2vec.model.new_rows import published_head
 from wake2vec.model.precision import Precision
@@ -38,14 +38,8 @@ def load(material: JobInputs) -> tuple[Any, torch.device, Precision]:
     table = material.job.model
     check_config(material)
     device = this_device()
-    model, report = load_base(
-        table.base,
-        load=table.load,
-        compute=table.compute,
-        device=device,
-        revision=table.revision,
-        trust_remote_code=table.trust_remote_code,
-        progress=lambda done, whole: material.getting_on("loading the model", done / whole),
+    model, report = load_published(
+        table, device, lambda done, whole: material.getting_on("loading the model", done / whole)
     )
     checked = f"{report.check_seconds:.1f} s of them to see that every tensor lies in it as its file has it"
     print(

@@ -13,7 +13,7 @@ from wake2vec.contract.manifest import step_of
 from wake2vec.contract.order import Order
 from wake2vec.contract.rundir import RunDir
 from wake2vec.contract.tables import LoraTable
-from wake2vec.model.load import load_base
+from wake2vec.model.load import load_published
 from wake2vec.model.new_rows import install_rows
 from wake2vec.phases.p2 import inject_lora
 from wake2vec.use.merged_weights import Trained
@@ -35,14 +35,7 @@ def assemble(run: RunDir, order: Order, step: int | str, device: torch.device) -
     table, lora = order.training.model, order.training.lora or LoraTable()
     require_published(run, order)
     trained, place = read_trained(run, order, step)
-    model, _ = load_base(
-        table.base,
-        load=table.load,
-        compute=table.compute,
-        device=device,
-        revision=table.revision,
-        trust_remote_code=table.trust_remote_code,
-    )
+    model, _ = load_published(table, device)
     install_rows(
         model,
         first_new_id=trained.first_new_id,
