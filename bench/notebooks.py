@@ -5,11 +5,14 @@ The wheel lies inside, so that no address is needed to get it.
 
 from __future__ import annotations
 
+import ast
 import bz2
+import io
 import json
 import lzma
 import sys
 import tempfile
+import tokenize
 import zipfile
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +31,8 @@ MODEL = "runner/jobs/tiny/model/model.safetensors"
 HALVES = [
     {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 0, "lp": 1, "pb": 1}
 ]  # numbers of two bytes
+
+SAYS = ("runner/cli", "wake2vec/contract/")  # whose docstrings are help texts and descriptions of a schema
 
 INTRO = {
     "colab": """# wake2vec-runner on Colab
@@ -166,8 +171,27 @@ def packed(wheel: Path) -> tuple[str, str]:
             if name != record:
                 kinds.setdefault(
                     Path(name).suffix if Path(name).suffix in (".py", ".txt") or name == MODEL else "", {}
-                )[name] = source.read(name)
+                )[name] = source.read(name) if not name.endswith(".py") else bare(name, source.read(name).decode())
     return "\n".join(_part(files) for files in kinds.values()), record
+
+
+def bare(name: str, text: str) -> bytes:
+    """The same code on the same lines, without what is said of it to those who change it: a fifth of its size."""
+    lines, tree = text.splitlines(keepends=True), ast.parse(text)
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    said = [(token.start, token.end) for token in tokens if token.type == tokenize.COMMENT]
+    for node in ast.walk(tree) if not name.startswith(SAYS) else ():
+        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module) and ast.get_docstring(node, clean=False):
+            first = node.body[0]
+            if len(node.body) > 1 or isinstance(node, ast.Module):
+                bottom = first.end_lineno or first.lineno
+                right = len(lines[bottom - 1].encode()[: first.end_col_offset].decode())  # it is counted in bytes
+                said.append(((first.lineno, first.col_offset), (bottom, right)))
+    for (top, left), (bottom, right) in sorted(said, reverse=True):
+        lines[top - 1 : bottom] = [
+            lines[top - 1][:left].rstrip(" ") + "\n" * (bottom - top) + lines[bottom - 1][right:]
+        ]
+    return "".join(lines).encode()
 
 
 def _part(files: dict[str, bytes]) -> str:
@@ -182,11 +206,11 @@ def _part(files: dict[str, bytes]) -> str:
 
 
 def _lines(body: bytes) -> str:
-    text = "".join(_group(body[start : start + BYTES]) for start in range(0, len(body), BYTES))
+    text = "".join(group(body[start : start + BYTES]) for start in range(0, len(body), BYTES))
     return "\n".join(f'"{text[start : start + LINE]}"' for start in range(0, len(text), LINE))
 
 
-def _group(body: bytes) -> str:
+def group(body: bytes) -> str:
     """What is too short is filled up with zeros, which no decompressor object minds behind the end."""
     number, letters = int.from_bytes(body.ljust(BYTES, b"\0"), "big"), ""
     for _ in range(LETTERS):
