@@ -10,6 +10,7 @@ import json
 import lzma
 import sys
 import tempfile
+import tokenize
 import zipfile
 from pathlib import Path
 from typing import Any, Literal
@@ -25,9 +26,7 @@ LINE = 8100
 DIGITS = [chr(code) for code in range(32, 127) if chr(code) not in '"<\\']
 BYTES, LETTERS = 22, 27
 MODEL = "runner/jobs/tiny/model/model.safetensors"
-HALVES = [
-    {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 0, "lp": 1, "pb": 1}
-]  # numbers of two bytes
+SHAPE = {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lp": 0, "pb": 0}
 
 INTRO = {
     "colab": """# wake2vec-runner on Colab
@@ -61,7 +60,7 @@ def read(text):
         groups.append(number.to_bytes(22, "big"))
     return b"".join(groups)
 
-PARTS = [  # of the program: how it is squeezed; inside a line with the files and their sizes, then the files
+PARTS = [  # of the program: how it is squeezed, and from how many rows of bytes; a line with files and sizes, the files
 {parts}
 ]
 if sys.version_info < (3, 11):
@@ -69,8 +68,13 @@ if sys.version_info < (3, 11):
 else:
     record = "{record},,\\n"
     with zipfile.ZipFile("{name}", "w") as wheel:
-        for squeezed, body in PARTS:
-            files, _, whole = squeezed.decompress(read(body)).partition(b"\\n")
+        for squeezed, rows, body in PARTS:
+            parted = squeezed.decompress(read(body))
+            whole = bytearray(len(parted))
+            for row in reversed(range(rows)):
+                size = len(whole[row::rows])
+                whole[row::rows], parted = parted[:size], parted[size:]
+            files, _, whole = bytes(whole).partition(b"\\n")
             for file, size in json.loads(files):
                 part, whole = whole[:size], whole[size:]
                 digest = base64.urlsafe_b64encode(hashlib.sha256(part).digest()).decode().rstrip("=")
@@ -164,21 +168,33 @@ def packed(wheel: Path) -> tuple[str, str]:
         record = next(name for name in source.namelist() if name.endswith("/RECORD"))
         for name in sorted(source.namelist()):
             if name != record:
-                kinds.setdefault(
-                    Path(name).suffix if Path(name).suffix in (".py", ".txt") or name == MODEL else "", {}
-                )[name] = source.read(name)
+                kind = Path(name).suffix if Path(name).suffix in (".py", ".txt") or name == MODEL else ""
+                body = source.read(name)
+                kinds.setdefault(kind, {})[name] = without_comments(body) if kind == ".py" else body
     return "\n".join(_part(files) for files in kinds.values()), record
+
+
+def without_comments(body: bytes) -> bytes:
+    """The program as it runs, in the same lines: comments are for those who change it, and they take room."""
+    lines = body.decode().splitlines(keepends=True)
+    for token in tokenize.generate_tokens(iter(lines.copy()).__next__):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column].rstrip() + "\n"
+    return "".join(lines).encode()
 
 
 def _part(files: dict[str, bytes]) -> str:
     index = json.dumps([(name, len(body)) for name, body in files.items()], separators=(",", ":"))
     whole = b"\n".join([index.encode(), b"".join(files.values())])
+    rows = 2 if MODEL in files else 1  # numbers of two bytes: the one of each that says how large it is tells the next
+    parted = b"".join(whole[row::rows] for row in reversed(range(rows)))
     ways = {
-        "bz2.BZ2Decompressor()": bz2.compress(whole, 8),
-        "lzma.LZMADecompressor()": lzma.compress(whole, filters=HALVES if MODEL in files else None),
+        "bz2.BZ2Decompressor()": bz2.compress(parted, 9),
+        "lzma.LZMADecompressor()": lzma.compress(parted, filters=[SHAPE | {"lc": 0 if MODEL in files else 4}]),
     }
     way = min(ways, key=lambda name: len(ways[name]))
-    return f"({way}, (\n{_lines(ways[way])}\n)),"
+    return f"({way}, {rows}, (\n{_lines(ways[way])}\n)),"
 
 
 def _lines(body: bytes) -> str:
