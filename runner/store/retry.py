@@ -26,6 +26,7 @@ class Backoff:
     base_seconds: float = 0.5
     cap_seconds: float = 60.0
     give_up_seconds: float = 300.0
+    told_seconds: float = 120.0  # a longer pause is asked of whoever can tell a person of it
 
     def wait(self, attempt: int, asked: float | None, draw: float) -> float:
         """Seconds before the next attempt; what the store asked for is the least."""
@@ -92,7 +93,8 @@ class RetryingStore:
                     if progress and progress.moved():
                         since, attempt = now, 0
                     wait = self._backoff.wait(attempt, error.retry_after_seconds, self._draw())
-                    if now + wait - since > self._backoff.give_up_seconds:
+                    asked = error.retry_after_seconds or 0.0
+                    if now + wait - since > self._backoff.give_up_seconds or asked > self._backoff.told_seconds:
                         raise
                     self.busy = Busy(said=str(error), since_at=began_at, again_at=time.time() + wait)
                     self._sleep(wait)

@@ -50,7 +50,7 @@ def said_by(error: BaseException) -> str:
     ):  # an upload's own words are in front
         began = began.__cause__
     words = str(getattr(began, "server_message", None) or "") or f"{type(began).__name__} {began}"
-    return " ".join(words.split())[:300]
+    return " ".join(words.split())[:300].rstrip(".")
 
 
 def status_of(error: BaseException | None) -> int:

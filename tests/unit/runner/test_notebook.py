@@ -94,3 +94,39 @@ def test_a_pushed_kaggle_notebook_finds_its_token_in_a_private_dataset(
     assert "or add a private dataset" in without
     assert os.environ[notebook.SECRET] == str(token)
     assert f"signed in by {token}" in capsys.readouterr().out
+
+
+def test_a_store_on_the_hub_takes_its_token_from_a_secret(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Secrets:
+        def get_secret(self, name: str) -> str:
+            return {"HF_TOKEN": "hf_me"}[name]
+
+    monkeypatch.setitem(sys.modules, "kaggle_secrets", SimpleNamespace(UserSecretsClient=Secrets))
+    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Interactive")
+    monkeypatch.setenv("WAKE2VEC_STORE", "")
+    monkeypatch.setenv("HF_TOKEN", "")
+
+    notebook.sign_in("hub:me/wake", with_click=True)
+
+    assert (os.environ["WAKE2VEC_STORE"], os.environ["HF_TOKEN"]) == ("hub:me/wake", "hf_me")
+    assert capsys.readouterr().out == "store: hub:me/wake, signed in by the secret HF_TOKEN\n"
+
+
+def test_without_that_secret_it_says_which_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Lost:
+        def get_secret(self, name: str) -> str:
+            raise ConnectionError(name)
+
+    monkeypatch.setitem(sys.modules, "kaggle_secrets", SimpleNamespace(UserSecretsClient=Lost))
+    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Interactive")
+    monkeypatch.setenv("WAKE2VEC_STORE", "")
+
+    notebook.sign_in("hub:me/wake")
+
+    said = capsys.readouterr().out
+    assert said.startswith("not signed in: add the secret HF_TOKEN")
+    assert "drive-token" not in said

@@ -98,6 +98,16 @@ def test_what_the_store_asks_for_is_waited(tmp_path: Path) -> None:
     assert clock.waits == [42.0]
 
 
+def test_a_long_pause_is_left_to_whoever_can_tell_of_it(tmp_path: Path) -> None:
+    clock = Clock()
+
+    with pytest.raises(StoreBusy) as told:
+        retrying(Failing(tmp_path, [StoreBusy("x", retry_after_seconds=3600.0)]), clock).quota()
+
+    assert told.value.retry_after_seconds == 3600.0
+    assert clock.waits == []
+
+
 def test_it_gives_up_before_its_patience_ends(tmp_path: Path) -> None:
     clock = Clock()
     store = retrying(Failing(tmp_path, [StoreBusy("x") for _ in range(100)]), clock, Backoff(give_up_seconds=100))
