@@ -29,7 +29,7 @@ from runner.queue import attempts, jobs, sharing
 from runner.queue.database import Queue, open_queue
 from runner.queue.segments import close_segments
 from runner.queue.tables import attempts as attempt_rows
-from runner.queue.tables import checkpoints, keepers, logs, segments
+from runner.queue.tables import checkpoints, homes, keepers, logs, segments
 from runner.queue.tables import jobs as job_rows
 from runner.queue.view import see
 from runner.settings import Server
@@ -37,7 +37,7 @@ from runner.states import Change, Outcome, Verdict
 from wake2vec.contract.spec import JobSpec
 
 PLACE = Path(__file__).parent / "results" / "shared_queue.json"
-PATIENCE: dict[str, Any] = {"silent_seconds": 180.0, "longest_wait": 1800.0}
+SILENT_SECONDS, LONGEST_WAIT = 180.0, 1800.0
 
 
 def main() -> None:
@@ -143,13 +143,15 @@ def work(url: str, process: int, share: int, gate: Any, results: Any) -> None:
 
 def one_worker(url: str, home: str, gate: Any, begins: list[float], waits: list[float], refused: list[str]) -> None:
     with open_queue(Server(url=url, home=home)) as queue:
-        sharing.enter(queue, "bench", PATIENCE["silent_seconds"])
+        sharing.enter(queue, "bench", SILENT_SECONDS)
         session = attempts.open_session(queue, machine=home, platform="plain", gpu="", started_at=1.0, now=time.time())
         gate.wait()
+        with queue.read() as connection:
+            living = list(connection.scalars(select(homes.c.name)))
         begins.append(time.monotonic())
         while True:
             began = time.monotonic()
-            names = sharing.take(queue, 1, time.time(), **PATIENCE)
+            names = sharing.take(queue, 1, time.time(), living=living, longest_wait=LONGEST_WAIT)
             if not names:
                 return
             try:

@@ -12,7 +12,7 @@ from runner.errors import StoreLost
 from runner.machine.launcher import Launcher
 from runner.machine.session import mean_session_minutes
 from runner.machine.vram import CardUse
-from runner.queue import attempts
+from runner.queue import attempts, sharing
 from runner.queue.database import Queue
 from runner.queue.rows import Job, Session
 from runner.queue.view import Sight
@@ -124,6 +124,8 @@ class DaemonContext:
     sight: Sight = field(init=False)  # tick's own, like all below
     obstacles: dict[str, str] = field(default_factory=dict)  # job → what on this machine keeps it from starting
     lost: dict[str, StoreLost] = field(default_factory=dict)  # sync: what the store has lost by job; "" is all of it
+    homes: sharing.Watch = field(init=False)
+    living: list[str] = field(default_factory=list)  # homes of a shared queue, as tick saw them
     passed: dict[str, float] = field(default_factory=dict)  # jobs left to other homes, since when (monotonic)
     unread: dict[str, str] = field(default_factory=dict)  # sync: jobs that the store lists and cannot show, with why
     signs: dict[int, Sign] = field(default_factory=dict)
@@ -133,6 +135,7 @@ class DaemonContext:
 
     def __post_init__(self) -> None:
         self.sight = Sight(self.queue)
+        self.homes = sharing.Watch(silent_seconds=self.settings.numbers.lease_seconds)
 
     def run(self, job: str) -> RunDir:
         return RunDir(root=self.settings.runs / job)

@@ -86,7 +86,7 @@ def take_some(daemon: DaemonContext, free: int, now: Now) -> View:
     passed = [name for name, since in daemon.passed.items() if now.monotonic - since < PASSED_SECONDS]
     taken = sharing.take(
         daemon.queue, free - len(ready), now.wall,
-        silent_seconds=numbers.lease_seconds, longest_wait=numbers.backoff_last_seconds, without=passed,
+        living=daemon.living, longest_wait=numbers.backoff_last_seconds, without=passed,
     )  # fmt: skip
     return daemon.sight.look() if taken else view
 

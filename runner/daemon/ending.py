@@ -48,9 +48,11 @@ def is_elsewhere(view: View, job: Job | None) -> bool:
     """Whether only another home of a shared queue can go on with it, or with what it waits for."""
     if job is None or not view.queue.is_shared:
         return False
-    is_there = job.state is State.RUNNING or view.log(job.name).created_at is None
-    source = view.by_name.get(waiting.waiting_for(job, view.by_name))
-    return (is_there and not view.is_mine(job.name)) or is_elsewhere(view, source)
+    if not view.is_mine(job.name):
+        keeper = view.keepers[job.name].home if job.name in view.keepers else ""
+        if job.state is State.RUNNING or (view.log(job.name).created_at is None and keeper not in view.at_work):
+            return True
+    return is_elsewhere(view, view.by_name.get(waiting.waiting_for(job, view.by_name)))
 
 
 def left_to_you(queue: Queue) -> int | NeedsYou:

@@ -45,7 +45,7 @@ def _end_orphan(daemon: DaemonContext, pid: int, name: str, now: Now) -> None:
 
 def reap_left_behind(daemon: DaemonContext, now: float) -> None:
     """Of a shared queue: end what was going on in homes that are gone. Their jobs go on from what the store has."""
-    running, unsent = sharing.left_behind(daemon.queue, daemon.settings.numbers.lease_seconds)
+    running, unsent = sharing.left_behind(daemon.queue, daemon.living)
     for home, attempt in running:
         job, kept = jobs.get_job(daemon.queue, attempt.job), checkpoints.durable_step(daemon.queue, attempt.job) or 0
         ending = Ending(outcome=Outcome.LOST, same_session=False, wish=job.wish, stalls=job.stalls)

@@ -15,7 +15,7 @@ from runner.children import QUEUE_VARIABLE
 from runner.discretion import hide
 from runner.errors import HomeUnusable, QueueUnavailable, RunnerError
 from runner.queue.database import Backend, Line, open_queue, stand_in
-from runner.queue.tables import FORMAT, metadata
+from runner.queue.tables import FORMAT, YOUNGER, metadata
 from runner.settings import Server
 
 try:
@@ -83,13 +83,13 @@ class Database:
         if found != FORMAT:
             said = f"was made by a{' newer' if found > FORMAT else 'n older'} wake2vec-runner"
             raise HomeUnusable(f"{self.place}: {said} (format {found}, this one knows {FORMAT}); install that version")
-        return True
+        return all(known.has_table(table.name) for table in YOUNGER)
 
     def set_up(self, connection: Connection) -> None:
         stand_in(Line.SET_UP, connection)
-        if not self.is_set_up(connection):
-            metadata.create_all(connection)
-            connection.execute(text(f"CREATE TABLE {ABOUT} AS SELECT {FORMAT} AS format"))
+        self.is_set_up(connection)
+        metadata.create_all(connection)
+        connection.execute(text(f"CREATE TABLE IF NOT EXISTS {ABOUT} AS SELECT {FORMAT} AS format"))
 
     def version(self, connection: Connection) -> str:
         return str(connection.exec_driver_sql("SELECT pg_current_snapshot()::text").scalar_one())

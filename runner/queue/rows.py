@@ -13,6 +13,7 @@ from wake2vec.contract.order import InputFile
 from wake2vec.contract.spec import JOB_SPEC, JobSpec
 
 T = TypeVar("T")
+HOMES_AT_WORK = "SELECT name FROM homes WHERE version != '' AND seen_at > extract(epoch FROM now()) - 180"
 # What SQLite has no type for, by the names of the columns.
 _TYPES: dict[str, Any] = {"state": State, "wish": Wish, "outcome": Outcome, "change": json.loads} | dict.fromkeys(
     ("end_now", "finishing", "rolled_back", "quarantined", "fenced", "wanted"), bool

@@ -8,9 +8,9 @@ no others. A queue of one home has no keepers, and every function here leaves it
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from dataclasses import dataclass, field
 
-from sqlalchemy import ColumnElement, Connection, and_, exists, extract, func, or_, select, update
+from sqlalchemy import Connection, and_, exists, extract, func, or_, select, update
 
 from runner.errors import IllegalTransition, RunnerError
 from runner.queue.database import Queue, inserting, put
@@ -21,11 +21,30 @@ from runner.states import State
 CLOCK = extract("epoch", func.now())  # the server's: those of the hosts may differ
 
 
+@dataclass(kw_only=True)
+class Watch:
+    """Which homes live, by this home's own clock: while the server was away nobody could be heard."""
+
+    silent_seconds: float
+    _seen: dict[str, tuple[float, float]] = field(default_factory=dict)  # the beat of a home, and since when
+    _looked_at: float = -1e9
+
+    def living(self, queue: Queue, monotonic: float) -> list[str]:
+        with queue.read() as connection:
+            beats = {row.name: float(row.seen_at) for row in connection.execute(select(homes))}
+        if monotonic - self._looked_at > self.silent_seconds / 2:
+            self._seen = {}
+        self._looked_at = monotonic
+        known = {name: since for name, (beat, since) in self._seen.items() if beats.get(name) == beat}
+        self._seen = {name: (beat, known.get(name, monotonic)) for name, beat in beats.items()}
+        return [name for name, (_, since) in self._seen.items() if monotonic - since < self.silent_seconds]
+
+
 def enter(queue: Queue, version: str, silent_seconds: float) -> None:
     """Be at work on the queue. Raises RunnerError where another home is so with another version of the program."""
     with queue.write() as connection:
         other = select(homes).where(homes.c.version.not_in(("", version)), homes.c.name != queue.home)
-        row = connection.execute(other.where(_lives(homes.c.name, silent_seconds))).first()
+        row = connection.execute(other.where(homes.c.seen_at > CLOCK - silent_seconds)).first()
         if row is not None:
             raise RunnerError(
                 f"{queue.place}: {row.name} is at work on this queue with wake2vec-runner {row.version}, and this is "
@@ -46,12 +65,6 @@ def beat(connection: Connection, home: str) -> None:
         connection.execute(update(homes).where(homes.c.name == home).values(seen_at=CLOCK))
 
 
-def _lives(home: Any, silent_seconds: float) -> ColumnElement[bool]:
-    """Whether that home was seen within the last `silent_seconds`."""
-    seen = homes.alias("seen")
-    return home.in_(select(seen.c.name).where(seen.c.seen_at > CLOCK - silent_seconds))
-
-
 def keep(connection: Connection, job: str, home: str) -> None:
     """A home that queues a job has its texts: no other one can begin it before the store has them."""
     if home:
@@ -59,7 +72,7 @@ def keep(connection: Connection, job: str, home: str) -> None:
 
 
 def take(
-    queue: Queue, count: int, now: float, *, silent_seconds: float, longest_wait: float, without: Collection[str] = ()
+    queue: Queue, count: int, now: float, *, living: Collection[str], longest_wait: float, without: Collection[str] = ()
 ) -> list[str]:
     """Become the keeper of up to `count` jobs that could start now, in their order; returns their names.
 
@@ -68,8 +81,8 @@ def take(
     """
     source, own = jobs.alias("source"), keepers.c.home == queue.home
     is_over = source.c.name == jobs.c.after, source.c.state == State.SUCCEEDED
-    is_loose = or_(keepers.c.wanted == 0, ~_lives(keepers.c.home, silent_seconds))
-    is_idle = or_(logs.c.epoch.is_(None), ~_lives(keepers.c.home, silent_seconds))
+    is_loose = or_(keepers.c.wanted == 0, keepers.c.home.not_in(living))
+    is_idle = or_(logs.c.epoch.is_(None), keepers.c.home.not_in(living))
     free = or_(keepers.c.job.is_(None), own, and_(logs.c.created_at.is_not(None), is_loose, is_idle))
     wanted = (
         select(jobs.c.name)
@@ -110,9 +123,9 @@ def require_kept(connection: Connection, job: str, home: str) -> None:
         raise IllegalTransition(f"{job}: another home has taken it")
 
 
-def left_behind(queue: Queue, silent_seconds: float) -> tuple[list[tuple[str, Attempt]], list[str]]:
+def left_behind(queue: Queue, living: Collection[str]) -> tuple[list[tuple[str, Attempt]], list[str]]:
     """What homes that are gone have not ended: attempts, each with its home, and jobs trained but not sent."""
-    gone = and_(keepers.c.home != queue.home, ~_lives(keepers.c.home, silent_seconds))
+    gone = and_(keepers.c.home != queue.home, keepers.c.home.not_in(living))
     lives = attempts.c.ended_at.is_(None)
     running = select(keepers.c.home, attempts).join(keepers, keepers.c.job == attempts.c.job).where(lives, gone)
     unsent = select(jobs.c.name).join(keepers, keepers.c.job == jobs.c.name)

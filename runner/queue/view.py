@@ -10,7 +10,7 @@ from sqlalchemy import Connection, func, select
 
 from runner.queue import checkpoints, history, tables
 from runner.queue.database import Queue
-from runner.queue.rows import Attempt, Checkpoint, Job, Keeper, LogState, Regime, row_of
+from runner.queue.rows import HOMES_AT_WORK, Attempt, Checkpoint, Job, Keeper, LogState, Regime, row_of
 from runner.states import State
 
 T = TypeVar("T")
@@ -36,6 +36,7 @@ class View:
     cards: dict[int, int]  # each with the attempt that took it last
     regimes: list[Regime]  # those that the log has not been told
     keepers: dict[str, Keeper]  # by job; none in a queue of one home
+    at_work: frozenset[str]  # homes of a shared queue
     _checkpoints: dict[str, list[Checkpoint]] = field(default_factory=dict)
 
     @cached_property
@@ -129,14 +130,16 @@ def _read(queue: Queue, connection: Connection, before: View | None, version: ob
     kept = {one.job: one for one in rows(Keeper, KEEPERS, {}).values()} if queue.is_shared else {}
     open_ones = list(rows(Attempt, OPEN_ATTEMPTS, {}).values())
     mine = {one.id for one in open_ones if not kept or (one.job in kept and kept[one.job].home == queue.home)}
-    cards = connection.connection.dbapi_connection.execute(CARDS)  # type: ignore[union-attr]
+    dbapi: Any = connection.connection.dbapi_connection
+    at_work = frozenset(name for (name,) in dbapi.execute(HOMES_AT_WORK)) if queue.is_shared else frozenset()
     return View(
         queue=queue,
         version=version,
         job_rows=rows(Job, JOBS, before.job_rows if before else {}),
         log_rows=rows(LogState, LOGS, before.log_rows if before else {}),
         attempts=[one for one in open_ones if one.id in mine],
-        cards={gpu: attempt for gpu, attempt in cards if attempt in mine},
+        cards={gpu: attempt for gpu, attempt in dbapi.execute(CARDS) if attempt in mine},
         regimes=list(rows(Regime, UNTOLD_REGIMES, {}).values()),
         keepers=kept,
+        at_work=at_work,
     )

@@ -12,7 +12,19 @@ from typing import Any
 from urllib.parse import quote
 
 from runner.errors import DatabaseCorrupt, HomeUnusable
-from runner.queue.rows import Attempt, Checkpoint, Evaluation, Event, Job, LogState, Metric, Segment, Session, row_of
+from runner.queue.rows import (
+    HOMES_AT_WORK,
+    Attempt,
+    Checkpoint,
+    Evaluation,
+    Event,
+    Job,
+    LogState,
+    Metric,
+    Segment,
+    Session,
+    row_of,
+)
 from runner.settings import Server
 from runner.states import FINAL
 
@@ -32,7 +44,6 @@ BEST_AND_LAST = f"""SELECT * FROM evaluations WHERE job IN ({FOCUS}) OR (job, st
     UNION SELECT job, MAX(step) FROM evaluations GROUP BY job) ORDER BY step"""
 ELSEWHERE = "SELECT job, home FROM keepers JOIN jobs ON name = job WHERE state = 'running'"
 FILES = "SELECT job, path FROM files JOIN jobs ON name = job WHERE state = 'failed'"
-AT_WORK = "SELECT name FROM homes WHERE version != '' AND seen_at > extract(epoch FROM now()) - 180"
 NEWEST = """SELECT * FROM checkpoints WHERE (job, step) IN (
     SELECT job, MAX(step) FROM checkpoints WHERE saved_at IS NOT NULL OR durable_at IS NOT NULL GROUP BY job
     UNION SELECT job, MAX(step) FROM checkpoints WHERE saved_at IS NOT NULL AND quarantined = 0 GROUP BY job
@@ -130,7 +141,7 @@ def _rows_in_view(rows: Callable[[str], list[dict[str, Any]]], home: str = "") -
         layers=[(row["job"], row["text"]) for row in rows(LAYERS)],
         elsewhere={row["job"]: row["home"] for row in rows(ELSEWHERE) if row["home"] != home} if home else {},
         files={row["job"]: row["path"] for row in rows(FILES)},
-        others=sum(row["name"] != home for row in rows(AT_WORK)) if home else 0,
+        others=sum(row["name"] != home for row in rows(HOMES_AT_WORK)) if home else 0,
     )
 
 

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from runner.errors import IllegalTransition, RunnerError
 from runner.queue import attempts, checkpoints, jobs, sharing
 from runner.queue.database import Queue, open_queue
+from runner.queue.tables import homes
 from runner.queue.view import see
 from runner.screen.database import read_database
 from runner.settings import Server
@@ -40,8 +42,13 @@ def add(queue: Queue, *names: str) -> None:
         checkpoints.set_log_state(queue, name, 1.0, created_at=1.0)
 
 
+def living(queue: Queue) -> list[str]:
+    with queue.read() as connection:
+        return list(connection.scalars(select(homes.c.name).where(homes.c.seen_at > sharing.CLOCK - LEASE)))
+
+
 def take(queue: Queue, count: int = 1, **more: object) -> list[str]:
-    return sharing.take(queue, count, 2.0, silent_seconds=LEASE, longest_wait=1800.0, **more)  # type: ignore[arg-type]
+    return sharing.take(queue, count, 2.0, living=living(queue), longest_wait=1800.0, **more)  # type: ignore[arg-type]
 
 
 def start(queue: Queue, name: str) -> attempts.Attempt:
@@ -151,7 +158,7 @@ def test_another_version_at_work_is_refused_until_it_has_left(url: str) -> None:
 
 
 @pytest.fixture
-def homes(tmp_path: Path, url: str) -> Iterator[tuple[Home, Home]]:
+def hosts(tmp_path: Path, url: str) -> Iterator[tuple[Home, Home]]:
     """Two hosts with one card each, and a store that both reach."""
     clock = Clock()
     first, second = (
@@ -162,16 +169,17 @@ def homes(tmp_path: Path, url: str) -> Iterator[tuple[Home, Home]]:
         one.queue.close()
 
 
-def test_what_a_lost_host_ran_goes_on_from_the_store_on_another_one(homes: tuple[Home, Home]) -> None:
-    first, second = homes
+def test_what_a_lost_host_ran_goes_on_from_the_store_on_another_one(hosts: tuple[Home, Home]) -> None:
+    first, second = hosts
     first.add(job_spec("a", steps=60, checkpoint={"every_steps": 20}))
     first.until(lambda: first.state() == "running")
     first.train(20)
     first.until(lambda: first.durable() == 20)
-    second.rounds(5)
+    for _ in range(150):  # both are at work, longer than a lease lasts
+        first.tick()
+        second.rounds()
     assert second.trainers.living == {}  # it is the first one's
 
-    vanish(second.queue, "first")
     second.until(lambda: bool(second.trainers.living), rounds=300)  # the lease in the store has to lapse too
 
     assert second.outcomes()[0] == "lost"
@@ -182,6 +190,19 @@ def test_what_a_lost_host_ran_goes_on_from_the_store_on_another_one(homes: tuple
     assert first.daemon.sight.view.attempts == []
 
 
+def test_a_server_that_was_away_makes_nobody_dead(url: str) -> None:
+    with opened(url, "a") as here, opened(url, "b"):
+        watch = sharing.Watch(silent_seconds=LEASE)
+        assert watch.living(here, 0.0) == ["a", "b"]
+        assert watch.living(here, 900.0) == ["a", "b"]  # nobody could be heard between the two
+        for at in range(910, 1000, 10):
+            assert watch.living(here, float(at)) == ["a", "b"]
+        with here.write() as connection:
+            sharing.beat(connection, "a")
+
+        assert watch.living(here, 1001.0) == ["a"]
+
+
 def test_results_that_a_lost_host_never_sent_are_made_again(url: str) -> None:
     with opened(url, "a") as gone, opened(url, "b") as here:
         add(gone, "job")
@@ -190,15 +211,15 @@ def test_results_that_a_lost_host_never_sent_are_made_again(url: str) -> None:
         attempts.close_attempt(
             gone, attempt, attempts.Verdict(change=None), 4.0, outcome=Outcome.COMPLETED, last_step=9, kept_step=9
         )
-        assert sharing.left_behind(here, LEASE) == ([], [])
+        assert sharing.left_behind(here, living(here)) == ([], [])
 
         vanish(here, "a")
 
-        assert sharing.left_behind(here, LEASE) == ([], ["job"])
+        assert sharing.left_behind(here, living(here)) == ([], ["job"])
 
 
-def test_two_homes_share_the_work_and_each_sees_where_the_other_is(homes: tuple[Home, Home]) -> None:
-    first, second = homes
+def test_two_homes_share_the_work_and_each_sees_where_the_other_is(hosts: tuple[Home, Home]) -> None:
+    first, second = hosts
     for name in ("a", "b", "c"):
         first.add(job_spec(name, steps=20, checkpoint={"every_steps": 20}))
     for _ in range(60):

@@ -121,15 +121,15 @@ def test_the_database_of_a_newer_version_is_refused(file_queue):
         read_database(file_queue.place)
 
 
-def test_a_queue_of_a_version_that_did_not_know_job_files_is_read(queue, tmp_path):
-    _fill(queue)
-    jobs.add_jobs(queue, [(job_spec("c"), [CORPUS], "c")], 1.0, paths={"c": tmp_path / "c.toml"})
-    jobs.change_state(queue, "c", Change.FAIL, 2.0)
-    told = read_database(queue.place).files
+def test_a_queue_of_a_version_that_did_not_know_job_files_is_read(file_queue, tmp_path):
+    _fill(file_queue)
+    jobs.add_jobs(file_queue, [(job_spec("c"), [CORPUS], "c")], 1.0, paths={"c": tmp_path / "c.toml"})
+    jobs.change_state(file_queue, "c", Change.FAIL, 2.0)
+    told = read_database(file_queue.place).files
 
-    with queue.write() as connection:
+    with file_queue.write() as connection:
         connection.exec_driver_sql("DROP TABLE files")
 
     assert told == {"c": f"{tmp_path}/c.toml"}
-    assert read_database(queue.place).files == {}
-    assert len(read_database(queue.place).jobs) == 3
+    assert read_database(file_queue.place).files == {}
+    assert len(read_database(file_queue.place).jobs) == 3
