@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,9 +62,25 @@ class Wrong(Exception):
     """An export is not what was trained."""
 
 
-def check(model: Path, work: Path, *, layers: str = "autograd", load: str = "fp32") -> Seen:
-    """Through the command line: enqueue, train, export. `model` is a folder with the tokenizer of jobs/tiny."""
-    work.mkdir(parents=True, exist_ok=True)
+def by_command(work: Path, job: str, to: Path, merge: bool) -> str:
+    return command(work, "export", job, "--to", str(to), "--dtype", "fp32", *(["--merge"] if merge else []))
+
+
+def check(
+    model: Path,
+    work: Path,
+    *,
+    layers: str = "autograd",
+    load: str = "fp32",
+    settings: str = "",
+    export: Callable[[Path, str, Path, bool], str] = by_command,
+) -> Seen:
+    """Through the command line: enqueue, train, export. `model` is a folder with the tokenizer of jobs/tiny.
+
+    `settings`: of the home; `export` says what went wrong.
+    """
+    (work / "home").mkdir(parents=True, exist_ok=True)
+    (work / "home" / "settings.toml").write_text(settings)
     vocab = f'[vocab]\nlexicon = "{TINY / "lexicon.txt"}"'
     for phase, head, own in (("p1", 'name = "p1"', vocab), ("p2", 'name = "p2"\nafter = "p1"', "")):
         text = JOB.format(
@@ -78,13 +94,8 @@ def check(model: Path, work: Path, *, layers: str = "autograd", load: str = "fp3
     done = [(runs / phase / "final").is_dir() for phase in ("p1", "p2")]
     if not all(done):
         return Seen(p1=done[0], why=cause_of(runs / ("p2" if done[0] else "p1")))
-    exports = {
-        "p1": ("p1", "--dtype", "fp32"),
-        "merged": ("p2", "--merge", "--dtype", "fp32"),
-        "adapter": ("p2", "--dtype", "fp32"),
-    }
-    for name, (job, *options) in exports.items():
-        if said := command(work, "export", job, "--to", str(work / name), *options):
+    for name, job in (("p1", "p1"), ("merged", "p2"), ("adapter", "p2")):
+        if said := export(work, job, work / name, name == "merged"):
             return Seen(p1=True, p2=True, why=f"export {name}: {said}")
     try:
         return Seen(p1=True, p2=True, export_checked=True, off=compare(model, work, runs))

@@ -1,6 +1,8 @@
-"""A PostgreSQL server for the tests that need one: `make test-postgres` says that they shall run."""
+"""What all tests share: one thread a process, and a PostgreSQL server where `make test-postgres` asks for one."""
 
 import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: threads of tiny models wait for each other
 
 import pytest
 

@@ -64,10 +64,14 @@ class Machine:
     def is_alive(self) -> bool:
         return self.daemon is not None and self.daemon.poll() is None
 
+    @property
+    def settings_file(self) -> str:
+        trainer = f"trainer = {json.dumps(self.trainer)}\n" if self.trainer else ""
+        return f"{IMPATIENT}cpu_cards = {self.cpu_cards}\n{trainer}{self.settings}"
+
     def start(self, *arguments: str) -> None:
         self.home.mkdir(parents=True, exist_ok=True)
-        trainer = f"trainer = {json.dumps(self.trainer)}\n" if self.trainer else ""
-        (self.home / "settings.toml").write_text(f"{IMPATIENT}cpu_cards = {self.cpu_cards}\n{trainer}{self.settings}")
+        (self.home / "settings.toml").write_text(self.settings_file)
         with self.start_log.open("ab") as log:
             self.daemon = subprocess.Popen(
                 self.command("start", *arguments), env=self.surroundings, stdout=log, stderr=log, start_new_session=True

@@ -6,7 +6,8 @@ import shutil
 from pathlib import Path
 
 from tests.drive_server.server import DriveServer
-from tests.machine import Machine, job_file
+from tests.machine import job_file
+from tests.zygote import quick_machine
 
 
 def test_a_store_is_taken_along_to_another_sign_in_by_one_command(tmp_path: Path) -> None:
@@ -15,7 +16,7 @@ def test_a_store_is_taken_along_to_another_sign_in_by_one_command(tmp_path: Path
         evaluate__max_windows=2, evaluate__samples=0,
     )  # fmt: skip
     with DriveServer(tmp_path / "by a click") as clicked, DriveServer(tmp_path / "by a token") as token:
-        machine = Machine(home=tmp_path / "home", store="drive:wake2vec", environment=clicked.environ())
+        machine = quick_machine(home=tmp_path / "home", store="drive:wake2vec", environment=clicked.environ())
         machine.run("enqueue", str(job))
         machine.finish()
         before = machine.outcome("p1")

@@ -10,14 +10,15 @@ from typing import Any
 import pytest
 
 from tests.faults.world import wait_until
-from tests.machine import Machine, job_file
+from tests.machine import job_file
+from tests.zygote import quick_machine
 from wake2vec.train.schedule import learning_rate
 
 STEPS, MORE, PEAK, WARMUP = 400, 440, 5e-3, 20  # long enough to be held in the middle
 
 
 def test_an_extended_job_keeps_the_rates_it_had_and_ends_in_the_same_bits_when_cut(tmp_path: Path) -> None:
-    uncut = Machine(home=tmp_path / "home", store=tmp_path / "store")
+    uncut = quick_machine(home=tmp_path / "home", store=tmp_path / "store")
     quick: dict[str, Any] = {
         "train__steps": STEPS, "evaluate__every_steps": 200, "evaluate__max_windows": 4, "evaluate__samples": 0,
         "checkpoint__every_steps": 40,
@@ -30,7 +31,7 @@ def test_an_extended_job_keeps_the_rates_it_had_and_ends_in_the_same_bits_when_c
     uncut.power_cut()
     said = json.loads(uncut.run("extend", "p1", str(MORE), "--json"))
     uncut.run("release", "p1")
-    cut = Machine(home=tmp_path / "copy", store=tmp_path / "copied-store")
+    cut = quick_machine(home=tmp_path / "copy", store=tmp_path / "copied-store")
     shutil.copytree(uncut.home, cut.home)
     shutil.copytree(uncut.store, cut.store)
 
@@ -59,14 +60,14 @@ def rate(step: int, total: int) -> float:
 
 def test_a_job_that_is_done_goes_on_elsewhere_to_the_bits_of_one_extended_before_its_end(tmp_path: Path) -> None:
     file = job_file(tmp_path, "p1", of="tiny_p1", checkpoint__every_steps=20, evaluate__every_steps=40)
-    early = Machine(home=tmp_path / "early", store=tmp_path / "early-store")
+    early = quick_machine(home=tmp_path / "early", store=tmp_path / "early-store")
     early.run("enqueue", str(file))
     early.start("--until-empty")
     early.wait_for_step("p1", 10)
     early.run("extend", "p1", "100")  # at work: from its old end on
     early.finish()
 
-    late = Machine(home=tmp_path / "late", store=tmp_path / "store")
+    late = quick_machine(home=tmp_path / "late", store=tmp_path / "store")
     late.run("enqueue", str(file))
     late.finish()
     assert late.outcome("p1")["step"] == "checkpoint-60"
@@ -74,7 +75,7 @@ def test_a_job_that_is_done_goes_on_elsewhere_to_the_bits_of_one_extended_before
     late.start("--until-empty")
     late.wait_for_step("p1", 70)
     late.power_cut()
-    fresh = Machine(home=tmp_path / "fresh", store=tmp_path / "store")
+    fresh = quick_machine(home=tmp_path / "fresh", store=tmp_path / "store")
     fresh.start("--until-empty", "--take-over")
     fresh.finish()
 

@@ -1,4 +1,4 @@
-"""A handful of families, each of a kind, through the command line: P1, P2, three exports. The rest: bench/models.py."""
+"""A handful of families, each of a kind: P1, P2, three exports; one wholly through commands. More: bench/models.py."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 
-from bench.exported import TINY, check, run_command
+from bench.exported import TINY, Seen, check, run_command
+from tests.zygote import quick_machine
+from wake2vec.contract.rundir import RunDir
+from wake2vec.use.export import export
 
 BASE: dict[str, Any] = {
     "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -64,9 +67,21 @@ def four_bits(folder: Path) -> Path:
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
 
+def quick_check(model: Path, work: Path, **settings: str) -> Seen:
+    """The runner is the real one; its trainers are forks, and exports are made in this process."""
+    return check(
+        model, work, settings=quick_machine(home=work, store=work).settings_file, export=export_here, **settings
+    )
+
+
+def export_here(work: Path, job: str, to: Path, merge: bool) -> str:
+    export(RunDir(root=work / "home" / "runs" / job), to, merge=merge, dtype="fp32")
+    return ""
+
+
 @pytest.mark.parametrize("family", KINDS)
 def test_a_family_trains_and_its_exports_compute_what_was_trained(tmp_path: Path, family: str) -> None:
-    seen = check(publish(tmp_path / "model", family, **KINDS[family]), tmp_path / "work", layers="lean")
+    seen = quick_check(publish(tmp_path / "model", family, **KINDS[family]), tmp_path / "work", layers="lean")
 
     assert seen.export_checked, seen.why
     if family == "granite":  # Llama's names, another function
@@ -85,7 +100,7 @@ def require_told(work: Path, said: str) -> None:
 
 @pytest.mark.parametrize("make", [tied_flag_own_head, four_bits], ids=lambda make: make.__name__)
 def test_a_model_as_people_have_it_trains_and_exports(tmp_path: Path, make: Any) -> None:
-    seen = check(make(tmp_path / "model"), tmp_path / "work", layers="autograd")
+    seen = quick_check(make(tmp_path / "model"), tmp_path / "work", layers="autograd")
 
     assert seen.export_checked, seen.why
 

@@ -12,8 +12,9 @@ from safetensors.torch import load_file
 
 from runner.queue import jobs, ledger
 from runner.queue.database import open_queue
-from tests.machine import Machine, job_file
+from tests.machine import job_file
 from tests.oldrun import old_run
+from tests.zygote import quick_machine
 
 
 class Trap:
@@ -25,7 +26,7 @@ class Trap:
 
 
 def test_a_sentry_becomes_a_job_that_trains_on_from_its_rows(tmp_path: Path) -> None:
-    machine = Machine(home=tmp_path / "home", store=tmp_path / "store")
+    machine = quick_machine(home=tmp_path / "home", store=tmp_path / "store")
     old = old_run(tmp_path / "old")
     into = job_file(tmp_path, "mine", of="tiny_p1", vocab__match="anywhere", train__steps=2, evaluate__samples=0)
 
@@ -55,7 +56,7 @@ def test_a_sentry_becomes_a_job_that_trains_on_from_its_rows(tmp_path: Path) -> 
 
 
 def test_a_p2_with_words_of_its_own_is_for_import_alone(tmp_path: Path) -> None:
-    machine = Machine(home=tmp_path / "home", store=tmp_path / "store")
+    machine = quick_machine(home=tmp_path / "home", store=tmp_path / "store")
     lexicon = str(Path("jobs/tiny/lexicon.txt").absolute())
     into = job_file(tmp_path, "mine", of="tiny_p2", after=None, vocab__lexicon=lexicon)
 

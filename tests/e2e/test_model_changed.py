@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.faults.world import wait_until
 from tests.machine import JOBS, Machine, job_file, sha256
+from tests.zygote import quick_machine
 from wake2vec.contract.manifest import saved_steps
 
 QUICK: dict[str, Any] = {
@@ -49,10 +50,10 @@ def model(tmp_path: Path) -> Path:
 def test_a_job_waits_for_its_model_in_every_home_and_then_ends_as_if_nothing_had_happened(
     tmp_path: Path, model: Path
 ) -> None:
-    uncut = Machine(home=tmp_path / "uncut", store=tmp_path / "uncut-store")
+    uncut = quick_machine(home=tmp_path / "uncut", store=tmp_path / "uncut-store")
     queued(uncut, tmp_path, model)
     uncut.finish()
-    cut = Machine(home=tmp_path / "home", store=tmp_path / "store")
+    cut = quick_machine(home=tmp_path / "home", store=tmp_path / "store")
     queued(cut, tmp_path, model)
     cut.start()
     cut.wait_for_step("p1", 50)
@@ -63,7 +64,7 @@ def test_a_job_waits_for_its_model_in_every_home_and_then_ends_as_if_nothing_had
     saved = saved_steps(cut.run_dir("p1"))
     wait_until(lambda: job_of(cut)["durable"] == max(saved), 60, "the checkpoint to be durable")
     cut.power_cut()
-    fresh = Machine(home=tmp_path / "fresh", store=tmp_path / "store")
+    fresh = quick_machine(home=tmp_path / "fresh", store=tmp_path / "store")
     fresh.start("--until-empty", "--take-over")
     wait_for_the_end(fresh)
     again = json.loads(fresh.run("status", "--json"))
@@ -90,12 +91,12 @@ def test_a_job_waits_for_its_model_in_every_home_and_then_ends_as_if_nothing_had
 def test_a_name_on_the_hub_that_points_elsewhere_later_is_read_at_the_commit_the_job_began_with(
     tmp_path: Path, model: Path
 ) -> None:
-    uncut = Machine(home=tmp_path / "uncut", store=tmp_path / "uncut-store")
+    uncut = quick_machine(home=tmp_path / "uncut", store=tmp_path / "uncut-store")
     queued(uncut, tmp_path, model)
     uncut.finish()
     hub = tmp_path / "hf" / "hub" / "models--org--tiny"
     published(hub, model, "a" * 40)
-    cut = Machine(home=tmp_path / "home", store=tmp_path / "store", environment={"HF_HOME": str(tmp_path / "hf")})
+    cut = quick_machine(home=tmp_path / "home", store=tmp_path / "store", environment={"HF_HOME": str(tmp_path / "hf")})
     cut.run("enqueue", str(job_file(tmp_path, "p1", of="tiny_p1", model__base="org/tiny", **QUICK)))
     cut.start()
     cut.wait_for_step("p1", 50)
@@ -125,7 +126,7 @@ def published(hub: Path, model: Path, commit: str) -> None:
 def test_weights_that_are_no_numbers_are_refused_at_the_first_start(tmp_path: Path, model: Path) -> None:
     path = model / "model.safetensors"
     save_file({name: tensor * float("nan") for name, tensor in load_file(path).items()}, path)
-    machine = Machine(home=tmp_path / "home", store=tmp_path / "store")
+    machine = quick_machine(home=tmp_path / "home", store=tmp_path / "store")
     queued(machine, tmp_path, model)
     machine.start("--until-empty")
     wait_for_the_end(machine)

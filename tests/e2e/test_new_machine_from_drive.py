@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 
 from tests.drive_server.server import DriveServer
-from tests.machine import Machine, job_file
+from tests.machine import job_file
+from tests.zygote import quick_machine
 
 
 def durable_steps(server: DriveServer) -> int:
@@ -21,12 +22,12 @@ def test_a_job_half_done_is_finished_by_an_empty_machine(tmp_path: Path) -> None
         tmp_path, "p1", of="tiny_p1", model__load="fp32", train__steps=60, checkpoint__every_steps=10,
         evaluate__every_steps=20, evaluate__max_windows=8, evaluate__samples=0,
     )  # fmt: skip
-    uncut = Machine(home=tmp_path / "uncut", store=tmp_path / "store")
+    uncut = quick_machine(home=tmp_path / "uncut", store=tmp_path / "store")
     uncut.run("enqueue", str(job))
     uncut.finish()
     with DriveServer(tmp_path / "google") as server:
         server.faults.rate = 0.01
-        machine = Machine(home=tmp_path / "home", store="drive:wake2vec", environment=server.environ())
+        machine = quick_machine(home=tmp_path / "home", store="drive:wake2vec", environment=server.environ())
         machine.run("enqueue", str(job))
         machine.start("--until-empty")
         give_up = time.monotonic() + 300

@@ -10,6 +10,7 @@ from typing import Any
 from safetensors.torch import load_file
 
 from tests.machine import Machine, job_file
+from tests.zygote import quick_machine
 
 QUIET: dict[str, Any] = {"evaluate__max_windows": 4, "evaluate__samples": 0}
 SHORT: dict[str, Any] = {"train__steps": 20, "evaluate__every_steps": 20, **QUIET}
@@ -28,10 +29,10 @@ def enqueue(machine: Machine, folder: Path) -> None:
 
 
 def test_it_ends_in_the_same_bits_wherever_it_was_cut_and_exports(tmp_path: Path) -> None:
-    uncut = Machine(home=tmp_path / "uncut", store=tmp_path / "uncut-store")
+    uncut = quick_machine(home=tmp_path / "uncut", store=tmp_path / "uncut-store")
     enqueue(uncut, tmp_path)
     uncut.finish()
-    machine = Machine(home=tmp_path / "cut", store=tmp_path / "cut-store")
+    machine = quick_machine(home=tmp_path / "cut", store=tmp_path / "cut-store")
     enqueue(machine, tmp_path)
     chance = random.Random("cuts of p3")
     machine.start("--until-empty")

@@ -13,6 +13,7 @@ from huggingface_hub import ModelCard
 from tests.hub import Hub, running_hub
 from tests.llamacpp import LlamaCpp
 from tests.machine import JOBS, Machine
+from tests.zygote import quick_machine
 
 
 @pytest.fixture
@@ -24,9 +25,9 @@ def hub():
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     root = tmp_path_factory.mktemp("push")
-    machine = Machine(home=root / "home", store=root / "store")
+    machine = quick_machine(home=root / "home", store=root / "store")
     machine.run("enqueue", str(JOBS / "tiny_p1.toml"))
-    machine.run("start", "--until-empty")
+    machine.finish()
     return machine
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.machine import Machine, job_file
+from tests.zygote import quick_machine
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +21,7 @@ def two_machines(tmp_path_factory: pytest.TempPathFactory) -> tuple[Machine, Pat
     }  # fmt: skip
     p1 = job_file(folder, "p1", of="tiny_p1", **short)
     p2 = job_file(folder, "p2", of="tiny_p2", after="p1", **short)
-    first = Machine(home=folder / "home", store=folder / "store")
+    first = quick_machine(home=folder / "home", store=folder / "store")
     first.run("enqueue", str(p1), str(p2))
     first.finish()
     return first, folder
@@ -35,7 +36,7 @@ def test_an_empty_machine_exports_the_same_bytes(
     two_machines: tuple[Machine, Path], tmp_path: Path, job: str, words: list[str]
 ) -> None:
     first, folder = two_machines
-    new = Machine(home=tmp_path / "new", store=folder / "store")
+    new = quick_machine(home=tmp_path / "new", store=folder / "store")
     out = tmp_path / "out"  # one place for both: an adapter names the folder of its base
     first.run("export", job, "--to", str(out), *words)
     there = files(out)
@@ -50,7 +51,7 @@ def test_an_empty_machine_exports_the_same_bytes(
 
 def test_it_writes_texts_and_measures_there_too(two_machines: tuple[Machine, Path], tmp_path: Path) -> None:
     first, folder = two_machines
-    new = Machine(home=tmp_path / "new", store=folder / "store")
+    new = quick_machine(home=tmp_path / "new", store=folder / "store")
     asked = ("generate", "p2", "--step", "best", "--tokens", "8", "--seed", "3", "--json")
 
     def sample(said: str) -> str:
@@ -66,7 +67,7 @@ def test_a_step_that_the_store_has_not_is_told_with_those_it_has(
     two_machines: tuple[Machine, Path], tmp_path: Path
 ) -> None:
     _, folder = two_machines
-    new = Machine(home=tmp_path / "new", store=folder / "store")
+    new = quick_machine(home=tmp_path / "new", store=folder / "store")
 
     said = new.run("export", "p1", "--to", str(tmp_path / "out"), "--step", "5", expect=1)
 
@@ -84,7 +85,7 @@ def test_a_word_that_is_no_step_is_refused_where_the_run_is(two_machines: tuple[
 
 def test_an_unknown_job_is_refused_on_an_empty_machine(two_machines: tuple[Machine, Path], tmp_path: Path) -> None:
     _, folder = two_machines
-    new = Machine(home=tmp_path / "new", store=folder / "store")
+    new = quick_machine(home=tmp_path / "new", store=folder / "store")
 
     said = new.run("export", "p3", "--to", str(tmp_path / "out"), expect=1)
 
@@ -98,7 +99,7 @@ def test_a_result_that_somebody_removed_from_the_store_is_no_result(
     shutil.copytree(folder / "store", tmp_path / "store")
     for path in (tmp_path / "store").glob("jobs/p1/checkpoints/checkpoint-6.*/trainable.safetensors"):
         path.unlink()  # the same bytes as the final rows, which are stored once
-    new = Machine(home=tmp_path / "new", store=tmp_path / "store")
+    new = quick_machine(home=tmp_path / "new", store=tmp_path / "store")
 
     said = new.run("export", "p1", "--to", str(tmp_path / "out"), expect=12)
 
