@@ -19,8 +19,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from wake2vec.contract.versions import LIBRARIES
 
 PLACE = Path(__file__).parent / "results" / "month.json"
 JOB = "month"
@@ -69,6 +72,7 @@ def main() -> None:
         found = replay(Path(folder), sittings(), every=200 // SCALE, evaluate_every=100 // SCALE)
     real = Real()
     found |= {
+        "versions": {name: version(name) for name in (*LIBRARIES, "datasets", "PyDrive2", "SQLAlchemy")},
         "share_training": round(share_training(real), 3),
         "how": {
             "sessions": f"sittings of the original run at 1:{SCALE} steps, each on an empty home; each keeps at least "
