@@ -90,7 +90,9 @@ class RayLauncher(Launcher):
         self._runs: dict[int, RunDir] = {}
         self._actors: dict[int, Any] = {}
         self._asked: dict[int, Any] = {}
+        self._heard: set[int] = set()  # attempts whose actors have answered
         self._codes: dict[int, int | None] = {}
+        self._forgotten: set[int] = set()
         self._names: tuple[float, list[str]] = (-1e9, [])
         try:
             _look_for(address)
@@ -141,21 +143,25 @@ class RayLauncher(Launcher):
     def close(self) -> None:
         ray.shutdown()
 
-    def _living(self) -> list[Holder]:
+    def _living(self) -> dict[int, Holder]:
+        """By the place that each has."""
         at, names = self._names
         if time.monotonic() - at > NAMES_SECONDS:
             names = [str(name) for name in list_named_actors() if str(name).startswith(f"{self._home}/")]
             self._names = time.monotonic(), names
-        parts = [name.split("/") for name in names]
-        return [Holder(pid=int(attempt), attempt=int(attempt), job=f"{job}/{gpu}") for _, gpu, attempt, job in parts]
+        parts = [(int(gpu), int(attempt), job) for _, gpu, attempt, job in (name.split("/") for name in names)]
+        return {
+            gpu: Holder(pid=attempt, attempt=attempt, job=job)
+            for gpu, attempt, job in parts
+            if attempt not in self._forgotten
+        }
 
     def holder(self, gpu: int) -> Holder | None:
-        found = (one for one in self._living() if one.job.endswith(f"/{gpu}"))
-        return next((Holder(pid=one.pid, attempt=one.attempt, job=one.job.rpartition("/")[0]) for one in found), None)
+        return self._living().get(gpu)
 
     def away(self) -> tuple[str, ...]:
         with suppress(*GONE):
-            return tuple(one.job.rpartition("/")[0] for one in self._living())
+            return tuple(one.job for one in self._living().values())
         return ()
 
     def _actor(self, attempt: int) -> Any:
@@ -169,21 +175,27 @@ class RayLauncher(Launcher):
         if attempt in self._codes:
             return False
         try:
-            asked = self._asked.setdefault(attempt, self._actor(attempt).ended.remote())
-            if not ray.wait([asked], timeout=ASK_SECONDS)[0]:
+            if attempt not in self._asked:
+                self._asked[attempt] = self._actor(attempt).ended.remote()
+            if not ray.wait([self._asked[attempt]], timeout=ASK_SECONDS)[0]:
                 return True
             code, refusal = ray.get(self._asked.pop(attempt))
-        except GONE:
+        except GONE as error:
             self._codes[attempt] = None
+            if attempt in self._runs and attempt not in self._heard:
+                self._refuse(attempt, f"its actor could not begin ({' '.join(str(error).split())[:300]})", "")
             return False
+        self._heard.add(attempt)
         if code is None:
             return True
         self._codes[attempt] = code
-        if refusal and (run := self._runs.get(attempt)) is not None:
-            cause, remedy = refusal
-            told = {"attempt": attempt, "outcome": "failed", "where": "setup", "step": 0, "steps": None}
-            write_json(run.result, told | {"cause": cause, "remedy": remedy})
+        if refusal and attempt in self._runs:
+            self._refuse(attempt, *refusal)
         return False
+
+    def _refuse(self, attempt: int, cause: str, remedy: str) -> None:
+        told = {"attempt": attempt, "outcome": "failed", "where": "setup", "step": 0, "steps": None}
+        write_json(self._runs[attempt].result, told | {"cause": cause, "remedy": remedy})
 
     def is_lost(self, attempt: int) -> bool:
         """Whether its host went away with it."""
@@ -204,5 +216,6 @@ class RayLauncher(Launcher):
         with suppress(*GONE):
             ray.wait([self._actor(attempt).end.remote(int(signal.SIGKILL))], timeout=ASK_SECONDS)  # workers of its own
             ray.kill(self._actor(attempt))
-        for table in (self._actors, self._asked, self._runs):
+        self._forgotten.add(attempt)
+        for table in (self._actors, self._asked, self._runs, self._codes):
             table.pop(attempt, None)

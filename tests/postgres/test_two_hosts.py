@@ -53,10 +53,11 @@ def wait_for(world: World, daemons: dict[str, subprocess.Popen[bytes]]) -> None:
 def test_two_hosts_share_the_jobs_while_the_server_goes_away_and_comes_back(
     world: World, postgres: PostgresServer
 ) -> None:
-    names = [f"job{number}" for number in range(6)]
+    names = [f"job{number}" for number in range(4)]
     for name in names:
         world.add(fake_spec(name), home="one")
-    daemons = {home: world.start(home, told=PACE) for home in HOMES}
+    slow = PACE | {"seconds_per_step": 0.1}
+    daemons = {home: world.start(home, told=slow, environment={"AS_HOST": home}) for home in HOMES}
     wait_until(lambda: all(world.trainer(home) for home in HOMES), what="a trainer in each home")
 
     postgres.stop()
@@ -73,7 +74,7 @@ def test_a_host_that_dies_is_a_lost_session_and_the_other_one_ends_its_job(world
     world.add(fake_spec(), home="one")
     first = world.start("one", told=PACE | {"seconds_per_step": 0.2})
     wait_until(lambda: world.durable_step("a", "one") >= 5, what="a durable step")
-    second = world.start("two", until_empty=False, told=PACE)
+    second = world.start("two", until_empty=False, told=PACE, environment={"AS_HOST": "two"})
 
     first.kill()
     first.wait()
