@@ -2,7 +2,8 @@
 
 `command()` is a trainer's command line for the runner: a small process that asks for a fork, hands on the signals it
 gets, dies when the fork does and the fork when it does. What a test proves about processes as they are started by users
-(their imports, waiting trainers, several ranks) takes the real command instead.
+(their imports, waiting trainers, several ranks), and what libraries read from the environment when they are imported
+(HF_HOME), takes the real command instead.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ def test_a_name_on_the_hub_that_points_elsewhere_later_is_read_at_the_commit_the
     uncut.finish()
     hub = tmp_path / "hf" / "hub" / "models--org--tiny"
     published(hub, model, "a" * 40)
-    cut = quick_machine(home=tmp_path / "home", store=tmp_path / "store", environment={"HF_HOME": str(tmp_path / "hf")})
+    cut = Machine(home=tmp_path / "home", store=tmp_path / "store", environment={"HF_HOME": str(tmp_path / "hf")})
     cut.run("enqueue", str(job_file(tmp_path, "p1", of="tiny_p1", model__base="org/tiny", **QUICK)))
     cut.start()
     cut.wait_for_step("p1", 50)
