@@ -10,6 +10,7 @@ from runner.errors import (
     Fenced,
     LeaseHeld,
     NeedsHelp,
+    NotStored,
     QueueUnavailable,
     RunnerError,
     StoreBusy,
@@ -100,6 +101,10 @@ def _guarded(context: SyncContext, job: Job, now: Now) -> None:
         _wait(context, job, now, error, most=LAST_RETRY_SECONDS)
     except QueueUnavailable:
         raise
+    except NotStored as error:  # one thing is gone: all of it, perhaps
+        with suppress(StoreUnavailable):
+            check(context, now)
+        _wait(context, job, now, context.daemon.lost.get(ROOT, error), most=LOST_SECONDS)
     except (RunnerError, CheckpointCorrupt) as error:
         if isinstance(error, NeedsHelp) and context.queue.is_shared:
             context.daemon.passed[job.name] = now.monotonic

@@ -25,7 +25,8 @@ CHUNK_BYTES = 16 << 20
 TRIES = 8  # to be the next commit, where others commit too
 PACE = 4.0
 OURS = (".", "log/", "head.", "jobs/", "inputs/", "database/", "README.md")  # names of what may lie there at the start
-OBJECTS = ("jobs/*/checkpoints/**", "jobs/*/files/**", "inputs/**", "database/**")  # LFS, whatever their size
+# LFS, whatever their size; the endings too, as the hub itself has them in a new repository
+OBJECTS = ("jobs/*/checkpoints/**", "jobs/*/files/**", "inputs/**", "database/**", "*.safetensors", "*.gz", "*.png")
 
 
 class HubStore:
