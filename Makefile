@@ -47,7 +47,7 @@ bench: $(READY)
 	$(BIN)/python -m bench.p2
 	$(BIN)/python -m bench.load
 	$(BIN)/python -m bench.rehearsal
-	$(BIN)/python -m bench.quality
+	$(BIN)/python -m bench.trials quality
 
 faults: $(READY)
 	$(BIN)/python -m bench.faults

@@ -21,14 +21,15 @@ from bench.trials.trial import Trial
 
 LAB = "smollm2"  # whose figures the file of this name holds
 BODIES = ("exact", "bf16", "fp16", "nf4")
-BODY_NAMES = {"exact": "fp32", "bf16": "bf16", "fp16": "fp16", "nf4": "NF4, computed in fp16"}
+BODY_NAMES = {"exact": "fp32", "bf16": "bf16", "fp16": "fp16", "nf4": "NF4"}
 HELD = ("fp32", "fp16", "bf16", "bf16 drawn")
 VOCABULARIES = (2048, 16384)
 ADAPTER_RATE = 1e-3
 
 
 def bodies(scale: Scale) -> dict[str, Trial]:
-    names = BODIES if scale.lab == "smollm2" or torch.cuda.is_available() else ("exact", "bf16")  # a CPU has no fp16
+    has_fp16 = scale.lab == "smollm2" or torch.cuda.is_available()  # a CPU has none
+    names = [name for name in BODIES if has_fp16 or name != "fp16"]
     return {name: scale.trial(body=name, keep_rows=True) for name in names}
 
 
@@ -141,10 +142,13 @@ def cosines(reference: Path, other: Path) -> dict[str, float]:
     from torch.nn import functional as F
 
     one, two = load_file(reference), load_file(other)
-    move_one, move_two = one["rows"] - one["start.rows"], two["rows"] - two["start.rows"]
+    names = [name for name in one if not name.startswith("start.")]  # one matrix, or one for each side
+    ends = [torch.cat([rows[name] for name in names]) for rows in (one, two)]
+    starts = [torch.cat([rows[f"start.{name}"] for name in names]) for rows in (one, two)]
+    move_one, move_two = (end - start for end, start in zip(ends, starts, strict=True))
     moved = move_one.norm(dim=1) > 0
     return {
-        "cosine": round(float(F.cosine_similarity(one["rows"], two["rows"])[moved].mean()), 5),
+        "cosine": round(float(F.cosine_similarity(*ends)[moved].mean()), 5),
         "cosine_of_moves": round(float(F.cosine_similarity(move_one, move_two)[moved].mean()), 5),
     }
 
