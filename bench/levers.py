@@ -12,15 +12,14 @@ from typing import Any
 
 from bench.quality import SEPARATE
 from bench.trials.study import Found, Scale, against, best, between, figures, grid, number, outcomes, seeded, validation
-from bench.trials.trial import Trial
+from bench.trials.trial import FORWARD, Trial
 
 LAB = "untied"  # whose figures the file of this name holds
-PASS = 0.4  # of the steps' compute: what one forward pass over the training text costs, at about one epoch
 RECIPE = "the recipe"
 
 
 def levers(scale: Scale) -> dict[str, list[Trial]]:
-    rates, fewer = (2e-3, 5e-3, 1e-2, 2e-2), round(scale.steps * (1 - PASS))
+    rates, fewer = (2e-3, 5e-3, 1e-2, 2e-2), round(scale.steps * (1 - FORWARD))
     choices: dict[str, list[dict[str, Any]]] = {
         RECIPE: grid(SEPARATE, lr=rates),
         "rate by frequency": grid(SEPARATE, by_frequency=(-0.5, -0.25, 0.25, 0.5)),
@@ -39,7 +38,7 @@ def levers(scale: Scale) -> dict[str, list[Trial]]:
     return {name: [scale.trial(**one) for one in those] for name, those in choices.items()}
 
 
-PRIORS = (1.0, 3.0, 10.0, 30.0)
+PRIORS = (3.0, 10.0, 30.0, 100.0)
 
 
 def plan(found: Found, scale: Scale) -> list[Trial]:
@@ -55,7 +54,7 @@ def chosen(found: Found, scale: Scale) -> dict[str, Trial]:
         return those
     bits = {name: validation(found[scale.explored(one).key], "all") for name, one in those.items()}
     regressed = min((name for name in those if "regression" in name), key=bits.__getitem__)
-    helped = [name for name in FREE if bits[name] < bits[RECIPE]]
+    helped = [name for name in FREE if name in bits and bits[name] < bits[RECIPE]]
     both = those[regressed]
     for name in helped:
         both = replace(both, **{field: getattr(those[name], field) for field in FREE[name]})

@@ -65,13 +65,8 @@ def alone(trial: Trial) -> Trial:
 def plan(found: Found, scale: Scale) -> list[Trial]:
     del found
     ways = [*bodies(scale).values(), *held(scale).values(), *vocabularies(scale).values()]
-    labs = [scale.lab, *(one.lab for one in vocabularies(scale).values())]
-    return [
-        *chat(scale),
-        published(scale),
-        *(scale.untouched(lab) for lab in labs),
-        *(trial for one in ways for trial in seeded(one)),
-    ]
+    untouched = [published(scale), scale.untouched(), *map(alone, vocabularies(scale).values())]
+    return [*chat(scale), *untouched, *(trial for one in ways for trial in seeded(one))]
 
 
 def summary(found: Found, scale: Scale) -> dict[str, Any] | None:
@@ -148,7 +143,7 @@ def cosines(reference: Path, other: Path) -> dict[str, float]:
     move_one, move_two = (end - start for end, start in zip(ends, starts, strict=True))
     moved = move_one.norm(dim=1) > 0
     return {
-        "cosine": round(float(F.cosine_similarity(*ends)[moved].mean()), 5),
+        "cosine": round(float(F.cosine_similarity(ends[0], ends[1])[moved].mean()), 5),
         "cosine_of_moves": round(float(F.cosine_similarity(move_one, move_two)[moved].mean()), 5),
     }
 

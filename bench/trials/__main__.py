@@ -40,6 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no trial after so long")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--suffix", default="", help="behind the names of the results, for other steps than usual")
     asked = parser.parse_args(argv)
     scale = Scale(
         lab=asked.lab,
@@ -57,7 +58,8 @@ def main(argv: list[str] | None = None) -> int:
     if "questions" in modules:
         keep(file, found, modules["questions"].compare_rows(found, scale, file.with_suffix(".rows")))
     for name, module in modules.items():
-        write(asked.out, name if asked.lab == module.LAB else f"{name}-{asked.lab}", module, found, scale, about)
+        home = name if asked.lab == module.LAB else f"{name}-{asked.lab}"
+        write(asked.out, home + asked.suffix, module, found, scale, about)
     return 0
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from bench.trials.held_out import Ints
 from bench.trials.learners import hidden
 from wake2vec.data.blocks import Blocks
 
@@ -24,9 +24,9 @@ _RIDGE = 1e-3
 
 
 @torch.no_grad()
-def fit_output(model: Any, head: Any, blocks: Blocks, *, prior: float) -> None:
-    """Fit the head's new rows in place, on one pass over the training text."""
-    states, of_base, targets = read(model, head, blocks)
+def fit_output(model: Any, head: Any, blocks: Blocks, index: Ints, *, prior: float) -> None:
+    """Fit the head's new rows in place, on one pass over the blocks of `index`."""
+    states, of_base, targets = read(model, head, blocks, index)
     root, inverse = roots(states)
     states = states @ inverse  # [N, d], second moment 1
     start = head.rows.detach().float() @ root  # the same logits
@@ -55,13 +55,13 @@ def fit_output(model: Any, head: Any, blocks: Blocks, *, prior: float) -> None:
     head.rows.copy_((start + change.detach()) @ inverse)
 
 
-def read(model: Any, head: Any, blocks: Blocks) -> tuple[Tensor, Tensor, Tensor]:
-    """Hidden states [N, d], the log-sum-exp of the base tokens [N] and targets [N] of the training text."""
+def read(model: Any, head: Any, blocks: Blocks, index: Ints) -> tuple[Tensor, Tensor, Tensor]:
+    """Hidden states [N, d], the log-sum-exp of the base tokens [N] and targets [N] of these blocks."""
     states, sums, targets = [], [], []
     device = head.rows.device
-    for first in range(0, len(blocks), _BLOCKS_AT_ONCE):
-        index = np.arange(first, min(first + _BLOCKS_AT_ONCE, len(blocks)))
-        inputs, wanted = (torch.from_numpy(array).to(device) for array in blocks.batch(index))
+    for first in range(0, len(index), _BLOCKS_AT_ONCE):
+        part = blocks.batch(index[first : first + _BLOCKS_AT_ONCE])
+        inputs, wanted = (torch.from_numpy(array).to(device) for array in part)
         some = hidden(model, inputs).float() * head.factor
         total = torch.full((len(some),), -torch.inf, device=device)
         for start in range(0, head.first_new_id, _ROWS_AT_ONCE):

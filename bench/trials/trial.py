@@ -27,6 +27,7 @@ from wake2vec.vocab.offsets import form_offsets, words_with
 
 WARMUP = 0.05
 CURVE = 20  # points of the training curve
+FORWARD = 0.4  # of a training step's work on the same text: a body's forward pass and one over the head
 Held = Literal["fp32", "fp16", "bf16", "fp16 drawn", "bf16 drawn"]
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -59,7 +60,7 @@ class Trial:
     by_frequency: float = 0.0
     spelling: float = 0.0
     rare_twice: int = 0  # blocks with a word that is met so often at most stand twice in an epoch
-    regress: Literal["no", "first", "last"] = "no"
+    regress: Literal["no", "first", "last"] = "no"  # on as much text as fits the work of the steps it stands for
     prior: float = 10.0
     start_too: bool = False  # measured before the first step as well
     chat: bool = False
@@ -142,7 +143,10 @@ def learner_of(lab: Lab, trial: Trial, cutting: Cutting, model: Any) -> Learner:
 def regress(learner: Learner, trial: Trial, cutting: Cutting) -> None:
     assert isinstance(learner, Ours)
     assert learner.installed.mode == "separate", "rows that are read as inputs too cannot be fitted alone"
-    fit_output(learner.model, learner.installed.head, cutting.data.blocks, prior=trial.prior)
+    blocks = cutting.data.blocks
+    many = min(len(blocks), round(trial.steps / (1 - FORWARD)) * trial.batch)
+    index = np.arange(many) * len(blocks) // many  # spread evenly
+    fit_output(learner.model, learner.installed.head, blocks, index, prior=trial.prior)
 
 
 def adapted(base: Any, trial: Trial) -> Adapted:
