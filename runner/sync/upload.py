@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from runner.context import Now
+from runner.errors import Fenced
 from runner.queue import attempts, checkpoints, ledger
 from runner.queue.rows import Job
 from runner.retention import kept_for_good
@@ -77,6 +78,11 @@ def publish_one(stored: JobInStore, job: Job, step: int, now: Now) -> None:
 
     try:
         record = _send(stored, folder, kind, progress)
+    except Fenced:
+        stored.log.refresh()
+        stored.log.check(stored.epoch)
+        confirm(stored, stored.context.clock(), fully=True)  # nobody has: the log that was read anew has a gap
+        raise
     except CheckpointCorrupt as error:
         moved = set_aside(folder) if folder.is_dir() else folder
         stored.tell(now, "corrupt", f"{error}; set aside as {moved.name}")

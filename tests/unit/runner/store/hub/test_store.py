@@ -22,7 +22,6 @@ from tests.hub_repository import Repository
 from tests.unit.runner.store.suite import NAME, Open, StoreSuite, checkpoint, stored, written
 from wake2vec.contract.files import digest_file
 
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # how the library itself uploads
 REPO = "me/wake-store"
 RECORD = "jobs/q/log/000001.*.json"
 
