@@ -77,7 +77,9 @@ def about_forms(vocab: VocabTable, words: Sequence[str], corpora: Sequence[Path]
     ids, spellings = new_ids(vocab, words, corpora), set(words)
     rows = ids if vocab.forms == "separate" else len(words)
     told = [f"its {len(words):,} words get up to {ids:,} ids with their forms, and {rows:,} rows to train"]
-    listed = sum(any(spelt(word, form) in spellings - {word} for form in OWN_IDS[2::2]) for word in words)
+    listed = sum(
+        any((other := spelt(word, form)) != word and other in spellings for form in OWN_IDS[2::2]) for word in words
+    )
     if listed:
         told.append(f"{listed:,} of its words are listed in other capitals too: each spelling is a word of its own")
     caseless = sum(word.lower() == word.upper() for word in words)
