@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tests.families import FAMILIES, VARIATIONS, build
 from tests.machine import JOBS
 from wake2vec.contract.files import write_json
-from wake2vec.model.load import read_config, read_outline
+from wake2vec.model.bare import read_config, read_outline
 from wake2vec.model.published_files import Origin, PublishedFiles
 from wake2vec.use.gguf.words import Words, words_of
 from wake2vec.use.gguf.write import GgufFile
