@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.tiny import make_tokenizer
+from bench.material.tiny import make_tokenizer
 from wake2vec.contract.errors import InputError
 from wake2vec.data.blocks import IGNORED, Blocks, Tokens, split_blocks, windows
 from wake2vec.data.corpus import open_corpus
