@@ -57,15 +57,15 @@ class Protocol:
 
 def protocols() -> list[Protocol]:
     # by name: the tests are no package of the project, and nothing here may need them at import time
-    ranks: Any = import_module("tests.faults.protocols_ranks")
-    runner: Any = import_module("tests.faults.protocols_runner")
-    trainer: Any = import_module("tests.faults.protocols_trainer")
-    queue: Any = import_module("tests.faults.protocols_queue")
-    control: Any = import_module("tests.faults.protocols_control")
-    store: Any = import_module("tests.faults.protocols_store")
-    signals: Any = import_module("tests.faults.protocols_signals")
-    power: Any = import_module("tests.faults.protocols_power")
-    claims: Any = import_module("tests.faults.protocols_claims")
+    ranks: Any = import_module("tests.faults.protocols.ranks")
+    runner: Any = import_module("tests.faults.protocols.runner")
+    trainer: Any = import_module("tests.faults.protocols.trainer")
+    queue: Any = import_module("tests.faults.protocols.queue")
+    control: Any = import_module("tests.faults.protocols.control")
+    store: Any = import_module("tests.faults.protocols.store")
+    signals: Any = import_module("tests.faults.protocols.signals")
+    power: Any = import_module("tests.faults.protocols.power")
+    claims: Any = import_module("tests.faults.protocols.claims")
     budget: Any = store.budget
     return [
         Protocol(

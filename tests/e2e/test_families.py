@@ -1,4 +1,4 @@
-"""A handful of families, each of a kind: P1, P2, three exports; one through commands. More: bench/correctness/models.py."""
+"""A handful of families, each of a kind: P1, P2, three exports; one by commands. More: bench/correctness/models.py."""
 
 from __future__ import annotations
 

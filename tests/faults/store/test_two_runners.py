@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.faults.protocols_store import budget, races
+from tests.faults.protocols.store import budget, races
 
 
 @pytest.mark.parametrize("kind", ["dir", "drive"])

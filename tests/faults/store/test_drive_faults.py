@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.drive_server.faults import CHANCES
-from tests.faults.protocols_store import budget, faulty_calls
+from tests.faults.protocols.store import budget, faulty_calls
 
 
 def test_nothing_is_lost_or_doubled_by_calls_that_fail() -> None:

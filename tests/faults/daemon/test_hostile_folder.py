@@ -13,7 +13,7 @@ import pytest
 from tests.machine import JOBS, Machine
 
 HOSTILE = ("runner", "wake2vec", "datasets", "random", "torch", "tokenizers", "safetensors")
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TELLS = """
 import json, os, sys
 from pathlib import Path

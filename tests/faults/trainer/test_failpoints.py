@@ -1,6 +1,6 @@
 """G1, G2, G3: kill -9 at every failpoint of daemon and run directory."""
 
-from tests.faults.protocols_runner import kill_at_every_failpoint, many_cuts, soak
+from tests.faults.protocols.runner import kill_at_every_failpoint, many_cuts, soak
 
 
 def test_a_kill_at_every_failpoint_leaves_the_same_bits():

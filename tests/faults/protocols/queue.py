@@ -30,7 +30,7 @@ from runner.store.records import is_done
 from runner.store.root import jobs as entries_of
 from runner.store.root import open_job, open_root
 from tests.faults.apart import run_apart
-from tests.faults.protocols_claims import claims, judge
+from tests.faults.protocols.claims import claims, judge
 from tests.faults.world import fake_spec
 from tests.simulated import Clock, Home
 
@@ -206,7 +206,7 @@ def check_durable(home: Home, name: str) -> None:
 def state_machines(examples: int, *, steps: int = 12) -> dict[str, Any]:
     """The same, shared out to a process for each core; each draws its own examples."""
     workers = min(os.cpu_count() or 1, examples)
-    share = partial(run_apart, "protocols_queue", "state_machine", examples=-(-examples // workers), steps=steps)
+    share = partial(run_apart, "queue", "state_machine", examples=-(-examples // workers), steps=steps)
     with ThreadPoolExecutor(workers) as pool:
         found = [one.result() for one in [pool.submit(share) for _ in range(workers)]]
     return found[0] | {

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.faults.protocols_store import MEMORY_MIB, budget, memory
+from tests.faults.protocols.store import MEMORY_MIB, budget, memory
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")

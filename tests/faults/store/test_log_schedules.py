@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.faults.protocols_store import budget, schedules
+from tests.faults.protocols.store import budget, schedules
 
 
 def test_no_schedule_breaks_the_log() -> None:

@@ -1,7 +1,7 @@
 """G1, G10: whatever becomes of a store behind the runner's back, no word about what is safe is false."""
 
-from tests.faults.protocols_claims import store_goes_away
-from tests.faults.protocols_store import budget
+from tests.faults.protocols.claims import store_goes_away
+from tests.faults.protocols.store import budget
 
 
 def test_nothing_is_claimed_that_a_fresh_home_cannot_confirm():

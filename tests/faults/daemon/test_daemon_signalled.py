@@ -7,7 +7,7 @@ from tests.faults.apart import run_apart
 
 def test_a_daemon_signalled_while_it_uploads_leaves_everything_safe():
     figures = run_apart(
-        "protocols_signals", "signals_to_daemons",
+        "signals", "signals_to_daemons",
         places=["sync.publish"], numbers=[signal.SIGTERM],
     )  # fmt: skip
 

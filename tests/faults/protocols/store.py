@@ -34,7 +34,7 @@ from wake2vec.contract.files import digest_file
 
 SCALE = float(os.environ.get("FAULTS", "0.04"))  # 1 is the whole budget of `make faults`
 MEMORY_MIB = 32  # above the process, whatever the file's size
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 NAME = "jobs/q/checkpoints/checkpoint-200.*/trainable.safetensors"
 # one unit a chunk, never waiting: many chunks in a small file
 SMALL_CHUNKS = Throttle(bytes_per_second=UNIT_BYTES / 2, sleep=lambda seconds: None)
@@ -134,7 +134,7 @@ def _verdict(server: DriveServer, log: Log, confirmed: list[Record], folder: Pat
 UPLOADER = """
 import os, sys
 from pathlib import Path
-from tests.faults.protocols_store import MIDDLE_CHUNKS, NAME, digest_file
+from tests.faults.protocols.store import MIDDLE_CHUNKS, NAME, digest_file
 from runner.store.drive.store import open_drive
 
 home, source, id = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
@@ -205,7 +205,7 @@ def _settle(session: Any) -> None:
 MEASURE = """
 import os, sys
 from pathlib import Path
-from tests.faults.protocols_store import NAME, peak_mib, reset_peak
+from tests.faults.protocols.store import NAME, peak_mib, reset_peak
 from runner.store.drive.store import open_drive
 from runner.store.drive.transfer import Throttle
 from wake2vec.contract.files import FileDigest, digest_file

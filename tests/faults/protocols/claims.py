@@ -39,7 +39,7 @@ from runner.sync.opening import open_job_log
 from runner.sync.prepare import prepare
 from runner.sync.trust import unconfirmed
 from tests.drive_server.server import DriveServer
-from tests.faults.protocols_store import scratch
+from tests.faults.protocols.store import scratch
 from tests.hub import Hub, running_hub
 from tests.hub_repository import Entry, Repository
 from tests.simulated import Clock, Home, Trainers

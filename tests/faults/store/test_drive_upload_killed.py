@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.faults.protocols_store import budget, killed_uploads, stuck_transfer
+from tests.faults.protocols.store import budget, killed_uploads, stuck_transfer
 
 
 def test_a_killed_upload_sends_only_what_is_missing() -> None:

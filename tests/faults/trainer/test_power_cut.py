@@ -7,17 +7,17 @@ from typing import Any
 
 from tests.faults import power
 from tests.faults.apart import run_apart
-from tests.faults.protocols_store import budget
+from tests.faults.protocols.store import budget
 
 
 def test_a_saved_checkpoint_survives_a_power_cut_and_the_job_ends_in_the_same_bits():
-    figures = run_apart("protocols_power", "power_cuts_of_trainers", cuts=budget(100, 5), seed=3)
+    figures = run_apart("power", "power_cuts_of_trainers", cuts=budget(100, 5), seed=3)
 
     assert (figures["unstartable"], figures["wrong"]) == (0, 0), figures
 
 
 def test_what_a_store_on_a_folder_calls_durable_survives_a_power_cut():
-    figures = run_apart("protocols_power", "power_cuts_of_stores", cuts=budget(75, 3), seed=3)
+    figures = run_apart("power", "power_cuts_of_stores", cuts=budget(75, 3), seed=3)
 
     assert (figures["unstartable"], figures["wrong"]) == (0, 0), figures
 

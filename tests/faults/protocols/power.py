@@ -17,8 +17,8 @@ from runner.store.records import commits
 from runner.store.root import jobs as entries_of
 from runner.store.root import open_job, open_root
 from tests.faults import power
-from tests.faults.protocols_runner import PACE, STEPS, a_world, faults_of, two_jobs
-from tests.faults.protocols_trainer import bench, figures_of
+from tests.faults.protocols.runner import PACE, STEPS, a_world, faults_of, two_jobs
+from tests.faults.protocols.trainer import bench, figures_of
 from tests.faults.warm import Work, finish, fork_attempt, kill, outcome, wait_for
 from tests.faults.world import World
 from wake2vec.contract.errors import Wake2vecError

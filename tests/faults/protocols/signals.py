@@ -9,8 +9,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from tests.faults.protocols_runner import PACE, a_world, faults_of, two_jobs
-from tests.faults.protocols_trainer import figures_of
+from tests.faults.protocols.runner import PACE, a_world, faults_of, two_jobs
+from tests.faults.protocols.trainer import figures_of
 from tests.faults.world import World, wait_until
 from wake2vec.contract.failpoints import VARIABLE
 from wake2vec.contract.manifest import saved_steps
