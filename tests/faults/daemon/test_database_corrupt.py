@@ -2,9 +2,9 @@
 
 import sqlite3
 
-from runner.commands.status import see
 from runner.queue.history import mark_of
 from runner.screen.daemon_note import DaemonNote, write_note
+from runner.screen.look import look
 from tests.faults.world import PATIENCE_SECONDS, assert_whole, fake_spec, wait_until
 
 PACE = {"seconds_per_step": 0.02, "save_every": 5}
@@ -91,7 +91,7 @@ def test_a_write_ahead_log_that_was_deleted_is_named_and_survived(world):
     world.kill_trainer()
     (home / "runner.db-wal").unlink()
     (home / "runner.db-shm").unlink()
-    (need,) = [need for need in see(world.settings(), 0.0).needs if "runner.db-wal" in need.cause]
+    (need,) = [need for need in look(world.settings(), 0.0).needs if "runner.db-wal" in need.cause]
 
     assert need.command == "wake2vec-runner start"
     assert world.run(told=PACE) == 0

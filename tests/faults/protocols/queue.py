@@ -23,7 +23,7 @@ from hypothesis.stateful import (
 )
 
 from runner.errors import RunnerError
-from runner.queue import attempts, checkpoints, jobs, ledger
+from runner.queue import checkpoints, jobs, ledger
 from runner.settings import Numbers
 from runner.states import State, Wish
 from runner.store.records import is_done
@@ -32,7 +32,7 @@ from runner.store.root import open_job, open_root
 from tests.faults.apart import run_apart
 from tests.faults.protocols.claims import claims, judge
 from tests.faults.world import fake_spec
-from tests.simulated import Clock, Home
+from tests.simulated import Clock, Home, open_attempts
 
 STEPS = 12
 FAST = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
@@ -131,7 +131,7 @@ class QueueLeaseCommit(RuleBasedStateMachine):
     @invariant()
     def one_attempt_a_card_and_one_row_a_step(self) -> None:
         for home in self.homes:
-            assert len(attempts.open_attempts(home.queue)) <= 1
+            assert len(open_attempts(home.queue)) <= 1
             for job in jobs.list_jobs(home.queue):
                 steps = [row.step for row in ledger.list_metrics(home.queue, job.name)]
                 assert steps == list(range(1, len(steps) + 1)), steps

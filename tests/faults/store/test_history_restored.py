@@ -20,6 +20,7 @@ from runner.store.open import open_store
 from runner.store.root import open_root
 from tests.drive_server.server import DriveServer
 from tests.faults.world import World, assert_whole, fake_spec, wait_until
+from tests.simulated import open_attempts
 
 SLOW = {"seconds_per_step": 0.2, "save_every": 2}  # lives that are cut
 QUICK = {"seconds_per_step": 0.002, "save_every": 10}  # the one that ends the job
@@ -100,7 +101,7 @@ def test_a_lost_home_with_a_torn_copy_goes_back_one_and_ends_in_the_same_bits(pl
     assert (world.job("b", "new").state, world.job("b", "new").priority) == (State.HELD, 7)
     with world.queue("new") as queue:
         numbers = [one.id for one in attempts.list_attempts(queue, "a")]
-        assert attempts.open_attempts(queue) == []
+        assert open_attempts(queue) == []
     assert numbers == [1, 3]  # the second is known from its commits alone
     (database,) = (gzip.decompress(place.file_of(good.file.id).read_bytes()),)
     assert b"refresh" not in database

@@ -8,7 +8,7 @@ from runner.queue import attempts, checkpoints, jobs, ledger
 from runner.settings import Numbers
 from runner.states import Wish
 from runner.store.base import Properties
-from tests.simulated import Clock, Home
+from tests.simulated import Clock, Home, open_attempts
 from tests.unit.runner.conftest import job_spec
 from wake2vec.contract.files import read_json, write_json
 from wake2vec.contract.spec import CommandSpec
@@ -125,7 +125,7 @@ def test_two_jobs_never_run_at_once_on_one_card(home):
     home.rounds(5)
 
     assert home.state("b") == "queued"
-    assert len(attempts.open_attempts(home.queue)) == 1
+    assert len(open_attempts(home.queue)) == 1
 
 
 def test_a_lost_trainer_puts_the_job_back_and_the_next_one_goes_on_from_what_was_saved(home):
@@ -275,7 +275,7 @@ def test_what_threatens_a_card_is_told_once_an_attempt_and_the_trainer_goes_on(h
 
 def test_a_trainer_without_an_open_attempt_is_told_to_end(home):
     trainer = running(home)
-    attempt = attempts.open_attempts(home.queue)[0]
+    attempt = open_attempts(home.queue)[0]
     home.trainers.living.clear()
     home.tick()
     assert attempts.list_attempts(home.queue, "a")[0].outcome is not None
