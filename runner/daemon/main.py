@@ -170,6 +170,11 @@ def furnish(settings: Settings, wanted: Wanted, queue: Queue) -> DaemonContext:
     )
 
 
+def context_of(settings: Settings, queue: Queue) -> SyncContext:
+    """For a command that does once what the sync loop does."""
+    return SyncContext(daemon=furnish(settings, Wanted(), queue))
+
+
 def _launcher(settings: Settings, wanted: Wanted) -> Launcher:
     if wanted.engine is Engine.LOCAL:
         return Launcher(settings.numbers.trainer, settings.locks)

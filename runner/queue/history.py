@@ -22,10 +22,9 @@ from sqlalchemy.exc import IntegrityError
 from runner.errors import DatabaseCorrupt
 from runner.queue.attempts import WENT_AWAY
 from runner.queue.database import Queue
-from runner.queue.rows import Session
+from runner.queue.rows import FORMAT, Session
 from runner.queue.sqlite import check_integrity
 from runner.queue.tables import (
-    FORMAT,
     YOUNGER,
     attempts,
     checkpoints,

@@ -14,7 +14,8 @@ from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.exc import DatabaseError
 
 from runner.errors import DatabaseCorrupt, HomeUnusable
-from runner.queue.tables import FORMAT, YOUNGER, metadata
+from runner.queue.rows import FORMAT, require_known
+from runner.queue.tables import YOUNGER, metadata
 
 BUSY_SECONDS = 30.0
 
@@ -45,10 +46,7 @@ class File:
 
     def is_set_up(self, connection: Connection) -> bool:
         found = connection.execute(text("PRAGMA user_version")).scalar_one()
-        if found > FORMAT:
-            raise HomeUnusable(
-                f"{self.place}: written by a newer wake2vec-runner (format {found}, this one knows {FORMAT}); update it"
-            )
+        require_known(self.place, found)
         known = inspect(connection)
         return bool(found == FORMAT) and all(known.has_table(table.name) for table in YOUNGER)
 

@@ -117,10 +117,8 @@ class Auxiliary:
             yield "norm", geometry.norm, losses.norm(points, side.mean_norm, side.norm_deviation)
         if geometry.repulsion:
             left, right = (
-                points[
-                    torch.from_numpy((draws.uniform(self._seed, name, step, REPELLED) * len(points)).astype(np.int64))
-                ]
-                for name in ("repulsion-left", "repulsion-right")
+                points[draws.places(self._seed, f"repulsion-{which}", step, REPELLED, len(points))]
+                for which in ("left", "right")
             )
             yield "repulsion", geometry.repulsion, losses.repulsion(left, right)
 

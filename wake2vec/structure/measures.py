@@ -227,7 +227,7 @@ def device_classes(words: Tensor, chosen: Chosen, *, seed: int, nulls: int) -> d
 def cosines(rows: Tensor, *, seed: int) -> dict[str, float]:
     """Mean cosine of drawn pairs of all new rows, as they are and without their mean: 0 for a cloud with no side."""
     left, right = (
-        rows[torch.from_numpy((draws.uniform(seed, side, 0, COSINES) * len(rows)).astype(np.int64)).to(rows.device)]
+        rows[draws.places(seed, side, 0, COSINES, len(rows)).to(rows.device)]
         for side in ("cosine-left", "cosine-right")
     )
     mean = rows.mean(dim=0)
@@ -244,8 +244,7 @@ def difference(treated: Tensor, others: Tensor, *, seed: int, times: int) -> dic
     """Of two means, with the middle 95 % of so many draws of the rows."""
 
     def drawn(values: Tensor, name: str, k: int) -> float:
-        place = (draws.uniform(seed, f"bootstrap-{name}", k, len(values)) * len(values)).astype(np.int64)
-        return _mean(values[torch.from_numpy(place)])
+        return _mean(values[draws.places(seed, f"bootstrap-{name}", k, len(values), len(values))])
 
     found: dict[str, Any] = {"treated": round(_mean(treated), 6), "untreated": round(_mean(others), 6)}
     if times and len(treated) and len(others):
