@@ -32,8 +32,6 @@ from wake2vec.contract.lock import read_lock
 from wake2vec.contract.order import InputFile, fingerprint
 from wake2vec.contract.spec import JobSpec
 
-MODEL_NAMES = {"p1": "P1", "p2": "P2", "p3": "P3", "command": "command"}
-
 
 @dataclass(frozen=True, kw_only=True)
 class JobFile:
@@ -142,7 +140,7 @@ def _require_rows(entries: Sequence[JobFile]) -> None:
         if entry.job.phase in ("p2", "p3") and entry.job.vocab is not None and entry.job.after is None:
             before = "P1" if entry.job.phase == "p2" else "P2"
             remedy = f"wake2vec-runner import OLD... --into {entry.file}, or name its {before} with after instead"
-            problem = f"a {MODEL_NAMES[entry.job.phase]} takes its words from a P1; {remedy}"
+            problem = f"a {entry.job.phase.upper()} takes its words from a P1; {remedy}"
             raise SpecError(str(entry.file), [Fault(key="vocab", problem=problem)])
 
 
@@ -293,7 +291,7 @@ def _as_text(entries: Sequence[JobFile], *, is_queued: bool) -> list[str]:
 
 
 def _what(spec: JobSpec, steps: int | None) -> str:
-    parts = [MODEL_NAMES[spec.phase]]
+    parts = [spec.phase if spec.phase == "command" else spec.phase.upper()]
     if spec.model is not None:
         parts.append(f"of {spec.model.base}")
     if steps is not None:
