@@ -246,7 +246,7 @@ def wait(daemon: DaemonContext, context: SyncContext, loops: Loops, wanted: Want
             return _give_up(daemon, loops, say)
         if not daemon.settings.home.is_dir():
             return HomeUnusable(
-                f"{daemon.settings.home}: is gone: deleted or unmounted while a runner was at work in it"
+                f"{daemon.settings.home}: is gone: deleted or unmounted under a runner at work"
             )
         if loops.last_error is not None and str(loops.last_error) != loops.last_text:
             loops.last_text = str(loops.last_error)
