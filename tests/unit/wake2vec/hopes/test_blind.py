@@ -39,7 +39,7 @@ def sheet(trained: RunDir) -> Path:
     assert said.getvalue().splitlines() == [
         str(sheet),
         f"key (leave it closed): {sheet.parent / KEY}",
-        f"filled in: wake2vec-runner blind job --score {sheet}",
+        f"filled in: wake2vec-runner blind tiny --score {sheet}",
     ]
     return sheet
 
