@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("words", type=Path, help="one word a line")
     asked = parser.parse_args()
     listed = read_lexicon(asked.words).words
-    text = ulysses(default_cache()).read_text(encoding="utf-8")
+    text = ulysses(default_cache()).read_text(encoding="utf-8").replace("’", "'")  # as the list spells it
     texts = sentences(text)
     for name, make in TOKENIZERS.items():
         base = load_tokenizer(make(default_cache()))
