@@ -131,6 +131,21 @@ def test_a_planted_offset_is_found_on_held_out_pairs_and_not_under_other_labels(
     assert figures(other, random_points(5), now)["consistency"]["as_labelled"] < 0.1
 
 
+def test_held_out_words_belong_to_their_own_bases_where_an_offset_is_planted_and_not_at_random():
+    one = chosen()
+    found, by_chance = (
+        measures.held_out_nulls(one.vectors(points), one, seed=SEED, nulls=NULLS)
+        for points in (planted(one), random_points(5))
+    )
+
+    for null in ("bases", "rows"):
+        assert found[null]["p"] == pytest.approx(1 / (NULLS + 1), abs=1e-6)
+        assert by_chance[null]["p"] > 0.05
+        assert abs(by_chance[null]["value"] - by_chance[null]["null"]) < 3 * by_chance[null]["null_sd"]
+    level = figures(one, random_points(5), planted(one))["consistency"]["held_out"]
+    assert found["bases"]["value"] == found["rows"]["value"] == pytest.approx(level, abs=1e-6)
+
+
 def test_a_cloud_that_moves_as_one_is_no_structure():
     one = chosen()
     now = random_points(5)
