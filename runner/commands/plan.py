@@ -143,7 +143,8 @@ def _show(spec: TrainingSpec, one: Forecast, words: int) -> None:
         f"{said} {each} {one.card.name.upper()} with {figures.size(one.card.memory_gib * 2**30)}: {_plan(one.plan)}",
         style=style,
     )
-    time = f"at least {one.step_seconds:.2g} s a step"
+    seconds = one.step_seconds
+    time = f"at least {seconds:.2g} s a step" if seconds >= 0.01 else f"at least {1e3 * seconds:.2g} ms a step"
     if one.cards > 1:
         time += f", {one.exchange_seconds:.2g} s of them to add up the cards' gradients"
     if one.hours is not None and one.steps is not None:
