@@ -35,14 +35,11 @@ def programme(rank: int, ranks: int, parts: int, *, overlapped: bool = True) -> 
     et al. 2021, arXiv 2104.04473), or none where only one micro-batch may be under way.
     """
     ahead = ranks - rank if overlapped else 0
+    losses_ahead = 0 if rank else max(2, ranks - 1) if overlapped else 1
     reached = {Act.FORWARD: 0, Act.LOSS: 0, Act.BACKWARD: 0}
     found: list[tuple[Act, int]] = []
     for part in range(parts):
-        until = {
-            Act.FORWARD: part + ahead + 1,
-            Act.LOSS: part + max(1, ahead) if rank == 0 else 0,
-            Act.BACKWARD: part + 1,
-        }
+        until = {Act.FORWARD: part + ahead + 1, Act.LOSS: losses_ahead and part + losses_ahead, Act.BACKWARD: part + 1}
         for act, end in until.items():
             found += [(act, one) for one in range(reached[act], min(parts, end))]
             reached[act] = max(reached[act], min(parts, end))

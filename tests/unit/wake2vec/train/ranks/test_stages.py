@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -15,10 +14,11 @@ import torch
 
 from tests.machine import JOBS
 from tests.tiny import material_for, order_for, prepared_for, run_of
-from wake2vec.contract.errors import ModelError, NoGpu, RankLost
+from wake2vec.contract.errors import ModelError, RankLost
 from wake2vec.contract.failpoints import VARIABLE
+from wake2vec.contract.models.weight_files import ADAPTER_FILE
 from wake2vec.contract.order import Order
-from wake2vec.contract.rundir import RunDir
+from wake2vec.hopes.reader import adapters_off
 from wake2vec.model.device import copy_to_host
 from wake2vec.phases.table import PHASES
 from wake2vec.show.samples import read_samples
@@ -26,7 +26,6 @@ from wake2vec.train.attempt import start_loop
 from wake2vec.train.heartbeat import HeartbeatWriter
 from wake2vec.train.loop import Loop
 from wake2vec.train.plans.spreading import spread
-from wake2vec.train.ranks import team
 from wake2vec.train.ranks.stages import Stages
 from wake2vec.train.ranks.team import Ranks
 from wake2vec.train.stopping import Stop
@@ -114,12 +113,108 @@ def p1(models: Path, folder: Path, which: str, **changes: Any) -> Order:
     return order_for(folder, model__base=str(models / which), **{**P1, **changes})
 
 
-def test_rows_of_an_untied_model_get_the_bits_of_one_card(tmp_path: Path, models: Path, start: Start) -> None:
-    order = p1(models, tmp_path, "untied")
+def test_rows_of_an_untied_model_get_the_bits_of_one_card_and_so_do_sample_texts(
+    tmp_path: Path, models: Path, start: Start
+) -> None:
+    order = p1(models, tmp_path, "untied", evaluate__samples=1)
+    found = []
+    for name, ranks in (("alone", 1), ("dealt", 2)):
+        loop = start(tmp_path, order, name, ranks)
+        loop.run_to_end(lambda: None)
+        loop.beside.tokens = 12
+        loop.sample()
+        found.append((weights(loop), figures(loop), read_samples(loop.run)))
+
+    (mine, *rest), (theirs, *same) = found
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in mine.items())
+    assert rest == same
+    assert rest[1][0].tokens == 12
+
+
+def test_shared_rows_are_off_by_rounding_and_not_at_all_in_a_fixed_order(
+    tmp_path: Path, models: Path, start: Start
+) -> None:
+    for reduction in ("fast", "fixed"):
+        order = p1(models, tmp_path, "tied", train__reduction=reduction, name=reduction)
+        alone = start(tmp_path, order, reduction)
+        alone.run_to_end(lambda: None)
+        dealt = start(tmp_path, order, f"{reduction}-2", 2)
+        dealt.run_to_end(lambda: None)
+
+        assert losses(dealt) == pytest.approx(losses(alone), rel=1e-6)
+        mine, theirs = dealt.prepared.trainable["rows"], alone.prepared.trainable["rows"]
+        assert float((mine - theirs).detach().abs().max() / theirs.detach().abs().max()) < 1e-6
+        assert same_bits(dealt, alone) == (reduction == "fixed")
+
+
+def test_adapters_get_the_bits_of_one_card_on_any_cards_that_a_job_moves_to(
+    tmp_path: Path, models: Path, start: Start
+) -> None:
+    source = start(tmp_path, p1(models, tmp_path, "untied", name="p1"), "p1")
+    source.run_to_end(lambda: None)
+    changes = SMALL | {"train__steps": 8, "train__optimizer": "adamw", "train__reduction": "fixed"}
+    order = order_for(
+        tmp_path, of="tiny_p2", name="p2", source=run_of(tmp_path, "p1"), model__base=str(models / "untied"), **changes
+    )
+    shutil.copytree(run_of(tmp_path, "p2").root, run_of(tmp_path, "moved").root)
+    alone = start(tmp_path, order, "p2")
+    alone.run_to_end(lambda: None)
+
+    def go_on(until: int, ranks: int, *, samples: bool = False) -> Loop:
+        stop = Stop()
+        loop = start(tmp_path, order, "moved", ranks, stop=stop, samples=samples)
+        loop.run_to_end(lambda: stop.ask("for this test") if loop.progress.step == until < 8 else None)
+        assert loop.progress.step == until
+        return loop
+
+    go_on(2, 1)
+    go_on(4, 2)
+    go_on(6, 2, samples=True)
+    moved = go_on(8, 3)
+
+    assert same_bits(moved, alone)
+    assert figures(moved) == figures(alone)
+    assert events(moved, "regime") == [
+        "goes on with 2 cards, each with some of the layers, after 1 card",
+        "goes on with 2 cards after 2 cards, each with some of the layers",
+        "goes on with 3 cards, each with some of the layers, after 2 cards",
+    ]
+    assert exported(moved, tmp_path / "moved") == exported(alone, tmp_path / "alone")
+    # the body without its adapters, as at the end of a job it is read beside the trained one
+    ids = torch.arange(16).unsqueeze(0)
+    with torch.no_grad(), adapters_off(moved.prepared.model), adapters_off(alone.prepared.model):
+        assert torch.equal(moved.prepared.hidden(ids), alone.prepared.hidden(ids))
+    with torch.no_grad():
+        assert torch.equal(moved.prepared.hidden(ids), alone.prepared.hidden(ids))
+
+
+def exported(loop: Loop, folder: Path) -> bytes:
+    folder.mkdir()
+    PHASES["p2"].export(loop.prepared, loop.material, folder)
+    return (folder / ADAPTER_FILE).read_bytes()
+
+
+def test_short_memory_on_one_rank_moves_all_down_and_its_death_is_told(
+    tmp_path: Path, models: Path, start: Start
+) -> None:
+    order = p1(models, tmp_path, "untied", train__micro_batch=2)
     alone = start(tmp_path, order, "alone")
     alone.run_to_end(lambda: None)
-    dealt = start(tmp_path, order, "dealt", 2)
-    dealt.run_to_end(lambda: None)
 
-    assert same_bits(dealt, alone)
-    assert figures(dealt) == figures(alone)
+    # on ranks 1 and 2 alike, each in its own layers
+    rule = "step.backward=oom:1,step.forward=oom:4,rank.update=kill:3"
+    dealt = start(tmp_path, order, "dealt", 3, rule=rule)
+    with pytest.raises(RankLost, match=r"rank [12] of 3 is gone: it was ended by signal 9"):
+        dealt.run_to_end(lambda: None)
+
+    told = events(dealt, "oom")
+    assert len(told) == 2
+    assert "out of memory (failpoint step." in told[0]
+    assert dealt.progress.plan.micro_batch == 1
+    assert dealt.progress.step == 2
+    assert losses(dealt) == pytest.approx(losses(alone)[: len(losses(dealt))], rel=1e-6)
+
+
+def test_more_cards_than_layers_are_refused(tmp_path: Path, models: Path, start: Start) -> None:
+    with pytest.raises(ModelError, match=r"train.cards: 5 cards for the 4 layers of .*; give at most 4"):
+        start(tmp_path, p1(models, tmp_path, "untied", train__cards=4), "more", 5)
