@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import ChainMap
 from dataclasses import dataclass
 from typing import Any
 
@@ -155,14 +156,14 @@ class Stepper:
         if len(shares) < len(found):
             stop.ask("a rank was asked to stop")
             return None
-        unreached = frozenset.intersection(*(share.unreached for share in shares))
+        together = frozenset.intersection if self._team.size > 1 else frozenset.union
+        unreached = together(*(share.unreached for share in shares))
         every = self._team.do(Reduce(step=step, unreached=unreached), lambda: self.reduce(step, unreached))
         # exact, so that it does not matter how the samples were dealt
         nats = math.fsum(nats for share in shares for nats in share.nats)
         # ranks train the same, which measures the same on each, or each something else
-        squares = {name: found for one in every for name, found in one.squares.items()}
-        lora = {name: norm for one in every for name, norm in one.lora.items()}
-        return nats, shares[0].tokens, Sizes(squares=squares, lora=lora)
+        squares, lora = ChainMap(*(one.squares for one in every)), ChainMap(*(one.lora for one in every))
+        return nats, shares[0].tokens, Sizes(squares=dict(squares), lora=dict(lora))
 
     def can_have_moved(self, steps: int) -> bool:
         """Whether so many steps have given anything a reason to move: rows rest until their words are met."""
@@ -203,11 +204,10 @@ class Stepper:
         unreached = set(self._prepared.trainable)
 
         def done(place: int, nats: Tensor | None) -> None:
-            nonlocal unreached
             found[-1] += 0.0 if nats is None else nats
             if place in ends:
                 found.append(torch.zeros_like(found[-1]))
-                unreached -= self._reached()
+                unreached.difference_update(self._reached())
                 add(self._nodes, Node(first=ends[place], size=1, tensors=self._take_gradients()))
 
         run = self._run if self._pipeline is None else self._run_pipeline

@@ -36,9 +36,11 @@ def spread(material: JobInputs, ranks: int) -> tuple[int, ...]:
     if train.cards == 1 or train.spread == "samples" or (lora is not None and lora.train == "all"):
         return ()
     device = this_device()
-    limit, job = memory_limit(device), _before_loading(material)
-    lean = Plan(micro_batch=1, layers="offload", embedding="host")
-    least = needed(job, lean).total
+    limit = memory_limit(device)
+    if limit is None and (ranks == 1 or train.spread == "auto"):
+        return ()
+    job = _before_loading(material)
+    least = needed(job, Plan(micro_batch=1, layers="offload", embedding="host")).total
     fits = limit is None or least <= limit * SLACK
     if ranks == 1 and limit is not None and not fits:
         raise OutOfMemory(
