@@ -15,11 +15,11 @@ from rich.table import Table
 
 from runner import figures
 from runner.errors import RunnerError
-from runner.forecast import Forecast, Load, forecast, forecast_layers, load_of
+from runner.forecast import Forecast, forecast, forecast_layers, load_of
 from runner.jobfile.reach import new_ids
 from runner.jobfile.read import read_job
 from runner.machine.session import PRIOR_MINUTES
-from wake2vec.contract.budget import CARDS, Card
+from wake2vec.contract.budget import CARDS, Card, Workload
 from wake2vec.contract.errors import Fault, OutOfMemory, SpecError
 from wake2vec.contract.files import counted
 from wake2vec.contract.models.model_shapes import SHAPES, ModelShape, known_shape, shape_of_config
@@ -72,7 +72,7 @@ def run(files: Sequence[Path], *, gpu: str, new_words: int | None, as_json: bool
         raise OutOfMemory(f"{', '.join(misfits)}: no plan fits a {card.name.upper()}; {remedy}")
 
 
-def ways(spec: TrainingSpec, load: Load, card: Card, cards: int) -> list[Forecast]:
+def ways(spec: TrainingSpec, load: Workload, card: Card, cards: int) -> list[Forecast]:
     """How the job can run on so many cards, first the way that it would take."""
     samples = forecast(spec, load, card, cards)
     if cards == 1 or cards > load.shape.layers or (spec.lora and spec.lora.train == "all"):
@@ -181,7 +181,8 @@ def _told(one: Forecast) -> str:
 
 
 def _time(one: Forecast) -> str:
-    time = f"at least {one.step_seconds:.2g} s a step"
+    seconds = one.step_seconds
+    time = f"at least {seconds:.2g} s a step" if seconds >= 0.01 else f"at least {1e3 * seconds:.2g} ms a step"
     if one.layers:
         return f"{time}, {one.exchange_seconds:.2g} s of them for hidden states, and cards wait {one.waiting:.0%} of it"
     if one.cards > 1:

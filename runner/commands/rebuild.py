@@ -58,10 +58,7 @@ def jobs_of(place: Path) -> list[Job]:
         return []
     try:
         check_integrity(place)
-        queue = open_queue(place)
+        with open_queue(place) as queue:
+            return jobs.list_jobs(queue)
     except DatabaseCorrupt:
         return []
-    try:
-        return jobs.list_jobs(queue)
-    finally:
-        queue.close()

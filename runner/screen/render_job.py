@@ -174,7 +174,7 @@ def _memory(detail: DetailPart, page: Page) -> list[Item]:
     if detail.plan:
         items.append(_plan(detail.plan))
     if detail.regimes:
-        items.append(page.text(f"{detail.regimes} recorded change{'s' * (detail.regimes > 1)}", "yellow"))
+        items.append(page.text(counted(detail.regimes, "recorded change"), "yellow"))
     return items
 
 

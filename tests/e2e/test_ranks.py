@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable
 
-from tests.faults.protocols_ranks import strike, two_machines
+from tests.faults.protocols.ranks import strike, two_machines
 from tests.machine import Machine
 from wake2vec.contract.lock import read_lock
 from wake2vec.contract.rundir import read_heartbeat, read_result

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from wake2vec.contract.errors import ModelError
-from wake2vec.model.layers.paths import decoder_layers
-from wake2vec.model.new_rows import InstalledRows
+from wake2vec.model.layers.paths import decoder_layers, plain
+from wake2vec.model.new_rows import InstalledRows, name_of
 from wake2vec.model.quantise import is_quantised
 
 # half of fp16's largest number: gradients of loss-scaled sums and other texts need room too
@@ -54,7 +54,7 @@ def _largest(model: Any, ids: Tensor, more: Callable[[], list[float]]) -> RangeC
     """The first layer whose output is not finite, else the one with the largest output."""
     found: list[Tensor] = []
     hooks = watch_outputs(model, found)
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = plain(model)
     was_training = base.training
     base.eval()  # no dropout: it would ask which samples these are
     try:
@@ -92,9 +92,8 @@ def _takes_fp32(model: Any) -> bool:
 
 
 def _out_of_range(model: Any, check: RangeCheck) -> ModelError:
-    name = getattr(model.config, "name_or_path", "") or type(model).__name__
     return ModelError(
-        f"{name}, layer {check.layer}",
+        f"{name_of(model)}, layer {check.layer}",
         f"its activations leave the range of fp16 ({check.largest:.3g})",
         "use model.compute = bf16 on a card that has it, or load = nf4 with compute = fp32",
     )
