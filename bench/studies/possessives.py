@@ -1,4 +1,4 @@
-"""What a list of possessives changes in other text, by three tokenizers: `python -m bench.possessives WORDS`.
+"""What a list of possessives changes in other text, by three tokenizers: `python -m bench.studies.possessives WORDS`.
 
 Sentences of *Ulysses* that hold no listed word in any spelling must keep every token; those that hold one are told by
 what stands there.
@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.materials import default_cache, ulysses
-from bench.vocabularies import TOKENIZERS
+from bench.material.materials import default_cache, ulysses
+from bench.studies.vocabularies import TOKENIZERS
 from wake2vec.contract.words.forms import Finder, Form
 from wake2vec.contract.words.lexicon import read_lexicon
 from wake2vec.vocab.inject import inject, load_tokenizer
