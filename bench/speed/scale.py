@@ -19,6 +19,7 @@ import time
 import tomllib
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,19 @@ STEPS = 50
 SCRATCH = "scale"  # of the copies of the job files, beside them
 
 
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """How a job's cards share it."""
+
+    cards: int
+    spread: str
+    reduction: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.spread}-{self.reduction}-{self.cards}"
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--jobs", type=Path, nargs="+", default=TINY)
@@ -44,11 +58,12 @@ def main() -> None:
     chosen = options.parse_args()
     rows = []
     with tempfile.TemporaryDirectory(prefix="wake2vec-scale-") as folder:
-        for reduction in ("fast", "fixed"):
-            for cards in chosen.cards:
-                home = Path(folder) / f"{reduction}-{cards}"
-                peaks = train(home, chosen.jobs, cards, reduction)
-                rows += [row(home, Path(folder) / "fast-1", one, cards, reduction, peaks) for one in chosen.jobs]
+        for spread, reduction in (("samples", "fast"), ("samples", "fixed"), ("layers", "fast"), ("layers", "fixed")):
+            for cards in (cards for cards in chosen.cards if spread == "samples" or cards == 2):  # of two layers
+                way = Way(cards=cards, spread=spread, reduction=reduction)
+                home = Path(folder) / way.name
+                peaks = train(home, chosen.jobs, way)
+                rows += [row(home, Path(folder) / "samples-fast-1", one, way, peaks) for one in chosen.jobs]
                 print(*rows[-len(chosen.jobs) :], sep="\n", flush=True)
     found = {
         "command": "python -m bench.speed.scale",
@@ -68,22 +83,22 @@ def table(found: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {found['versions'][name]}" for name in ("python", "torch", "transformers"))
     lines = [f"{found['rows'][0]['hardware']}; {versions}; {found['date']}; {found['steps']} steps.", ""]
     lines += [
-        "| phase | ranks | reduction | tokens/s | peak GiB of a rank | off from one rank | same bits |",
-        "| --- " * 7 + "|",
+        "| phase | ranks | dealt | reduction | tokens/s | peak GiB of rank 0 | off from one rank | same bits |",
+        "| --- " * 8 + "|",
     ]
     for one in found["rows"]:
         off, same = f"{one['max_relative']:.1e}" if one["max_relative"] else "0", "yes" if one["bit_equal"] else "no"
-        cells = [one["phase"].upper(), one["cards"], one["reduction"], f"{one['tokens_per_s']:,.0f}", one["peak_gib"]]
-        lines.append(f"| {' | '.join(map(str, [*cells, off, same]))} |")
+        cells = [one["phase"].upper(), one["cards"], one["spread"], one["reduction"], f"{one['tokens_per_s']:,.0f}"]
+        lines.append(f"| {' | '.join(map(str, [*cells, one['peak_gib'], off, same]))} |")
     return "\n".join(lines) + "\n"
 
 
-def train(home: Path, jobs: Sequence[Path], cards: int, reduction: str) -> dict[str, float]:
+def train(home: Path, jobs: Sequence[Path], way: Way) -> dict[str, float]:
     """Run the jobs to their end in a home of their own; the most memory that a process of each held on the host."""
     home.mkdir()
-    (home / "settings.toml").write_text(f"cpu_cards = {cards}\ntick_seconds = 0.2\nsync_seconds = 0.3\n")
+    (home / "settings.toml").write_text(f"cpu_cards = {way.cards}\ntick_seconds = 0.2\nsync_seconds = 0.3\n")
     command = [sys.executable, "-m", "runner", "--home", str(home), "--store", f"dir:{home}-store"]
-    files = [changed(job, cards, reduction) for job in jobs]
+    files = [changed(job, way) for job in jobs]
     try:
         subprocess.run([*command, "enqueue", *map(str, files)], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
     finally:
@@ -103,7 +118,7 @@ def train(home: Path, jobs: Sequence[Path], cards: int, reduction: str) -> dict[
     return peaks
 
 
-def changed(job: Path, cards: int, reduction: str) -> Path:
+def changed(job: Path, way: Way) -> Path:
     """A copy of a job file in a folder beside it, short, and on so many cards."""
     text = job.read_text()
     table = tomllib.loads(text)
@@ -114,28 +129,29 @@ def changed(job: Path, cards: int, reduction: str) -> Path:
         if isinstance(value, str) and (job.parent / value).exists():
             text = text.replace(f'"{value}"', json.dumps(str(job.parent / value)))
     replaced = {"steps": STEPS, "every_steps": STEPS, "samples": 0}
-    lines = [line for line in text.splitlines() if line.split(" ")[0] not in ("cards", "reduction")]
+    lines = [line for line in text.splitlines() if line.split(" ")[0] not in ("cards", "spread", "reduction")]
     lines = [f"{key} = {replaced[key]}" if (key := line.split(" ")[0]) in replaced else line for line in lines]
     at = lines.index("[train]") + 1
-    lines[at:at] = [f"cards = {cards}", f'reduction = "{reduction}"']
+    lines[at:at] = [f"cards = {way.cards}", f'spread = "{way.spread}"', f'reduction = "{way.reduction}"']
     (folder / job.name).write_text("\n".join(lines) + "\n")
     return folder / job.name
 
 
-def row(home: Path, alone: Path, job: Path, cards: int, reduction: str, peaks: dict[str, float]) -> dict[str, Any]:
+def row(home: Path, alone: Path, job: Path, way: Way, peaks: dict[str, float]) -> dict[str, Any]:
     """One line of the table; differences are from one card and its usual sum, bits from one card and the same sum."""
     run, table = RunDir(root=home / "runs" / job.stem), tomllib.loads(job.read_text())
     lines = [json.loads(line) for line in run.metrics.read_text().splitlines()]
     steps = [line for line in lines if line["kind"] == "step"][STEPS // 2 :]
     on_card = [line["vram_peak_mib"] / 1024 for line in steps if "vram_peak_mib" in line]
     seen = read_cards()
-    same = home.with_name(f"{reduction}-1")
+    same = home.with_name(f"samples-{way.reduction}-1")
     return {
         "phase": table["phase"],
         "model": table["model"]["base"],
-        "cards": cards,
+        "cards": way.cards,
+        "spread": way.spread,
         "hardware": seen[0].name if seen else f"{platform.machine()} CPU, {os.cpu_count()} cores for all ranks, gloo",
-        "reduction": reduction,
+        "reduction": way.reduction,
         "tokens_per_s": round(statistics.median(line["tokens"] / line["seconds"] for line in steps), 1),
         "peak_gib": round(max(on_card, default=peaks.get(job.stem, 0.0)), 3),
         "max_relative": difference(run, RunDir(root=alone / "runs" / job.stem)),

@@ -33,7 +33,7 @@ def _repair(settings: Settings, *, yes: bool) -> int:
     with open_queue(settings.database) as queue:
         context = context_of(settings, queue)
         count = repair(context, read_clocks(), print, agreed=yes)
-        if not yes:
+        if not yes or (not count and context.root is None):
             print("nothing was changed; `repair --yes` does it" if count else "nothing is missing")
             return 0
         doubts = unconfirmed(context, read_clocks())

@@ -20,6 +20,7 @@ from runner.daemon.safety import bring_to_safety, end_without_queue, safe_report
 from runner.errors import (
     BUG,
     INTERRUPTED,
+    HomeUnusable,
     QueueUnavailable,
     RunnerError,
     StoreLost,
@@ -248,6 +249,8 @@ def wait(daemon: DaemonContext, context: SyncContext, loops: Loops, wanted: Want
             show_events(daemon.queue, loops, say)
         if max(loops.bugs.values(), default=0) >= MOST_TROUBLES_IN_A_ROW:
             return _give_up(daemon, loops, say)
+        if not daemon.settings.home.is_dir():
+            return HomeUnusable(f"{daemon.settings.home}: is gone: deleted or unmounted under a runner at work")
         if loops.last_error is not None and str(loops.last_error) != loops.last_text:
             loops.last_text = str(loops.last_error)
             say(f"trouble: {loops.last_text}; trying again")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,32 +29,31 @@ class RangeCheck:
 
 
 @torch.no_grad()
-def guard_range(model: Any, rows: InstalledRows, ids: Tensor, *, limit: float = LIMIT) -> RangeCheck:
+def guard_range(
+    model: Any, rows: InstalledRows, ids: Tensor, *, limit: float = LIMIT, more: Callable[[], list[float]] = list
+) -> RangeCheck:
     """Run some blocks [b, s] and keep the residual stream in fp32 when fp16 is too small for it.
 
-    Raises ModelError, naming the layer, when that does not help: a product inside the layer then leaves fp16's range.
+    `more`: what came out of layers that lie on other cards. Raises ModelError, naming the layer, when that does not
+    help: a product inside the layer then leaves fp16's range.
     """
-    check = _largest(model, ids)
+    check = _largest(model, ids, more)
     if check.largest <= limit:
         return check
     if not _takes_fp32(model):
         raise _out_of_range(model, check)
     rows.embedding.out_dtype = torch.float32
-    again = _largest(model, ids)
+    again = _largest(model, ids, more)
     if not math.isfinite(again.largest):
         raise _out_of_range(model, again)
     remedy = f"layer {check.layer} reached {check.largest:.3g} in fp16: the residual stream is kept in fp32"
     return RangeCheck(largest=again.largest, layer=again.layer, remedy=remedy)
 
 
-def _largest(model: Any, ids: Tensor) -> RangeCheck:
+def _largest(model: Any, ids: Tensor, more: Callable[[], list[float]]) -> RangeCheck:
     """The first layer whose output is not finite, else the one with the largest output."""
     found: list[Tensor] = []
-    layers = decoder_layers(model)
-    hooks = [
-        layer.register_forward_hook(lambda _m, _i, out: found.append(_size(out if isinstance(out, Tensor) else out[0])))
-        for layer in layers
-    ]
+    hooks = watch_outputs(model, found)
     base = plain(model)
     was_training = base.training
     base.eval()  # no dropout: it would ask which samples these are
@@ -63,12 +63,20 @@ def _largest(model: Any, ids: Tensor) -> RangeCheck:
         base.train(was_training)
         for hook in hooks:
             hook.remove()
-    sizes = torch.stack(found).tolist()
+    sizes = torch.stack(found).tolist() + more()
     for index, size in enumerate(sizes):
         if not math.isfinite(size):
             return RangeCheck(largest=math.inf, layer=index)
     index = max(range(len(sizes)), key=sizes.__getitem__)
     return RangeCheck(largest=sizes[index], layer=index)
+
+
+def watch_outputs(model: Any, found: list[Tensor]) -> list[Any]:
+    """Have the largest output of each layer that runs put into `found`; returns the hooks, to be removed."""
+    return [
+        layer.register_forward_hook(lambda _m, _i, out: found.append(_size(out if isinstance(out, Tensor) else out[0])))
+        for layer in decoder_layers(model)
+    ]
 
 
 def _size(x: Tensor) -> Tensor:

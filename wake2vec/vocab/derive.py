@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from wake2vec.contract.errors import InputError
-from wake2vec.contract.files import write_atomic
+from wake2vec.contract.files import counted, write_atomic
 from wake2vec.contract.options import MorphemesOptions
 from wake2vec.contract.words.groups import ENOUGH_PAIRS, Pair, large_enough, power_left, read_groups, screen, words_in
 from wake2vec.contract.words.lexicon import read_lexicon
@@ -123,7 +123,7 @@ def groups_told(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
 
 
 def _as_text(told: Mapping[str, Any]) -> Iterator[str]:
-    yield f"{told['pairs']:,} pairs in {len(told['groups'])} groups, of {told['words']:,} words"
+    yield f"{counted(told['pairs'], 'pair')} in {counted(len(told['groups']), 'group')}, of {told['words']:,} words"
     for group in told["groups"]:
         yield f"  {group['morpheme']:<10} {group['pairs']:>5}  {', '.join(group['shown'])}"
     yield from told["remarks"]

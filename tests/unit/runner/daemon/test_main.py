@@ -75,8 +75,8 @@ def test_a_database_on_a_disk_that_is_full_is_not_taken_for_a_corrupt_one(tmp_pa
     queue = open_or_set_aside(settings, pytest.fail)
     jobs.add_job(queue, job_spec("a"), [CORPUS], "print", 1.0)
     queue.close()
-    obstacle = settings.database.with_name("runner.db-shm")
-    obstacle.mkdir()  # no side file can be made, which a full or a read-only disk tells in the same way
+    obstacle = settings.database.with_name("runner.db-journal")
+    obstacle.mkdir()  # the first look at a file fails as on a full disk: "disk I/O error"
 
     with pytest.raises(HomeUnusable, match="see whether the disk is full") as raised:
         open_or_set_aside(settings, pytest.fail)
