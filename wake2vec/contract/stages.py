@@ -13,7 +13,7 @@ from wake2vec.contract.budget import Budget, Card, Workload, budget, work
 from wake2vec.contract.plan import Plan
 
 # Hidden states between two processes of one host, over gloo and without the copies from and to the cards. The slower
-# of two machines that bench/scale.py was run on.
+# of two machines that bench/speed/scale.py was run on.
 GLOO_GBS = 1.0
 
 
