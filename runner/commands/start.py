@@ -22,7 +22,7 @@ from runner.settings import Settings
 from runner.store.open import open_store
 from runner.sync.job_in_store import SyncContext
 from runner.track.pushing import PUSH_VARIABLE, Pushing
-from runner.track.replay import Following
+from runner.track.following import Following
 
 
 def run(settings: Settings, wanted: Wanted) -> None:
