@@ -15,7 +15,7 @@ from wake2vec.contract.tables import TrackerName
 
 
 def run(settings: Settings, names: Sequence[str], to: str, into: Path | None) -> None:
-    """Raises UnknownJob, TrackerBusy, TrackerFailed, and RunnerError for an unknown tracker or one whose package is not here."""
+    """Raises UnknownJob, TrackerBusy, TrackerFailed, and RunnerError for an unknown tracker or a missing package."""
     if to not in TRACKERS:
         raise RunnerError(f"{to}: no tracker that is known here; there are {', '.join(TRACKERS)}")
     tracker_name: TrackerName = to  # type: ignore[assignment]  # one of them

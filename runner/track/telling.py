@@ -1,4 +1,4 @@
-"""The process that tells trackers while a daemon works: what their libraries do to it, or hang in, hurts nobody else."""
+"""The process that tells trackers while a daemon works: whatever their libraries hang in, it can be ended."""
 
 from __future__ import annotations
 

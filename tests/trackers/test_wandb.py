@@ -1,4 +1,4 @@
-"""W&B's own library against a server on the loopback, and its files where there is none: every step once, whatever is cut."""
+"""W&B's own library, against a server on the loopback and with files alone: every step once, whatever is cut."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from runner.track import following
 from tests.trackers.told import Home, make_home
 from tests.trackers.wandb_server import Server, running_wandb
 

@@ -59,7 +59,8 @@ class Server:
         lines = self.runs[name].lines
         history, summary = lines.get("wandb-history.jsonl", []), lines.get("wandb-summary.json", ["{}"])
         return {
-            "id": "3", "name": name, "displayName": name, "description": None, "config": "{}", "wandbConfig": '{"t": {}}',
+            "id": "3", "name": name, "displayName": name, "description": None, "config": "{}",
+            "wandbConfig": '{"t": {}}',
             "tags": [], "notes": None, "summaryMetrics": summary[-1], "logLineCount": 0, "eventsLineCount": 0,
             "historyLineCount": len(history), "historyTail": json.dumps(history[-1:]), "eventsTail": "[]",
         }  # fmt: skip
