@@ -98,7 +98,7 @@ def test_what_the_hub_refuses_is_waited_for_and_nothing_is_claimed_meanwhile(wor
 
 
 def test_a_repository_that_is_made_public_gets_nothing_more(world, hub):
-    daemon = begun(world, steps=4 * STEPS)  # the root is looked at once a minute
+    begun(world, steps=4 * STEPS)  # the root is looked at once a minute
     store = hub.stores[REPO]
     store.is_private = False
 
