@@ -25,6 +25,7 @@ Told = tuple[str, TrackerName]  # which job, and whom
 
 PAUSE_SECONDS = 10.0
 AGAIN_SECONDS = 300.0  # a library tries for minutes by itself
+LAST = float("inf")  # the time of the last look, at which all that failed is tried again
 
 
 class Telling:
@@ -47,7 +48,7 @@ class Telling:
                 is_over = stop.wait(PAUSE_SECONDS)
             if queue is not None:
                 with suppress(QueueUnavailable):
-                    self.look(queue, float("inf"))  # what came since
+                    self.look(queue, LAST)  # what came since
             self.close()
 
     def look(self, queue: Queue, now: float) -> None:
@@ -79,10 +80,8 @@ class Telling:
         except RunnerError as error:
             self._close(key)  # what it holds is read back before it is told more
             if key not in self._again_at:
-                self._say(
-                    f"{error}; training goes on, it is tried again, and `wake2vec-runner track {job} --to {name}` "
-                    "tells it the rest at any time"
-                )
+                goes_on = "" if now == LAST else "training goes on, it is tried again, and "
+                self._say(f"{error}; {goes_on}`wake2vec-runner track {job} --to {name}` tells it the rest at any time")
             self._again_at[key] = now + AGAIN_SECONDS
         else:
             if self._again_at.pop(key, None) is not None:
