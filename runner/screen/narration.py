@@ -54,7 +54,8 @@ def _at_work(job: JobPart, detail: DetailPart) -> list[str]:
     if job.is_finishing:
         return [f"{job.name}: trained; its results are on their way to the store"]
     if not detail.is_alive:
-        return [f"{job.name}: {'starting' if detail.activity == STARTING else 'its trainer has ended'}"]
+        is_coming = detail.activity == STARTING
+        return [f"{job.name}: its trainer {'is starting' if is_coming else 'has ended'}"]
     steps = f"{job.name}: step {job.trained:,}" + (f" of {job.steps:,}" if job.steps else "")
     if detail.activity != "training":
         share = f" {detail.activity_progress:.0%}" if detail.activity_progress is not None else ""

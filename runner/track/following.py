@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 
 from runner.children import QUEUE_VARIABLE, importing_safely, python, without_secrets
-from runner.errors import QueueUnavailable
+from runner.errors import HomeUnusable, QueueUnavailable
 from runner.queue.database import Queue, open_queue
 from runner.queue.view import see
 from runner.settings import Settings
@@ -54,7 +54,7 @@ class Following:
             queue: Queue | None = None
             while not is_over:
                 is_over = self._stop.wait(PAUSE_SECONDS)
-                with suppress(QueueUnavailable):
+                with suppress(QueueUnavailable, HomeUnusable):
                     queue = queue or opened.enter_context(open_queue(self._settings.database))
                     if any(job.spec.track.to for job in see(queue).mine):
                         self._attend()

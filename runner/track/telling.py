@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from runner.errors import QueueUnavailable, RunnerError, TrackerBusy
+from runner.errors import HomeUnusable, QueueUnavailable, RunnerError, TrackerBusy
 from runner.queue.database import Queue, open_queue
 from runner.queue.view import see
 from runner.settings import Settings, read_settings
@@ -42,12 +42,12 @@ class Telling:
         with ExitStack() as opened:
             queue: Queue | None = None
             while not is_over:
-                with suppress(QueueUnavailable):
+                with suppress(QueueUnavailable, HomeUnusable):
                     queue = queue or opened.enter_context(open_queue(self._settings.database))
                     self.look(queue, time.monotonic())
                 is_over = stop.wait(PAUSE_SECONDS)
             if queue is not None:
-                with suppress(QueueUnavailable):
+                with suppress(QueueUnavailable, HomeUnusable):
                     self.look(queue, LAST)  # what came since
             self.close()
 
@@ -75,7 +75,7 @@ class Telling:
                 if is_over:
                     self._open.pop(key)[2].close()
                     self._done.add(key)
-        except (TrackerBusy, QueueUnavailable):
+        except (TrackerBusy, QueueUnavailable, HomeUnusable):
             return  # a person's `track`, a server that is away: the next look goes on from what was told
         except RunnerError as error:
             self._close(key)  # what it holds is read back before it is told more

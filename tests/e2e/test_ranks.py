@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable
 
-from tests.faults.protocols_ranks import strike, two_machines
+from tests.faults.protocols.ranks import strike, two_machines
 from tests.machine import Machine
 from wake2vec.contract.lock import read_lock
 from wake2vec.contract.rundir import read_heartbeat, read_result
@@ -67,3 +67,29 @@ def test_a_job_that_loses_ranks_and_moves_to_other_counts_ends_in_the_bits_of_on
         assert ended.outcome == "completed"
         said = machine.start_log.read_text()
         assert all(f"started on {where} from step" in said for where in ("2 x cpu", "4 x cpu", "cpu"))
+
+
+def test_a_job_whose_layers_lie_on_two_cards_ends_in_the_bits_of_one_and_waits_where_only_one_is() -> None:
+    with two_machines(60) as (uncut, machine):
+        machine.run("set", "a", "train.spread=layers")
+        machine.start("--until-empty")
+        trains(machine, 1)
+        machine.wait_for_step("a", 21)
+        assert strike(machine, "another rank")
+        trains(machine, 2)
+        log = machine.run_dir("a").log.read_text()
+        assert "the layers are dealt out to 2 ranks: 1 + 1" in log
+        assert "rank 1 of 2 is gone: it was ended by signal 9" in log
+        assert strike(machine, "all")
+        machine.cpu_cards = 1
+        machine.start()
+        until(
+            lambda: "waits for 2 equal cards, 1 here" in machine.run("status", "--json"), "it does not say why it waits"
+        )
+        machine.run("set", "a", "train.spread=auto")
+        machine.finish()
+
+        assert machine.outcome("a") == uncut.outcome("a")
+        assert [text for text in regimes(machine) if text.startswith("goes on with")] == [
+            "goes on with 1 card after 2 cards, each with some of the layers",
+        ]
