@@ -6,7 +6,7 @@ READY := $(VENV)/ready
 # torch is named with its exact version, since a range would fetch a build with gigabytes of CUDA.
 TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 
-.PHONY: demo test test-postgres test-ray lint bench faults stacks notebooks wheel docs clean
+.PHONY: demo test test-postgres test-ray test-trackers lint bench faults stacks notebooks wheel docs clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -29,6 +29,13 @@ test-postgres: $(READY)
 test-ray: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray]'
 	WAKE2VEC_TEST_RAY=yes $(BIN)/python -m pytest -ra tests/ray_cluster
+
+# with W&B's and MLflow's own libraries and servers, which stand apart from those of the program
+test-trackers: $(READY)
+	test -x .trackers/bin/python || $(BIN)/python -m venv .trackers
+	$(BIN)/python -c "import glob, site; open(glob.glob('.trackers/lib/*/site-packages')[0] + '/base.pth', 'w').write(f'import site; site.addsitedir({site.getsitepackages()[0]!r})')"
+	.trackers/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt wandb mlflow
+	.trackers/bin/python -m pytest -ra tests/trackers
 
 lint: $(READY)
 	$(BIN)/ruff format --check .
@@ -68,4 +75,4 @@ docs: $(READY)
 	.docs/bin/zensical build --strict
 
 clean:
-	rm -rf $(VENV) .docs site .stacks dist build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .docs .trackers site .stacks dist build *.egg-info .pytest_cache .mypy_cache .ruff_cache

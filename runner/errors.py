@@ -6,6 +6,7 @@ RunnerError                    1  a request that cannot be carried out
 ├── IllegalTransition          1  the job's state does not allow that
 ├── NeedsHelp                  1  something a person must decide
 ├── TrackerBusy                1  another process tells the tracker of the job
+├── TrackerFailed              1  its own library did not take what it was told
 ├── DaemonRunning             10  a living daemon has this home
 ├── QueueUnavailable          27  the queue that homes share cannot be reached
 ├── StoreUnavailable          11  the store cannot be reached or written
@@ -63,6 +64,10 @@ class NeedsHelp(RunnerError):
 
 class TrackerBusy(RunnerError):
     """Another process tells this tracker of the job, so that nothing is told twice."""
+
+
+class TrackerFailed(RunnerError):
+    """A tracker's own library raised something, as when its server is away; nothing of the ledger is lost by it."""
 
 
 class DaemonRunning(RunnerError):

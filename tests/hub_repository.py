@@ -86,7 +86,8 @@ class Repository:
         return self.blobs[entry.sha256]
 
     def mode(self, path: str, size: int) -> str:
-        rules = (self.files[".gitattributes"].body or b"").decode().splitlines()
+        there = self.files.get(".gitattributes")
+        rules = ((there and there.body) or b"").decode().splitlines()
         patterns = [rule.split()[0] for rule in rules if "filter=lfs" in rule]
         names = (path, path.rpartition("/")[2])
         large = size > 10 << 20
@@ -106,6 +107,24 @@ class Repository:
             self.commits.append((oid, tree))
             self.titles.append(header["summary"])
             return oid
+
+    def squash(self) -> None:
+        """What a person does to be rid of the history: one commit, with the files of the last."""
+        with self.lock:
+            oid = secrets.token_hex(20)
+            files = {path: replace(entry, commit=oid, at=time.time()) for path, entry in self.files.items()}
+            self.commits[:] = [(oid, files)]
+
+    def rewind(self, commits: int) -> None:
+        """A force-push of what was there before."""
+        with self.lock:
+            del self.commits[-commits:]
+
+    def remove(self, path: str) -> None:
+        """On the web page."""
+        self.commit(
+            [{"key": "header", "value": {"summary": f"Delete {path}"}}, {"key": "deletedFile", "value": {"path": path}}]
+        )
 
     def _within_the_limit(self) -> None:
         self.made_at = [at for at in self.made_at if time.time() - at < 3600]

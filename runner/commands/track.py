@@ -15,7 +15,7 @@ from wake2vec.contract.tables import TrackerName
 
 
 def run(settings: Settings, names: Sequence[str], to: str, into: Path | None) -> None:
-    """Raises UnknownJob, TrackerBusy, and RunnerError for an unknown tracker or one whose package is not here."""
+    """Raises UnknownJob, TrackerBusy, TrackerFailed, and RunnerError for an unknown tracker or a missing package."""
     if to not in TRACKERS:
         raise RunnerError(f"{to}: no tracker that is known here; there are {', '.join(TRACKERS)}")
     tracker_name: TrackerName = to  # type: ignore[assignment]  # one of them
@@ -28,5 +28,4 @@ def run(settings: Settings, names: Sequence[str], to: str, into: Path | None) ->
                 before = tracker.reached()
                 after = replay(queue, name, tracker, before)
             print(f"{name}: {to} knows it to step {max(after.train, 0):,} (before: {max(before.train, 0):,})")
-            if to == "tensorboard":
-                print(f"look at it with: tensorboard --logdir {place / 'tensorboard'}")
+            print(f"look at it: {tracker.look_at}")

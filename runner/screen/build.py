@@ -7,7 +7,7 @@ from typing import Any
 
 from runner import figures
 from runner.machine.session import past_session_minutes
-from runner.queue.rows import Checkpoint, Evaluation, Job, Metric
+from runner.queue.rows import Attempt, Checkpoint, Evaluation, Job, Metric
 from runner.queue.waiting import claimable
 from runner.screen import estimates as progress
 from runner.screen.daemon_note import MISSING, DaemonNote
@@ -16,6 +16,7 @@ from runner.screen.home import HomeView
 from runner.screen.reasons import START, explain, needs_of
 from runner.screen.snapshot import (
     FORMAT,
+    STARTING,
     DetailPart,
     EvaluationPart,
     JobPart,
@@ -166,10 +167,17 @@ def _evaluation(one: Evaluation | None) -> EvaluationPart | None:
     )
 
 
+def _begins(attempts: Sequence[Attempt], beat: Heartbeat | None) -> bool:
+    """Whether a trainer was started that has not said anything yet: it loads its libraries, for a minute at times."""
+    if not attempts or attempts[-1].ended_at is not None:
+        return False
+    return beat is None or beat.attempt != attempts[-1].id
+
+
 def _detail(
     job: Job, moment: DatabaseView, around: HomeView, note: DaemonNote, session: SessionPart | None
 ) -> DetailPart:
-    beat = around.heartbeats.get(job.name)
+    beat, is_alive = around.heartbeats.get(job.name), job.name in around.trainers
     metrics: list[Metric] = moment.metrics.get(job.name, [])
     evaluations = moment.evaluations.get(job.name, [])
     attempts = moment.attempts.get(job.name, [])
@@ -184,9 +192,9 @@ def _detail(
     return DetailPart(
         job=job.name,
         model=job.spec.model.base if job.spec.model else " ".join(job.spec.command or []),
-        is_alive=job.name in around.trainers,
+        is_alive=is_alive,
         attempt=attempts[-1].id if attempts else None,
-        activity=beat.state if beat else "",
+        activity=STARTING if not is_alive and _begins(attempts, beat) else beat.state if beat else "",
         activity_detail=beat.detail if beat else "",
         activity_progress=beat.progress if beat else None,
         heartbeat_at=beat.written_at if beat else None,

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from runner import figures
 from runner.screen.render import all_sent
-from runner.screen.snapshot import DetailPart, JobPart, Snapshot
+from runner.screen.snapshot import STARTING, DetailPart, JobPart, Snapshot
 from runner.trouble import ENDED, OF_THE_STORE, Cause, Trouble, told
 
 Scene = list[tuple[str, list[str]]]  # a label, and what stands beside it
@@ -54,7 +54,7 @@ def _at_work(job: JobPart, detail: DetailPart) -> list[str]:
     if job.is_finishing:
         return [f"{job.name}: trained; its results are on their way to the store"]
     if not detail.is_alive:
-        is_coming = detail.heartbeat_at is None  # imports come before its lock and its first sign of life
+        is_coming = detail.activity == STARTING
         return [f"{job.name}: its trainer {'is starting' if is_coming else 'has ended'}"]
     steps = f"{job.name}: step {job.trained:,}" + (f" of {job.steps:,}" if job.steps else "")
     if detail.activity != "training":

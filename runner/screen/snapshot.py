@@ -13,6 +13,7 @@ from runner.screen.daemon_note import CardNote, UploadNote
 from runner.trouble import Trouble
 
 FORMAT = 1
+STARTING = "starting"  # the activity of a trainer that has not said anything yet
 
 
 @dataclass(frozen=True, kw_only=True)

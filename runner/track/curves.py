@@ -35,7 +35,8 @@ def points(metrics: Sequence[Metric], evaluations: Sequence[Evaluation], reached
     rows = [(row.step, 0, TRAIN, asdict(row)) for row in metrics if row.step > reached.train]
     rows += [(row.step, 1, EVALUATION, asdict(row)) for row in evaluations if row.step > reached.evaluation]
     for step, _, kind, row in sorted(rows, key=lambda one: one[:2]):
-        yield Point(step=step, figures=_figures(kind, row))
+        if figures := _figures(kind, row):
+            yield Point(step=step, figures=figures)
 
 
 def reached_by(names: Mapping[str, int]) -> Reached:

@@ -24,6 +24,8 @@ def meaning(place: str, error: Exception) -> RunnerError:
     status, said = status_of(error), f"{place}: {said_by(error)}"
     if isinstance(error, errors.EntryNotFoundError):
         return NotStored(said)
+    if isinstance(error, errors.RevisionNotFoundError):  # squashed by a person since it was read
+        return Moved(f"{place}: its history has been written anew")
     if isinstance(error, errors.OfflineModeIsEnabled):
         return StoreBusy(f"{place}: HF_HUB_OFFLINE is set, and the store is on the hub; unset it")
     if status == 401 or isinstance(error, errors.LocalTokenNotFoundError):

@@ -33,6 +33,10 @@ class Repository:
             self._api.create_repo(self.name, repo_type=DATASET, private=True, exist_ok=True)
             return self._api.dataset_info(self.name)
 
+    def is_private(self) -> bool:
+        with self._translated():
+            return bool(self._api.dataset_info(self.name, expand=["private"]).private)
+
     def head(self) -> str:
         """The newest commit."""
         with self._translated():

@@ -81,6 +81,8 @@ class HubStore:
     def stat(self, id: str) -> Stat | None:
         path = self._path(id)
         with suppress(StoreLost):  # no repository, no object: whoever knows that there was one says so
+            if id == self.root_id():  # which is looked at once a minute
+                self._refuse_what_all_can_read(self._repository.is_private())
             if found := self._repository.look([path]).get(path):
                 return self._stat(found)
         return None
@@ -168,11 +170,14 @@ class HubStore:
     def _make(self) -> None:
         """See that the repository is there, private, and nobody else's. Raises StoreUnavailable."""
         about = self._repository.make()
-        if not about.private:
-            raise StoreUnavailable(f"{self._place}: can be read by everybody; make it private in its settings there")
+        self._refuse_what_all_can_read(about.private)
         foreign = [file.rfilename for file in about.siblings or () if not file.rfilename.startswith(OURS)]
         if foreign and not self._folder:
             raise StoreUnavailable(f"{self._place}: holds something else ({min(foreign)}); choose another repository")
+
+    def _refuse_what_all_can_read(self, is_private: bool) -> None:
+        if not is_private:
+            raise StoreUnavailable(f"{self._place}: can be read by everybody; make it private in its settings there")
 
     def _path(self, id: str) -> str:
         return self._below(checked(id))

@@ -13,9 +13,11 @@ from runner.screen.build import build_snapshot
 from runner.screen.daemon_note import DaemonNote
 from runner.screen.database import DatabaseView
 from runner.screen.home import Process
+from runner.screen.narration import scene
 from runner.states import State, Wish
 from tests.unit.runner.moments import (
     NOW,
+    attempt,
     checkpoint,
     evaluation,
     heartbeat,
@@ -69,6 +71,16 @@ def test_a_trainer_that_still_loads_stands_where_it_will_go_on():
 
     assert picture.jobs[0].trained == 104
     assert picture.details[0].next_evaluation == 200
+
+
+@pytest.mark.parametrize("heartbeats", [{}, {"a": heartbeat(105)}], ids=["the first one", "one after another"])
+def test_a_trainer_that_has_not_said_anything_yet_is_starting_and_has_not_ended(heartbeats):
+    moment = running_moment(attempts={"a": [attempt("a", 2)]})
+
+    picture = _picture(moment, running_surroundings(trainers={}, heartbeats=heartbeats))
+
+    assert picture.details[0].activity == "starting"
+    assert next(line for label, line in scene(picture) if label == "now")[0].startswith("a: its trainer is starting")
 
 
 def test_a_quarantined_checkpoint_counts_for_nothing():

@@ -210,6 +210,40 @@ def test_a_repository_that_was_renamed_is_found(hub: Hub, begun: HubStore, tmp_p
     assert begun.create(begun.new_ids([RECORD])[0], b"x", name=RECORD)
 
 
+@pytest.mark.parametrize("what", ["create", "read_head", "swap_head", "delete"])
+def test_a_history_that_is_squashed_in_the_middle_of_a_call_is_no_loss(
+    begun: HubStore, repository: Repository, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Between the head that was read and what is looked up in it."""
+    [head, record] = begun.new_ids(["head.*.json", RECORD])
+    assert begun.swap_head(head, b"one", None, name="head")
+    body, tag = begun.read_head(head) or pytest.fail("no head")
+    whole = begun._repository.head
+    squashed: list[str] = []
+
+    def raced() -> str:
+        found = whole()
+        if not squashed:
+            repository.squash()
+            squashed.append(found)
+        return found
+
+    monkeypatch.setattr(begun._repository, "head", raced)
+    store = RetryingStore(begun, sleep=lambda _: None)
+
+    if what == "create":
+        assert store.create(record, b"x", name=RECORD)
+    elif what == "read_head":
+        assert (store.read_head(head) or (b"", ""))[0] == body
+    elif what == "swap_head":  # tags move with it: read again, as everywhere
+        assert not store.swap_head(head, b"two", tag, name="head")
+        assert store.swap_head(head, b"two", (store.read_head(head) or (b"", ""))[1], name="head")
+    else:
+        store.delete(head)
+        assert store.stat(head) is None
+    assert squashed
+
+
 class TestRefusals:
     def test_a_token_that_the_hub_does_not_know(self, hub: Hub, begun: HubStore) -> None:
         hub.tokens["hf_other"] = {"read", "write"}
@@ -242,6 +276,12 @@ class TestRefusals:
 
         with pytest.raises(StoreUnavailable, match="make it private"):
             reach().create("log/000000.json", b"x", name="log/000000.json")
+
+    def test_a_repository_that_was_made_public_since(self, begun: HubStore, repository: Repository) -> None:
+        repository.is_private = False
+
+        with pytest.raises(StoreUnavailable, match="make it private"):
+            begun.stat(begun.root_id())
 
     def test_a_repository_that_holds_something_else(self, hub: Hub, begun: HubStore, reach: Open) -> None:
         begun.create("data.csv", b"theirs", name="x")
