@@ -9,7 +9,6 @@ from hypothesis import settings
 
 from tests.postgres_server import ENABLED, running
 
-
 # a case is not wrong because the machine was busy: no test asserts a time
 settings.register_profile("ours", deadline=None)
 settings.load_profile("ours")
