@@ -17,6 +17,9 @@ import sys
 import time
 from pathlib import Path
 
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).parents[1])
+
 from wake2vec.contract.errors import GpuBusy
 from wake2vec.contract.failpoints import failpoint
 from wake2vec.contract.files import digest_file, read_json, sync_directory, write_json

@@ -9,16 +9,21 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+from runner.children import python
+from tests import zygote
 from wake2vec.contract.lock import read_lock
 from wake2vec.contract.manifest import saved_steps
 from wake2vec.contract.rundir import RunDir, read_heartbeat
 
 # A machine under test looks often and does not wait before it tries again.
+REAL_TRAINER = python("wake2vec")  # started as it is for users
 IMPATIENT = "tick_seconds = 0.2\nsync_seconds = 0.3\nbackoff_first_seconds = 0\n"
 JOBS = Path(__file__).parent.parent / "jobs"
 
@@ -31,7 +36,7 @@ class Machine:
     trainer: list[str] | None = None  # instead of the real one
     settings: str = ""  # more lines
     cpu_cards: int = 1
-    daemon: subprocess.Popen[bytes] | None = None
+    daemon: Any = None  # a process
 
     def command(self, *arguments: str) -> list[str]:
         return [
@@ -50,11 +55,27 @@ class Machine:
 
     def run(self, *arguments: str, expect: int = 0) -> str:
         """Run a command to its end; fails unless it ends as expected."""
-        done = subprocess.run(
-            self.command(*arguments), env=self.surroundings, capture_output=True, text=True, timeout=300, check=False
-        )
+        done = self.done(*arguments)
         assert done.returncode == expect, f"{arguments}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stdout + done.stderr
+
+    def done(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+        """A command that has ended; `more` of its environment."""
+        with tempfile.TemporaryFile("w+b") as out, tempfile.TemporaryFile("w+b") as err:
+            process = self.begin(arguments, out, err, **more)
+            try:
+                code = process.wait(timeout=300)
+            finally:
+                process.kill()
+                process.wait()
+            said = [stream.seek(0) or stream.read().decode() for stream in (out, err)]
+        return subprocess.CompletedProcess(arguments, code, *said)
+
+    def begin(self, arguments: Sequence[str], out: IO[bytes], err: IO[bytes], **more: str) -> Any:
+        """A command in a process of its own, which leads a session."""
+        environment = self.surroundings | more
+        command = self.command(*arguments)
+        return subprocess.Popen(command, env=environment, stdout=out, stderr=err, start_new_session=True)
 
     @property
     def start_log(self) -> Path:
@@ -73,9 +94,7 @@ class Machine:
         self.home.mkdir(parents=True, exist_ok=True)
         (self.home / "settings.toml").write_text(self.settings_file)
         with self.start_log.open("ab") as log:
-            self.daemon = subprocess.Popen(
-                self.command("start", *arguments), env=self.surroundings, stdout=log, stderr=log, start_new_session=True
-            )
+            self.daemon = self.begin(["start", *arguments], log, log)
 
     def trainer_pid(self) -> int | None:
         holder = read_lock(self.home / "locks" / "gpu0.lock")
@@ -157,6 +176,18 @@ class Machine:
 
 def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+class QuickMachine(Machine):
+    """A machine whose daemons, commands and trainers are forks: the same code, imported once."""
+
+    def begin(self, arguments: Sequence[str], out: IO[bytes], err: IO[bytes], **more: str) -> zygote.Child:
+        _, *words = self.command(*arguments)
+        return zygote.fork("runner", *words, out=out, err=err, environment=self.surroundings | more)
+
+
+def quick_machine(*, trainer: list[str] | None = None, **fields: Any) -> QuickMachine:
+    return QuickMachine(trainer=trainer or zygote.python("wake2vec"), **fields)
 
 
 PATHS = (

@@ -63,8 +63,22 @@ class Wrong(Exception):
     """An export is not what was trained."""
 
 
+def run_command(work: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    settings = {"WAKE2VEC_HOME": str(work / "home"), "WAKE2VEC_STORE": f"dir:{work / 'store'}"}
+    return subprocess.run(
+        [Path(sys.executable).with_name("wake2vec-runner"), *words],
+        capture_output=True, text=True, check=False, cwd=ROOT, env={**os.environ, **settings},
+    )  # fmt: skip
+
+
+def complaint(done: subprocess.CompletedProcess[str]) -> str:
+    """What a command that failed said; nothing where it did what it was asked."""
+    return (done.stderr or done.stdout).strip().splitlines()[-1] if done.returncode else ""
+
+
 def by_command(work: Path, job: str, to: Path, merge: bool) -> str:
-    return command(work, "export", job, "--to", str(to), "--dtype", "fp32", *(["--merge"] if merge else []))
+    words = ["export", job, "--to", str(to), "--dtype", "fp32", *(["--merge"] if merge else [])]
+    return complaint(run_command(work, *words))
 
 
 def check(
@@ -75,10 +89,11 @@ def check(
     load: str = "fp32",
     settings: str = "",
     export: Callable[[Path, str, Path, bool], str] = by_command,
+    run: Callable[..., subprocess.CompletedProcess[str]] = run_command,
 ) -> Seen:
     """Through the command line: enqueue, train, export. `model` is a folder with the tokenizer of jobs/tiny.
 
-    `settings`: of the home; `export` says what went wrong.
+    `settings`: of the home; `run` runs a command; `export` says what went wrong.
     """
     (work / "home").mkdir(parents=True, exist_ok=True)
     (work / "home" / "settings.toml").write_text(settings)
@@ -88,9 +103,9 @@ def check(
             phase=phase, head=head, base=model, vocab=own, corpus=TINY / "corpus.txt", layers=layers, load=load
         )
         (work / f"{phase}.toml").write_text(text)
-    if said := command(work, "enqueue", str(work / "p1.toml"), str(work / "p2.toml")):
+    if said := complaint(run(work, "enqueue", str(work / "p1.toml"), str(work / "p2.toml"))):
         return Seen(why=f"refused: {said}")
-    command(work, "start", "--until-empty")
+    run(work, "start", "--until-empty")
     runs = work / "home" / "runs"
     done = [(runs / phase / "final").is_dir() for phase in ("p1", "p2")]
     if not all(done):
@@ -102,20 +117,6 @@ def check(
         return Seen(p1=True, p2=True, export_checked=True, off=compare(model, work, runs))
     except Wrong as error:
         return Seen(p1=True, p2=True, why=str(error))
-
-
-def command(work: Path, *words: str) -> str:
-    """What a command that failed said; nothing where it did what it was asked."""
-    done = run_command(work, *words)
-    return (done.stderr or done.stdout).strip().splitlines()[-1] if done.returncode else ""
-
-
-def run_command(work: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    settings = {"WAKE2VEC_HOME": str(work / "home"), "WAKE2VEC_STORE": f"dir:{work / 'store'}"}
-    return subprocess.run(
-        [Path(sys.executable).with_name("wake2vec-runner"), *words],
-        capture_output=True, text=True, check=False, cwd=ROOT, env={**os.environ, **settings},
-    )  # fmt: skip
 
 
 def cause_of(run: Path) -> str:

@@ -16,7 +16,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from importlib.metadata import version
@@ -111,14 +111,17 @@ def share_training(real: Real) -> float:
     return training / (training + starts + lost + saving + measuring)
 
 
-def replay(folder: Path, kept: Sequence[int], *, every: int, evaluate_every: int) -> dict[str, Any]:
+def replay(
+    folder: Path, kept: Sequence[int], *, every: int, evaluate_every: int, a_machine: Callable[..., Any] | None = None
+) -> dict[str, Any]:
     machines, server_of = import_module("tests.machine"), import_module("tests.drive_server.server")
+    a_machine = a_machine or machines.Machine
     steps = sum(kept)
     job = machines.job_file(
         folder, JOB, of="tiny_p1", train__steps=steps, checkpoint__every_steps=every, checkpoint__max_loss_minutes=0.03,
         evaluate__every_steps=evaluate_every, evaluate__max_windows=4, evaluate__samples=0,
     )  # fmt: skip
-    uncut = machines.Machine(home=folder / "uncut", store=folder / "store")
+    uncut = a_machine(home=folder / "uncut", store=folder / "store")
     uncut.run("enqueue", str(job))
     uncut.finish()
     lives: list[dict[str, Any]] = []
@@ -127,7 +130,7 @@ def replay(folder: Path, kept: Sequence[int], *, every: int, evaluate_every: int
         environment, committed = {**server.environ(), **SLOW}, Committed(server)
         while not lives or not lives[-1]["ended"]:  # the last step may be durable and the result not yet
             number = len(lives)
-            machine = machines.Machine(
+            machine = a_machine(
                 home=folder / f"home-{number}", store="drive:month", environment=environment, settings=LEASE
             )
             wanted = kept[number] if number < len(kept) else kept[-1]

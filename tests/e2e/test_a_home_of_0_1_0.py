@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from tests.machine import JOBS, Machine
+from tests.machine import JOBS, REAL_TRAINER, Machine, quick_machine
 
 FIXTURE = Path(__file__).parent.parent / "fixtures" / "home_0_1_0.tar.xz"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -33,7 +33,9 @@ def machine(old: Path, home: str) -> Machine:
         shutil.copytree(JOBS / "tiny" / "model", hub / "snapshots" / COMMIT)
         (hub / "refs").mkdir()
         (hub / "refs" / "main").write_text(COMMIT)
-    return Machine(home=old / home, store=old / "store", environment={"HF_HOME": str(old / "hf")})
+    return quick_machine(
+        home=old / home, store=old / "store", trainer=REAL_TRAINER, environment={"HF_HOME": str(old / "hf")}
+    )
 
 
 def near(found: Path, expected: Path) -> bool:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from bench.resilience.month import KEPT, Real, replay, share_training, sittings
+from tests.machine import quick_machine
 
 
 def test_a_job_in_sittings_on_empty_machines_ends_in_the_bits_of_one_never_cut(tmp_path: Path) -> None:
-    found = replay(tmp_path, (0, 2, 1), every=2, evaluate_every=2)
+    found = replay(tmp_path, (0, 2, 1), every=2, evaluate_every=2, a_machine=quick_machine)
 
     assert found["equal"]
     assert found["sessions"] == 3

@@ -6,8 +6,7 @@ import shutil
 from pathlib import Path
 
 from tests.drive_server.server import DriveServer
-from tests.machine import job_file
-from tests.zygote import quick_machine
+from tests.machine import job_file, quick_machine
 
 
 def test_a_store_is_taken_along_to_another_sign_in_by_one_command(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from runner.queue import attempts, checkpoints
 from runner.queue.database import open_queue
-from tests.machine import JOBS, Machine
+from tests.machine import JOBS, Machine, quick_machine
 
 JOB = "command_hf"
 STEPS, SAVE_EVERY = 600, 100  # long enough to be cut in the middle, and for a folder to come to rest
@@ -34,7 +34,7 @@ def durable_step(machine: Machine) -> int:
 
 
 def test_a_foreign_script_is_resumed_on_another_machine_and_keeps_its_result(tmp_path: Path) -> None:
-    first = Machine(home=tmp_path / "first", store=tmp_path / "store")
+    first = quick_machine(home=tmp_path / "first", store=tmp_path / "store")
     first.run("enqueue", str(longer_job(tmp_path)))
     first.start()
     give_up = time.monotonic() + 240
@@ -42,7 +42,7 @@ def test_a_foreign_script_is_resumed_on_another_machine_and_keeps_its_result(tmp
         time.sleep(0.05)
     first.power_cut()
     reached = durable_step(first)
-    second = Machine(home=tmp_path / "second", store=tmp_path / "store")
+    second = quick_machine(home=tmp_path / "second", store=tmp_path / "store")
     second.start("--until-empty", "--take-over", "--allow", "command")
     second.finish()
 

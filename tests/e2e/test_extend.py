@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from tests.faults.world import wait_until
-from tests.machine import job_file
-from tests.zygote import quick_machine
+from tests.machine import job_file, quick_machine
 from wake2vec.train.schedule import learning_rate
 
 STEPS, MORE, PEAK, WARMUP = 400, 440, 5e-3, 20  # long enough to be held in the middle

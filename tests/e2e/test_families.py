@@ -11,8 +11,8 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 
-from bench.correctness.exported import TINY, Seen, check, run_command
-from tests.zygote import quick_machine
+from bench.correctness.exported import TINY, Seen, check
+from tests.machine import Machine, quick_machine
 from wake2vec.contract.rundir import RunDir
 from wake2vec.use.export import export
 
@@ -68,10 +68,16 @@ pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is d
 
 
 def quick_check(model: Path, work: Path, **settings: str) -> Seen:
-    """The runner is the real one; its trainers are forks, and exports are made in this process."""
+    """Commands and trainers are forks, and exports are made in this process."""
+    machine = machine_of(work)
     return check(
-        model, work, settings=quick_machine(home=work, store=work).settings_file, export=export_here, **settings
-    )
+        model, work, settings=machine.settings_file, export=export_here, run=lambda _, *words: machine.done(*words),
+        **settings,
+    )  # fmt: skip
+
+
+def machine_of(work: Path) -> Machine:
+    return quick_machine(home=work / "home", store=work / "store")
 
 
 def export_here(work: Path, job: str, to: Path, merge: bool) -> str:
@@ -93,7 +99,7 @@ def require_told(work: Path, said: str) -> None:
     run = work / "home" / "runs" / "p1"
     assert said in (run / "trainer.log").read_text()
     for words in (["log", "p1"], ["status", "--once"], ["status", "--json"], ["report", "p1"]):
-        done = run_command(work, *words)
+        done = machine_of(work).done(*words)
         assert said in " ".join(done.stdout.replace("\\n", " ").split()) or words[0] == "report", words
     assert said in (run / "report.html").read_text()
 

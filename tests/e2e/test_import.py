@@ -13,9 +13,8 @@ from safetensors.torch import load_file
 
 from runner.queue import jobs, ledger
 from runner.queue.database import open_queue
-from tests.machine import job_file
+from tests.machine import job_file, quick_machine
 from tests.oldrun import old_run
-from tests.zygote import quick_machine
 
 
 class Trap:

@@ -11,8 +11,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from tests.faults.world import wait_until
-from tests.machine import JOBS, Machine, job_file, sha256
-from tests.zygote import quick_machine
+from tests.machine import JOBS, REAL_TRAINER, Machine, job_file, quick_machine, sha256
 from wake2vec.contract.manifest import saved_steps
 
 QUICK: dict[str, Any] = {
@@ -96,7 +95,8 @@ def test_a_name_on_the_hub_that_points_elsewhere_later_is_read_at_the_commit_the
     uncut.finish()
     hub = tmp_path / "hf" / "hub" / "models--org--tiny"
     published(hub, model, "a" * 40)
-    cut = Machine(home=tmp_path / "home", store=tmp_path / "store", environment={"HF_HOME": str(tmp_path / "hf")})
+    there = {"HF_HOME": str(tmp_path / "hf")}
+    cut = quick_machine(home=tmp_path / "home", store=tmp_path / "store", trainer=REAL_TRAINER, environment=there)
     cut.run("enqueue", str(job_file(tmp_path, "p1", of="tiny_p1", model__base="org/tiny", **QUICK)))
     cut.start()
     cut.wait_for_step("p1", 50)

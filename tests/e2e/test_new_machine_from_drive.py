@@ -7,8 +7,7 @@ import time
 from pathlib import Path
 
 from tests.drive_server.server import DriveServer
-from tests.machine import job_file
-from tests.zygote import quick_machine
+from tests.machine import job_file, quick_machine
 
 
 def durable_steps(server: DriveServer) -> int:

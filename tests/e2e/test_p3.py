@@ -9,8 +9,7 @@ from typing import Any
 
 from safetensors.torch import load_file
 
-from tests.machine import Machine, job_file
-from tests.zygote import quick_machine
+from tests.machine import Machine, job_file, quick_machine
 
 QUIET: dict[str, Any] = {"evaluate__max_windows": 4, "evaluate__samples": 0}
 SHORT: dict[str, Any] = {"train__steps": 20, "evaluate__every_steps": 20, **QUIET}

@@ -12,8 +12,7 @@ from huggingface_hub import ModelCard
 
 from tests.hub import Hub, running_hub
 from tests.llamacpp import LlamaCpp
-from tests.machine import JOBS, Machine
-from tests.zygote import quick_machine
+from tests.machine import JOBS, Machine, quick_machine
 
 
 @pytest.fixture
@@ -34,9 +33,7 @@ def trained(tmp_path_factory):
 def push(machine: Machine, hub: Hub, *words: str) -> subprocess.CompletedProcess[str]:
     here = {"HF_ENDPOINT": hub.url, "HF_HOME": str(machine.home / "hf"), "HF_TOKEN": "hf_nobody", "HF_HUB_OFFLINE": "0"}
     here["HF_HUB_DISABLE_XET"] = "1"  # the loopback hub speaks the older of the two upload protocols
-    environment = machine.surroundings | here
-    command = machine.command("push", *words)
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    return machine.done("push", *words, **here)
 
 
 def test_a_result_is_on_the_hub_in_one_commit_and_is_not_sent_twice(trained, hub):

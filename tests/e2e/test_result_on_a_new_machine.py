@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.machine import Machine, job_file
-from tests.zygote import quick_machine
+from tests.machine import Machine, job_file, quick_machine
 
 
 @pytest.fixture(scope="module")

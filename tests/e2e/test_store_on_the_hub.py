@@ -12,7 +12,7 @@ import pytest
 from runner.errors import StoreLost
 from tests.hub import Hub, running_hub
 from tests.hub_repository import Repository
-from tests.machine import JOBS, Machine, job_file
+from tests.machine import JOBS, Machine, job_file, quick_machine
 
 REPO = "me/wake-store"
 
@@ -26,7 +26,7 @@ def hub() -> Iterator[Hub]:
 
 def a_machine(hub: Hub, home: Path) -> Machine:
     here = {"HF_ENDPOINT": hub.url, "HF_HOME": str(home.parent / "hf"), "HF_TOKEN": "hf_me", "HF_HUB_OFFLINE": "0"}
-    return Machine(home=home, store=f"hub:{REPO}", environment=here)
+    return quick_machine(home=home, store=f"hub:{REPO}", environment=here)
 
 
 def unneeded(store: Repository) -> set[str]:
@@ -39,7 +39,7 @@ def test_a_job_half_done_is_finished_by_an_empty_machine(hub: Hub, tmp_path: Pat
         tmp_path, "p1", of="tiny_p1", model__load="fp32", train__steps=120, checkpoint__every_steps=10,
         evaluate__every_steps=20, evaluate__max_windows=8, evaluate__samples=0,
     )  # fmt: skip
-    uncut = Machine(home=tmp_path / "uncut", store=tmp_path / "store")
+    uncut = quick_machine(home=tmp_path / "uncut", store=tmp_path / "store")
     uncut.run("enqueue", str(job))
     uncut.finish()
     hub.rate = 0.02

@@ -33,10 +33,9 @@ def warm_up() -> None:
     import torch
 
     torch.set_num_threads(1)
-    import peft  # noqa: F401
-    from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401
+    from wake2vec.train.waiting import import_all
 
-    import wake2vec.train.attempt  # noqa: F401
+    import_all("p2")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from runner.machine.launcher import end_group
 from runner.queue import checkpoints, jobs, ledger
 from runner.queue.database import open_queue
 from runner.settings import Numbers, Settings, read_settings
+from tests import zygote
 from wake2vec.contract.files import read_json, write_atomic
 from wake2vec.contract.lock import read_lock
 from wake2vec.contract.order import InputFile
@@ -21,29 +22,8 @@ from wake2vec.contract.rundir import RunDir
 from wake2vec.contract.spec import JOB_SPEC
 
 ROOT = Path(__file__).resolve().parents[2]
-FAKE = [sys.executable, str(ROOT / "tests" / "fake_trainer.py")]
+FAKE = [sys.executable, "-S", "-E", str(ROOT / "tests" / "fake_trainer.py")]  # it needs no package: it starts at once
 TEXT = b"riverrun, past Eve and Adam's, from swerve of shore to bend of bay\n"
-DRIVER = """
-import faulthandler
-import os
-import sys
-from pathlib import Path
-from runner.daemon.main import Wanted, run_daemon
-from runner.errors import RunnerError
-from runner.settings import read_settings
-faulthandler.enable()
-if host := os.environ.get("AS_HOST"):  # another one than this
-    import platform
-    platform.node = lambda: host
-if shadow := os.environ.get("FORGETFUL_DISK"):
-    from tests.faults import power
-    power.install(Path(sys.argv[2].removeprefix("dir:")), Path(shadow))
-try:
-    sys.exit(run_daemon(read_settings(Path(sys.argv[1]), sys.argv[2]), Wanted(until_empty="-e" in sys.argv)))
-except RunnerError as error:
-    print("error:", error)
-    sys.exit(error.exit_code)
-"""
 PATIENCE_SECONDS = 240.0  # nothing here is timed: a busy machine may need minutes for what takes a second at rest
 QUICK = {
     "tick_seconds": 0.05,
@@ -124,10 +104,10 @@ class World:
 
     def start(self, home="home", *, until_empty=True, environment=None, told=None):
         """A daemon in a process of its own; its output goes to `<home>/out.txt`."""
-        command = [sys.executable, "-c", DRIVER, str(self.home(home)), self.url, *(["-e"] * until_empty)]
+        words = [str(self.home(home)), self.url, *(["-e"] * until_empty)]
         variables = os.environ | self.variables | {"FAKE_TRAINER": json.dumps(told or {})} | (environment or {})
         with open(self.root / home / "out.txt", "ab") as out:
-            daemon = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out, env=variables, start_new_session=True)
+            daemon = zygote.fork("tests.faults.driver", *words, out=out, err=out, environment=variables)
         self.daemons.append(daemon)
         return daemon
 
@@ -198,7 +178,7 @@ def wait_until(condition, seconds=PATIENCE_SECONDS, what="the condition"):
     while not (found := condition()):
         if time.monotonic() > give_up:
             raise AssertionError(f"{what} did not come true within {seconds} s")
-        time.sleep(0.01)
+        time.sleep(0.03)  # to look costs milliseconds, which those need who are waited for
     return found
 
 

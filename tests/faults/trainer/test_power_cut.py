@@ -23,7 +23,7 @@ def test_what_a_store_on_a_folder_calls_durable_survives_a_power_cut():
 
 
 def test_the_forgetful_disk_forgets_what_was_not_synced_and_keeps_what_was(tmp_path: Path):
-    found = run_apart("test_power_cut", "forget", folder=str(tmp_path), times=40)
+    found = run_apart(__name__, "forget", folder=str(tmp_path), times=40)
 
     assert found == {"kept": 40, "old or new": 40, "renamed": True, "no folder": True, "torn": True}
 

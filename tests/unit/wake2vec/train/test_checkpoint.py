@@ -4,13 +4,13 @@ import json
 import os
 import subprocess
 import sys
-import textwrap
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.zygote import python
 from wake2vec.contract.errors import CheckpointCorrupt
 from wake2vec.contract.manifest import Manifest, newest_verified, saved_steps, verify_checkpoint
 from wake2vec.contract.rundir import RunDir
@@ -83,22 +83,9 @@ def test_loading_is_strict(source: dict[str, torch.Tensor], problem: str) -> Non
 
 @pytest.mark.parametrize("place", FAILPOINTS)
 def test_a_kill_at_any_write_leaves_the_checkpoint_before_it(tmp_path: Path, place: str) -> None:
-    code = textwrap.dedent(
-        """
-        import sys; sys.path.insert(0, sys.argv[2])
-        from pathlib import Path
-        from test_checkpoint import snapshot
-        from wake2vec.train.checkpoint import write_checkpoint
-        from wake2vec.contract.rundir import RunDir
-        run = RunDir(root=Path(sys.argv[1]))
-        write_checkpoint(run, snapshot(1)); write_checkpoint(run, snapshot(2))
-        """
-    )
     environment = {**os.environ, "WAKE2VEC_FAILPOINTS": f"checkpoint.{place}=kill:2"}
 
-    process = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path), str(Path(__file__).parent)], env=environment, check=False
-    )
+    process = subprocess.run(python(__name__, tmp_path), env=environment, check=False)
 
     assert process.returncode == -9
     found = newest_verified(RunDir(root=tmp_path), "f")
@@ -140,3 +127,8 @@ def test_nothing_of_a_checkpoint_is_ever_unpickled(tmp_path: Path) -> None:
 
 def json_manifest(folder: Path) -> Manifest:
     return Manifest.from_json(json.loads((folder / "manifest.json").read_text()), folder)
+
+
+if __name__ == "__main__":
+    for step in (1, 2):
+        write_checkpoint(RunDir(root=Path(sys.argv[1])), snapshot(step))

@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from tests.zygote import python
 from wake2vec.contract.files import digest_file, write_json
 from wake2vec.contract.manifest import read_manifest, saved_steps, verify_checkpoint
 from wake2vec.contract.order import Order
@@ -59,7 +60,7 @@ def attempt(run, **told):
     """In a process of its own: it takes a lock and signals."""
     order(run, **told)
     with open(run.log, "ab") as log:
-        ended = subprocess.run([sys.executable, "-m", "wake2vec", str(run.root)], stdout=log, stderr=log, check=False)
+        ended = subprocess.run(python("wake2vec", run.root), stdout=log, stderr=log, check=False)
     result = read_result(run)
     assert ended.returncode == (0 if result.outcome == "completed" else 1)
     return result
@@ -131,7 +132,7 @@ def test_a_command_that_is_not_there_fails_with_a_remedy(run):
     job = JOB_SPEC.validate_python({"name": "f", "phase": "command", "steps": 1, "command": ["/no/such/program"]})
     table = Order.model_validate_json(run.order.read_text()).model_copy(update={"job": job})
     write_json(run.order, table.model_dump(mode="json"))
-    subprocess.run([sys.executable, "-m", "wake2vec", str(run.root)], check=False)
+    subprocess.run(python("wake2vec", run.root), check=False)
 
     result = read_result(run)
 
@@ -145,7 +146,7 @@ def test_it_is_asked_to_stop_and_goes_on_from_what_had_come_to_rest(run):
         "    if step == stop:", "    while step == stop:\n        time.sleep(0.1)\n    if False:"
     )
     order(run, stop=3, program=waits)
-    trainer = subprocess.Popen([sys.executable, "-m", "wake2vec", str(run.root)])
+    trainer = subprocess.Popen(python("wake2vec", run.root))
     while not run.checkpoint(3).is_dir():
         assert trainer.poll() is None
         time.sleep(0.05)

@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import pytest
 from tests.tiny import loop_for as any_loop
 from tests.tiny import material_for, order_for, run_of
 from tests.unit.wake2vec.train.test_attempt import asking_after, end, nothing
+from tests.zygote import python
 from wake2vec.contract.files import read_json, write_json
 from wake2vec.contract.manifest import newest_verified, saved_steps
 from wake2vec.contract.order import Order, fingerprint
@@ -225,7 +225,7 @@ def test_a_process_that_dies_in_its_samples_tries_twice_and_then_trains_on(tmp_p
     order = an_order(tmp_path)
     run = run_of(tmp_path)
     write_json(run.order, order.model_dump(mode="json"))
-    command = [sys.executable, "-m", "wake2vec", str(run.root)]
+    command = python("wake2vec", run.root)
     deadly = {**os.environ, "WAKE2VEC_FAILPOINTS": "sampling.token=kill"}
 
     for _ in range(beside.TRIES):
@@ -290,7 +290,7 @@ def test_a_process_that_dies_while_it_measures_tries_twice_and_is_done_without(t
     order = an_order(tmp_path, evaluate__hopes=True, evaluate__samples=0)
     run = run_of(tmp_path)
     write_json(run.order, order.model_dump(mode="json"))
-    command = [sys.executable, "-m", "wake2vec", str(run.root)]
+    command = python("wake2vec", run.root)
     deadly = {**os.environ, "WAKE2VEC_FAILPOINTS": "hopes.tick=kill"}
 
     for _ in range(beside.TRIES):

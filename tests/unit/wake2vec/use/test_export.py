@@ -17,6 +17,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
+from tests.zygote import python
 from wake2vec.contract.errors import InputError
 from wake2vec.contract.files import read_json, write_json
 from wake2vec.contract.manifest import manifest_sha256, read_manifest
@@ -80,9 +81,7 @@ def order_of(root: Path, phase: str, model: Path, source: Source | None, **chang
 def train(root: Path, order: Order) -> RunDir:
     run = RunDir(root=root / order.job.name)
     write_json(run.order, order.model_dump(mode="json"))
-    done = subprocess.run(
-        [sys.executable, "-m", "wake2vec", str(run.root)], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([*python("wake2vec"), str(run.root)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return run
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from tests.tiny import material_for, order_for, prepared_for, run_of
+from tests.zygote import start_ranks
 from wake2vec.contract.errors import NoGpu, RankLost
 from wake2vec.contract.failpoints import VARIABLE
 from wake2vec.contract.order import Order
@@ -32,6 +33,7 @@ Start = Callable[..., Loop]
 def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     """A loop on so many ranks, whose processes live until the next is asked for; `rule` is a failpoint of theirs."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(team, "start_processes", start_ranks)
     with ExitStack() as stack:
 
         def start(
