@@ -66,14 +66,15 @@ def main() -> None:
         if spread == "samples" or cards == 2  # the tiny model has two layers
     ]
     # what all are compared with comes first, whether it is asked for or not
-    ways = list(dict.fromkeys([Way(cards=1, spread="samples", reduction=one) for one in chosen.reduction] + ways))
+    needed = dict.fromkeys([Way(cards=1, spread="samples", reduction=one) for one in chosen.reduction] + ways)
     rows = []
     with tempfile.TemporaryDirectory(prefix="wake2vec-scale-") as folder:
-        for way in ways:
+        alone = Path(folder) / f"samples-{chosen.reduction[0]}-1"
+        for way in needed:
             home = Path(folder) / way.name
             peaks = train(home, chosen.jobs, way)
-            rows += [row(home, Path(folder) / f"samples-{ways[0].reduction}-1", one, way, peaks) for one in chosen.jobs]
-            print(*rows[-len(chosen.jobs) :], sep="\n", flush=True)
+            rows += [row(home, alone, one, way, peaks) for one in chosen.jobs if way in ways]
+            print(way, *rows[-len(chosen.jobs) :], sep="\n", flush=True)
     before = json.loads(chosen.out.read_text())["rows"] if chosen.out.is_file() else []
     named = {key(one): one for one in [*before, *rows]}
     found = {
