@@ -8,6 +8,7 @@ do.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -54,23 +55,33 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--jobs", type=Path, nargs="+", default=TINY)
     options.add_argument("--cards", type=int, nargs="+", default=[1, 2, 4])
-    options.add_argument("--out", type=Path, default=RESULTS)
+    options.add_argument("--spread", nargs="+", default=["samples", "layers"])
+    options.add_argument("--reduction", nargs="+", default=["fast", "fixed"])
+    options.add_argument("--out", type=Path, default=RESULTS, help="rows of ways that are not run stay in it")
     chosen = options.parse_args()
+    ways = [
+        Way(cards=cards, spread=spread, reduction=reduction)
+        for spread, reduction in itertools.product(chosen.spread, chosen.reduction)
+        for cards in chosen.cards
+        if spread == "samples" or cards == 2  # the tiny model has two layers
+    ]
+    # what all are compared with comes first, whether it is asked for or not
+    needed = dict.fromkeys([Way(cards=1, spread="samples", reduction=one) for one in chosen.reduction] + ways)
     rows = []
     with tempfile.TemporaryDirectory(prefix="wake2vec-scale-") as folder:
-        for spread, reduction in (("samples", "fast"), ("samples", "fixed"), ("layers", "fast"), ("layers", "fixed")):
-            for cards in (cards for cards in chosen.cards if spread == "samples" or cards == 2):  # of two layers
-                way = Way(cards=cards, spread=spread, reduction=reduction)
-                home = Path(folder) / way.name
-                peaks = train(home, chosen.jobs, way)
-                rows += [row(home, Path(folder) / "samples-fast-1", one, way, peaks) for one in chosen.jobs]
-                print(*rows[-len(chosen.jobs) :], sep="\n", flush=True)
+        alone = Path(folder) / f"samples-{chosen.reduction[0]}-1"
+        for way in needed:
+            home = Path(folder) / way.name
+            peaks = train(home, chosen.jobs, way)
+            rows += [row(home, alone, one, way, peaks) for one in chosen.jobs if way in ways]
+            print(way, *rows[-len(chosen.jobs) :], sep="\n", flush=True)
+    before = json.loads(chosen.out.read_text())["rows"] if chosen.out.is_file() else []
+    named = {key(one): one for one in [*before, *rows]}
     found = {
         "command": "python -m bench.speed.scale",
-        "date": time.strftime("%Y-%m-%d"),
         "steps": STEPS,
         "versions": versions(),
-        "rows": rows,
+        "rows": [named[one] for one in sorted(named)],
     }
     chosen.out.write_text(json.dumps(found, indent=1) + "\n")
     if chosen.out == RESULTS:
@@ -78,10 +89,16 @@ def main() -> None:
         PAGE.write_text(f"{before}{BEGIN}\n{table(found)}{END}{rest.partition(END)[2]}")
 
 
+def key(one: dict[str, Any]) -> tuple[Any, ...]:
+    """The order of the rows."""
+    return one["spread"] == "layers", one["reduction"] == "fixed", one["cards"], one["model"], one["phase"]
+
+
 def table(found: dict[str, Any]) -> str:
     """The rows as they stand on the page."""
+    dates = " and ".join(sorted({one["date"] for one in found["rows"]}))
     versions = ", ".join(f"{name} {found['versions'][name]}" for name in ("python", "torch", "transformers"))
-    lines = [f"{found['rows'][0]['hardware']}; {versions}; {found['date']}; {found['steps']} steps.", ""]
+    lines = [f"{found['rows'][0]['hardware']}; {versions}; {dates}; {found['steps']} steps.", ""]
     lines += [
         "| phase | ranks | dealt | reduction | tokens/s | peak GiB of rank 0 | off from one rank | same bits |",
         "| --- " * 8 + "|",
@@ -152,6 +169,7 @@ def row(home: Path, alone: Path, job: Path, way: Way, peaks: dict[str, float]) -
         "spread": way.spread,
         "hardware": seen[0].name if seen else f"{platform.machine()} CPU, {os.cpu_count()} cores for all ranks, gloo",
         "reduction": way.reduction,
+        "date": time.strftime("%Y-%m-%d"),
         "tokens_per_s": round(statistics.median(line["tokens"] / line["seconds"] for line in steps), 1),
         "peak_gib": round(max(on_card, default=peaks.get(job.stem, 0.0)), 3),
         "max_relative": difference(run, RunDir(root=alone / "runs" / job.stem)),

@@ -82,7 +82,7 @@ def test_a_job_whose_layers_lie_on_two_cards_ends_in_the_bits_of_one_and_waits_w
         assert "rank 1 of 2 is gone: it was ended by signal 9" in log
         assert strike(machine, "all")
         machine.cpu_cards = 1
-        machine.start()
+        machine.start("--until-empty")
         until(
             lambda: "waits for 2 equal cards, 1 here" in machine.run("status", "--json"), "it does not say why it waits"
         )

@@ -87,11 +87,11 @@ class Stage:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Within it hidden states end where the own layers do, in `left`."""
-        self.is_alone, self.left = True, None
+        self.is_alone = True
         try:
             yield
         finally:
-            self.is_alone = False
+            self.is_alone, self.left = False, None
 
     def onward(self, hidden: Tensor, layer: nn.Module, cache: Any) -> Tensor:
         """Where the first card's own layers end. [b, s, d] -> [b, s, d]"""

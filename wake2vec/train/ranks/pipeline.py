@@ -133,8 +133,8 @@ class Pipeline:
         if came is None:
             with stage.alone():
                 prepared.hidden(self._parts[part])
-            assert stage.left is not None, "the own layers end somewhere"
-            out, stage.left = stage.left, None
+                out = stage.left
+            assert out is not None, "the own layers end somewhere"
         else:
             stage.arrived = came.requires_grad_()
             out = prepared.hidden(self._parts[part])
