@@ -1,7 +1,8 @@
 """One job on 1, 2 and more cards, through the command line: speed, memory, and how far the result is off.
 
-`python -m bench.scale` trains the tiny pair of jobs; `--jobs FILE...` others, a P1 before its P2. On a machine without
-a card the ranks are processes on the CPU that talk over gloo: their speed says nothing of cards, their results do.
+`python -m bench.scale` trains the tiny pair of jobs for what comes out, and a wider pair for its speed, whose P2 the
+peer trains too (`bench.scale_peer`); `--jobs FILE...` others, a P1 before its P2. On a machine without a card the ranks
+are processes on the CPU that talk over gloo: their speed says nothing of cards, their results do.
 """
 
 from __future__ import annotations
@@ -29,60 +30,186 @@ from wake2vec.contract.versions import versions
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).parent / "results" / "scale.json"
-PAGE, BEGIN, END = ROOT / "docs" / "scale.md", "<!-- scale -->", "<!-- end -->"
 TINY = [ROOT / "jobs" / "tiny_p1.toml", ROOT / "jobs" / "tiny_p2.toml"]
 STEPS = 50
+WIDE_STEPS = 16
+WIDE = {"batch": 8, "seq_len": 256}  # large enough for the arithmetic to outweigh the messages of two processes
 SCRATCH = "scale"  # of the copies of the job files, beside them
+OURS, PEER = "wake2vec-runner", "HF Trainer + PEFT, DDP"
+PARTS = ("rows", "speed", "state")  # how far off, how fast, and what splitting the optimizer's state would save
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--jobs", type=Path, nargs="+", default=TINY)
+    options.add_argument("--jobs", type=Path, nargs="+", help="instead of the tiny pair")
     options.add_argument("--cards", type=int, nargs="+", default=[1, 2, 4])
+    options.add_argument("--only", choices=PARTS, help="one part; the others' rows stay as they are")
     options.add_argument("--out", type=Path, default=RESULTS)
     chosen = options.parse_args()
-    rows = []
-    with tempfile.TemporaryDirectory(prefix="wake2vec-scale-") as folder:
-        for reduction in ("fast", "fixed"):
-            for cards in chosen.cards:
-                home = Path(folder) / f"{reduction}-{cards}"
-                peaks = train(home, chosen.jobs, cards, reduction)
-                rows += [row(home, Path(folder) / "fast-1", one, cards, reduction, peaks) for one in chosen.jobs]
-                print(*rows[-len(chosen.jobs) :], sep="\n", flush=True)
+    before = json.loads(chosen.out.read_text()) if chosen.out.is_file() else {}
+    parts = {part: before.get(part, []) for part in PARTS}
+    with tempfile.TemporaryDirectory(prefix="wake2vec-scale-") as scratch:
+        folder, wanted = Path(scratch), [chosen.only] if chosen.only else PARTS
+        if "rows" in wanted:
+            parts["rows"] = exact(folder, chosen.jobs or TINY, chosen.cards)
+        if "speed" in wanted:
+            parts["speed"] = speed(folder, chosen.jobs or wide(folder), chosen.cards[:2])
+        if "state" in wanted:
+            from bench.scale_state import measured
+
+            parts["state"] = measured(folder)
     found = {
-        "command": "python -m bench.scale",
+        "study": "scale",
+        "setting": {"steps": STEPS, "steps for speed": WIDE_STEPS, **WIDE, "threads of a rank": 1},
+        "hardware": hardware(),
         "date": time.strftime("%Y-%m-%d"),
-        "steps": STEPS,
         "versions": versions(),
-        "rows": rows,
+        **parts,
     }
     chosen.out.write_text(json.dumps(found, indent=1) + "\n")
-    if chosen.out == RESULTS:
-        before, _, rest = PAGE.read_text().partition(BEGIN)
-        PAGE.write_text(f"{before}{BEGIN}\n{table(found)}{END}{rest.partition(END)[2]}")
 
 
-def table(found: dict[str, Any]) -> str:
-    """The rows as they stand on the page."""
-    versions = ", ".join(f"{name} {found['versions'][name]}" for name in ("python", "torch", "transformers"))
-    lines = [f"{found['rows'][0]['hardware']}; {versions}; {found['date']}; {found['steps']} steps.", ""]
-    lines += [
-        "| phase | ranks | reduction | tokens/s | peak GiB of a rank | off from one rank | same bits |",
-        "| --- " * 7 + "|",
+def hardware() -> str:
+    seen = read_cards()
+    return seen[0].name if seen else f"{platform.machine()} CPU, {os.cpu_count()} cores for all ranks, gloo"
+
+
+def exact(folder: Path, jobs: Sequence[Path], counts: Sequence[int]) -> list[dict[str, Any]]:
+    """Both sums on every count: how far each is off from one card."""
+    rows = []
+    for reduction in ("fast", "fixed"):
+        for cards in counts:
+            home = folder / f"{reduction}-{cards}"
+            peaks = train(home, jobs, cards, reduction)
+            rows += [row(home, folder / "fast-1", one, cards, reduction, peaks) for one in jobs]
+            print(*rows[-len(jobs) :], sep="\n", flush=True)
+    return rows
+
+
+def speed(folder: Path, jobs: Sequence[Path], counts: Sequence[int]) -> list[dict[str, Any]]:
+    """Ours and the peer on the same model, text and batch, one after the other on each count."""
+    rows = []
+    for cards in counts:
+        home = folder / f"speed-{cards}"
+        peaks = train(home, jobs, cards, "fast", steps=WIDE_STEPS)
+        rows += [row(home, folder / f"speed-{counts[0]}", one, cards, "fast", peaks, steps=WIDE_STEPS) for one in jobs]
+        if cards == counts[0]:
+            published(home, jobs[0], folder / "published")
+        rows.append(peer_row(folder, jobs[1], cards))
+        print(*rows[-len(jobs) - 1 :], sep="\n", flush=True)
+    return rows
+
+
+def published(home: Path, p1: Path, folder: Path) -> None:
+    """P1's result as a plain model, which is what P2 starts from."""
+    command = [sys.executable, "-m", "runner", "--home", str(home), "--store", f"dir:{home}-store"]
+    words = ["export", p1.stem, "--to", str(folder), "--dtype", "float32", "--step", "best"]
+    subprocess.run([*command, *words], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+
+
+def peer_row(folder: Path, p2: Path, cards: int) -> dict[str, Any]:
+    """The best of what the peer's settings come to."""
+    share = tomllib.loads(p2.read_text())["train"]["batch"] // cards
+    found = [
+        {"micro_batch": size} | peer(folder, p2, cards, size) for size in dict.fromkeys((share, max(1, share // 2)))
     ]
-    for one in found["rows"]:
-        off, same = f"{one['max_relative']:.1e}" if one["max_relative"] else "0", "yes" if one["bit_equal"] else "no"
-        cells = [one["phase"].upper(), one["cards"], one["reduction"], f"{one['tokens_per_s']:,.0f}", one["peak_gib"]]
-        lines.append(f"| {' | '.join(map(str, [*cells, off, same]))} |")
-    return "\n".join(lines) + "\n"
+    best = max(found, key=lambda one: one["tokens_per_s"])
+    return {
+        "contender": PEER,
+        "phase": "p2",
+        "model": tomllib.loads(p2.read_text())["model"]["base"].rpartition("/")[2],
+        "cards": cards,
+        "hardware": hardware(),
+        "reduction": "",
+        "tokens_per_s": round(best["tokens_per_s"], 1),
+        "peak_gib": round(best["peak_gib"], 3),
+        "micro_batch": best["micro_batch"],
+        "max_relative": None,  # another order of samples and other masks: nothing to compare
+        "bit_equal": None,
+    }
 
 
-def train(home: Path, jobs: Sequence[Path], cards: int, reduction: str) -> dict[str, float]:
+def peer(folder: Path, p2: Path, cards: int, micro_batch: int) -> dict[str, float]:
+    out = folder / "peer.json"
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(cards), "-m", "bench.scale_peer"]
+    words = [str(p2), "--model", str(folder / "published"), "--micro-batch", str(micro_batch), "--out", str(out)]
+    surroundings = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, *launch, *words, "--steps", str(WIDE_STEPS)]
+    subprocess.run(command, check=True, cwd=ROOT, env=surroundings, stdout=subprocess.DEVNULL)
+    return dict(json.loads(out.read_text()))
+
+
+def wide(folder: Path) -> list[Path]:
+    """The tiny pair on a model whose layers are six and wide, with weights drawn, and on longer blocks."""
+    from transformers import AutoTokenizer
+
+    from bench.tiny import JOBS, Shape, make_model, save
+
+    tokenizer = AutoTokenizer.from_pretrained(JOBS / "model")
+    save(make_model(tokenizer, Shape(width=384, layers=6)), tokenizer, folder / "jobs" / "wide")
+    (folder / "jobs" / "tiny").symlink_to(JOBS)
+    found = []
+    for job in TINY:
+        lines = job.read_text().replace('"tiny/model"', '"wide"').splitlines()
+        lines = [f"{key} = {WIDE[key]}" if (key := line.split(" ")[0]) in WIDE else line for line in lines]
+        found.append(folder / "jobs" / job.name)
+        found[-1].write_text("\n".join(lines) + "\n")
+    return found
+
+
+def table(found: dict[str, Any], part: str = "") -> list[dict[str, str]]:
+    """The rows as they stand on the page."""
+    if part == "speed":
+        return [_fast(one, found["speed"]) for one in found["speed"]]
+    if part == "state":
+        return [_held(one, way) for one in found["state"] for way in ("replicated", "split")]
+    return [
+        {
+            "phase": one["phase"].upper(),
+            "ranks": str(one["cards"]),
+            "reduction": one["reduction"],
+            "tokens/s": f"{one['tokens_per_s']:,.0f}",
+            "peak GiB of a rank": str(one["peak_gib"]),
+            "off from one rank": f"{one['max_relative']:.1e}" if one["max_relative"] else "0",
+            "same bits": "yes" if one["bit_equal"] else "no",
+        }
+        for one in found["rows"]
+    ]
+
+
+def _fast(one: dict[str, Any], rows: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """Beside one rank of the same contender, and the peer beside ours on as many ranks."""
+    same = [row for row in rows if row["phase"] == one["phase"]]
+    alone = next(row for row in same if row["contender"] == one["contender"])
+    ours = next(row for row in same if row["contender"] == OURS and row["cards"] == one["cards"])
+    return {
+        "contender": one["contender"],
+        "phase": one["phase"].upper(),
+        "ranks": str(one["cards"]),
+        "tokens/s": f"{one['tokens_per_s']:,.0f}",
+        "of one rank": f"{one['tokens_per_s'] / alone['tokens_per_s']:.2f} ×",
+        "of ours": f"{one['tokens_per_s'] / ours['tokens_per_s']:.2f} ×",
+        "peak GiB of a rank": str(one["peak_gib"]),
+    }
+
+
+def _held(one: dict[str, Any], way: str) -> dict[str, str]:
+    return {
+        "optimizer": one["optimizer"],
+        "rows": f"{one['rows']:,} x {one['width']:,}",
+        "state": way,
+        "adding up, ms": f"{1000 * one[f'{way}_sum_s']:.0f}",
+        "update, ms": f"{1000 * one[f'{way}_update_s']:.0f}",
+        "state of a rank, MiB": f"{one[f'{way}_state_mib']:.1f}",
+    }
+
+
+def train(home: Path, jobs: Sequence[Path], cards: int, reduction: str, *, steps: int = STEPS) -> dict[str, float]:
     """Run the jobs to their end in a home of their own; the most memory that a process of each held on the host."""
     home.mkdir()
     (home / "settings.toml").write_text(f"cpu_cards = {cards}\ntick_seconds = 0.2\nsync_seconds = 0.3\n")
     command = [sys.executable, "-m", "runner", "--home", str(home), "--store", f"dir:{home}-store"]
-    files = [changed(job, cards, reduction) for job in jobs]
+    files = [changed(job, cards, reduction, steps) for job in jobs]
     try:
         subprocess.run([*command, "enqueue", *map(str, files)], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
     finally:
@@ -102,7 +229,7 @@ def train(home: Path, jobs: Sequence[Path], cards: int, reduction: str) -> dict[
     return peaks
 
 
-def changed(job: Path, cards: int, reduction: str) -> Path:
+def changed(job: Path, cards: int, reduction: str, steps: int) -> Path:
     """A copy of a job file in a folder beside it, short, and on so many cards."""
     text = job.read_text()
     table = tomllib.loads(text)
@@ -112,7 +239,7 @@ def changed(job: Path, cards: int, reduction: str) -> Path:
         value = table.get(kind, {}).get(key)
         if isinstance(value, str) and (job.parent / value).exists():
             text = text.replace(f'"{value}"', json.dumps(str(job.parent / value)))
-    replaced = {"steps": STEPS, "every_steps": STEPS, "samples": 0}
+    replaced = {"steps": steps, "every_steps": steps, "samples": 0}
     lines = [line for line in text.splitlines() if line.split(" ")[0] not in ("cards", "reduction")]
     lines = [f"{key} = {replaced[key]}" if (key := line.split(" ")[0]) in replaced else line for line in lines]
     at = lines.index("[train]") + 1
@@ -121,21 +248,23 @@ def changed(job: Path, cards: int, reduction: str) -> Path:
     return folder / job.name
 
 
-def row(home: Path, alone: Path, job: Path, cards: int, reduction: str, peaks: dict[str, float]) -> dict[str, Any]:
+def row(
+    home: Path, alone: Path, job: Path, cards: int, reduction: str, peaks: dict[str, float], *, steps: int = STEPS
+) -> dict[str, Any]:
     """One line of the table; differences are from one card and its usual sum, bits from one card and the same sum."""
     run, table = RunDir(root=home / "runs" / job.stem), tomllib.loads(job.read_text())
     lines = [json.loads(line) for line in run.metrics.read_text().splitlines()]
-    steps = [line for line in lines if line["kind"] == "step"][STEPS // 2 :]
-    on_card = [line["vram_peak_mib"] / 1024 for line in steps if "vram_peak_mib" in line]
-    seen = read_cards()
-    same = home.with_name(f"{reduction}-1")
+    late = [line for line in lines if line["kind"] == "step"][steps // 2 :]
+    on_card = [line["vram_peak_mib"] / 1024 for line in late if "vram_peak_mib" in line]
+    same = home.with_name(f"{home.name.rpartition('-')[0]}-1")
     return {
+        "contender": OURS,
         "phase": table["phase"],
         "model": table["model"]["base"],
         "cards": cards,
-        "hardware": seen[0].name if seen else f"{platform.machine()} CPU, {os.cpu_count()} cores for all ranks, gloo",
+        "hardware": hardware(),
         "reduction": reduction,
-        "tokens_per_s": round(statistics.median(line["tokens"] / line["seconds"] for line in steps), 1),
+        "tokens_per_s": round(statistics.median(line["tokens"] / line["seconds"] for line in late), 1),
         "peak_gib": round(max(on_card, default=peaks.get(job.stem, 0.0)), 3),
         "max_relative": difference(run, RunDir(root=alone / "runs" / job.stem)),
         "bit_equal": difference(run, RunDir(root=same / "runs" / job.stem)) == 0.0,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("performance", "quality", "questions", "p3")
+PAGES = ("performance", "quality", "questions", "p3", "scale")
 RESULTS = ROOT / "bench" / "results"
 PLACE = re.compile(r"<!-- ([\w-]+)(?::([\w-]+))? -->\n.*?<!-- end -->", re.DOTALL)
 

@@ -76,6 +76,8 @@ def _failed(error: Exception) -> Failed:
         return Failed(kind="update", text=str(error))
     if is_out_of_memory(error):
         return Failed(kind="memory", text=brief(error))
+    if isinstance(error, NoGpu):
+        return Failed(kind="card", text=str(error))
     return Failed(kind="error", text=f"{type(error).__name__}: {error}")
 
 
@@ -117,7 +119,10 @@ class Member:
         if torch.cuda.is_available():
             if torch.cuda.device_count() <= self._rank:
                 seen = os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
-                raise NoGpu(f"no card is there for rank {self._rank} (CUDA_VISIBLE_DEVICES: {seen})")
+                raise NoGpu(
+                    f"no card is there for it (CUDA_VISIBLE_DEVICES: {seen}, in sight: {torch.cuda.device_count()}); "
+                    f"look at `nvidia-smi`, or set train.cards to {self._rank} or less"
+                )
             torch.cuda.set_device(self._rank)
         order = pinned(self._run, self._order, at_once=True)
         self.material = read_inputs(self._run, order, lambda text: None, identify=lambda *_: Future())

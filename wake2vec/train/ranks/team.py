@@ -91,7 +91,7 @@ Command = Prepare | Join | TakeOver | Place | Accumulate | Reduce | Update | Mea
 class Failed:
     """In place of an answer. `memory`: nothing has changed yet; `update`: some weights may have."""
 
-    kind: str  # memory, update, error
+    kind: str  # card (another try would not help), error, memory, update
     text: str
 
 
@@ -235,4 +235,4 @@ def _raise_failures(answers: Sequence[Any]) -> None:
     failures = [(rank, one) for rank, one in enumerate(answers, start=1) if isinstance(one, Failed)]
     for rank, failure in sorted(failures, key=lambda one: one[1].kind):  # errors first: they end the attempt
         said = f"rank {rank}: {failure.text}"
-        raise {"memory": MemoryError, "update": OutOfMemory}.get(failure.kind, RankLost)(said)
+        raise {"card": NoGpu, "memory": MemoryError, "update": OutOfMemory}.get(failure.kind, RankLost)(said)
