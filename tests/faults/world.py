@@ -27,6 +27,7 @@ DRIVER = """
 import faulthandler
 import os
 import sys
+import time
 from pathlib import Path
 from runner.daemon.main import Wanted, run_daemon
 from runner.errors import RunnerError
@@ -35,6 +36,9 @@ faulthandler.enable()
 if host := os.environ.get("AS_HOST"):  # another one than this
     import platform
     platform.node = lambda: host
+if ahead := os.environ.get("CLOCK_AHEAD"):  # in seconds
+    true = time.time
+    time.time = lambda: true() + float(ahead)
 if shadow := os.environ.get("FORGETFUL_DISK"):
     from tests.faults import power
     power.install(Path(sys.argv[2].removeprefix("dir:")), Path(shadow))
