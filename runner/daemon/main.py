@@ -20,6 +20,7 @@ from runner.daemon.safety import bring_to_safety, end_without_queue, safe_report
 from runner.errors import (
     BUG,
     INTERRUPTED,
+    ClusterLost,
     QueueUnavailable,
     RunnerError,
     StoreLost,
@@ -106,8 +107,11 @@ def _work(settings: Settings, wanted: Wanted, queue: Queue, say: Say, attend: At
         try:
             end = wait(daemon, context, loops, wanted, say)
             # a store that is away was waited for long enough
-            is_away = isinstance(end, Unsent | StoreLost)
-            bring_to_safety(daemon, context, say, lambda: show_events(queue, loops, say), for_the_store=not is_away)
+            is_away, is_alone = isinstance(end, Unsent | StoreLost), isinstance(end, ClusterLost)
+            bring_to_safety(
+                daemon, context, say, lambda: show_events(queue, loops, say),
+                for_trainers=not is_alone, for_the_store=not is_away,
+            )  # fmt: skip
         except QueueUnavailable as error:
             say(f"error: {error}")
             end_without_queue(daemon, say)
@@ -127,7 +131,7 @@ def _work(settings: Settings, wanted: Wanted, queue: Queue, say: Say, attend: At
         for line in str(end).splitlines() if isinstance(end, RunnerError) else ():
             say(f"error: {line}")
         code = last_code(end.exit_code if isinstance(end, RunnerError) else end, daemon, doubts)
-        if not is_free:  # a call to the store hangs; the interpreter would wait for its thread
+        if not is_free or is_alone:  # a call to the store hangs, or Ray's end would: nobody waits for them
             sys.stdout.flush()
             os._exit(code)
     return code
@@ -258,8 +262,10 @@ def wait(daemon: DaemonContext, context: SyncContext, loops: Loops, wanted: Want
     return INTERRUPTED
 
 
-def _give_up(daemon: DaemonContext, loops: Loops, say: Say) -> int:
+def _give_up(daemon: DaemonContext, loops: Loops, say: Say) -> int | RunnerError:
     error = loops.last_error
+    if isinstance(error, ClusterLost):
+        return error
     say(f"error: {error}\nthe same trouble again and again: the daemon ends; details in {daemon.settings.daemon_log}")
     return error.exit_code if isinstance(error, RunnerError) else BUG
 

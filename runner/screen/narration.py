@@ -53,7 +53,7 @@ def _idle(snapshot: Snapshot) -> str:
 def _at_work(job: JobPart, detail: DetailPart) -> list[str]:
     if job.is_finishing:
         return [f"{job.name}: trained; its results are on their way to the store"]
-    if not detail.is_alive:
+    if not detail.is_alive and detail.heartbeat_at is not None:  # one that has said nothing yet is about to begin
         return [f"{job.name}: its trainer has ended"]
     steps = f"{job.name}: step {job.trained:,}" + (f" of {job.steps:,}" if job.steps else "")
     if detail.activity != "training":

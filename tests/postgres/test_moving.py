@@ -47,7 +47,10 @@ def move(world: World, old: object, new: object, *, code: int = 0) -> str:
 def works_until(world: World, step: int, home: str = HOME) -> None:
     """A daemon until the store has that step, then the clean end of a session."""
     daemon = world.start(home, told=PACE)
-    wait_until(lambda: world.durable_step("a", home) >= step, what=f"step {step} in the store")
+    wait_until(
+        lambda: daemon.poll() is not None or world.durable_step("a", home) >= step, what=f"step {step} in the store"
+    )
+    assert daemon.poll() is None, world.output(home)[-3000:]
     daemon.send_signal(signal.SIGTERM)
     world.wait(daemon, home)
 
@@ -80,7 +83,7 @@ def test_a_job_moves_to_a_server_and_back_in_the_middle_and_ends_in_the_bits_of_
         assert [one.outcome for one in attempts.list_attempts(queue, "a")].count(Outcome.COMPLETED) == 0
 
 
-def test_a_queue_is_not_moved_under_a_daemon_that_lives(world: World, url: str) -> None:
+def test_a_queue_is_not_moved_under_a_daemon_that_lives(world: World, url: str, postgres: PostgresServer) -> None:
     world.add(fake_spec(), home=HOME)
     daemon = world.start(HOME, told=PACE, until_empty=False)
     wait_until(lambda: world.step("a", HOME) >= 1, what="a step")
@@ -98,6 +101,7 @@ def test_a_queue_is_not_moved_under_a_daemon_that_lives(world: World, url: str) 
 
     idle.send_signal(signal.SIGTERM)
     world.wait(idle, "two")
-    move(world, world.home(HOME), url)
+    world.variables = {"WAKE2VEC_DB": postgres.new_database()}  # the other one has the job from the store by now
+    move(world, world.home(HOME), world.variables["WAKE2VEC_DB"])
     assert world.run("one", told=PACE) == 0, world.output("one")[-3000:]
     assert_whole(world, home=HOME)

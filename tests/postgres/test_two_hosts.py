@@ -98,7 +98,7 @@ def test_a_host_that_dies_is_a_lost_session_and_the_other_one_ends_its_job(world
 def test_a_host_that_dies_in_the_midst_of_a_change_keeps_nobody_from_its_job(world: World, place: str) -> None:
     world.add(fake_spec(), home="one")
     first = world.start("one", told=PACE, environment={"WAKE2VEC_FAILPOINTS": f"{place}=kill"})
-    assert world.wait(first, "one") == -signal.SIGKILL
+    assert world.wait(first, "one") == -signal.SIGKILL, world.output("one")[-3000:]
     world.kill_trainer("one")
 
     ends_on_the_other_host(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import signal
 import traceback
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from wake2vec.contract.errors import NoGpu, OutOfMemory
 from wake2vec.contract.failpoints import failpoint
 from wake2vec.contract.order import Order
 from wake2vec.contract.rundir import STOP_SIGNALS, RunDir
-from wake2vec.model.device import brief, card_name, free_memory, is_out_of_memory, quiet_libraries
+from wake2vec.model.device import brief, card_name, free_memory, is_out_of_memory, quiet_libraries, require_card
 from wake2vec.model.placement import apply_plan
 from wake2vec.phases.identity import pinned
 from wake2vec.phases.inputs import read_inputs
@@ -116,13 +115,8 @@ class Member:
     def prepare(self) -> str:
         """What rank 0 has put in place is read. Returns the name of the card."""
         quiet_libraries()
+        require_card(self._order, self._rank)
         if torch.cuda.is_available():
-            if torch.cuda.device_count() <= self._rank:
-                seen = os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
-                raise NoGpu(
-                    f"no card is there for it (CUDA_VISIBLE_DEVICES: {seen}, in sight: {torch.cuda.device_count()}); "
-                    f"look at `nvidia-smi`, or set train.cards to {self._rank} or less"
-                )
             torch.cuda.set_device(self._rank)
         order = pinned(self._run, self._order, at_once=True)
         self.material = read_inputs(self._run, order, lambda text: None, identify=lambda *_: Future())

@@ -205,7 +205,7 @@ class Ranks(AbstractContextManager["Ranks"]):
             if time.monotonic() > until and len(answers) < len(self._lines):
                 silent = ", ".join(str(rank) for rank in waiting.values() if rank not in answers)
                 raise RankLost(f"rank {silent} of {self.size} has not answered for {patience:.0f} s")
-        _raise_failures([answers[rank] for rank in sorted(answers)])
+        raise_failures([answers[rank] for rank in sorted(answers)])
         return [answers[rank] for rank in sorted(answers)]
 
     def _require_alive(self) -> None:
@@ -231,7 +231,7 @@ def _ended(code: int | None) -> str:
     return "it ended by itself" if code is None or code >= 0 else f"it was ended by signal {-code}"
 
 
-def _raise_failures(answers: Sequence[Any]) -> None:
+def raise_failures(answers: Sequence[Any]) -> None:
     failures = [(rank, one) for rank, one in enumerate(answers, start=1) if isinstance(one, Failed)]
     for rank, failure in sorted(failures, key=lambda one: one[1].kind):  # errors first: they end the attempt
         said = f"rank {rank}: {failure.text}"

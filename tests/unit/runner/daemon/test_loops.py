@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from runner.daemon.loops import MOST_TROUBLES_IN_A_ROW, Loops, counted, sync_alone
-from runner.errors import StoreBusy
+from runner.errors import ClusterLost, StoreBusy
 from runner.sync.job_in_store import SyncContext
 from tests.simulated import Clock, Home
 
@@ -19,7 +19,12 @@ def failing(error):
 
 @pytest.mark.parametrize(
     ("error", "times"),
-    [(ValueError("a bug"), 5), (StoreBusy("away"), MOST_TROUBLES_IN_A_ROW), (OSError(28, "full"), 120)],
+    [
+        (ValueError("a bug"), 5),
+        (ClusterLost("gone"), 20),
+        (StoreBusy("away"), MOST_TROUBLES_IN_A_ROW),
+        (OSError(28, "full"), 120),
+    ],
 )
 def test_a_bug_ends_the_daemon_after_five_rounds_and_trouble_only_after_long(tmp_path, error, times):
     home = Home.new(tmp_path / "home", tmp_path / "store", Clock())

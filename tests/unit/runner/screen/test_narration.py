@@ -47,6 +47,12 @@ def test_what_takes_long_before_training_is_named_with_its_share():
     assert told.startswith("a: loading 43%, 3 of 7 GiB")
 
 
+def test_a_trainer_that_has_not_said_anything_starts_and_one_that_has_and_is_gone_has_ended():
+    for beats, words in (({}, "a: step 104 of 500: starting"), (None, "a: its trainer has ended")):
+        more = {} if beats is None else {"heartbeats": beats}
+        assert flat(scene(picture(None, running_surroundings(trainers={}, **more)))).startswith(words)
+
+
 def test_what_is_in_the_way_has_its_time():
     rival = Trouble(job="b", cause=Cause.RIVAL, said="b: x is at work", since_at=NOW, again_at=NOW + 171)
 
