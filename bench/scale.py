@@ -19,23 +19,22 @@ import time
 import tomllib
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from runner.machine.vram import read_cards
 from wake2vec.contract.lock import read_lock
 from wake2vec.contract.manifest import TRAINABLE, saved_steps
-from wake2vec.contract.rundir import RunDir
+from wake2vec.contract.rundir import RunDir, read_heartbeat
 from wake2vec.contract.versions import versions
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).parent / "results" / "scale.json"
 TINY = [ROOT / "jobs" / "tiny_p1.toml", ROOT / "jobs" / "tiny_p2.toml"]
 STEPS = 50
-WIDE_STEPS = 16
-WIDE = {"batch": 8, "seq_len": 256}  # large enough for the arithmetic to outweigh the messages of two processes
 SCRATCH = "scale"  # of the copies of the job files, beside them
-OURS, PEER = "wake2vec-runner", "HF Trainer + PEFT, DDP"
+OURS = "wake2vec-runner"
 PARTS = ("rows", "speed", "state")  # how far off, how fast, and what splitting the optimizer's state would save
 
 
@@ -53,14 +52,16 @@ def main() -> None:
         if "rows" in wanted:
             parts["rows"] = exact(folder, chosen.jobs or TINY, chosen.cards)
         if "speed" in wanted:
-            parts["speed"] = speed(folder, chosen.jobs or wide(folder), chosen.cards[:2])
+            from bench.scale_speed import speed
+
+            parts["speed"] = speed(folder, chosen.jobs, chosen.cards[:2])
         if "state" in wanted:
             from bench.scale_state import measured
 
             parts["state"] = measured(folder)
     found = {
         "study": "scale",
-        "setting": {"steps": STEPS, "steps for speed": WIDE_STEPS, **WIDE, "threads of a rank": 1},
+        "setting": {"steps": STEPS, "threads of a rank": 1},
         "hardware": hardware(),
         "date": time.strftime("%Y-%m-%d"),
         "versions": versions(),
@@ -80,87 +81,18 @@ def exact(folder: Path, jobs: Sequence[Path], counts: Sequence[int]) -> list[dic
     for reduction in ("fast", "fixed"):
         for cards in counts:
             home = folder / f"{reduction}-{cards}"
-            peaks = train(home, jobs, cards, reduction)
-            rows += [row(home, folder / "fast-1", one, cards, reduction, peaks) for one in jobs]
+            seen = train(home, jobs, cards, reduction)
+            rows += [row(home, folder / "fast-1", one, cards, reduction, seen) for one in jobs]
             print(*rows[-len(jobs) :], sep="\n", flush=True)
     return rows
-
-
-def speed(folder: Path, jobs: Sequence[Path], counts: Sequence[int]) -> list[dict[str, Any]]:
-    """Ours and the peer on the same model, text and batch, one after the other on each count."""
-    rows = []
-    for cards in counts:
-        home = folder / f"speed-{cards}"
-        peaks = train(home, jobs, cards, "fast", steps=WIDE_STEPS)
-        rows += [row(home, folder / f"speed-{counts[0]}", one, cards, "fast", peaks, steps=WIDE_STEPS) for one in jobs]
-        if cards == counts[0]:
-            published(home, jobs[0], folder / "published")
-        rows.append(peer_row(folder, jobs[1], cards))
-        print(*rows[-len(jobs) - 1 :], sep="\n", flush=True)
-    return rows
-
-
-def published(home: Path, p1: Path, folder: Path) -> None:
-    """P1's result as a plain model, which is what P2 starts from."""
-    command = [sys.executable, "-m", "runner", "--home", str(home), "--store", f"dir:{home}-store"]
-    words = ["export", p1.stem, "--to", str(folder), "--dtype", "float32", "--step", "best"]
-    subprocess.run([*command, *words], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
-
-
-def peer_row(folder: Path, p2: Path, cards: int) -> dict[str, Any]:
-    """The best of what the peer's settings come to."""
-    share = tomllib.loads(p2.read_text())["train"]["batch"] // cards
-    found = [
-        {"micro_batch": size} | peer(folder, p2, cards, size) for size in dict.fromkeys((share, max(1, share // 2)))
-    ]
-    best = max(found, key=lambda one: one["tokens_per_s"])
-    return {
-        "contender": PEER,
-        "phase": "p2",
-        "model": tomllib.loads(p2.read_text())["model"]["base"].rpartition("/")[2],
-        "cards": cards,
-        "hardware": hardware(),
-        "reduction": "",
-        "tokens_per_s": round(best["tokens_per_s"], 1),
-        "peak_gib": round(best["peak_gib"], 3),
-        "micro_batch": best["micro_batch"],
-        "max_relative": None,  # another order of samples and other masks: nothing to compare
-        "bit_equal": None,
-    }
-
-
-def peer(folder: Path, p2: Path, cards: int, micro_batch: int) -> dict[str, float]:
-    out = folder / "peer.json"
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(cards), "-m", "bench.scale_peer"]
-    words = [str(p2), "--model", str(folder / "published"), "--micro-batch", str(micro_batch), "--out", str(out)]
-    surroundings = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, *launch, *words, "--steps", str(WIDE_STEPS)]
-    subprocess.run(command, check=True, cwd=ROOT, env=surroundings, stdout=subprocess.DEVNULL)
-    return dict(json.loads(out.read_text()))
-
-
-def wide(folder: Path) -> list[Path]:
-    """The tiny pair on a model whose layers are six and wide, with weights drawn, and on longer blocks."""
-    from transformers import AutoTokenizer
-
-    from bench.tiny import JOBS, Shape, make_model, save
-
-    tokenizer = AutoTokenizer.from_pretrained(JOBS / "model")
-    save(make_model(tokenizer, Shape(width=384, layers=6)), tokenizer, folder / "jobs" / "wide")
-    (folder / "jobs" / "tiny").symlink_to(JOBS)
-    found = []
-    for job in TINY:
-        lines = job.read_text().replace('"tiny/model"', '"wide"').splitlines()
-        lines = [f"{key} = {WIDE[key]}" if (key := line.split(" ")[0]) in WIDE else line for line in lines]
-        found.append(folder / "jobs" / job.name)
-        found[-1].write_text("\n".join(lines) + "\n")
-    return found
 
 
 def table(found: dict[str, Any], part: str = "") -> list[dict[str, str]]:
     """The rows as they stand on the page."""
     if part == "speed":
-        return [_fast(one, found["speed"]) for one in found["speed"]]
+        from bench.scale_speed import fast
+
+        return [fast(one, found["speed"]) for one in found["speed"]]
     if part == "state":
         return [_held(one, way) for one in found["state"] for way in ("replicated", "split")]
     return [
@@ -177,22 +109,6 @@ def table(found: dict[str, Any], part: str = "") -> list[dict[str, str]]:
     ]
 
 
-def _fast(one: dict[str, Any], rows: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """Beside one rank of the same contender, and the peer beside ours on as many ranks."""
-    same = [row for row in rows if row["phase"] == one["phase"]]
-    alone = next(row for row in same if row["contender"] == one["contender"])
-    ours = next(row for row in same if row["contender"] == OURS and row["cards"] == one["cards"])
-    return {
-        "contender": one["contender"],
-        "phase": one["phase"].upper(),
-        "ranks": str(one["cards"]),
-        "tokens/s": f"{one['tokens_per_s']:,.0f}",
-        "of one rank": f"{one['tokens_per_s'] / alone['tokens_per_s']:.2f} ×",
-        "of ours": f"{one['tokens_per_s'] / ours['tokens_per_s']:.2f} ×",
-        "peak GiB of a rank": str(one["peak_gib"]),
-    }
-
-
 def _held(one: dict[str, Any], way: str) -> dict[str, str]:
     return {
         "optimizer": one["optimizer"],
@@ -204,8 +120,8 @@ def _held(one: dict[str, Any], way: str) -> dict[str, str]:
     }
 
 
-def train(home: Path, jobs: Sequence[Path], cards: int, reduction: str, *, steps: int = STEPS) -> dict[str, float]:
-    """Run the jobs to their end in a home of their own; the most memory that a process of each held on the host."""
+def train(home: Path, jobs: Sequence[Path], cards: int, reduction: str, *, steps: int = STEPS) -> dict[str, Seen]:
+    """Run the jobs to their end in a home of their own; what was seen of rank 0 of each meanwhile."""
     home.mkdir()
     (home / "settings.toml").write_text(f"cpu_cards = {cards}\ntick_seconds = 0.2\nsync_seconds = 0.3\n")
     command = [sys.executable, "-m", "runner", "--home", str(home), "--store", f"dir:{home}-store"]
@@ -217,16 +133,37 @@ def train(home: Path, jobs: Sequence[Path], cards: int, reduction: str, *, steps
             file.unlink()
         files[0].parent.rmdir()
     daemon = subprocess.Popen([*command, "start", "--until-empty"], cwd=ROOT, stdout=subprocess.DEVNULL)
-    peaks: dict[str, float] = {}
+    found: dict[str, Seen] = {}
     while daemon.poll() is None:
         holder = read_lock(home / "locks" / "gpu0.lock")
         if holder and holder.get("pid"):
             name = str(holder["job"])
-            peaks[name] = max(peaks.get(name, 0.0), resident_gib(int(holder["pid"])))
-        time.sleep(0.2)
+            found.setdefault(name, Seen()).look(RunDir(root=home / "runs" / name), int(holder["pid"]))
+        time.sleep(0.05)
     if daemon.returncode:
         raise SystemExit((home / "runner.log").read_text()[-3000:])
-    return peaks
+    return found
+
+
+@dataclass(kw_only=True)
+class Seen:
+    """Of a trainer from outside: the most memory that it held on the host, and its CPU seconds by step."""
+
+    peak_gib: float = 0.0
+    cpu_seconds: dict[int, float] = field(default_factory=dict)
+
+    def look(self, run: RunDir, pid: int) -> None:
+        self.peak_gib = max(self.peak_gib, resident_gib(pid))
+        beat = read_heartbeat(run)
+        if beat is not None and beat.pid == pid and beat.state == "training":
+            with suppress(OSError):
+                spent = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[11:13]
+                self.cpu_seconds.setdefault(beat.step, sum(map(int, spent)) / os.sysconf("SC_CLK_TCK"))
+
+    def cpu_seconds_per_step(self, first: int) -> float:
+        """From that step on. How busy the machine is otherwise hardly changes it, and waiting costs nothing."""
+        late = {step: spent for step, spent in self.cpu_seconds.items() if step >= first}
+        return (late[max(late)] - late[min(late)]) / (max(late) - min(late))
 
 
 def changed(job: Path, cards: int, reduction: str, steps: int) -> Path:
@@ -239,17 +176,18 @@ def changed(job: Path, cards: int, reduction: str, steps: int) -> Path:
         value = table.get(kind, {}).get(key)
         if isinstance(value, str) and (job.parent / value).exists():
             text = text.replace(f'"{value}"', json.dumps(str(job.parent / value)))
-    replaced = {"steps": steps, "every_steps": steps, "samples": 0}
+    replaced = {"steps": steps, "every_steps": steps, "samples": 0, "max_windows": 4}
     lines = [line for line in text.splitlines() if line.split(" ")[0] not in ("cards", "reduction")]
     lines = [f"{key} = {replaced[key]}" if (key := line.split(" ")[0]) in replaced else line for line in lines]
     at = lines.index("[train]") + 1
+    lines.insert(lines.index("[evaluate]") + 1, "hopes = false")
     lines[at:at] = [f"cards = {cards}", f'reduction = "{reduction}"']
     (folder / job.name).write_text("\n".join(lines) + "\n")
     return folder / job.name
 
 
 def row(
-    home: Path, alone: Path, job: Path, cards: int, reduction: str, peaks: dict[str, float], *, steps: int = STEPS
+    home: Path, alone: Path, job: Path, cards: int, reduction: str, seen: dict[str, Seen], *, steps: int = STEPS
 ) -> dict[str, Any]:
     """One line of the table; differences are from one card and its usual sum, bits from one card and the same sum."""
     run, table = RunDir(root=home / "runs" / job.stem), tomllib.loads(job.read_text())
@@ -265,7 +203,8 @@ def row(
         "hardware": hardware(),
         "reduction": reduction,
         "tokens_per_s": round(statistics.median(line["tokens"] / line["seconds"] for line in late), 1),
-        "peak_gib": round(max(on_card, default=peaks.get(job.stem, 0.0)), 3),
+        "tokens_per_cpu_s": round(late[0]["tokens"] / seen[job.stem].cpu_seconds_per_step(steps // 2), 1),
+        "peak_gib": round(max(on_card, default=seen[job.stem].peak_gib), 3),
         "max_relative": difference(run, RunDir(root=alone / "runs" / job.stem)),
         "bit_equal": difference(run, RunDir(root=same / "runs" / job.stem)) == 0.0,
     }

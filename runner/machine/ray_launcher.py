@@ -37,7 +37,10 @@ NAMESPACE = "wake2vec-runner"
 CONNECT_SECONDS = 10.0
 ASK_SECONDS = 1.0  # a host that is slower lives until Ray says that it does not
 NAMES_SECONDS = 0.5
-HEAD_SECONDS = "600"  # after which Ray ends a process that asks in vain: this one ends by itself, long before
+PATIENCE = {  # Ray's own, unless a person has chosen
+    "RAY_gcs_server_port_wait_time_s": "1",  # one try: where another program listens, twenty take a quarter of an hour
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "600",  # then it ends a process that asks in vain: ours ends long before
+}
 GONE = (RayError, ValueError)  # Ray raises the second for a name that it does not know
 
 
@@ -97,7 +100,7 @@ class RayLauncher(Launcher):
         self._names: tuple[float, list[str]] = (-1e9, [])
         try:
             _look_for(address, CONNECT_SECONDS)
-            os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", HEAD_SECONDS)
+            os.environ |= PATIENCE | os.environ
             ray.init(address=address or "auto", namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR")
             self._head = ray.get_runtime_context().gcs_address
         except (OSError, RuntimeError, ValueError, AssertionError, RayError) as error:
