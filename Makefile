@@ -37,29 +37,29 @@ lint: $(READY)
 	$(BIN)/lint-imports --no-cache
 
 bench: $(READY)
-	$(BIN)/python -m bench.startup
-	$(BIN)/python -m bench.cadence
-	$(BIN)/python -m bench.restore
-	$(BIN)/python -m bench.start
-	$(BIN)/python -m bench.month
-	$(BIN)/python -m bench.queue
-	$(BIN)/python -m bench.p1
-	$(BIN)/python -m bench.p2
-	$(BIN)/python -m bench.load
-	$(BIN)/python -m bench.rehearsal
+	$(BIN)/python -m bench.latency.startup
+	$(BIN)/python -m bench.resilience.cadence
+	$(BIN)/python -m bench.latency.restore
+	$(BIN)/python -m bench.latency.start
+	$(BIN)/python -m bench.resilience.month
+	$(BIN)/python -m bench.latency.queue
+	$(BIN)/python -m bench.speed.p1
+	$(BIN)/python -m bench.speed.p2
+	$(BIN)/python -m bench.memory.load
+	$(BIN)/python -m bench.resilience.rehearsal
 	$(BIN)/python -m bench.trials quality
 
 faults: $(READY)
-	$(BIN)/python -m bench.faults
+	$(BIN)/python -m bench.resilience.faults
 
 stacks: $(READY)
-	$(BIN)/python -m bench.stacks
+	$(BIN)/python -m bench.publish.stacks
 
 notebooks: $(READY)
-	$(BIN)/python -m bench.notebooks
+	$(BIN)/python -m bench.publish.notebooks
 
 wheel: $(READY)
-	$(BIN)/python -m bench.wheel
+	$(BIN)/python -m bench.publish.wheel
 
 # a site of docs/ in site/; its tools stand apart from those of the program
 docs: $(READY)

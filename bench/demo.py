@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from bench.materials import default_cache, materials
+from bench.material.materials import default_cache, materials
 from wake2vec.contract.errors import Wake2vecError
 from wake2vec.contract.lock import read_lock
 from wake2vec.contract.manifest import saved_steps

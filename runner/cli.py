@@ -15,7 +15,8 @@ from runner.arguments import Global
 from runner.errors import BUG, HomeUnusable, RunnerError
 from wake2vec.contract.errors import Wake2vecError
 
-UNUSABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG)
+FULL = (errno.ENOSPC, errno.EDQUOT)
+UNUSABLE = (*FULL, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG)
 EXIT_CODES = """\b
 Exit codes:
    0  done                            14  another trainer holds the GPU
@@ -111,7 +112,8 @@ def guarded(action: Callable[[], object], words: Sequence[str]) -> None:
     except OSError as error:
         if error.errno not in UNUSABLE:
             _report_bug(error, words)
-        _tell(f"{error.filename or 'the disk'}: {error.strerror}")
+        remedy = "make room there" if error.errno in FULL else "see whether it can be written, or choose another --home"
+        _tell(f"{error.filename or 'the disk'}: {error.strerror}; {remedy}")
         sys.exit(HomeUnusable.exit_code)
     except Exception as error:
         _report_bug(error, words)

@@ -212,7 +212,7 @@ def export(
 
 def _use(context: typer.Context, tool: str, **more: Any) -> None:
     """Parameters of these commands are called as the fields of their tool's options, and passed on as they are."""
-    from runner.commands.results.tools import use_trained
+    from runner.commands.results.fetch import use_trained
 
     use_trained(settings_of(context), tool, **context.params, **more)
 

@@ -131,6 +131,7 @@ class DaemonContext:
     signs: dict[int, Sign] = field(default_factory=dict)
     warned: dict[int, set[str]] = field(default_factory=dict)  # attempt → kinds of threats that were told
     positions: dict[str, Position] = field(default_factory=dict)
+    watched_at: float | None = None  # monotonic: when tick last looked at the trainers
     asked_at: dict[int, float] = field(default_factory=dict)  # pid → monotonic time of the SIGTERM
 
     def __post_init__(self) -> None:

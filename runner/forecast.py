@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from wake2vec.contract.budget import GIB, Budget, Card, budget, exchange_seconds, trained_by, work
@@ -11,6 +11,7 @@ from wake2vec.contract.budget import Workload as Load
 from wake2vec.contract.models.model_shapes import ModelShape
 from wake2vec.contract.plan import LIBRARY, WRITTEN_OUT, WRITTEN_OUT_FAMILIES, Plan, micro_batches
 from wake2vec.contract.spec import TrainingSpec
+from wake2vec.contract.stages import deal_layers, needed, step_time
 from wake2vec.contract.tables import LoraTable
 
 CONTEXT_SPLITS = (1, 2, 4)
@@ -26,7 +27,9 @@ class Forecast:
     step_seconds: float
     steps: int | None
     cards: int = 1
-    exchange_seconds: float = 0.0  # of a step, to add up the gradients of several cards
+    exchange_seconds: float = 0.0  # of a step, to add up the gradients of several cards, or for hidden states
+    layers: tuple[int, ...] = ()  # of each card, where none holds all
+    waiting: float = 0.0  # share of the cards' time, where each waits for what another has to do first
 
     @property
     def needed_gib(self) -> float:
@@ -86,6 +89,35 @@ def forecast(spec: TrainingSpec, load: Load, card: Card, cards: int = 1) -> Fore
         )
         for plan in _candidates(spec, load)
     ]
+    return _best(found)
+
+
+def forecast_layers(spec: TrainingSpec, load: Load, card: Card, cards: int) -> Forecast:
+    """The same where each card holds some of the layers; `parts` are of the card that needs most."""
+    plans = [plan for plan in _candidates(spec, load) if plan.layers != "offload"]
+    limit = (card.memory_gib - card.overhead_gib) * GIB
+    whole = [plan for plan in plans if plan.block_splits == 1]
+    layers = deal_layers(load, whole, card=card, cards=cards, limit_bytes=limit)
+    timed = [(plan, step_time(load, plan, card, layers)) for plan in plans]
+    return _best(
+        [
+            Forecast(
+                plan=plan,
+                parts=needed(load, plan, layers),
+                card=card,
+                step_seconds=time.seconds,
+                steps=spec.train.steps,
+                cards=cards,
+                exchange_seconds=time.link,
+                layers=layers,
+                waiting=time.waiting,
+            )
+            for plan, time in timed
+        ]
+    )
+
+
+def _best(found: Sequence[Forecast]) -> Forecast:
     fitting = [one for one in found if one.fits]
     if not fitting:
         return min(found, key=lambda one: one.needed_gib)

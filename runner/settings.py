@@ -9,13 +9,14 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from platformdirs import user_data_dir
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from runner.children import QUEUE_VARIABLE, STORE_VARIABLE
 from runner.discretion import hide
-from runner.errors import RunnerError
+from runner.errors import HomeUnusable, RunnerError
 from runner.states import Foreign
 
 DAEMON_LOCK = "daemon.lock"  # in the home: held by the daemon that lives there
@@ -99,6 +100,8 @@ def read_settings(home: Path | None, store: str | None, environment: Mapping[str
     """Command line first, then environment, then `settings.toml`, then defaults. Raises RunnerError naming the key."""
     place = Path(home or environment.get("WAKE2VEC_HOME") or user_data_dir("wake2vec-runner", appauthor=False))
     place = place.expanduser().absolute()
+    if place.exists() and not place.is_dir():
+        raise HomeUnusable(f"{place}: is a file, not a folder; choose another --home")
     file = place / "settings.toml"
     try:
         table = tomllib.loads(file.read_text("utf-8")) if file.is_file() else {}
@@ -122,11 +125,31 @@ def _queue_url(environment: Mapping[str, str]) -> str:
 
 
 def holder_of(home: Path) -> str:
-    """Who this home is in a store and in a shared queue: the same after every restart, another one in every home."""
+    """Who this home is in a store and in a shared queue: the same after every restart, another one in every home.
+
+    A copy is another home: two of one name would take each other's jobs at once, for ever. Its file has another inode
+    than the one written in it, which a home that is renamed keeps.
+    """
     path = home / "holder"
     try:
-        return path.read_text().strip()
-    except FileNotFoundError:
+        name, *inode = path.read_text().splitlines()
+        if inode == [str(path.stat().st_ino)]:
+            return name
+        if not inode:  # written by 0.1.0, which trusted every copy
+            return _write_holder(path, name)
+    except (FileNotFoundError, ValueError):  # ValueError: empty, as a full disk leaves it
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.write_text(f"{socket.gethostname()}-{secrets.token_hex(4)}\n")
-        return path.read_text().strip()
+    return _write_holder(path, f"{socket.gethostname()}-{secrets.token_hex(4)}")
+
+
+def _write_holder(path: Path, name: str) -> str:
+    with NamedTemporaryFile("w", dir=path.parent, prefix=".holder.", delete=False) as file:
+        try:
+            file.write(f"{name}\n{os.fstat(file.fileno()).st_ino}\n")
+            file.flush()
+            os.fsync(file.fileno())
+            os.replace(file.name, path)
+        except BaseException:
+            os.unlink(file.name)
+            raise
+    return name

@@ -120,7 +120,7 @@ def next_state(state: State, change: Change) -> State:
         return TRANSITIONS[state, change]
     except KeyError:
         allowed = sorted(str(possible) for origin, possible in TRANSITIONS if origin == state and possible in ASKED)
-        said = f"cannot {change}" if change in ASKED else "does not go on like this"
+        said = f"cannot be asked to {change}" if change in ASKED else "does not go on like this"
         raise IllegalTransition(
             f"a {state} job {said}; what may be asked of it: {', '.join(allowed) or 'nothing'}"
         ) from None

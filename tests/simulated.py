@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import select
+
 from runner.context import DaemonContext, Now
 from runner.daemon.tick import tick
 from runner.machine.launcher import Holder
-from runner.queue import attempts, checkpoints, jobs, sharing
+from runner.queue import attempts, checkpoints, jobs, sharing, tables
 from runner.queue.database import Queue, open_queue
-from runner.queue.rows import Job
+from runner.queue.rows import Attempt, Job, row_of
 from runner.settings import Numbers, Settings
 from runner.store.base import Store
 from runner.store.places.directory import DirectoryStore
@@ -85,6 +87,13 @@ class Trainer:
     def end(self, outcome: str, **more: Any) -> None:
         table = {"attempt": self.attempt, "outcome": outcome, "step": self.step, "steps": self.steps}
         write_json(self.run.result, table | {"where": "training"} | more)
+
+
+def open_attempts(queue: Queue) -> list[Attempt]:
+    table = tables.attempts
+    with queue.read() as connection:
+        rows = connection.execute(select(table).where(table.c.ended_at.is_(None)))
+        return [row_of(Attempt, row._mapping) for row in rows]
 
 
 def save_checkpoint(run: RunDir, job: str, step: int, *, fingerprint: str) -> Path:

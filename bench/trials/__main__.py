@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
         exploring=asked.exploring or asked.steps,
     )
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes
-    modules = {name: importlib.import_module(f"bench.{name}") for name in asked.studies}
+    modules = {name: importlib.import_module(f"bench.studies.{name}") for name in asked.studies}
     plan = lambda found: [trial for module in modules.values() for trial in module.plan(found, scale)]  # noqa: E731
     file = asked.to or default_file(asked.lab)
     about = machine(file, device=asked.device, ran=asked.seconds > 0)
@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def default_file(lab: str) -> Path:
-    from bench.materials import default_cache
+    from bench.material.materials import default_cache
 
     return default_cache() / f"trials-{lab}.jsonl"
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.materials import Materials, default_cache, materials
+from bench.material.materials import Materials, default_cache, materials
 from bench.trials.held_out import FRACTION, SPLIT_SEED, HeldOut, Ints, held_out
 from wake2vec.contract.words.lexicon import read_lexicon
 from wake2vec.data.blocks import Blocks
@@ -147,7 +147,7 @@ def in_print(found: Materials, scratch: Path) -> Materials:
 
 
 def _untied(scratch: Path) -> Materials:
-    from bench.tiny import untied_laboratory
+    from bench.material.tiny import untied_laboratory
 
     del scratch
     model, text, lexicon = untied_laboratory(default_cache())
@@ -161,7 +161,7 @@ def _tiny(scratch: Path) -> Materials:
 
 def _of_vocabulary(tokens: int) -> Callable[[Path], Materials]:
     def found(scratch: Path) -> Materials:
-        from bench.tiny import vocabulary_laboratory
+        from bench.material.tiny import vocabulary_laboratory
 
         del scratch
         model, text, lexicon = vocabulary_laboratory(default_cache(), tokens)

@@ -29,10 +29,8 @@ from runner.states import State, count_segments
 from wake2vec.contract.errors import Fault, SpecError
 from wake2vec.contract.files import at, counted
 from wake2vec.contract.lock import read_lock
-from wake2vec.contract.order import fingerprint
+from wake2vec.contract.order import InputFile, fingerprint
 from wake2vec.contract.spec import JobSpec
-
-MODEL_NAMES = {"p1": "P1", "p2": "P2", "p3": "P3", "command": "command"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +45,15 @@ class JobFile:
     @property
     def job(self) -> JobSpec:
         return self.resolved.job
+
+    @property
+    def row(self) -> tuple[JobSpec, list[InputFile], str]:
+        """As the queue wants it: what is to be done, the texts, and the fingerprint of both."""
+        return self.job, self.resolved.inputs, fingerprint(self.job, self.resolved.inputs)
+
+    def keep_texts(self, folder: Path) -> None:
+        for sha256, path in self.resolved.files.items():
+            keep_input(path, sha256, folder)
 
     @property
     def steps(self) -> int | None:
@@ -85,11 +92,11 @@ def run(settings: Settings, files: Sequence[Path], asked: Asked, *, as_json: boo
             show(settings, entries, is_queued=False, as_json=as_json)
             return
         for entry in entries:
-            for sha256, path in entry.resolved.files.items():
-                keep_input(path, sha256, settings.inputs)
-        rows = [(entry.job, entry.resolved.inputs, fingerprint(entry.job, entry.resolved.inputs)) for entry in entries]
+            entry.keep_texts(settings.inputs)
         paths = {entry.job.name: entry.file.absolute() for entry in entries}
-        jobs.add_jobs(queue, rows, time.time(), again=asked.again or bool(asked.variants), paths=paths)
+        jobs.add_jobs(
+            queue, [entry.row for entry in entries], time.time(), again=asked.again or bool(asked.variants), paths=paths
+        )
         for entry in entries:
             if entry.changed:
                 add_event(
@@ -133,7 +140,7 @@ def _require_rows(entries: Sequence[JobFile]) -> None:
         if entry.job.phase in ("p2", "p3") and entry.job.vocab is not None and entry.job.after is None:
             before = "P1" if entry.job.phase == "p2" else "P2"
             remedy = f"wake2vec-runner import OLD... --into {entry.file}, or name its {before} with after instead"
-            problem = f"a {MODEL_NAMES[entry.job.phase]} takes its words from a P1; {remedy}"
+            problem = f"a {entry.job.phase.upper()} takes its words from a P1; {remedy}"
             raise SpecError(str(entry.file), [Fault(key="vocab", problem=problem)])
 
 
@@ -178,7 +185,7 @@ def check_files(files: Sequence[Path], queued: Sequence[Job], settings: Settings
 def _compared(entry: JobFile, stored: StoredJobs, taken: Container[str]) -> JobFile:
     """With a note of what the store knows of the job. Raises JobExists where that is another one."""
     job = entry.job
-    refusal = stored.refusal(job, fingerprint(job, entry.resolved.inputs), free_name(job.name, taken))
+    refusal = stored.refusal(job, entry.row[2], free_name(job.name, taken))
     if refusal:
         raise JobExists(refusal)
     if stored.problem:
@@ -251,7 +258,7 @@ def _as_json(entries: Sequence[JobFile], *, is_queued: bool) -> dict[str, Any]:
                 "steps": entry.steps,
                 "segments": _segments(entry.job, entry.steps),
                 "after": entry.job.after,
-                "fingerprint": fingerprint(entry.job, entry.resolved.inputs),
+                "fingerprint": entry.row[2],
                 "inputs": [item.model_dump() for item in entry.resolved.inputs],
                 "changed": entry.changed,
                 "notes": entry.notes,
@@ -284,7 +291,7 @@ def _as_text(entries: Sequence[JobFile], *, is_queued: bool) -> list[str]:
 
 
 def _what(spec: JobSpec, steps: int | None) -> str:
-    parts = [MODEL_NAMES[spec.phase]]
+    parts = [spec.phase if spec.phase == "command" else spec.phase.upper()]
     if spec.model is not None:
         parts.append(f"of {spec.model.base}")
     if steps is not None:

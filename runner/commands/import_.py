@@ -21,7 +21,7 @@ from wake2vec.contract.errors import Fault, SpecError
 from wake2vec.contract.files import digest_file
 from wake2vec.contract.models.weight_files import START_ABOUT, START_FILE, read_metadata
 from wake2vec.contract.options import TakeoverOptions
-from wake2vec.contract.order import InputFile, Order, fingerprint
+from wake2vec.contract.order import InputFile, Order
 
 
 def run(settings: Settings, old: Sequence[Path], into: Path, *, again: bool, as_json: bool) -> None:
@@ -30,8 +30,7 @@ def run(settings: Settings, old: Sequence[Path], into: Path, *, again: bool, as_
         (entry,) = check_files([into], jobs.list_jobs(queue), settings, Asked(again=again))
         if entry.job.phase == "command":
             raise SpecError(str(into), [Fault(key="phase", problem="a command job has no rows to begin with")])
-        for sha256, path in entry.resolved.files.items():
-            keep_input(path, sha256, settings.inputs)
+        entry.keep_texts(settings.inputs)
         with tempfile.TemporaryDirectory(dir=settings.home, prefix=".import-") as scratch:
             start = convert(settings, entry, old, Path(scratch))
             item = InputFile(role="start", name=START_FILE, sha256=digest_file(start).sha256, size=start.stat().st_size)
@@ -65,8 +64,7 @@ def convert(settings: Settings, entry: JobFile, old: Sequence[Path], scratch: Pa
 def _add(queue: Queue, entry: JobFile, old: Sequence[Path], told: Sequence[str], *, again: bool) -> None:
     """The job and the REGIME that says where it comes from, which the sync loop carries into the job's log."""
     now = time.time()
-    row = (entry.job, entry.resolved.inputs, fingerprint(entry.job, entry.resolved.inputs))
-    (added,) = jobs.add_jobs(queue, [row], now, again=again)
+    (added,) = jobs.add_jobs(queue, [entry.row], now, again=again)
     change = {"what": "import", "from": [path.name for path in old], "told": list(told)}
     with queue.write() as connection:
         add_regime(connection, added.name, 0, change, now)

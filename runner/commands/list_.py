@@ -6,8 +6,8 @@ import json
 import time
 from collections.abc import Sequence
 
-from runner.commands.status import see
 from runner.errors import NeedsYou, UnknownJob
+from runner.screen.look import look
 from runner.screen.snapshot import JobPart
 from runner.settings import Settings
 from runner.states import State
@@ -17,7 +17,7 @@ STILL_MOVING = 26
 
 def run(settings: Settings, names: Sequence[str], *, state: State | None, as_json: bool) -> int:
     """Print the jobs; returns what their states come to. Raises UnknownJob."""
-    every = {job.name: job for job in see(settings, time.time()).jobs}
+    every = {job.name: job for job in look(settings, time.time()).jobs}
     if unknown := [name for name in names if name not in every]:
         raise UnknownJob(f"{', '.join(unknown)}: no job of that name here; there are: {', '.join(every) or 'none'}")
     chosen = [job for job in every.values() if (not names or job.name in names) and state in (None, job.state)]

@@ -15,11 +15,11 @@ from rich.table import Table
 
 from runner import figures
 from runner.errors import RunnerError
-from runner.forecast import Forecast, forecast, load_of
+from runner.forecast import Forecast, forecast, forecast_layers, load_of
 from runner.jobfile.reach import new_ids
 from runner.jobfile.read import read_job
 from runner.machine.session import PRIOR_MINUTES
-from wake2vec.contract.budget import CARDS
+from wake2vec.contract.budget import CARDS, Card, Workload
 from wake2vec.contract.errors import Fault, OutOfMemory, SpecError
 from wake2vec.contract.files import counted
 from wake2vec.contract.models.model_shapes import SHAPES, ModelShape, known_shape, shape_of_config
@@ -51,7 +51,7 @@ def run(files: Sequence[Path], *, gpu: str, new_words: int | None, as_json: bool
     card = CARDS.get(card_name(gpu))
     if card is None:
         raise RunnerError(f"--gpu {gpu}: not known; known are {', '.join(CARDS)}")
-    found: list[tuple[TrainingSpec, Forecast, int]] = []
+    found: list[tuple[TrainingSpec, list[Forecast], int]] = []
     for file in files:
         spec = read_job(file)
         if isinstance(spec, CommandSpec):
@@ -61,15 +61,31 @@ def run(files: Sequence[Path], *, gpu: str, new_words: int | None, as_json: bool
         if share > spec.train.batch:
             problem = f"{share} cards cannot share the {spec.train.batch} blocks of a step"
             raise SpecError(str(file), [Fault(key="train.batch", problem=problem)])
-        found.append((spec, forecast(spec, load_of(spec, shape_of(spec, file), words), card, share), words))
+        found.append((spec, ways(spec, load_of(spec, shape_of(spec, file), words), card, share), words))
     if as_json:
         print(json.dumps([_as_json(*one) for one in found], indent=1))
     else:
         for each in found:
             _show(*each)
-    if misfits := [job.name for job, one, _ in found if not one.fits]:
-        remedy = 'try a larger --gpu, load = "nf4" or a smaller seq_len'
+    if misfits := [job.name for job, each, _ in found if not each[0].fits]:
+        remedy = 'try a larger --gpu, more --cards, load = "nf4" or a smaller seq_len'
         raise OutOfMemory(f"{', '.join(misfits)}: no plan fits a {card.name.upper()}; {remedy}")
+
+
+def ways(spec: TrainingSpec, load: Workload, card: Card, cards: int) -> list[Forecast]:
+    """How the job can run on so many cards, first the way that it would take."""
+    samples = forecast(spec, load, card, cards)
+    if cards == 1 or cards > load.shape.layers or (spec.lora and spec.lora.train == "all"):
+        return [samples]
+    layers = forecast_layers(spec, load, card, cards)
+    asked = spec.train.spread
+    takes_layers = asked == "layers" or (asked == "auto" and not is_whole(samples))
+    return [layers, samples] if takes_layers else [samples, layers]
+
+
+def is_whole(one: Forecast) -> bool:
+    """Whether one card holds the model with the context whole."""
+    return one.fits and one.plan.block_splits == 1
 
 
 def shape_of(spec: TrainingSpec, file: Path) -> ModelShape:
@@ -104,17 +120,23 @@ def count_words(spec: JobSpec, file: Path) -> int:
         raise SpecError(str(file), [Fault(key="vocab.lexicon", problem=problem)]) from error
 
 
-def _as_json(spec: TrainingSpec, one: Forecast, words: int) -> dict[str, Any]:
+def _as_json(spec: TrainingSpec, each: Sequence[Forecast], words: int) -> dict[str, Any]:
+    one, *others = each
+    about = {"name": spec.name, "gpu": one.card.name, "new_words": words}
+    return about | _figures(one) | {"other_way": _figures(others[0]) if others else None}
+
+
+def _figures(one: Forecast) -> dict[str, Any]:
     return {
-        "name": spec.name,
-        "gpu": one.card.name,
-        "new_words": words,
         "fits": one.fits,
         "needed_gib": round(one.needed_gib, 3),
         "card_gib": one.card.memory_gib,
         "parts_bytes": asdict(one.parts),
         "plan": one.plan.to_dict(),
         "cards": one.cards,
+        "spread": "layers" if one.layers else "samples",
+        "layers": list(one.layers),
+        "waiting": round(one.waiting, 3),
         "exchange_seconds": round(one.exchange_seconds, 3),
         "step_seconds_at_least": round(one.step_seconds, 3),
         "steps": one.steps,
@@ -122,8 +144,8 @@ def _as_json(spec: TrainingSpec, one: Forecast, words: int) -> dict[str, Any]:
     }
 
 
-def _show(spec: TrainingSpec, one: Forecast, words: int) -> None:
-    console = Console(highlight=False)
+def _show(spec: TrainingSpec, each: Sequence[Forecast], words: int) -> None:
+    console, (one, *others) = Console(highlight=False), each
     console.print(
         f"{spec.name}: {spec.phase.upper()} of {spec.model.base} with up to {words:,} new words", style="bold"
     )
@@ -136,21 +158,36 @@ def _show(spec: TrainingSpec, one: Forecast, words: int) -> None:
     table.add_row("CUDA and fragmentation", figures.size(one.card.overhead_gib * 2**30))
     table.add_row("[bold]all together[/]", f"[bold]{figures.size(one.needed_gib * 2**30)}[/]")
     console.print(table)
-    style = "green" if one.fits else "bold red"
-    said = "fits" if one.fits else "does not fit"
-    each = "a" if one.cards == 1 else f"each of {one.cards}"
-    console.print(
-        f"{said} {each} {one.card.name.upper()} with {figures.size(one.card.memory_gib * 2**30)}: {_plan(one.plan)}",
-        style=style,
-    )
-    time = f"at least {one.step_seconds:.2g} s a step"
-    if one.cards > 1:
-        time += f", {one.exchange_seconds:.2g} s of them to add up the cards' gradients"
+    console.print(_told(one), style="green" if one.fits else "bold red")
+    time = _time(one)
     if one.hours is not None and one.steps is not None:
         sessions = max(1, math.ceil(one.hours * 60 / PRIOR_MINUTES))
         time += f", {figures.hours(one.hours * 3600)} for {one.steps:,} steps"
         time += f": {counted(sessions, 'session')} of {PRIOR_MINUTES:.0f} min"
-    console.print(f"{time}\n")
+    console.print(time)
+    for other in others:
+        times = other.step_seconds / one.step_seconds
+        compared = f"{times:.3g} times as long" if other.fits else f"it needs {figures.size(other.needed_gib * 2**30)}"
+        way = "layers dealt out" if other.layers else "the model on each card"
+        console.print(f"or, with {way}: {_told(other)}; {_time(other)}, {compared}")
+    console.print()
+
+
+def _told(one: Forecast) -> str:
+    each = "a" if one.cards == 1 else f"each of {one.cards}"
+    dealt = f" for {' + '.join(map(str, one.layers))} layers" if one.layers else ""
+    card = f"{one.card.name.upper()} with {figures.size(one.card.memory_gib * 2**30)}"
+    return f"{'fits' if one.fits else 'does not fit'} {each} {card}{dealt}: {_plan(one.plan)}"
+
+
+def _time(one: Forecast) -> str:
+    seconds = one.step_seconds
+    time = f"at least {seconds:.2g} s a step" if seconds >= 0.01 else f"at least {1e3 * seconds:.2g} ms a step"
+    if one.layers:
+        return f"{time}, {one.exchange_seconds:.2g} s of them for hidden states, and cards wait {one.waiting:.0%} of it"
+    if one.cards > 1:
+        return f"{time}, {one.exchange_seconds:.2g} s of them to add up the cards' gradients"
+    return time
 
 
 def _plan(plan: Plan) -> str:

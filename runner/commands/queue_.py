@@ -11,6 +11,7 @@ from runner.machine.home import only_daemon
 from runner.queue.database import Queue, open_queue
 from runner.queue.moving import copy_queue
 from runner.settings import Settings, holder_of, read_settings
+from wake2vec.contract.files import counted
 
 
 def move(here: Settings, old: str, new: str) -> None:
@@ -22,7 +23,7 @@ def move(here: Settings, old: str, new: str) -> None:
         source, home = stack.enter_context(_open(here, old, is_there=True))
         target, _ = stack.enter_context(_open(here, new, is_there=False))
         count = copy_queue(source, target, holder_of(home), here.numbers.lease_seconds)
-        print(f"{count} job{'s' * (count != 1)} with all their rows are in {target.place} now")
+        print(f"{counted(count, 'job')} with all their rows are in {target.place} now")
         print(f"{source.place} was left as it is: start no runner on it again")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from runner.children import QUEUE_VARIABLE
 from runner.context import read_clocks
-from runner.daemon.main import Wanted, furnish
+from runner.daemon.main import context_of
 from runner.errors import DatabaseCorrupt, RunnerError
 from runner.machine.home import check_home, only_daemon
 from runner.queue import jobs
@@ -18,7 +18,6 @@ from runner.settings import Settings, holder_of
 from runner.store.known import ROOT, KnownLogs
 from runner.store.open import open_store
 from runner.store.root import open_root
-from runner.sync.job_in_store import SyncContext
 from runner.sync.rebuild import rebuild
 
 
@@ -42,7 +41,7 @@ def run(settings: Settings) -> None:
         open_root(store, holder=holder_of(settings.home), may_begin=is_new).refresh()
         kept = set_aside(place, time.strftime("%Y%m%d-%H%M%S"))
         with open_queue(place) as queue:
-            context = SyncContext(daemon=furnish(settings, Wanted(), queue))
+            context = context_of(settings, queue)
             restored = rebuild(context, read_clocks(), print)
             alone = [job for job in before if job.name not in restored]
             for job in alone:
@@ -58,10 +57,7 @@ def jobs_of(place: Path) -> list[Job]:
         return []
     try:
         check_integrity(place)
-        queue = open_queue(place)
+        with open_queue(place) as queue:
+            return jobs.list_jobs(queue)
     except DatabaseCorrupt:
         return []
-    try:
-        return jobs.list_jobs(queue)
-    finally:
-        queue.close()

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from runner.context import read_clocks
-from runner.daemon.main import Wanted, furnish
+from runner.daemon.main import context_of
 from runner.errors import DaemonRunning
 from runner.machine.home import check_home, only_daemon
 from runner.queue.database import open_queue
 from runner.settings import Settings
-from runner.sync.job_in_store import SyncContext
 from runner.sync.mend import agree, repair
 from runner.sync.trust import unconfirmed
 
@@ -32,9 +31,9 @@ def run(settings: Settings, *, yes: bool) -> int:
 
 def _repair(settings: Settings, *, yes: bool) -> int:
     with open_queue(settings.database) as queue:
-        context = SyncContext(daemon=furnish(settings, Wanted(), queue))
+        context = context_of(settings, queue)
         count = repair(context, read_clocks(), print, agreed=yes)
-        if not yes:
+        if not yes or (not count and context.root is None):
             print("nothing was changed; `repair --yes` does it" if count else "nothing is missing")
             return 0
         doubts = unconfirmed(context, read_clocks())

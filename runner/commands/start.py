@@ -62,10 +62,10 @@ def ringing(settings: Settings, url: str, say: Callable[[str], None]) -> Iterato
     if not url:
         yield
         return
-    from runner.commands.status import see
+    from runner.screen.look import look
     from runner.screen.webhook import Webhook
 
-    webhook = Webhook(url, lambda now: see(settings, now), say=say)
+    webhook = Webhook(url, lambda now: look(settings, now), say=say)
     webhook.start()
     try:
         yield

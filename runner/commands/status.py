@@ -12,9 +12,7 @@ from dataclasses import asdict
 from rich.console import Console, Group
 from rich.live import Live
 
-from runner.screen.build import build_snapshot
-from runner.screen.database import read_database
-from runner.screen.home import read_home
+from runner.screen.look import look
 from runner.screen.render import render
 from runner.screen.snapshot import Snapshot
 from runner.settings import Settings
@@ -23,19 +21,13 @@ from runner.settings import Settings
 def run(settings: Settings, *, once: bool, as_json: bool, every_seconds: float) -> None:
     """Raises DatabaseCorrupt and HomeUnusable; a home that does not exist yet is an empty queue."""
     if as_json:
-        print(json.dumps(asdict(see(settings, time.time())), ensure_ascii=False, indent=1))
+        print(json.dumps(asdict(look(settings, time.time())), ensure_ascii=False, indent=1))
         return
     console = Console(highlight=False, emoji=False, markup=False)
     if once or not is_live(console, os.environ):
-        console.print(_screen(see(settings, time.time()), console, height=None))
+        console.print(_screen(look(settings, time.time()), console, height=None))
         return
     _live(settings, console, every_seconds)
-
-
-def see(settings: Settings, now: float) -> Snapshot:
-    """The present picture; nothing that the daemon could wait for is touched."""
-    moment = read_database(settings.database)
-    return build_snapshot(moment, read_home(settings, moment.jobs), now)
 
 
 def is_live(console: Console, environment: Mapping[str, str]) -> bool:
@@ -46,7 +38,7 @@ def is_live(console: Console, environment: Mapping[str, str]) -> bool:
 def _live(settings: Settings, console: Console, every_seconds: float) -> None:
     with suppress(KeyboardInterrupt), Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
-            live.update(_screen(see(settings, time.time()), console, height=console.height), refresh=True)
+            live.update(_screen(look(settings, time.time()), console, height=console.height), refresh=True)
             time.sleep(every_seconds)
 
 

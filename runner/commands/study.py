@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,15 +66,28 @@ def _states(settings: Settings) -> dict[str, Any]:
 
 
 def _show(rows: Sequence[dict[str, Any]]) -> None:
-    columns = [key for key in dict.fromkeys(key for row in rows for key in row) if key != "verdict"]
-    table = Table(*columns, box=None, pad_edge=False)
-    for row in rows:
-        cells = [row.get(key) for key in columns]
-        table.add_row(
-            *("–" if cell is None else f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in cells)
-        )
     console = Console(highlight=False)
-    console.print(table)
+    for lines in _tables(rows, console.width):
+        table = Table(box=None, pad_edge=False, show_header=False)
+        for cells in lines:
+            table.add_row(*cells)
+        console.print(table)
     for row in rows:
         if row["verdict"]:
             console.print(f"{row['job']}: {row['verdict']}")
+
+
+def _tables(rows: Sequence[dict[str, Any]], width: int) -> Iterator[list[tuple[str, ...]]]:
+    """A line for each job; where that is too wide a column for each, as many as fit: no figure is cut."""
+    keys = [key for key in dict.fromkeys(key for row in rows for key in row) if key != "verdict"]
+    lines = [tuple(_cell(row.get(key)) for key in keys) for row in rows]
+    if sum(2 + max(map(len, column)) for column in zip(keys, *lines, strict=True)) <= width:
+        yield [tuple(keys), *lines]
+        return
+    beside = (width - max(map(len, keys))) // (2 + max(len(cell) for line in lines for cell in line))
+    for first in range(0, len(lines), max(1, beside)):
+        yield list(zip(keys, *lines[first : first + max(1, beside)], strict=True))
+
+
+def _cell(value: Any) -> str:
+    return "–" if value is None else f"{value:.5g}" if isinstance(value, float) else str(value)

@@ -11,7 +11,7 @@ import psutil
 from runner.context import DaemonContext, Now, Ready, order_of
 from runner.errors import IllegalTransition
 from runner.figures import size
-from runner.machine.cards import group, unequal
+from runner.machine.cards import group, too_few, unequal
 from runner.machine.launcher import trainer_environment
 from runner.machine.vram import reason_not_to_start
 from runner.queue import attempts, jobs, sharing, waiting
@@ -51,9 +51,12 @@ def dispatch(daemon: DaemonContext, moment: Now) -> None:
             break
         if not is_due(job.not_before, now, daemon.settings.numbers.backoff_last_seconds):
             continue
-        wanted, most = (job.spec.train.cards, job.spec.train.batch) if isinstance(job.spec, TrainingSpec) else (1, 1)
-        gpus = group(wanted, there, free)[:most]
-        if reason := here or lack_of_room(daemon, view.largest.get(job.name, 0)) or unequal(wanted, there):
+        train = job.spec.train if isinstance(job.spec, TrainingSpec) else None
+        wanted, most = (train.cards, train.batch) if train else (1, 1)
+        least = 2 if train and train.spread == "layers" and wanted != 1 else 1
+        gpus = group(wanted, there, free, least=least)[:most]
+        unfitting = unequal(wanted, there) or too_few(least, there)
+        if reason := here or lack_of_room(daemon, view.largest.get(job.name, 0)) or unfitting:
             obstacles[job.name] = reason
             unfit.append(job.name)
             if reason != job.reason:
@@ -61,7 +64,7 @@ def dispatch(daemon: DaemonContext, moment: Now) -> None:
         elif reason := next(filter(None, (obstacle(daemon, gpu, now) for gpu in gpus[1:])), ""):
             obstacles[job.name] = reason
         elif not gpus:
-            obstacles[job.name] = f"waits until {wanted} cards are free at once"
+            obstacles[job.name] = f"waits until {least if wanted == 'auto' else wanted} cards are free at once"
             break  # nobody overtakes it, or it would wait for ever for all its cards to be free at once
         elif ready := daemon.handover.take(job.name):
             start(daemon, job, ready, gpus, now)

@@ -38,7 +38,7 @@ def conclusion(
         loops.idle_since = time.monotonic()
         if any(one.cause in OF_THE_STORE - {Cause.LOST} for one in found.values()):
             until = time.strftime("%H:%M:%S", time.localtime(time.time() + 60 * patience_minutes))
-            say(f"nothing is left to train; the store is waited for until {until} (--store-patience)")
+            say(f"nothing else is left to do; the store is waited for until {until} (--store-patience)")
     unsent = [job.name for job in left if job.finishing or not is_settled(context, job)]
     waited = time.monotonic() - loops.idle_since
     return conclude(list(found.values()), unsent, waited, 60 * patience_minutes)

@@ -50,7 +50,8 @@ def start_loops(daemon: DaemonContext, context: SyncContext, loops: Loops) -> Ba
         ("tick", lambda: tick(daemon, read_clocks()), numbers.tick_seconds),
         ("sync", lambda: sync_alone(context), numbers.sync_seconds),
     ):
-        scheduler.add_job(counted(name, action, daemon, loops), "interval", seconds=seconds, executor=name, id=name)
+        run = noting_failures(name, action, daemon, loops)
+        scheduler.add_job(run, "interval", seconds=seconds, executor=name, id=name)
     scheduler.start()
     return scheduler
 
@@ -64,7 +65,7 @@ def sync_alone(context: SyncContext) -> None:
             context.busy.release()
 
 
-def counted(name: str, action: Callable[[], None], daemon: DaemonContext, loops: Loops) -> Callable[[], None]:
+def noting_failures(name: str, action: Callable[[], None], daemon: DaemonContext, loops: Loops) -> Callable[[], None]:
     """Count failures in a row: a full disk is waited for, a bug ends the daemon before it can do harm."""
 
     def run() -> None:

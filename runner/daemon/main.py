@@ -21,6 +21,7 @@ from runner.errors import (
     BUG,
     INTERRUPTED,
     ClusterLost,
+    HomeUnusable,
     QueueUnavailable,
     RunnerError,
     StoreLost,
@@ -174,6 +175,11 @@ def furnish(settings: Settings, wanted: Wanted, queue: Queue) -> DaemonContext:
     )
 
 
+def context_of(settings: Settings, queue: Queue) -> SyncContext:
+    """For a command that does once what the sync loop does."""
+    return SyncContext(daemon=furnish(settings, Wanted(), queue))
+
+
 def _launcher(settings: Settings, wanted: Wanted) -> Launcher:
     if wanted.engine is Engine.LOCAL:
         return Launcher(settings.numbers.trainer, settings.locks)
@@ -247,6 +253,8 @@ def wait(daemon: DaemonContext, context: SyncContext, loops: Loops, wanted: Want
             show_events(daemon.queue, loops, say)
         if max(loops.bugs.values(), default=0) >= MOST_TROUBLES_IN_A_ROW:
             return _give_up(daemon, loops, say)
+        if not daemon.settings.home.is_dir():
+            return HomeUnusable(f"{daemon.settings.home}: is gone: deleted or unmounted under a runner at work")
         if loops.last_error is not None and str(loops.last_error) != loops.last_text:
             loops.last_text = str(loops.last_error)
             say(f"trouble: {loops.last_text}; trying again")

@@ -6,17 +6,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from enum import Enum
 from shutil import get_terminal_size
 from typing import TextIO
 
 from runner.errors import RunnerError
-from runner.screen.build import build_snapshot
-from runner.screen.daemon_note import DaemonNote
-from runner.screen.database import read_database
-from runner.screen.home import read_home
 from runner.screen.layout import Page, cut, flow
+from runner.screen.look import look
 from runner.screen.narration import Scene, brief, flat, news, scene
 from runner.screen.snapshot import Snapshot
 from runner.settings import Settings
@@ -116,7 +112,9 @@ class Narrator:
     def _look(self) -> None:
         if self.context is None:
             return
-        picture, doing = see(self._settings, self.context, time.time()), _doing(self.context)
+        # what is in the way at this very moment, too
+        picture = look(self._settings, time.time(), self.context.troubles_now)
+        doing = _doing(self.context)
         for line in news(self._last, picture):
             self._say(f"{time.strftime('%H:%M:%S', time.localtime(picture.at))} {line}")
         self._last = picture
@@ -127,14 +125,6 @@ class Narrator:
             told = flat(scene(picture, doing)) if is_full else " · ".join(brief(picture, doing))
             self._full_at = time.monotonic() if is_full else self._full_at
             self._screen.say(f"{time.strftime('%H:%M:%S', time.localtime(picture.at))} {told}")
-
-
-def see(settings: Settings, context: SyncContext, now: float) -> Snapshot:
-    """The picture that `status` shows, with what is in the way at this very moment."""
-    moment = read_database(settings.database)
-    around = read_home(settings, moment.jobs)
-    note = replace(around.note or DaemonNote(written_at=now), troubles=context.troubles_now)
-    return build_snapshot(moment, replace(around, note=note), now)
 
 
 def _doing(context: SyncContext) -> str:

@@ -65,6 +65,8 @@ def wait_for(condition: Callable[[], bool], seconds: float, meanwhile: Callable[
 def safe_report(queue: Queue, settings: Settings, doubts: Mapping[str, str]) -> list[str]:
     """`doubts` says by job why what the store is to hold of it could not be seen there just now."""
     view = see(queue)
+    if not view.jobs:
+        return [waiting.NOTHING_QUEUED]
     return [
         _line(queue, settings, job, doubts.get(job.name, "")) + _mend(queue, job, view.by_name) for job in view.mine
     ]

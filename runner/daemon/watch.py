@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
 
 from runner.context import DaemonContext, Now, Sign
 from runner.intake import import_new_lines, note_saved, promote
@@ -12,8 +13,11 @@ from runner.queue.rows import Attempt, Job
 from runner.states import Outcome
 from wake2vec.contract.rundir import Heartbeat, read_heartbeat
 
+ASLEEP_SECONDS = 60.0
+
 
 def watch(daemon: DaemonContext, now: Now) -> None:
+    sleep_through(daemon, now.monotonic)
     for attempt in daemon.sight.view.attempts:
         job = daemon.sight.view.by_name[attempt.job]
         heartbeat = listen(daemon, job, attempt, now.monotonic)
@@ -26,6 +30,15 @@ def watch(daemon: DaemonContext, now: Now) -> None:
     for job in daemon.sight.view.mine:
         if not job.is_final:
             promote(daemon, job, now.wall)
+
+
+def sleep_through(daemon: DaemonContext, monotonic: float) -> None:
+    """Leave out the time in which nobody looked: what stopped this daemon stopped its trainers too, most likely."""
+    slept = 0.0 if daemon.watched_at is None else monotonic - daemon.watched_at
+    daemon.watched_at = monotonic
+    if slept > ASLEEP_SECONDS:
+        daemon.signs = {id: replace(sign, at=sign.at + slept) for id, sign in daemon.signs.items()}
+        daemon.asked_at = {pid: at + slept for pid, at in daemon.asked_at.items()}
 
 
 def listen(daemon: DaemonContext, job: Job, attempt: Attempt, monotonic: float) -> Heartbeat | None:

@@ -78,7 +78,8 @@ def _unknown_keys(table: dict[str, Any], node: Schema, schema: Schema, place: Pa
                 yield from _unknown_keys(table[key], inner, schema, (*place, key))
             continue
         value = table.pop(key)
-        nearest = [] if key in HUGGING_FACE else difflib.get_close_matches(key.lower(), properties, n=1, cutoff=0.6)
+        known_elsewhere = key in HUGGING_FACE or _homes(key, schema, place)
+        nearest = [] if known_elsewhere else difflib.get_close_matches(key.lower(), properties, n=1, cutoff=0.6)
         yield Fault(key=dotted((*place, key)), problem="unknown key" + _advice(key, nearest, properties, schema, place))
         if nearest and nearest[0] not in table:
             table[nearest[0]] = value
@@ -92,12 +93,16 @@ def _advice(key: str, nearest: list[str], properties: Schema, schema: Schema, pl
         return f"; here it is {ours}"
     if nearest:
         return f"; did you mean {nearest[0]}?"
-    homes = [name for name, node in tables(schema) if key in node.get("properties", {}) and (name,) != place]
-    if homes:
-        return f"; it belongs in [{homes[0]}]"
+    if homes := _homes(key, schema, place):
+        return f"; it belongs in {' or '.join(f'[{home}]' for home in homes)}"
     if place and key in schema.get("properties", {}):
         return "; it belongs above the first [table]"
     return f"; allowed here: {', '.join(properties)}"
+
+
+def _homes(key: str, schema: Schema, place: Path) -> list[str]:
+    """The other tables that have a key of exactly this name."""
+    return [name for name, node in tables(schema) if key in node.get("properties", {}) and (name,) != place]
 
 
 def _unusable_numbers(value: Any, place: Path) -> Iterator[Fault]:

@@ -38,9 +38,10 @@ def groups_fit(resolved: Resolved, known: Mapping[str, SourceJob]) -> tuple[list
     named, held = sum(len(one.words) for one in used), table.held_out
     if not pairs:
         problem = (
-            f"of {named:,} pairs in {len(used):,} groups {len(found.pairs):,} have a word of the {len(words):,} that"
+            f"of {counted(named, 'pair')} in {counted(len(used), 'group')} {len(found.pairs):,} have a word of the"
         )
-        problem += f" train, in no group {table.min_pairs} of them; are these the groups of another word list?"
+        problem += f" {len(words):,} that train, in no group {table.min_pairs} of them; are these the groups of another"
+        problem += " word list?"
         return [Fault(key="morphemes.groups", problem=problem)], []
     remarks.append(f"{len(pairs):,} of {named:,} pairs may train, in {len({pair.group for pair in pairs}):,} groups")
     remarks += found.remarks(path.name)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import codecs
 import hashlib
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from runner.errors import HomeUnusable
 from wake2vec.contract.errors import InputError
-from wake2vec.contract.files import open_regular, sync_directory
+from wake2vec.contract.files import read_utf8, sync_directory
 from wake2vec.contract.order import InputFile
 
 MAX_INPUT_BYTES = 2 << 30  # inputs are copied and go to the store
@@ -59,37 +58,18 @@ def _copy(source: Path, target: Path) -> str:
 def text_input(path: Path, role: Role) -> InputFile:
     """Read a text once: its hash, and that it is UTF-8 and says something. Raises InputError."""
     digest, size, blank = hashlib.sha256(), 0, True
-    decoder = codecs.getincrementaldecoder("utf-8")()
     try:
-        with open_regular(path) as file:
-            while chunk := file.read(1 << 20):
-                size += len(chunk)
-                if size > MAX_INPUT_BYTES:
-                    raise InputError(path, f"larger than {MAX_INPUT_BYTES >> 30} GiB", "split it or take a part")
-                digest.update(chunk)
-                text = _decode(path, decoder, chunk, size)
-                blank = blank and not text.strip("\ufeff \t\r\n")
-            _decode(path, decoder, b"", size, final=True)
+        for chunk, text in read_utf8(path):
+            size += len(chunk)
+            if size > MAX_INPUT_BYTES:
+                raise InputError(path, f"larger than {MAX_INPUT_BYTES >> 30} GiB", "split it or take a part")
+            digest.update(chunk)
+            blank = blank and not text.strip("\ufeff \t\r\n")
     except OSError as error:
         raise InputError(path, os_problem(error), where_to_look(path)) from error
     if blank:
         raise InputError(path, "empty" if size == 0 else "holds nothing but blanks")
     return InputFile(role=role, name=path.name, sha256=digest.hexdigest(), size=size)
-
-
-def _decode(path: Path, decoder: Any, chunk: bytes, end: int, *, final: bool = False) -> str:
-    pending = len(decoder.getstate()[0])
-    try:
-        return str(decoder.decode(chunk, final))
-    except UnicodeDecodeError as error:
-        offset = end - len(chunk) - pending + error.start
-        byte = error.object[error.start]
-        utf16 = offset == 0 and byte in (0xFE, 0xFF)
-        raise InputError(
-            path,
-            f"not UTF-8: byte 0x{byte:02x} at offset {offset}" + (" (UTF-16 by the look of it)" if utf16 else ""),
-            f"convert it, for example: iconv -f {'UTF-16' if utf16 else 'LATIN1'} -t UTF-8 {path.name} > utf8.txt",
-        ) from error
 
 
 def os_problem(error: OSError) -> str:

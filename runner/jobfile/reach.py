@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import re
 import unicodedata
 from collections import Counter
@@ -10,10 +9,10 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from wake2vec.contract.errors import Fault
+from wake2vec.contract.files import read_utf8
 from wake2vec.contract.tables import DataTable, VocabTable
 from wake2vec.contract.words.forms import MOST_IN_PIECES, OWN_IDS, Finder, Form, spelt
 
-CHUNK_BYTES = 1 << 20
 COUNTED = 16 << 20  # characters of the text in which places are counted
 _RUN = re.compile(r"\w+")
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
@@ -112,13 +111,12 @@ def any_met(words: Sequence[str], corpora: Sequence[Path], vocab: VocabTable) ->
 def parts(corpora: Iterable[Path]) -> Iterator[str]:
     """The texts in pieces that end at a blank, NFC as the words are."""
     for path in corpora:
-        decoder, rest = codecs.getincrementaldecoder("utf-8")(), ""
-        with open(path, "rb") as file:
-            while chunk := file.read(CHUNK_BYTES):
-                text = rest + decoder.decode(chunk)
-                cut = max(text.rfind(" "), text.rfind("\n")) + 1
-                yield unicodedata.normalize("NFC", text[:cut])
-                rest = text[cut:]
+        rest = ""
+        for _, piece in read_utf8(path):
+            text = rest + piece
+            cut = max(text.rfind(" "), text.rfind("\n")) + 1
+            yield unicodedata.normalize("NFC", text[:cut])
+            rest = text[cut:]
         yield unicodedata.normalize("NFC", rest)
 
 

@@ -108,7 +108,9 @@ def _read_body(path: Path, limit: int) -> bytes:
         with open_regular(path) as file:
             return file.read()
     except OSError as error:
-        raise SpecError(str(path), [Fault(key="", problem=os_problem(error))]) from error
+        named = path.with_name(f"{path.name}.toml")
+        meant = f"; did you mean {named}?" if named.is_file() and not path.exists() else ""
+        raise SpecError(str(path), [Fault(key="", problem=f"{os_problem(error)}{meant}")]) from error
 
 
 @dataclass(frozen=True, kw_only=True)

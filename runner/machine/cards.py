@@ -23,19 +23,21 @@ def visible(cards: Sequence[CardUse], chosen: str | None) -> list[CardUse]:
     return found
 
 
-def group(wanted: Wanted, here: Mapping[int, str], free: Sequence[int]) -> list[int]:
+def group(wanted: Wanted, here: Mapping[int, str], free: Sequence[int], *, least: int = 1) -> list[int]:
     """Equal cards to start on: `auto` takes those that are free, a number waits for so many, or all that are there.
 
-    `here` names each card that is there.
+    `here` names each card that is there. None where fewer than `least` are free.
     """
     if wanted == 1:
         return list(free[:1])
     kinds = _kinds(here)
     idle = [[gpu for gpu in kind if gpu in free] for kind in kinds]
     if wanted == "auto":
-        return max(idle, key=len, default=[])
-    most = min(wanted, max(map(len, kinds), default=0))
-    return next((kind[:most] for kind in idle if len(kind) >= most), [])
+        found = max(idle, key=len, default=[])
+    else:
+        most = min(wanted, max(map(len, kinds), default=0))
+        found = next((kind[:most] for kind in idle if len(kind) >= most), [])
+    return found if len(found) >= least else []
 
 
 def unequal(wanted: Wanted, here: Mapping[int, str]) -> str:
@@ -47,6 +49,13 @@ def unequal(wanted: Wanted, here: Mapping[int, str]) -> str:
         f"train.cards = {wanted}, but the cards here differ: {told}; choose equal ones with CUDA_VISIBLE_DEVICES, or "
         "set train.cards to 1"
     )
+
+
+def too_few(least: int, here: Mapping[int, str]) -> str:
+    """Why a job whose layers are dealt out cannot start on what is here; empty where it can, now or later."""
+    if max(map(len, _kinds(here)), default=0) >= least:
+        return ""
+    return f'waits for {least} equal cards, {len(here)} here: train.spread = "layers" (one that fits one card: "auto")'
 
 
 def _kinds(here: Mapping[int, str]) -> list[list[int]]:

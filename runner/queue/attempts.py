@@ -21,6 +21,7 @@ from runner.states import Change, Outcome, Verdict
 
 # How stale `seen_at` may be: every write is an fsync.
 SEEN_SECONDS = 15.0
+WENT_AWAY = "the machine went away"
 LONG_AGO_SECONDS = 3600.0  # a session of another host that was not seen for so long is over
 
 
@@ -34,7 +35,7 @@ def open_session(queue: Queue, *, machine: str, platform: str, gpu: str, started
         found = connection.execute(select(sessions).where(open_rows, sessions.c.machine == machine)).first()
         others = update(sessions).where(open_rows, sessions.c.machine != machine)
         others = others.where(sessions.c.seen_at < now - LONG_AGO_SECONDS) if queue.is_shared else others
-        connection.execute(others.values(ended_at=sessions.c.seen_at, cause="the machine went away"))
+        connection.execute(others.values(ended_at=sessions.c.seen_at, cause=WENT_AWAY))
         if found is None:
             row = {"machine": machine, "platform": platform, "gpu": gpu, "started_at": started_at, "seen_at": now}
             number = connection.execute(insert(sessions).values(row).returning(sessions.c.id)).scalar_one()
@@ -157,14 +158,6 @@ def close_attempt(
             also["rolled_back"] = 1
         also |= {"reason": verdict.reason, "remedy": verdict.remedy, "not_before": now + verdict.wait_seconds}
         apply_change(connection, attempt.job, verdict.change, now, **also)
-
-
-def open_attempts(queue: Queue) -> list[Attempt]:
-    with queue.read() as connection:
-        return [
-            row_of(Attempt, row._mapping)
-            for row in connection.execute(select(attempts).where(attempts.c.ended_at.is_(None)))
-        ]
 
 
 def list_attempts(queue: Queue, name: str) -> list[Attempt]:

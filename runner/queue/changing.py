@@ -21,6 +21,7 @@ from wake2vec.contract.spec import JOB_SPEC, JobSpec
 from wake2vec.contract.tables import Extension
 
 FIXED = ("name", "after", "train.extended")
+LENGTHS = ("train.steps", "train.epochs", "steps")
 
 
 def changeable() -> list[str]:
@@ -47,15 +48,18 @@ def changed_spec(job: Job, key: str, value: Any) -> JobSpec:
     *folders, last = key.split(".")
     part = at(table, folders)
     if not isinstance(part, dict) or last not in part:
-        raise RunnerError(f"{job.name}: there is no key {key}; what may change is {', '.join(changeable())}")
+        homes = [f"{home}.{last}" for home, keys in table.items() if isinstance(keys, dict) and last in keys]
+        meant = f"did you mean {' or '.join(homes)}? What" if homes else "what"
+        raise RunnerError(f"{job.name}: there is no key {key}; {meant} may change is {', '.join(changeable())}")
     part[last] = value
     try:
         changed = JOB_SPEC.validate_python(table)
     except ValidationError as error:
         raise RunnerError(f"{job.name}: {key}: {error.errors()[0]['msg']}, got {value!r}") from error
     if key in FIXED or fingerprint(changed, job.inputs) != fingerprint(job.spec, job.inputs):
+        instead = f"`extend {job.name} STEPS` gives it more" if key in LENGTHS else "enqueue it as another job"
         raise RunnerError(
-            f"{job.name}: {key} decides the result and cannot change while a job lives; enqueue it as another job. "
+            f"{job.name}: {key} decides the result and cannot change while a job lives; {instead}. "
             f"What may change is {', '.join(changeable())}"
         )
     return changed

@@ -20,11 +20,11 @@ from sqlalchemy import Connection, Table, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from runner.errors import DatabaseCorrupt
+from runner.queue.attempts import WENT_AWAY
 from runner.queue.database import Queue
-from runner.queue.rows import Session
+from runner.queue.rows import FORMAT, Session
 from runner.queue.sqlite import check_integrity
 from runner.queue.tables import (
-    FORMAT,
     YOUNGER,
     attempts,
     checkpoints,
@@ -39,7 +39,6 @@ from runner.queue.tables import (
 )
 from runner.states import Outcome, State, Wish
 
-LOST = "the machine went away"
 CARRIED_STATES = (State.QUEUED, State.HELD, State.FAILED, State.CANCELLED)
 ROWS_AT_ONCE = 500
 MOST_ROWS = 1 << 40
@@ -147,7 +146,7 @@ def _take_sessions(connection: Connection, copy: sqlite3.Connection, present: Se
     past = [dict(row) for row in copy.execute("SELECT * FROM sessions ORDER BY id")]
     for row in past:
         if row["ended_at"] is None:
-            row |= {"ended_at": max(row["seen_at"], seen_at), "cause": LOST}
+            row |= {"ended_at": max(row["seen_at"], seen_at), "cause": WENT_AWAY}
     own = dict(connection.execute(select(sessions).where(sessions.c.id == present.id)).one()._mapping)
     connection.execute(sessions.delete())
     _put(connection, sessions, past)
@@ -164,7 +163,8 @@ def _take_attempts(connection: Connection, copy: sqlite3.Connection, names: Sequ
         if row["job"] not in names or row["session"] not in ends:
             continue
         if row["ended_at"] is None:  # whatever it was then, nothing of it lives here
-            row |= {"ended_at": max(ends[row["session"]], row["started_at"]), "outcome": Outcome.LOST, "cause": LOST}
+            row["ended_at"] = max(ends[row["session"]], row["started_at"])
+            row |= {"outcome": Outcome.LOST, "cause": WENT_AWAY}
         past.append(row)
     _put(connection, attempts, past)
 

@@ -15,7 +15,8 @@ from runner.children import QUEUE_VARIABLE
 from runner.discretion import hide
 from runner.errors import HomeUnusable, QueueUnavailable, RunnerError
 from runner.queue.database import Backend, Line, open_queue, stand_in
-from runner.queue.tables import FORMAT, YOUNGER, metadata
+from runner.queue.rows import FORMAT
+from runner.queue.tables import YOUNGER, metadata
 from runner.settings import Server
 
 try:

@@ -6,13 +6,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, TypeVar
 
+from runner.errors import HomeUnusable
 from runner.states import FINAL, Outcome, State, Wish
 from wake2vec.contract.order import InputFile
 from wake2vec.contract.spec import JOB_SPEC, JobSpec
 
 T = TypeVar("T")
+FORMAT = 1  # of the tables
 HOMES_AT_WORK = "SELECT name FROM homes WHERE version != '' AND seen_at > extract(epoch FROM now()) - 180"
 # What SQLite has no type for, by the names of the columns.
 _TYPES: dict[str, Any] = {"state": State, "wish": Wish, "outcome": Outcome, "change": json.loads} | dict.fromkeys(
@@ -30,6 +33,13 @@ def row_of(kind: type[T], row: Mapping[Any, Any]) -> T:
             for name, value in row.items()
         }
     )
+
+
+def require_known(place: Path, found: int) -> None:
+    """Raises HomeUnusable for tables of a newer version."""
+    if found > FORMAT:
+        said = f"written by a newer wake2vec-runner (format {found}, this one knows {FORMAT}); update this one"
+        raise HomeUnusable(f"{place}: {said}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,8 @@ from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.exc import DatabaseError
 
 from runner.errors import DatabaseCorrupt, HomeUnusable
-from runner.queue.tables import FORMAT, YOUNGER, metadata
+from runner.queue.rows import FORMAT, require_known
+from runner.queue.tables import YOUNGER, metadata
 
 BUSY_SECONDS = 30.0
 
@@ -45,10 +46,7 @@ class File:
 
     def is_set_up(self, connection: Connection) -> bool:
         found = connection.execute(text("PRAGMA user_version")).scalar_one()
-        if found > FORMAT:
-            raise HomeUnusable(
-                f"{self.place}: written by a newer wake2vec-runner (format {found}, this one knows {FORMAT}); update it"
-            )
+        require_known(self.place, found)
         known = inspect(connection)
         return bool(found == FORMAT) and all(known.has_table(table.name) for table in YOUNGER)
 
@@ -63,19 +61,23 @@ class File:
 
     @contextmanager
     def translated(self) -> Iterator[None]:
-        path = self.place
         try:
             yield
         except (DatabaseError, sqlite3.DatabaseError) as error:
             found = error.orig if isinstance(error, DatabaseError) else error
-            problem = str(found)
             if isinstance(found, sqlite3.IntegrityError):
                 raise
-            if not isinstance(found, sqlite3.OperationalError) or "malformed" in problem:
-                raise DatabaseCorrupt(path, problem) from error
-            if "locked" in problem:
-                raise HomeUnusable(f"{path}: locked for {BUSY_SECONDS:.0f} s by another process; try again") from error
-            raise HomeUnusable(f"{path}: {problem}; see whether the disk is full or read-only") from error
+            raise fault_of(self.place, found) from error
+
+
+def fault_of(path: Path, found: object) -> HomeUnusable:
+    """Whether the file is at fault, or what it lies on: only the first is a reason to set it aside."""
+    problem = str(found)
+    if not isinstance(found, sqlite3.OperationalError) or "malformed" in problem:
+        return DatabaseCorrupt(path, problem)
+    if "locked" in problem:
+        return HomeUnusable(f"{path}: locked for {BUSY_SECONDS:.0f} s by another process; try again")
+    return HomeUnusable(f"{path}: {problem}; see whether the disk is full or read-only")
 
 
 def _make_private(path: Path) -> None:
@@ -100,12 +102,12 @@ def _prepare(connection: sqlite3.Connection, _record: Any) -> None:
 
 
 def check_integrity(path: Path) -> None:
-    """Raises DatabaseCorrupt when SQLite finds a fault in the file."""
+    """Raises DatabaseCorrupt when SQLite finds a fault in the file, HomeUnusable where it cannot be looked at."""
     try:
         with sqlite3.connect(path) as connection:
             answer = str(connection.execute("PRAGMA quick_check").fetchone()[0])
     except sqlite3.DatabaseError as error:
-        raise DatabaseCorrupt(path, str(error)) from error
+        raise fault_of(path, error) from error
     finally:
         if "connection" in locals():
             connection.close()
@@ -129,6 +131,8 @@ def copy_database(path: Path, target: Path) -> None:
     try:
         source.backup(copy)
         copy.execute("PRAGMA journal_mode=DELETE")
+    except sqlite3.DatabaseError as error:
+        raise fault_of(path, error) from error
     finally:
         copy.close()
         source.close()

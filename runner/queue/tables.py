@@ -1,4 +1,4 @@
-"""The tables of the queue, their columns those of `rows`, and the number of their format.
+"""The tables of the queue, their columns those of `rows`.
 
 Times are seconds since 1970, sizes bytes.
 """
@@ -30,7 +30,6 @@ from sqlalchemy import (
 from runner.queue import rows
 from runner.states import Outcome, State, Wish
 
-FORMAT = 1
 metadata = MetaData()
 # PostgreSQL's own of these names are half as wide.
 _WHOLE: Any = Integer().with_variant(BigInteger(), "postgresql")

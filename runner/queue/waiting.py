@@ -9,6 +9,8 @@ from shlex import quote
 from runner.queue.rows import Job
 from runner.states import FINAL, State, Where
 
+NOTHING_QUEUED = "nothing is queued; next: wake2vec-runner enqueue FILE..."
+
 
 def claimable(jobs: Sequence[Job]) -> list[Job]:
     """Queued jobs whose source has succeeded, in the order they are to run: priority first, then first in, first out.

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from runner.errors import DatabaseCorrupt, HomeUnusable
+from runner.errors import DatabaseCorrupt
 from runner.queue.rows import (
     HOMES_AT_WORK,
     Attempt,
@@ -23,12 +23,12 @@ from runner.queue.rows import (
     Metric,
     Segment,
     Session,
+    require_known,
     row_of,
 )
 from runner.settings import Server
 from runner.states import FINAL
 
-KNOWN_FORMAT = 1
 EVENTS = 40
 # What runs, and what last did: of these jobs the screen shows every row, of the others what decides their line.
 FOCUS = f"""SELECT name FROM jobs WHERE state = 'running' UNION SELECT name FROM (
@@ -110,8 +110,7 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection]:
 
 def _read(connection: sqlite3.Connection, path: Path) -> DatabaseView:
     (found,) = connection.execute("PRAGMA user_version").fetchone()
-    if found > KNOWN_FORMAT:
-        raise HomeUnusable(f"{path}: written by a newer wake2vec-runner (format {found}); update this one")
+    require_known(path, found)
 
     def rows(query: str) -> list[dict[str, Any]]:
         try:

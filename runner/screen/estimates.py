@@ -69,7 +69,7 @@ def learning(evaluations: Sequence[Evaluation], metrics: Sequence[Metric]) -> Le
     fall = measured[0] - measured[-1]
     if fall < 1e-3 * abs(measured[0]):
         return None, f"flat: {fall:.4f} nats in {len(measured) - 1} evaluations"
-    return True, f"learning: down {fall:.2f} nats in {len(measured) - 1} evaluation{'s' if len(measured) > 2 else ''}"
+    return True, f"learning: down {fall:.2f} nats in {counted(len(measured) - 1, 'evaluation')}"
 
 
 def _by_training_loss(metrics: Sequence[Metric]) -> Learns:

@@ -53,8 +53,9 @@ def _idle(snapshot: Snapshot) -> str:
 def _at_work(job: JobPart, detail: DetailPart) -> list[str]:
     if job.is_finishing:
         return [f"{job.name}: trained; its results are on their way to the store"]
-    if not detail.is_alive and detail.heartbeat_at is not None:  # one that has said nothing yet is about to begin
-        return [f"{job.name}: its trainer has ended"]
+    if not detail.is_alive:
+        is_coming = detail.heartbeat_at is None  # imports come before its lock and its first sign of life
+        return [f"{job.name}: its trainer {'is starting' if is_coming else 'has ended'}"]
     steps = f"{job.name}: step {job.trained:,}" + (f" of {job.steps:,}" if job.steps else "")
     if detail.activity != "training":
         share = f" {detail.activity_progress:.0%}" if detail.activity_progress is not None else ""

@@ -9,6 +9,7 @@ from rich.console import Group
 from rich.text import Text
 
 from runner import figures
+from runner.queue.waiting import NOTHING_QUEUED
 from runner.screen.layout import NARROW, Item, Page, cut, flow, wrap
 from runner.screen.render_job import STATE_STYLES, job_lines
 from runner.screen.snapshot import JobPart, Snapshot
@@ -23,7 +24,7 @@ def render(snapshot: Snapshot, *, width: int, height: int | None = None, ascii_o
     for detail in snapshot.details:
         top += [Text(), *job_lines(snapshot, detail, page)]
     if not snapshot.jobs:
-        top += [Text(), page.text("nothing is queued; next: wake2vec-runner enqueue FILE...")]
+        top += [Text(), page.text(NOTHING_QUEUED)]
     top += [Text(), *_around(snapshot, page)]
     queue = _queue(snapshot, page)
     events = _events(snapshot, page)

@@ -58,7 +58,8 @@ def _title(snapshot: Snapshot, job: JobPart, detail: DetailPart, page: Page) -> 
     elif job.is_finishing:
         activity = "finishing"
     elif job.state == "running":
-        activity = "no trainer alive"
+        is_coming = snapshot.runner.is_alive and detail.heartbeat_at is None  # it has no lock yet
+        activity = "starting" if is_coming else "no trainer alive"
     right = page.text(activity, STATE_STYLES.get(job.state, ""))
     if detail.is_alive and detail.heartbeat_at is not None:
         age = max(snapshot.at - detail.heartbeat_at, 0)
@@ -174,7 +175,7 @@ def _memory(detail: DetailPart, page: Page) -> list[Item]:
     if detail.plan:
         items.append(_plan(detail.plan))
     if detail.regimes:
-        items.append(page.text(f"{detail.regimes} recorded change{'s' * (detail.regimes > 1)}", "yellow"))
+        items.append(page.text(counted(detail.regimes, "recorded change"), "yellow"))
     return items
 
 

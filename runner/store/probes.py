@@ -118,12 +118,18 @@ def bytes_come_back(scratch: Scratch) -> str:
 
 
 def deleted_is_gone(scratch: Scratch) -> str:
+    _, id = deleted(scratch)
+    _expect(scratch.open().stat(id) is None, "a deleted object is still there")
+    return "a deleted object is gone at once"
+
+
+def deleted(scratch: Scratch) -> tuple[Store, str]:
+    """An id under which something lay, and the store that it was deleted from."""
     store = scratch.open()
     [id] = store.new_ids([NAME])
     store.create(id, b"x", name=NAME)
     store.delete(id)
-    _expect(scratch.open().stat(id) is None, "a deleted object is still there")
-    return "a deleted object is gone at once"
+    return store, id
 
 
 def listing_lag(scratch: Scratch, limit_seconds: float = 60.0) -> str:

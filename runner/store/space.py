@@ -30,7 +30,7 @@ def room_for(new_bytes: int, quota: Quota, *, place: str) -> Room:
     if quota.free is None or quota.free >= needed:
         return Room(is_enough=True, needed_bytes=needed, text=f"{place}: room for {size(new_bytes)}")
     text = (
-        f"{place}: {size(new_bytes)} to store, {size(quota.free)} free. Training goes on here, uploads wait: "
+        f"{place}: {size(new_bytes)} to store, {size(quota.free)} free. What trains here goes on, uploads wait: "
         f"free {size(needed - quota.free)} there (empty the bin too), or choose another --store"
     )
     return Room(is_enough=False, needed_bytes=needed, text=text)

@@ -111,6 +111,8 @@ def _root(context: SyncContext, say: Say, *, agreed: bool) -> Log | None:
     except (StoreLost, Damaged) as error:
         if isinstance(error, StoreLost) and error.loss is Loss.BIN:
             raise
+        if copy is None and not isinstance(error, Damaged) and not jobs_of(context):
+            return None  # this home has never seen anything there
         say(f"{store.properties.place}: a new root log is begun; the old one is gone, or has a gap")
         if not agreed:
             return None

@@ -6,12 +6,14 @@ from runner.context import Now
 from runner.errors import Fenced, RunnerError, StoreLost, StoreUnavailable
 from runner.queue import checkpoints
 from runner.queue.ledger import add_event
+from runner.queue.rows import Checkpoint
 from runner.queue.view import see
 from runner.screen.daemon_note import LostNote, read_lost, write_lost
 from runner.store.known import ROOT
 from runner.store.log import Log
 from runner.store.presence import check_objects, check_root, check_tail, check_walk, missing
 from runner.store.publish import committed
+from runner.store.records import newest_commit
 from runner.store.root import jobs as entries_of
 from runner.sync.job_in_store import JobInStore, SyncContext
 from runner.sync.opening import open_job_log
@@ -86,7 +88,7 @@ def confirm(stored: JobInStore, now: Now, *, fully: bool = False, is_sent: bool 
 
 def _see_checkpoints(stored: JobInStore, now: Now) -> None:
     """The newest durable checkpoint is there. One that is not does not count any more: it is brought there again where
-    it lies here, and the one before it counts where it does not."""
+    it lies here, and the one before it counts where it does not. What another home pruned behind its own is no loss."""
     queue, job = stored.queue, stored.job
     rows = [row for row in checkpoints.list_checkpoints(queue, job) if row.durable_at is not None]
     for row in reversed(rows):
@@ -95,8 +97,18 @@ def _see_checkpoints(stored: JobInStore, now: Now) -> None:
         if not gone:
             return
         checkpoints.mark_gone_from_store(queue, job, row.step)
+        if _was_passed(stored, rows):
+            continue
         here = "it is brought there again" if row.saved_at is not None else "it is not on this machine either"
         stored.tell(now, "lost", f"checkpoint {row.step} in the store has lost {', '.join(gone)}; {here}")
+
+
+def _was_passed(stored: JobInStore, rows: list[Checkpoint]) -> bool:
+    """Whether another home has brought a newer checkpoint, and it is there."""
+    stored.log.refresh()
+    newest = newest_commit(stored.records)
+    is_ours = newest is None or newest.commit.manifest.sha256 in {row.manifest_sha256 for row in rows}
+    return newest is not None and not is_ours and not missing(stored.store, newest)
 
 
 def distrust(context: SyncContext, job: str, error: StoreLost, now: Now) -> None:

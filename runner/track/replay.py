@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from runner.errors import QueueUnavailable, TrackerBusy
+from runner.errors import HomeUnusable, QueueUnavailable, TrackerBusy
 from runner.queue import ledger
 from runner.queue.database import Queue, open_queue
 from runner.queue.view import see
@@ -81,7 +81,7 @@ class Following:
             queue: Queue | None = None
             while not is_over:
                 is_over = self._stop.wait(PAUSE_SECONDS)  # then what came since the last look
-                with suppress(QueueUnavailable):
+                with suppress(QueueUnavailable, HomeUnusable):  # a full disk is waited for as a server is
                     queue = queue or closing.enter_context(open_queue(self._settings.database))
                     self.look(queue)
             for _, _, stack in self._open.values():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.month import KEPT, Real, replay, share_training, sittings
+from bench.resilience.month import KEPT, Real, replay, share_training, sittings
 
 
 def test_a_job_in_sittings_on_empty_machines_ends_in_the_bits_of_one_never_cut(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A handful of families, each of a kind: P1, P2, three exports; one wholly through commands. More: bench/models.py."""
+"""A handful of families, each of a kind: P1, P2, three exports; one by commands. More: bench/correctness/models.py."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 
-from bench.exported import TINY, Seen, check, run_command
+from bench.correctness.exported import TINY, Seen, check, run_command
 from tests.zygote import quick_machine
 from wake2vec.contract.rundir import RunDir
 from wake2vec.use.export import export

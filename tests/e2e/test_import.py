@@ -63,3 +63,36 @@ def test_a_p2_with_words_of_its_own_is_for_import_alone(tmp_path: Path) -> None:
     said = machine.run("enqueue", str(into), expect=1)
 
     assert "wake2vec-runner import OLD... --into" in said
+
+
+def test_an_old_p3_goes_on_as_a_job_and_says_what_its_files_lack(tmp_path: Path) -> None:
+    machine = quick_machine(home=tmp_path / "home", store=tmp_path / "store")
+    old = old_run(tmp_path / "old")
+    into = job_file(
+        tmp_path, "mine", of="tiny_p3", after=None, vocab__lexicon="tiny/lexicon.txt", vocab__match="anywhere",
+        vocab__rows="shared", lora__r=4, lora__alpha=8, train__steps=4, evaluate__every_steps=2,
+        checkpoint__every_steps=4, evaluate__max_windows=4, evaluate__samples=0, morphemes__nulls=10,
+    )  # fmt: skip
+    lacking = machine.run("import", str(old.embeddings()), "--into", str(into), expect=1)
+    assert "no adapter among what you named" in lacking
+
+    said = " ".join(machine.run("import", str(old.full_checkpoint()), "--into", str(into)).split())
+    for told in (
+        "taken over at step 2700 of the old run",
+        "taken: the rows of 125 words from embeddings.pt",
+        "taken: a LoRA of rank 4 from step_2700",
+        "lacking: the rows that the old run began with; anchor, gains and movement count from the rows it left",
+        "changed: pairs are held out by the text of the base; the old run may have trained on some of them",
+        "seen: held-out text may be what the old run was trained on",
+        "lacking: optimizer state, order of the data and random state",
+    ):
+        assert told in said
+    machine.finish()
+
+    rows = [json.loads(line) for line in machine.run_dir("mine").metrics.read_text().splitlines()]
+    evaluations = {row["step"]: row["structure"] for row in rows if row["kind"] == "evaluation"}
+    assert sorted(evaluations) == [0, 2, 4]
+    assert evaluations[0]["consistency"]["held_out_gain_null"]["value"] == 0
+    assert "held" in evaluations[4]["verdict"]
+    final = {path.name for path in machine.run_dir("mine").final.iterdir()}
+    assert {"adapter_model.safetensors", "embed_tokens.safetensors"} <= final

@@ -14,8 +14,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from bench.notebooks import PLATFORMS, notebook
-from bench.wheel import build_wheel
+from bench.publish.notebooks import PLATFORMS, notebook
+from bench.publish.wheel import build_wheel
 from runner.notebook import NOT_YET, SECRET
 from tests.drive_server.server import DriveServer
 from tests.machine import IMPATIENT

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from runner.errors import NeedsYou
-from tests.faults.protocols_ranks import strike, two_machines
+from tests.faults.protocols.ranks import strike, two_machines
 from tests.machine import Machine, job_file
 from wake2vec.contract.lock import read_lock
 from wake2vec.contract.rundir import read_heartbeat, read_result
@@ -136,3 +136,29 @@ def test_ranks_that_cannot_work_fail_at_once_with_what_to_do(
     assert remedy in told
     assert "cannot start: " in told
     assert "Traceback" not in told
+
+
+def test_a_job_whose_layers_lie_on_two_cards_ends_in_the_bits_of_one_and_waits_where_only_one_is() -> None:
+    with two_machines(160) as (uncut, machine):
+        machine.run("set", "a", "train.spread=layers")
+        machine.start("--until-empty")
+        trains(machine, 1)
+        machine.wait_for_step("a", 25)
+        assert strike(machine, "another rank")
+        trains(machine, 2)
+        log = machine.run_dir("a").log.read_text()
+        assert "the layers are dealt out to 2 ranks: 1 + 1" in log
+        assert "rank 1 of 2 is gone: it was ended by signal 9" in log
+        assert strike(machine, "all")
+        machine.cpu_cards = 1
+        machine.start()
+        until(
+            lambda: "waits for 2 equal cards, 1 here" in machine.run("status", "--json"), "it does not say why it waits"
+        )
+        machine.run("set", "a", "train.spread=auto")
+        machine.finish()
+
+        assert machine.outcome("a") == uncut.outcome("a")
+        assert [text for text in regimes(machine) if text.startswith("goes on with")] == [
+            "goes on with 1 card after 2 cards, each with some of the layers",
+        ]

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.pictures import reconstruct
+from bench.publish.pictures import reconstruct
 from wake2vec.contract.options import ReportOptions
 from wake2vec.contract.rundir import RunDir
 from wake2vec.show.geometry.film import add_frame, read_film, write_film

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from bench.pictures import reconstruct
+from bench.publish.pictures import reconstruct
 from tests.e2e.test_report_in_a_browser import CHROMIUM
 from tests.machine import JOBS, Machine
 from wake2vec.contract.options import ReportOptions

@@ -57,7 +57,7 @@ def test_what_cannot_be_sent_is_waited_for_and_then_ends_with_a_code_of_its_own(
     assert here.daemon.wait(timeout=300) == 23
     told = here.start_log.read_text()
     assert re.search(r"trouble: .*; training goes on", told)
-    assert "nothing is left to train; the store is waited for until" in told
+    assert "nothing else is left to do; the store is waited for until" in told
     assert "on this machine only, not in the store after" in told
     here.store.unlink()
     (tmp_path / "gone").rename(here.store)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.wheel import build_wheel
+from bench.publish.wheel import build_wheel
 from tests.standalone import bare_python, install, surroundings
 
 

@@ -19,7 +19,7 @@ print("\\n" + json.dumps(figures))
 
 
 def run_apart(module: str, name: str, **arguments: Any) -> dict[str, Any]:
-    told = json.dumps([f"tests.faults.{module}", name, arguments])
+    told = json.dumps([f"tests.faults.protocols.{module}", name, arguments])
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, told], cwd=ROOT, env=environment, capture_output=True, text=True, check=False

@@ -15,6 +15,7 @@ from wake2vec.contract.spec import JobTable
 GIB = 1 << 30
 Trained = Literal["p1", "p2", "p3"]  # rows, adapters, or both
 RowSets = Literal["shared", "separate", "input"]
+Load = Literal["nf4", "int8", "fp16", "bf16", "fp32"]
 BLOCK_BYTES = 64 << 20  # of one block of fp32 logits: wake2vec.model.loss
 WORKSPACE_BYTES = 64 << 20  # cuBLAS and cuBLASLt, 32 MiB each
 
@@ -68,7 +69,7 @@ class Workload:
 
     shape: ModelShape
     phase: Trained
-    load: Literal["nf4", "int8", "fp16", "bf16", "fp32"]
+    load: Load
     new_tokens: int
     rows: RowSets  # resolved, not auto
     batch: int
@@ -76,6 +77,7 @@ class Workload:
     optimizer: Literal["adafactor", "adamw"] = "adafactor"
     rank: int = 8  # of LoRA
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj", "down_proj")
+    in_flight: int = 1  # micro-batches between their passes at once: more where layers are dealt out to several cards
 
     @property
     def number_bytes(self) -> int:
@@ -195,7 +197,7 @@ def _activations(job: Workload, plan: Plan, tokens: int) -> tuple[int, int]:
         "offload": 2 * one_input,
         "recompute": shape.layers * one_input,
         "autograd": 2 * shape.layers * one_layer,  # measured: 1.8 to 2.3 times the lean path
-    }[plan.layers]
+    }[plan.layers] * min(job.in_flight, job.batch // plan.micro_batch * plan.block_splits)
     return kept, max(_loss_work(job, tokens), _layer_work(job, plan, tokens))
 
 

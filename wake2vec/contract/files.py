@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import hashlib
 import json
@@ -15,7 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from wake2vec.contract.errors import InputError
 from wake2vec.contract.failpoints import failpoint
+
+READ_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +81,26 @@ def open_regular(path: Path) -> BinaryIO:
         code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
         raise OSError(code, "is a pipe or a device, not a file: copy its content into a file", str(path))
     return os.fdopen(handle, "rb")
+
+
+def read_utf8(path: Path) -> Iterator[tuple[bytes, str]]:
+    """A text in pieces of a megabyte: the bytes, and what they say. Raises InputError where they are not UTF-8."""
+    decoder, done, chunk = codecs.getincrementaldecoder("utf-8")(), 0, b"-"
+    with open_regular(path) as file:
+        while chunk:
+            chunk, held = file.read(READ_BYTES), len(decoder.getstate()[0])
+            try:
+                yield chunk, decoder.decode(chunk, not chunk)
+            except UnicodeDecodeError as error:
+                raise _not_utf8(path, done - held + error.start, error.object[error.start]) from error
+            done += len(chunk)
+
+
+def _not_utf8(path: Path, offset: int, byte: int) -> InputError:
+    utf16 = offset == 0 and byte in (0xFE, 0xFF)
+    problem = f"not UTF-8: byte 0x{byte:02x} at offset {offset}" + (" (UTF-16 by the look of it)" if utf16 else "")
+    kind = "UTF-16" if utf16 else "LATIN1"
+    return InputError(path, problem, f"convert it, for example: iconv -f {kind} -t UTF-8 {path.name} > utf8.txt")
 
 
 def make_directory(path: Path) -> None:

@@ -76,6 +76,7 @@ PLAN_AND_CADENCE = (
     "train.micro_batch",
     "train.layers",
     "train.cards",
+    "train.spread",
     "train.reduction",
     "train.allow_shorter_context",
     "train.extended",

@@ -89,6 +89,8 @@ class JobTable(Table):
         may = {"p2": ("lora", "lora+rows", "all"), "p3": ("lora+rows", "rows")}.get(self.phase, ())
         if self.lora and "train" in self.lora.model_fields_set and self.lora.train not in may:
             raise ValueError(f"lora.train: expected {' or '.join(may)} in {self.phase}, got {self.lora.train}")
+        if self.lora and self.train and (self.lora.train, self.train.spread) == ("all", "layers"):
+            raise ValueError("train.spread: layers are dealt out where they stand still, not with lora.train = all")
         return self
 
 

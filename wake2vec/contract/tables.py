@@ -153,6 +153,11 @@ class TrainTable(Table):
     cards: PositiveInt | Literal["auto"] = Field(
         1, description="Plan: equal cards of the machine that share each step, or as many as there are."
     )
+    spread: Literal["auto", "samples", "layers"] = Field(
+        "auto",
+        description="Plan: what several cards are dealt. samples: each holds the model. layers: each holds some of it, "
+        "and the job waits for a second card. auto: layers where one card cannot hold the model.",
+    )
     reduction: Literal["fast", "fixed"] = Field(
         "fast", description="Plan: fixed adds up samples in one order, for the same bits on any number of cards."
     )

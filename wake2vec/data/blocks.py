@@ -51,10 +51,6 @@ class Windows:
         return [slice(first, first + many) for first in range(0, len(self.inputs), many)]
 
     @property
-    def n_tokens(self) -> int:
-        return int((self.targets != IGNORED).sum())
-
-    @property
     def n_bytes(self) -> int:
         return int(self.bytes.sum())
 

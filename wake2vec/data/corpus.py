@@ -6,16 +6,13 @@ and several files are joined by one line break. No Unicode normalisation: a toke
 
 from __future__ import annotations
 
-import codecs
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from wake2vec.contract.errors import InputError
-from wake2vec.contract.files import open_regular
-
-READ_BYTES = 1 << 20
+from wake2vec.contract.files import read_utf8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,28 +75,14 @@ def _pieces(paths: tuple[Path, ...]) -> Iterator[str]:
 
 
 def _read(path: Path) -> Iterator[str]:
-    decoder = codecs.getincrementaldecoder("utf-8-sig")()
-    newlines = _Newlines()
-    done = 0
+    newlines, mark = _Newlines(), "\ufeff"
     try:
-        with open_regular(path) as file:
-            while chunk := file.read(READ_BYTES):
-                held = len(decoder.getstate()[0])
-                yield from newlines.feed(_decode(decoder, chunk, path, done - held))
-                done += len(chunk)
-        held = len(decoder.getstate()[0])
-        yield from newlines.feed(_decode(decoder, b"", path, done - held, final=True), final=True)
+        for _, text in read_utf8(path):
+            yield from newlines.feed(text.removeprefix(mark))
+            mark = "" if text else mark
+        yield from newlines.feed("", final=True)
     except OSError as exc:
         raise InputError(path, exc.strerror or str(exc), "name a text file that can be read") from exc
-
-
-def _decode(decoder: codecs.IncrementalDecoder, chunk: bytes, path: Path, start: int, final: bool = False) -> str:
-    try:
-        return decoder.decode(chunk, final)
-    except UnicodeDecodeError as exc:
-        offset = start + exc.start
-        problem = f"byte {offset} (0x{exc.object[exc.start]:02x}) is not UTF-8"
-        raise InputError(path, problem, f"convert it: iconv -f WINDOWS-1252 -t UTF-8 {path.name}") from exc
 
 
 class _Newlines:

@@ -52,7 +52,12 @@ def run(options: BlindOptions) -> None:
     with card_to_itself(directory, device):
         subject = subject_of(directory, options.step, device)
         passages = written(subject, options)
-    print(write(folder, subject, passages, options.seed))
+    sheet = write(folder, subject, passages, options.seed)
+    score_it = f"wake2vec-runner blind {subject.order.job.name} --score {sheet}"
+    if options.as_json:
+        print(json.dumps({"format": 1, "sheet": str(sheet), "key": str(folder / KEY), "score": score_it}))
+    else:
+        print(f"{sheet}\nkey (leave it closed): {folder / KEY}\nfilled in: {score_it}")
 
 
 def written(subject: Subject, options: BlindOptions) -> dict[str, list[str]]:

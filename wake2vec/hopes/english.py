@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -9,7 +10,8 @@ import torch
 from torch import Tensor
 
 from wake2vec.data.blocks import IGNORED
-from wake2vec.data.control import WINDOW, english_text
+from wake2vec.data.control import WINDOW, Register
+from wake2vec.data.control import registers as bundled
 from wake2vec.data.corpus import open_corpus
 from wake2vec.hopes.context import compared
 from wake2vec.hopes.reader import AT_ONCE, Subject
@@ -23,22 +25,29 @@ MOST_BYTES = 32 << 10  # of a control that is read
 ENOUGH = 30_000  # bytes
 
 
-def registers(subject: Subject) -> dict[str, str]:
-    """The control that comes with the program, and those that the job names."""
+def registers(subject: Subject) -> dict[str, Register]:
+    """Those that come with the program, and the controls that the job names."""
     roles = [item for item in subject.order.inputs if item.role == "control"]
     paths = input_paths(subject.order, "control")
-    own = {item.name: open_corpus([path]).text() for item, path in zip(roles, paths, strict=True)}
-    return {"Austen": english_text()} | {name: text[:MOST_BYTES] for name, text in own.items()}
+    own = {item.name: open_corpus([path]).text()[:MOST_BYTES] for item, path in zip(roles, paths, strict=True)}
+    return bundled() | {name: Register(text, "named by the job") for name, text in own.items()}
 
 
 def english(subject: Subject) -> Iterator[Figure | str]:
     length = min(subject.order.training.data.seq_len, WINDOW)
-    for name, text in registers(subject).items():
+    for name, register in registers(subject).items():
+        text = register.text
         found = [reader.over_bytes([text], length) for reader in (subject.trained, subject.untouched)]
         yield compared(Hope.ENGLISH, name, found[0][0], found[1][0], found[0][1] & found[1][1])
         yield from apart(subject, name, text, length)
-        if len(text.encode()) < ENOUGH:
-            yield f"{name} has {len(text.encode()):,} bytes, few for an interval; `evaluate.controls` names others."
+        yield which(name, register)
+
+
+def which(name: str, register: Register) -> str:
+    """Figures of two jobs are of one text where this is the same."""
+    body = register.text.encode()
+    few = "" if len(body) >= ENOUGH else ", few for an interval"
+    return f"{name}: {register.source}; {len(body):,} bytes{few}, sha256 {hashlib.sha256(body).hexdigest()[:12]}."
 
 
 def apart(subject: Subject, name: str, text: str, length: int) -> Iterator[Figure]:

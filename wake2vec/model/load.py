@@ -44,8 +44,9 @@ def load_base(
     revision: str = "main",
     trust_remote_code: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    holds: Callable[[str], bool] = lambda _name: True,
 ) -> tuple[Any, LoadReport]:
-    """The frozen model on its device, in eval mode, and how it came there.
+    """The frozen model on its device, in eval mode, and how it came there. Tensors that it does not hold stay empty.
 
     Raises NoGpu when the device cannot do what was asked, ModelError when the model cannot be found or read.
     `progress` is called with (tensors placed, tensors in all).
@@ -57,7 +58,7 @@ def load_base(
     preflight(place, precision)
     origin = Origin(path=path_or_id, revision=revision, trust_remote_code=trust_remote_code)
     start = time.monotonic()
-    model, note, check_seconds = _load(origin, precision, place, progress or (lambda _done, _all: None))
+    model, note, check_seconds = _load(origin, precision, place, progress or (lambda _done, _all: None), holds)
     model.requires_grad_(False).eval()
     if precision.load == "nf4":
         model.is_loaded_in_4bit = True  # PEFT asks, to choose its own wrapper of such layers
@@ -66,7 +67,10 @@ def load_base(
 
 
 def load_published(
-    table: ModelTable, device: torch.device, progress: Callable[[int, int], None] | None = None
+    table: ModelTable,
+    device: torch.device,
+    progress: Callable[[int, int], None] | None = None,
+    holds: Callable[[str], bool] = lambda _name: True,
 ) -> tuple[Any, LoadReport]:
     """The same of the model that a job names."""
     return load_base(
@@ -77,11 +81,16 @@ def load_published(
         revision=table.revision,
         trust_remote_code=table.trust_remote_code,
         progress=progress,
+        holds=holds,
     )
 
 
 def _load(
-    origin: Origin, precision: Precision, device: torch.device, progress: Callable[[int, int], None]
+    origin: Origin,
+    precision: Precision,
+    device: torch.device,
+    progress: Callable[[int, int], None],
+    holds: Callable[[str], bool],
 ) -> tuple[Any, str, float]:
     """The model, a note, and the seconds that went into seeing that all lies where it belongs."""
     config = read_config(origin)
@@ -94,6 +103,9 @@ def _load(
         lost = outline.outputs if outline.file_name(outline.inputs) else outline.inputs
         problem = f"its files have no {lost}, and its config does not say that the two matrices are one"
         raise ModelError(origin.path, problem, "download it again, or set tie_word_embeddings in its config.json")
+    if outline.missing and not all(map(holds, outline.places)):
+        problem = "its layers cannot be dealt out to several cards: its tensors have other names"
+        raise ModelError(origin.path, problem, "set train.cards = 1")
     if outline.missing:
         config.__dict__ |= {} if stored is None else {"quantization_config": stored}
         # parts that transformers puts together from others: it knows how, at the price of its own memory peak
@@ -105,7 +117,7 @@ def _load(
         swap_linears(model, precision, keep=[model.get_output_embeddings(), *plain])
         if device.type == "cpu":
             require_whole_rows(model)
-    check_seconds = _fill(model, outline, files, precision, device, progress)
+    check_seconds = _fill(model, outline, files, precision, device, progress, holds)
     return model, _note(outline), check_seconds
 
 
@@ -147,10 +159,11 @@ def _fill(
     precision: Precision,
     device: torch.device,
     progress: Callable[[int, int], None],
+    holds: Callable[[str], bool],
 ) -> float:
-    """Every tensor into its place, and a look at what then lies there; return the seconds of looking."""
+    """Every tensor that is held into its place, and a look at what then lies there; return the seconds of looking."""
     places, looking = outline.places, 0.0
-    order = sorted(places, key=lambda name: (files.files[places[name]], name))
+    order = sorted(filter(holds, places), key=lambda name: (files.files[places[name]], name))
     wanted = [piece for name in order for piece in (places[name], *parts_of(places[name], files.files))]
     stream = _stream(files, wanted)
     for done, name in enumerate(order, start=1):
@@ -160,7 +173,7 @@ def _fill(
     for name, kept in outline.ties.items():
         owner, leaf = _owner(model, name)
         setattr(owner, leaf, model.get_parameter(kept))
-    check_whole(model, outline)
+    check_whole(model, outline, holds)
     model.config.tie_word_embeddings = outline.tied  # what the files say; nothing may tie them again by the config
     for module in model.modules():
         for name, buffer in module.named_buffers(recurse=False):

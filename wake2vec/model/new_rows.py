@@ -102,7 +102,7 @@ def install_rows(
     for side, weight in (("input", embedding), ("output", head)):
         if weight.shape[0] < first_new_id:
             raise ModelError(
-                f"{side} matrix of {_name(model)}",
+                f"{side} matrix of {name_of(model)}",
                 f"has {weight.shape[0]} rows, but new ids start at {first_new_id}",
                 "use the tokenizer that belongs to the model",
             )
@@ -181,9 +181,9 @@ def _weight(model: Any, side: Literal["input", "output"]) -> Tensor:
         tree = ", ".join(
             f"{name}: {type(child).__name__}" for name, child in model.named_modules() if name.count(".") < 2
         )
-        raise ModelError(_name(model), f"no {side} embedding matrix was found", f"the modules are {tree}")
+        raise ModelError(name_of(model), f"no {side} embedding matrix was found", f"the modules are {tree}")
     return weight
 
 
-def _name(model: Any) -> str:
+def name_of(model: Any) -> str:
     return getattr(model.config, "name_or_path", "") or type(model).__name__

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -39,11 +39,11 @@ def check_placed(name: str, published: Tensor | Packed, owner: Any, leaf: str) -
         raise ModelError(name, "does not lie in the model as its file has it", REMEDY)
 
 
-def check_whole(model: Any, outline: Outline) -> None:
-    """No tensor is left without values, and those share theirs that the files make one. Raises ModelError."""
+def check_whole(model: Any, outline: Outline, holds: Callable[[str], bool] = lambda _name: True) -> None:
+    """No tensor that is held lacks values, and those share theirs that the files make one. Raises ModelError."""
     every = dict(model.named_parameters(remove_duplicate=False))
     for name, parameter in every.items():
-        if parameter.is_meta:
+        if parameter.is_meta and holds(name):
             raise ModelError(name, "was left without values", REMEDY)
     for name, kept in outline.ties.items():
         if every[name] is not every[kept]:

@@ -14,25 +14,15 @@ from wake2vec.model.new_rows import InstalledRows
 from wake2vec.model.split_vocabulary import BaseRows, PlainRows
 
 
-class HostRows(nn.Module):
+class HostRows(PlainRows):
     """Base rows in host memory: only those that are looked up cross to the device."""
 
     def __init__(self, weight: Tensor) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(weight.detach().cpu(), requires_grad=False)
-        self.width = weight.shape[1]
+        super().__init__(weight.detach().cpu())
         self._staging: Tensor | None = None
 
     def _apply(self, fn: Any, recurse: bool = True) -> HostRows:
         return self  # stays on the host when the model is moved
-
-    @property
-    def device(self) -> torch.device:
-        return self.weight.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.weight.dtype
 
     def lookup(self, ids: Tensor) -> Tensor:
         flat = ids.flatten().cpu()  # waits for the device, so the last copy out of the staging buffer has ended too
@@ -40,14 +30,8 @@ class HostRows(nn.Module):
         torch.index_select(self.weight, 0, flat, out=staging)
         return staging.to(ids.device, non_blocking=True, copy=True).view(*ids.shape, self.width)
 
-    def block(self, start: int, stop: int) -> Tensor:
-        return self.weight[start:stop]
-
     def logits(self, hidden: Tensor) -> Tensor:
         return nn.functional.linear(hidden, self.weight.to(hidden.device))
-
-    def trainable(self) -> Tensor | None:
-        return None
 
     def _room(self, tokens: int, *, pinned: bool) -> Tensor:
         if self._staging is None or self._staging.shape[0] < tokens:
@@ -100,5 +84,5 @@ def _rest(rows: InstalledRows, embedding: str, device: torch.device) -> None:
 
 
 def _height(base: BaseRows) -> int:
-    assert isinstance(base, PlainRows | HostRows), type(base).__name__
+    assert isinstance(base, PlainRows), type(base).__name__
     return base.weight.shape[0]

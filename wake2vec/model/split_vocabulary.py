@@ -122,7 +122,22 @@ def add_row_gradients(total: Tensor, ids: Tensor, grad: Tensor, first_new_id: in
     total.index_put_((row,), values, accumulate=True)
 
 
-class SplitEmbedding(nn.Module):
+class _Side(nn.Module):
+    """What both sides of a split vocabulary have."""
+
+    def __init__(self, base: BaseRows | Tensor, first_new_id: int, rows: nn.Parameter, forms: Forms | None) -> None:
+        super().__init__()
+        self.base = PlainRows(base) if isinstance(base, Tensor) else base
+        self.first_new_id = first_new_id
+        self.rows = rows  # [n_new, d] fp32; of words alone where ids share them
+        self.forms = forms
+
+    @property
+    def n_ids(self) -> int:
+        return self.first_new_id + (self.rows.shape[0] if self.forms is None else self.forms.n_ids)
+
+
+class SplitEmbedding(_Side):
     """Input side: base rows looked up, new rows put in at ids >= first_new_id. The result has the base's dtype."""
 
     def __init__(
@@ -134,20 +149,14 @@ class SplitEmbedding(nn.Module):
         scale: Tensor | None = None,
         forms: Forms | None = None,
     ) -> None:
-        super().__init__()
-        self.base = PlainRows(base) if isinstance(base, Tensor) else base
-        self.first_new_id = first_new_id
-        self.rows = rows  # [n_new, d] fp32; of words alone where ids share them
-        self.forms = forms
+        super().__init__(base, first_new_id, rows, forms)
         self.resting: BaseRows | None = None  # the new rows elsewhere than in `rows`, once they train no more
         self.scale = scale
         self.out_dtype: torch.dtype | None = (
             None  # fp32 where fp16 residuals would leave its range: wake2vec.model.fp16_range
         )
 
-    @property
-    def num_embeddings(self) -> int:
-        return self.first_new_id + (self.rows.shape[0] if self.forms is None else self.forms.n_ids)
+    num_embeddings = _Side.n_ids  # as libraries ask an embedding
 
     def forward(self, ids: Tensor) -> Tensor:
         base = self.base.lookup(ids.clamp(max=self.first_new_id - 1))
@@ -178,7 +187,7 @@ class Block:
         return None if self.trains is None else gradient_of(self.trains)[self.cut]
 
 
-class SplitHead(nn.Module):
+class SplitHead(_Side):
     """Output side: logits of base tokens, then of new tokens. Training reads `blocks`; `forward` is for generation."""
 
     def __init__(
@@ -192,18 +201,12 @@ class SplitHead(nn.Module):
         factor: float = 1.0,
         forms: Forms | None = None,
     ) -> None:
-        super().__init__()
-        self.base = PlainRows(base) if isinstance(base, Tensor) else base
-        self.first_new_id = first_new_id
-        self.rows = rows  # [n_new, d] fp32; of words alone where ids share them
-        self.forms = forms
+        super().__init__(base, first_new_id, rows, forms)
         self.bias = bias  # [V]: the new tokens have none
         self.softcap = softcap
         self.factor = factor  # of the logits, before the cap
 
-    @property
-    def out_features(self) -> int:
-        return self.first_new_id + (self.rows.shape[0] if self.forms is None else self.forms.n_ids)
+    out_features = _Side.n_ids  # as libraries ask a head
 
     def without_new(self) -> SplitHead:
         """The same base rows and no others: the output side of the published model."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from wake2vec.model.dropout import StepKey
 from wake2vec.model.new_rows import InstalledRows
 from wake2vec.model.precision import Precision
+from wake2vec.model.stage import Stage
 from wake2vec.phases.inputs import JobInputs
 from wake2vec.structure.auxiliary import Auxiliary
 
@@ -29,6 +30,8 @@ class Prepared:
     device: torch.device
     precision: Precision  # in what numbers the body is held and computed
     structure: Auxiliary | None = None  # what P3 adds to each step
+    stage: Stage | None = None  # where other cards hold some of the layers
+    elsewhere: Mapping[str, nn.Parameter] = field(default_factory=dict)  # what trains there: copies, for checkpoints
 
     def hidden(self, inputs: Tensor) -> Tensor:
         """Last hidden states. [b, L] -> [b, L, d]"""

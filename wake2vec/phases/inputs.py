@@ -25,6 +25,7 @@ from wake2vec.data.lines import Print, as_printed, stretches
 from wake2vec.data.seen_words import SeenWords
 from wake2vec.data.tokens import fingerprint
 from wake2vec.model.published_files import Origin, origin_of
+from wake2vec.model.stage import Stage
 from wake2vec.phases.identity import PUT_BACK, Digests, Identity, digests_of, identify_beside
 from wake2vec.vocab import idmap
 from wake2vec.vocab.idmap import IdMap
@@ -57,6 +58,7 @@ class JobInputs:
     steps: int  # in all
     first_total: int  # before any extension
     getting_on: GettingOn
+    stage: Stage | None = None  # where layers are dealt out to several cards: those of this one
 
     @property
     def job(self) -> TrainingSpec:

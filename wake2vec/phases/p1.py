@@ -68,6 +68,7 @@ def prepare(material: JobInputs) -> Prepared:
         context=StepKey(),
         device=device,
         precision=precision,
+        stage=material.stage,
     )
 
 

@@ -51,14 +51,7 @@ def prepare(material: JobInputs) -> Prepared:
     )
     check_parity(model, material, before)
     context = StepKey()
-    # adapters that stand still drop nothing: rows are trained for what will be used
-    still = lora.model_copy(update={"dropout": 0.0}) if lora.train == "rows" else lora
-    adapters = add_lora(model, still, context, job.train.seed)
-    taken = taken_over(material.order)
-    if adapter := {name.replace(".default.weight", ""): found[name] for name in found if "lora_" in name}:
-        overwrite(adapters, adapter, material.run.source)
-    elif taken is not None and (adapter := taken.adapter()):
-        overwrite(adapters, adapter, taken.path)
+    adapters = adapters_of(material, model, lora, context, found)
     if lora.train == "all":
         trainable = everything(model, installed)
     else:
@@ -70,15 +63,36 @@ def prepare(material: JobInputs) -> Prepared:
         installed.freeze(precision.dtype)
     for parameter in trainable.values():
         parameter.requires_grad_(True)  # PEFT freezes whatever is not its own
+    stage = material.stage
+    elsewhere = {name: one for name, one in trainable.items() if stage is not None and not stage.holds(name)}
+    for parameter in elsewhere.values():
+        parameter.requires_grad_(False)
     return Prepared(
         model=model,
         rows=installed,
-        trainable=trainable,
+        trainable={name: parameter for name, parameter in trainable.items() if name not in elsewhere},
         tensors=trainable | (adapters if lora.train == "rows" else {}),
         context=context,
         device=device,
         precision=precision,
+        stage=stage,
+        elsewhere=elsewhere,
     )
+
+
+def adapters_of(
+    material: JobInputs, model: Any, lora: LoraTable, context: StepKey, found: dict[str, Tensor]
+) -> dict[str, nn.Parameter]:
+    """LoRA put into the model, as the job begins with it: new, or as a source or an old run left it."""
+    # adapters that stand still drop nothing: rows are trained for what will be used
+    still = lora.model_copy(update={"dropout": 0.0}) if lora.train == "rows" else lora
+    adapters = add_lora(model, still, context, material.job.train.seed)
+    taken = taken_over(material.order)
+    if adapter := {name.replace(".default.weight", ""): found[name] for name in found if "lora_" in name}:
+        overwrite(adapters, adapter, material.run.source)
+    elif taken is not None and (adapter := taken.adapter()):
+        overwrite(adapters, adapter, taken.path)
+    return adapters
 
 
 def read_source(material: JobInputs) -> dict[str, Tensor]:
@@ -150,6 +164,10 @@ def add_lora(model: Any, table: LoraTable, context: StepKey, seed: int) -> dict[
 
     inject_lora(model, table)
     key_dropouts(model, context, seed)
+    for module in [one for name, one in model.named_modules() if "lora_" in name]:
+        for leaf, parameter in module.named_parameters(recurse=False):
+            if parameter.is_meta:  # its layer lies on another card
+                setattr(module, leaf, nn.Parameter(torch.empty_like(parameter, device="cpu")))
     adapters = {name: parameter for name, parameter in model.named_parameters() if "lora_" in name}
     generator = torch.Generator()
     with torch.no_grad():

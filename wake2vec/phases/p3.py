@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from wake2vec.contract.errors import InputError
+from wake2vec.contract.files import counted
 from wake2vec.contract.spec import P3Spec
 from wake2vec.contract.words.groups import ENOUGH_PAIRS, members, power_left, read_groups, screen, words_in
 from wake2vec.data.corpus import open_corpus
@@ -55,15 +56,17 @@ def choose_pairs(material: JobInputs) -> tuple[Chosen, list[str]]:
         shuffle=table.shuffle,
         whole=table.pairs == "whole",
     )
-    told = screened.remarks("groups") + [f"{count:,} pairs left out: {why}" for why, count in chosen.left_out.items()]
+    told = screened.remarks("groups") + [
+        f"{counted(count, 'pair')} left out: {why}" for why, count in chosen.left_out.items()
+    ]
     if not len(chosen.train):
         remedy = "use the groups of this word list (wake2vec-runner morphemes LIST --derive), or a smaller min_pairs"
         raise InputError("morphemes.groups", "; ".join(["no pair is left to train", *told]), remedy)
-    counted = f"{len(chosen.train):,} pairs in {len(chosen.groups)} groups train, {len(chosen.held):,} are held out"
+    trains = f"{len(chosen.train):,} pairs in {len(chosen.groups)} groups train, {len(chosen.held):,} are held out"
     devices = [f"{len(chosen.members):,} words in {len(chosen.devices)} devices"] if len(chosen.members) else []
     few = len(chosen.train) + len(chosen.held)
     weak = [power_left(few, table.held_out)] if few < ENOUGH_PAIRS else []
-    return chosen, [counted, *devices, *told, *weak]
+    return chosen, [trains, *devices, *told, *weak]
 
 
 def dress(material: JobInputs, prepared: Prepared, chosen: Chosen, told: list[str]) -> Auxiliary:

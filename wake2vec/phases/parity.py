@@ -38,8 +38,12 @@ def load(material: JobInputs) -> tuple[Any, torch.device, Precision]:
     table = material.job.model
     check_config(material)
     device = this_device()
+    stage = material.stage
     model, report = load_published(
-        table, device, lambda done, whole: material.getting_on("loading the model", done / whole)
+        table,
+        device,
+        lambda done, whole: material.getting_on("loading the model", done / whole),
+        holds=lambda name: stage is None or stage.holds(name),
     )
     checked = f"{report.check_seconds:.1f} s of them to see that every tensor lies in it as its file has it"
     print(
@@ -51,6 +55,8 @@ def load(material: JobInputs) -> tuple[Any, torch.device, Precision]:
                 f"its tokenizer has {material.id_map.first_new_id} tokens, its {side} matrix {matrix.shape[0]} rows"
             )
             raise ModelError(table.base, problem, "use the tokenizer that belongs to the model")
+    if stage is not None:
+        stage.install(model)
     return model, device, report.precision
 
 
@@ -84,6 +90,8 @@ def parity_inputs(material: JobInputs) -> Tensor:
 def as_published(model: Any, material: JobInputs) -> PublishedOutputs:
     """What is compared later, computed before anything is built on the model."""
     head = published_head(model, material.id_map.first_new_id)
+    if material.stage is not None:
+        material.stage.check(model, parity_inputs(material).to(head.base.device))
     check_head(model, head, material)
     return PublishedOutputs(logits=base_logits(model, material), english=english_nats(model, head, material))
 

@@ -114,8 +114,10 @@ def _on_what(facts: RunFacts, last: EvaluationRow) -> list[str]:
     parts = [f"measured on {last.tokens:,} held-out target tokens"]
     if last.new_tokens is not None and last.base_tokens is not None:
         parts.append(f"{last.new_tokens:,} new and {last.base_tokens:,} base")
-    if facts.held_out_bytes is not None:
-        parts.append(f"{facts.held_out_bytes:,} bytes of text")
+    if last.bytes is not None:
+        is_part = facts.held_out_bytes is not None and last.bytes < facts.held_out_bytes  # max_windows
+        of = f" of the {facts.held_out_bytes:,} held out" if is_part else ""
+        parts.append(f"{last.bytes:,} bytes of text{of}")
     if facts.first_new_id is not None:
         parts.append(f"V = {facts.first_new_id + facts.n_new:,}, of which {facts.n_new:,} are new")
     return [", ".join(parts[:2]) + "".join(f"; {part}" for part in parts[2:])]

@@ -117,10 +117,8 @@ class Auxiliary:
             yield "norm", geometry.norm, losses.norm(points, side.mean_norm, side.norm_deviation)
         if geometry.repulsion:
             left, right = (
-                points[
-                    torch.from_numpy((draws.uniform(self._seed, name, step, REPELLED) * len(points)).astype(np.int64))
-                ]
-                for name in ("repulsion-left", "repulsion-right")
+                points[draws.places(self._seed, f"repulsion-{which}", step, REPELLED, len(points))]
+                for which in ("left", "right")
             )
             yield "repulsion", geometry.repulsion, losses.repulsion(left, right)
 
@@ -141,6 +139,8 @@ class Auxiliary:
             found["consistency"] = measures.consistency(now, start, chosen, seed=seed, nulls=nulls)
             if nulls and whole:
                 found["trained_nulls"] = measures.trained_nulls(now, start, chosen, points, seed=seed, nulls=nulls)
+            if nulls and whole and len(chosen.held):
+                found["held_out_nulls"] = measures.held_out_nulls(words, chosen, seed=seed, nulls=nulls)
             found["analogy"] = measures.analogies(words, chosen, side.rows.detach())
         found["devices"] = measures.device_classes(words, chosen, seed=seed, nulls=nulls if whole else 0)
         found["cosines"] = measures.cosines(side.rows.detach(), seed=seed)

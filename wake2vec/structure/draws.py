@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from wake2vec.data.permutation import hashes
 
@@ -16,6 +18,11 @@ Ints = npt.NDArray[np.int64]
 def uniform(seed: int, stream: str, step: int, count: int) -> npt.NDArray[np.float64]:
     """`count` numbers in [0, 1)."""
     return (hashes(count, seed, _key(f"{stream}/{step}")) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def places(seed: int, stream: str, step: int, count: int, of: int) -> Tensor:
+    """`count` places below `of`, with repetitions."""
+    return torch.from_numpy((uniform(seed, stream, step, count) * of).astype(np.int64))
 
 
 def permutation(seed: int, stream: str, step: int, count: int) -> Ints:

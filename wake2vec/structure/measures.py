@@ -114,9 +114,7 @@ def trained_nulls(
     cells, inner = Cells.of(pairs.group), Inner.of(points, chosen, pairs)
 
     def rebased(k: int) -> float:
-        order = torch.from_numpy(draws.permutation(seed, "null-base", k, len(pairs)))
-        within = torch.empty_like(order)
-        within[torch.argsort(pairs.group, stable=True)] = order[torch.argsort(pairs.group[order], stable=True)]
+        within = _within(pairs.group, draws.permutation(seed, "null-base", k, len(pairs)))
         places, shares = (torch.stack([part[:, 0], part[within, 1]], dim=1) for part in (inner.places, inner.shares))
         return _mean(cells.leave_one_out(inner.products(places, shares, cells)))
 
@@ -138,6 +136,39 @@ def trained_nulls(
         "bases": beside_null(observed, _each(range(nulls), rebased)),
         "rows": beside_null(observed, _each(range(nulls), refilled)),
     }
+
+
+def held_out_nulls(words: Tensor, chosen: Chosen, *, seed: int, nulls: int) -> dict[str, Any]:
+    """Held-out pairs beside the trained directions, against other bases of the group and other contents of rows."""
+    held, train = chosen.held, chosen.train.offsets(words)
+    mean = train.mean(dim=0)
+    sums = torch.zeros(len(chosen.groups), len(mean), dtype=words.dtype).index_add_(0, chosen.train.group, train - mean)
+    toward, pool = sums[held.group], torch.cat([words[held.word], words[held.base]])  # [h, d], [2h, d]
+
+    def value(word: Tensor, base: Tensor) -> float:
+        return _mean(F.cosine_similarity(word - base - mean, toward, dim=1))
+
+    def rebased(k: int) -> float:
+        order = _within(held.group, draws.permutation(seed, "null-held-base", k, len(held)))
+        return value(words[held.word], words[held.base[order]])
+
+    def refilled(k: int) -> float:
+        word, base = pool[torch.from_numpy(draws.permutation(seed, "null-held-row", k, len(pool)))].chunk(2)
+        return value(word, base)
+
+    observed = value(words[held.word], words[held.base])
+    return {
+        "bases": beside_null(observed, _each(range(nulls), rebased)),
+        "rows": beside_null(observed, _each(range(nulls), refilled)),
+    }
+
+
+def _within(group: Tensor, order: np.ndarray) -> Tensor:
+    """A permutation that leaves each place in its group. [p] → [p]"""
+    drawn = torch.from_numpy(order)
+    within = torch.empty_like(drawn)
+    within[torch.argsort(group, stable=True)] = drawn[torch.argsort(group[drawn], stable=True)]
+    return within
 
 
 # ---- analogies ----------------------------------------------------------------------------------------------
@@ -227,7 +258,7 @@ def device_classes(words: Tensor, chosen: Chosen, *, seed: int, nulls: int) -> d
 def cosines(rows: Tensor, *, seed: int) -> dict[str, float]:
     """Mean cosine of drawn pairs of all new rows, as they are and without their mean: 0 for a cloud with no side."""
     left, right = (
-        rows[torch.from_numpy((draws.uniform(seed, side, 0, COSINES) * len(rows)).astype(np.int64)).to(rows.device)]
+        rows[draws.places(seed, side, 0, COSINES, len(rows)).to(rows.device)]
         for side in ("cosine-left", "cosine-right")
     )
     mean = rows.mean(dim=0)
@@ -244,8 +275,7 @@ def difference(treated: Tensor, others: Tensor, *, seed: int, times: int) -> dic
     """Of two means, with the middle 95 % of so many draws of the rows."""
 
     def drawn(values: Tensor, name: str, k: int) -> float:
-        place = (draws.uniform(seed, f"bootstrap-{name}", k, len(values)) * len(values)).astype(np.int64)
-        return _mean(values[torch.from_numpy(place)])
+        return _mean(values[draws.places(seed, f"bootstrap-{name}", k, len(values), len(values))])
 
     found: dict[str, Any] = {"treated": round(_mean(treated), 6), "untreated": round(_mean(others), 6)}
     if times and len(treated) and len(others):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -85,12 +84,9 @@ def id_map_of(order: Order, table: ModelTable, vocab: VocabTable) -> IdMap:
     """The ids that this job will give its words; the tokenizer itself is made when it starts."""
     (lexicon,) = input_paths(order, "lexicon")
     tokenizer = load_tokenizer(table.base, table)
-    folder = Path(tempfile.mkdtemp())
-    try:
-        words = read_lexicon(lexicon).words
-        return inject(tokenizer, words, directory=folder / "vocab", match=vocab.match, case=vocab.case).id_map
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    words = read_lexicon(lexicon).words
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        return inject(tokenizer, words, directory=Path(folder) / "vocab", match=vocab.match, case=vocab.case).id_map
 
 
 def tell_rows(old: OldRun, rows: OldRows, fitted: FittedRows, id_map: IdMap, vocab: VocabTable) -> list[str]:

@@ -30,6 +30,8 @@ from wake2vec.train.heartbeat import HeartbeatWriter
 from wake2vec.train.loop import Loop
 from wake2vec.train.plans.choice import choose_plan, guard
 from wake2vec.train.plans.proven import Proven
+from wake2vec.train.plans.spreading import spread
+from wake2vec.train.ranks.stages import Stages
 from wake2vec.train.ranks.team import Alone, Ranks, Team
 from wake2vec.train.stack import remedy_for, stack_of
 from wake2vec.train.stopping import Stop
@@ -57,25 +59,29 @@ def train(run: RunDir, order: Order, stop: Stop, pulse: HeartbeatWriter) -> Resu
     phase = PHASES[order.job.phase]
     with ExitStack() as stack:
         # the others load the model while this rank does
-        ranks = stack.enter_context(ranks_of(run, order, pulse)) if order.ranks > 1 else None
+        layers = spread(material, order.ranks)
+        ranks = stack.enter_context(ranks_of(run, order, pulse, layers)) if order.ranks > 1 else None
+        if isinstance(ranks, Stages):
+            material = replace(material, stage=ranks.stage)
+            say(f"the layers are dealt out to {ranks.count} ranks: {' + '.join(map(str, layers))}")
         prepared = phase.prepare(material)
-        if ranks is not None:
+        if ranks is not None and not layers:
             ranks.join(prepared.device)
             say(f"{ranks.size} ranks share each step")
         loop = start_loop(material, prepared, stop, pulse, say, ranks)
         result = loop.run_to_end(at_evaluation=lambda: show(loop, material))
-    if result.outcome == "completed":
-        pulse.beat(state="exporting")
-        show(loop, material)
-        with whole_folder(run.final) as final:
-            phase.export(prepared, material, final)
-        loop.sample()
-        loop.hopes()
-        loop.ledger.rewrite(loop.progress.rows)
+        if result.outcome == "completed":
+            pulse.beat(state="exporting")
+            show(loop, material)
+            with whole_folder(run.final) as final:
+                phase.export(prepared, material, final)
+            loop.sample()
+            loop.hopes()
+            loop.ledger.rewrite(loop.progress.rows)
     return replace(result, step=loop.progress.step)
 
 
-def ranks_of(run: RunDir, order: Order, pulse: HeartbeatWriter) -> Ranks:
+def ranks_of(run: RunDir, order: Order, pulse: HeartbeatWriter, layers: tuple[int, ...]) -> Ranks:
     """The other ranks of this attempt, which ends at once where one ends that nobody waits for at the moment."""
 
     def lost(error: RankLost) -> None:
@@ -83,6 +89,8 @@ def ranks_of(run: RunDir, order: Order, pulse: HeartbeatWriter) -> Ranks:
         write_json(run.result, asdict(pulse.result("lost", "card", str(error))))
         os._exit(1)  # the thread that trains may wait for that card for ever
 
+    if layers:
+        return Stages(run, order, layers, beat=pulse.beat, lost=lost)
     return Ranks(run, order, order.ranks, beat=pulse.beat, lost=lost)
 
 
@@ -111,7 +119,7 @@ def start_loop(
     with known_as_sound(prepared):
         loaded = read_checkpoint(*found) if found else None
     pulse.part("plan")
-    proven = Proven(material, prepared, lambda text: fitting(text, pulse))
+    proven = Proven(material, prepared, lambda text: fitting(text, pulse), team if prepared.stage is not None else None)
     kept = kept_plan(loaded, prepared)
     plan = choose_plan(material, prepared, kept, proven, lambda: pulse.beat(state="fitting"), team.size)
     loop = Loop(material, prepared, plan, proven, stop, pulse, team)

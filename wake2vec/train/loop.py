@@ -12,7 +12,6 @@ import torch
 from wake2vec.contract.errors import NotAsExpected
 from wake2vec.contract.expectation import mismatches
 from wake2vec.contract.failpoints import failpoint
-from wake2vec.contract.files import counted
 from wake2vec.contract.ledger import EventRow, LedgerFile, to_json
 from wake2vec.contract.plan import Plan
 from wake2vec.contract.rundir import Result
@@ -31,12 +30,13 @@ from wake2vec.train.movement import require_movement
 from wake2vec.train.optimizers import optimizer_of
 from wake2vec.train.plans.oom_ladder import Ladder
 from wake2vec.train.plans.proven import Proven
-from wake2vec.train.ranks.group import take_over
-from wake2vec.train.ranks.team import TakeOver, Team
+from wake2vec.train.ranks.agreement import require_one_state
+from wake2vec.train.ranks.pipeline import ranks_of
+from wake2vec.train.ranks.team import Team, in_words
 from wake2vec.train.saving import Saver
 from wake2vec.train.schedule import ends_before, rate_of
 from wake2vec.train.state import LossScale, Progress
-from wake2vec.train.step import Stepper, StepResult, require_one_state, state_of
+from wake2vec.train.step import Stepper, StepResult
 from wake2vec.train.stopping import Stop
 
 IDLE_STEPS = 50  # so many without any gradient are no accident
@@ -58,11 +58,12 @@ class Loop:
         self.material, self.prepared, self.stop, self.pulse = material, prepared, stop, pulse
         self.job, self.run, self.proven, self.team = material.job, material.run, proven, team
         self.train = self.job.train
-        self.optimizer = optimizer_of(self.train, prepared.trainable, prepared.rows)
-        self.stepper = Stepper.of(material, prepared, self.optimizer, team=team, size=team.size)
+        self.optimizer = optimizer_of(self.train, prepared)
+        ranks = ranks_of(prepared, 0, team.regime.get("cards", 1))
+        self.stepper = Stepper.of(material, prepared, self.optimizer, team=team, **ranks)
         first_scale = 2.0**16 if prepared.precision.dtype == torch.float16 else 1.0
         self.progress = Progress(plan=plan, scale=LossScale(value=first_scale))
-        self.saver = Saver(material, prepared, self.optimizer, team.size)
+        self.saver = Saver(material, prepared, self.optimizer, team)
         self.beside = Extras(material, prepared, pulse, self.note)
         self.ledger = LedgerFile(self.run.metrics)
         self.words: tuple[SeenWords, SeenWords] | None = None  # that training will meet, and has met, once asked for
@@ -78,8 +79,8 @@ class Loop:
         self.note("resume", f"from {loaded.folder.name}" + ("" if told else " with the same bits"))
         if told:
             self.note("regime", told, change={"what": "stack", "text": told})
-        if (was := loaded.state.get("cards", 1)) != self.team.size:
-            moved = f"goes on with {counted(self.team.size, 'card')} after {counted(was, 'card')}"
+        if (was := in_words(loaded.state)) != (now := in_words(self.team.regime)):
+            moved = f"goes on with {now} after {was}".rstrip(",")
             self.note("regime", moved, change={"what": "cards", "text": moved})
 
     def begin(self) -> None:
@@ -91,9 +92,8 @@ class Loop:
         if not self.progress.rows and (taken := taken_over(self.material.order)) is not None:
             self.note("regime", "; ".join(taken.told))
         self.ladder = Ladder(self.job, self.prepared, self.progress, self.proven, self.note, self.team)
-        tensors = state_of(self.prepared, self.optimizer)
-        if self.team.size > 1:
-            self.team.do(TakeOver(), lambda: take_over(tensors, self.prepared.device))
+        if self.progress.step == 0:
+            self.team.give(self.prepared, self.optimizer)
         if not any(row["kind"] == "step" for row in self.progress.rows) and self.prepared.structure is not None:
             self.note("groups", "; ".join(self.prepared.structure.told))
         self.pulse.beat(step=self.progress.step, steps=self.material.steps, saved_step=self.saver.saved_step)

@@ -32,12 +32,15 @@ def moving_rows(rows: InstalledRows) -> float | None:
 
 
 @torch.no_grad()
-def lora_norm(trainable: Mapping[str, Tensor]) -> float | None:
-    """Norm of all LoRA B matrices together: 0 at the start, and as long as the adapters change nothing."""
-    found = [tensor for name, tensor in trainable.items() if "lora_B" in name]
-    if not found:
-        return None
-    return float(torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(one) for one in found])))
+def lora_norms(trainable: Mapping[str, Tensor]) -> dict[str, float]:
+    """Norm of each LoRA B matrix."""
+    found = {name: torch.linalg.vector_norm(tensor) for name, tensor in trainable.items() if "lora_B" in name}
+    return dict(zip(found, torch.stack([*found.values()]).tolist(), strict=True)) if found else {}
+
+
+def lora_norm(norms: Sequence[float]) -> float | None:
+    """Of all these matrices together: 0 at the start, and as long as the adapters change nothing; None without any."""
+    return float(torch.linalg.vector_norm(torch.tensor(norms))) if norms else None
 
 
 def require_movement(rows: Sequence[Mapping[str, Any]], *signs: str) -> None:

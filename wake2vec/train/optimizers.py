@@ -7,17 +7,18 @@ the shapes alone, so a resumed run repeats the same bits.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from wake2vec.contract.errors import CheckpointCorrupt, ModelError
 from wake2vec.contract.tables import TrainTable
-from wake2vec.model.new_rows import InstalledRows
+from wake2vec.phases.base import Prepared
 
+COUNT = "step"  # the state's count of steps, of all parameters together
 CHUNK_BYTES = 16 << 20  # of one fp32 temporary; an update needs up to four of them at once
 
 
@@ -27,8 +28,8 @@ class Optimizer(Protocol):
     def step(self, lr: float, *, gradient_factor: float | Tensor = 1.0) -> None:
         """One update. Gradients are multiplied by `gradient_factor` (unscaling and clipping) as they are read."""
 
-    def share_changed(self) -> float:
-        """The share of all entries that the last update changed."""
+    def changed(self) -> tuple[int, int]:
+        """How many entries the last update changed, and of how many."""
 
     def zero_grad(self) -> None:
         """Set the gradients to zero, keeping their buffers."""
@@ -42,12 +43,21 @@ class Optimizer(Protocol):
 
 class _Base:
     def __init__(
-        self, parameters: Mapping[str, nn.Parameter], *, weight_decay: float, own_steps: Collection[str] = ()
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        *,
+        weight_decay: float = 0.0,
+        own_steps: Collection[str] = (),
+        elsewhere: Mapping[str, nn.Parameter] | None = None,
     ) -> None:
-        """Of the matrices in `own_steps` each row counts its steps from its first gradient on, and rests until then."""
+        """Of the matrices in `own_steps` each row counts its steps from its first gradient on, and rests until then.
+
+        What other ranks move, `elsewhere`, has a state here too, for checkpoints.
+        """
         self.parameters = dict(sorted(parameters.items()))
+        self.known = {**self.parameters, **(elsewhere or {})}
         self.weight_decay = weight_decay
-        self.state: dict[str, Tensor] = {"step": torch.zeros((), dtype=torch.int64)}
+        self.state: dict[str, Tensor] = {COUNT: torch.zeros((), dtype=torch.int64)}
         for name in own_steps:
             like = self.parameters[name].detach()
             self.state[f"{name}.steps"] = torch.zeros(len(like), 1, dtype=torch.float32, device=like.device)
@@ -71,15 +81,14 @@ class _Base:
                 raise CheckpointCorrupt("optimizer state", problem)
             mine.copy_(state[name])
 
-    def share_changed(self) -> float:
-        entries = sum(parameter.numel() for parameter in self.parameters.values())
-        return sum(int(count) for count in self._changed) / max(1, entries)
+    def changed(self) -> tuple[int, int]:
+        return sum(map(int, self._changed)), sum(parameter.numel() for parameter in self.parameters.values())
 
     def _count(self) -> int:
         """Number of this step, from 1."""
         self._changed.clear()
-        self.state["step"] += 1
-        return int(self.state["step"])
+        self.state[COUNT] += 1
+        return int(self.state[COUNT])
 
     def _steps_of(self, name: str, gradient: Tensor) -> Tensor | None:
         """Steps of each row with this one, `[n, 1]`, 0 where it rests; None where all count alike."""
@@ -120,12 +129,11 @@ class Adafactor(_Base):
         clip_threshold: float = 1.0,
         eps: float = 1e-30,
         decay_rate: float = -0.8,
-        weight_decay: float = 0.0,
-        own_steps: Collection[str] = (),
+        **more: Any,
     ) -> None:
-        super().__init__(parameters, weight_decay=weight_decay, own_steps=own_steps)
+        super().__init__(parameters, **more)
         self.clip_threshold, self.eps, self.decay_rate = clip_threshold, eps, decay_rate
-        for name, parameter in self.parameters.items():
+        for name, parameter in self.known.items():
             like = parameter.detach()
             if parameter.ndim == 2:
                 self.state[f"{name}.row"] = like.new_zeros(parameter.shape[0])
@@ -190,12 +198,11 @@ class AdamW(_Base):
         *,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        own_steps: Collection[str] = (),
+        **more: Any,
     ) -> None:
-        super().__init__(parameters, weight_decay=weight_decay, own_steps=own_steps)
+        super().__init__(parameters, **more)
         self.betas, self.eps = betas, eps
-        for name, parameter in self.parameters.items():
+        for name, parameter in self.known.items():
             self.state[f"{name}.mean"] = torch.zeros_like(parameter.detach())
             self.state[f"{name}.square"] = torch.zeros_like(parameter.detach())
 
@@ -224,37 +231,50 @@ class AdamW(_Base):
 
 
 def make_optimizer(
-    kind: Literal["adafactor", "adamw"],
-    parameters: Mapping[str, nn.Parameter],
-    *,
-    weight_decay: float,
-    own_steps: Collection[str] = (),
+    kind: Literal["adafactor", "adamw"], parameters: Mapping[str, nn.Parameter], **more: Any
 ) -> Optimizer:
     """The optimizer that a job file names."""
-    make = Adafactor if kind == "adafactor" else AdamW
-    return make(parameters, weight_decay=weight_decay, own_steps=own_steps)
+    return (Adafactor if kind == "adafactor" else AdamW)(parameters, **more)
 
 
-def optimizer_of(train: TrainTable, trainable: Mapping[str, nn.Parameter], rows: InstalledRows) -> Optimizer:
-    """As the job says; every rank of it has the same, and the same state."""
-    own_steps = rows.words_that_train() if train.row_steps == "own" else ()
-    return make_optimizer(train.optimizer, trainable, weight_decay=train.weight_decay, own_steps=own_steps)
+def optimizer_of(train: TrainTable, prepared: Prepared) -> Optimizer:
+    """As the job says; where ranks train the same, each has the same state."""
+    own_steps = prepared.rows.words_that_train() if train.row_steps == "own" else ()
+    return make_optimizer(
+        train.optimizer,
+        prepared.trainable,
+        weight_decay=train.weight_decay,
+        own_steps=own_steps,
+        elsewhere=prepared.elsewhere,
+    )
 
 
 @torch.no_grad()
-def gradient_norm(parameters: Mapping[str, nn.Parameter]) -> Tensor:
-    """Euclidean norm over all gradients, [] fp64 on the device, summed in the order of names and rows.
+def squares_of(parameters: Mapping[str, nn.Parameter]) -> dict[str, list[float]]:
+    """The square of each gradient's norm, in the parts that are summed in their order.
 
-    Not finite when any gradient is not. Raises ModelError for a parameter that got no gradient.
+    Raises ModelError for a parameter that got no gradient.
     """
-    total: Tensor | None = None
-    for name, parameter in sorted(parameters.items()):
+    found: dict[str, list[Tensor]] = {}
+    for name, parameter in parameters.items():
         gradient = _gradient(name, parameter)
-        for part in row_chunks(gradient):
-            square = torch.linalg.vector_norm(gradient[part]).double().square()
-            total = square if total is None else total + square.to(total.device)
-    assert total is not None, "no trainable parameters"
-    return total.sqrt()
+        found[name] = [torch.linalg.vector_norm(gradient[part]).double().square() for part in row_chunks(gradient)]
+    every = [part for parts in found.values() for part in parts]
+    values = iter(torch.stack([one.to(every[0].device) for one in every]).tolist() if every else ())
+    return {name: [next(values) for _ in parts] for name, parts in found.items()}
+
+
+def norm_of(squares: Mapping[str, Sequence[float]]) -> float:
+    """Euclidean norm of all gradients, in fp64, in the order of names and rows. Not finite when any of them is not."""
+    total = 0.0
+    for _, parts in sorted(squares.items()):
+        for part in parts:
+            total += part
+    return math.sqrt(total)
+
+
+def gradient_norm(parameters: Mapping[str, nn.Parameter]) -> float:
+    return norm_of(squares_of(parameters))
 
 
 def clip_factor(norm: float, limit: float) -> float:

@@ -16,6 +16,7 @@ from wake2vec.train import cadence
 from wake2vec.train.checkpoint import Loaded, TrainingState, Writer, load_strictly
 from wake2vec.train.evaluate import probe_loss
 from wake2vec.train.optimizers import Optimizer
+from wake2vec.train.ranks.team import Team
 from wake2vec.train.stack import judge_probe, stack_of
 from wake2vec.train.state import Progress
 
@@ -23,9 +24,8 @@ from wake2vec.train.state import Progress
 class Saver:
     """Checkpoints of one attempt; each names the one before it."""
 
-    def __init__(self, material: JobInputs, prepared: Prepared, optimizer: Optimizer, ranks: int = 1) -> None:
-        self._material, self._prepared, self._optimizer = material, prepared, optimizer
-        self._ranks = {"cards": ranks} if ranks > 1 else {}
+    def __init__(self, material: JobInputs, prepared: Prepared, optimizer: Optimizer, team: Team) -> None:
+        self._material, self._prepared, self._optimizer, self._team = material, prepared, optimizer, team
         self.writer = Writer(material.run)
         self._parent: str | None = None
         self._cadence = cadence.Cadence(
@@ -59,6 +59,7 @@ class Saver:
             raise InputError(self._material.run.id_map, problem, "restore the vocab folder from the store")
         load_strictly(self._prepared.tensors, loaded.trainable, loaded.folder)
         self._optimizer.load_state_tensors(loaded.optimizer)
+        self._team.give(self._prepared, self._optimizer)
         self._parent = self.writer.saved_sha256 = loaded.sha256
         self.writer.saved_step = loaded.state["step"]
         placed = apply_plan(self._prepared.model, self._prepared.rows, plan, self._prepared.device).plan
@@ -88,6 +89,7 @@ class Saver:
         if self.writer.saved_step == progress.step:
             return
         self._parent = self.writer.saved_sha256 or self._parent
+        self._team.gather(self._prepared, self._optimizer)
         source = self._material.order.source
         self.writer.submit(
             TrainingState(
@@ -107,7 +109,7 @@ class Saver:
                     "card": card_name(self._prepared.device),
                     "stack": stack_of(self._prepared.device),
                     "model": self._material.identity.result().to_json(),
-                    **self._ranks,
+                    **self._team.regime,
                     **carried,
                 },
             )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import ChainMap
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from wake2vec.contract.errors import Diverged, OutOfMemory, RankLost
+from wake2vec.contract.errors import Diverged, OutOfMemory
 from wake2vec.contract.failpoints import failpoint
 from wake2vec.contract.ledger import StepRow, to_json
 from wake2vec.contract.plan import Plan
@@ -24,11 +25,13 @@ from wake2vec.model.loss import IGNORE, blocked_cross_entropy
 from wake2vec.model.new_rows import InstalledRows
 from wake2vec.phases.base import Prepared
 from wake2vec.phases.inputs import JobInputs
-from wake2vec.train.movement import lora_norm, moving_rows
-from wake2vec.train.optimizers import Optimizer, clip_factor, gradient_norm
+from wake2vec.train.movement import lora_norm, lora_norms, moving_rows
+from wake2vec.train.optimizers import Optimizer, clip_factor, norm_of, squares_of
 from wake2vec.train.ranks.group import add_up, add_up_in_order
-from wake2vec.train.ranks.team import Accumulate, Alone, Digest, Reduce, Team, Update
-from wake2vec.train.ranks.tree import Node, add, deal
+from wake2vec.train.ranks.pipeline import Done, Pipeline
+from wake2vec.train.ranks.team import Accumulate, Alone, Reduce, Team, Update
+from wake2vec.train.ranks.tree import Node, add, deal, total
+from wake2vec.train.slices import Slice, pieces
 from wake2vec.train.state import LossScale
 from wake2vec.train.stopping import Stop
 
@@ -59,6 +62,14 @@ class Share:
     unreached: frozenset[str]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """Of what a rank trains, once its gradient is whole, by name: squares of the gradient in parts, norms of LoRA B."""
+
+    squares: dict[str, list[float]]
+    lora: dict[str, float]
+
+
 class Stepper:
     """Runs steps of one job under the present plan: rank 0 the whole of them, the others their share."""
 
@@ -74,9 +85,12 @@ class Stepper:
         team: Team | None = None,
         rank: int = 0,
         size: int = 1,
+        pipeline: Pipeline | None = None,
     ) -> None:
+        """Samples are dealt to `size` ranks; with a `pipeline` each goes through all of them."""
         self._prepared, self._blocks, self._optimizer = prepared, blocks, optimizer
         self._train, self._data, self._team = train, data, team or Alone()
+        self._pipeline, self._leads = pipeline, prepared.stage is None or prepared.stage.is_first
         self._samples, self._size = deal(train.batch, rank, size), size
         self._nodes: list[Node] = []  # of this step, where the order of its sum is fixed
         self._structure: dict[str, Any] | None = None
@@ -98,10 +112,9 @@ class Stepper:
     @classmethod
     def of(cls, material: JobInputs, prepared: Prepared, optimizer: Optimizer, **ranks: Any) -> Stepper:
         """As the job says."""
-        job = material.job
-        return cls(
-            prepared, material.blocks, optimizer, train=job.train, data=job.data, only_seen=job.only_seen, **ranks
-        )
+        job, has_rows = material.job, len(prepared.rows.head.rows) > 0
+        seen = job.only_seen and has_rows
+        return cls(prepared, material.blocks, optimizer, train=job.train, data=job.data, only_seen=seen, **ranks)
 
     def run(self, step: int, *, lr: float, plan: Plan, scale: LossScale, stop: Stop) -> StepResult | None:
         """Take the step, or return None with nothing changed when a stop was asked for in the middle of it.
@@ -113,29 +126,29 @@ class Stepper:
             found = self._gather(step, plan, scale.value, stop)
             if found is None:
                 return None
-            total, tokens = found
+            nats, tokens, sizes = found
             failpoint("step.clip")
-            norm = float(gradient_norm(self._prepared.trainable)) / scale.value
-            if math.isfinite(norm) and math.isfinite(total):
+            norm = norm_of(sizes.squares) / scale.value
+            if math.isfinite(norm) and math.isfinite(nats):
                 break
-            if not math.isfinite(total) or scale.value <= 1.0:
-                raise Diverged(f"step {step}: the loss is {total / tokens} and the gradient norm {norm}")
+            if not math.isfinite(nats) or scale.value <= 1.0:
+                raise Diverged(f"step {step}: the loss is {nats / tokens} and the gradient norm {norm}")
             scale.halve()
-        moving, lora = moving_rows(self._prepared.rows), lora_norm(self._prepared.trainable)
+        moving = moving_rows(self._prepared.rows)
         factor = clip_factor(norm, self._train.clip_norm) / scale.value
-        self._team.do(Update(lr=lr, factor=factor), lambda: self.update(lr, factor))
+        counts = self._team.do(Update(lr=lr, factor=factor), lambda: self.update(lr, factor))
         scale.count_clean()
         return StepResult(
-            loss=total / tokens,
+            loss=nats / tokens,
             tokens=tokens,
             grad_norm=norm,
-            entries_changed=self._optimizer.share_changed(),
+            entries_changed=sum(changed for changed, _ in counts) / max(1, sum(entries for _, entries in counts)),
             rows_moving=moving,
-            lora_b_norm=lora,
+            lora_b_norm=lora_norm([sizes.lora[name] for name in self._prepared.tensors if name in sizes.lora]),
             structure=self._structure,
         )
 
-    def _gather(self, step: int, plan: Plan, scale: float, stop: Stop) -> tuple[float, int] | None:
+    def _gather(self, step: int, plan: Plan, scale: float, stop: Stop) -> tuple[float, int, Sizes] | None:
         """Nats and tokens of the step, its whole gradient left in place; None when a stop was asked for."""
         command = Accumulate(step=step, plan=plan, scale=scale)
         found = self._team.do(command, lambda: self.accumulate(step, plan, scale, stop))
@@ -143,21 +156,26 @@ class Stepper:
         if len(shares) < len(found):
             stop.ask("a rank was asked to stop")
             return None
-        unreached = frozenset.intersection(*(share.unreached for share in shares))
-        self._team.do(Reduce(step=step, unreached=unreached), lambda: self.reduce(step, unreached))
+        together = frozenset.intersection if self._team.size > 1 else frozenset.union
+        unreached = together(*(share.unreached for share in shares))
+        every = self._team.do(Reduce(step=step, unreached=unreached), lambda: self.reduce(step, unreached))
         # exact, so that it does not matter how the samples were dealt
-        return math.fsum(nats for share in shares for nats in share.nats), shares[0].tokens
+        nats = math.fsum(nats for share in shares for nats in share.nats)
+        # ranks train the same, which measures the same on each, or each something else
+        squares, lora = ChainMap(*(one.squares for one in every)), ChainMap(*(one.lora for one in every))
+        return nats, shares[0].tokens, Sizes(squares=dict(squares), lora=dict(lora))
 
     def can_have_moved(self, steps: int) -> bool:
         """Whether so many steps have given anything a reason to move: rows rest until their words are met."""
         return self._met is None or bool(self._met.up_to(steps - 1).any())
 
-    def update(self, lr: float, factor: float) -> None:
-        """The same on every rank, which all hold the same state. Raises OutOfMemory."""
+    def update(self, lr: float, factor: float) -> tuple[int, int]:
+        """Of what a rank trains: how many entries changed, and how many there are. Raises OutOfMemory."""
         try:
             failpoint("step.update")
             self._optimizer.step(lr, gradient_factor=factor)
             failpoint("step.updated")
+            return self._optimizer.changed()
         except (RuntimeError, MemoryError) as error:
             if is_out_of_memory(error):
                 # some weights may have moved already: only the last saved state is whole
@@ -175,27 +193,67 @@ class Stepper:
         tokens = int((targets != IGNORE).sum())
         in_order = self._train.reduction == "fixed"
         size = 1 if in_order else plan.micro_batch
-        found = [torch.zeros((), dtype=torch.float64, device=self._prepared.device)]
-        unreached = set(self._prepared.trainable)
+        slices: list[Slice] = []
+        ends: dict[int, int] = {}  # after which of them a sample is complete, where each is taken apart
         for start in self._samples[::size]:
             part = slice(start, min(start + size, self._samples.stop))
             ids = step * self._train.batch + torch.arange(part.start, part.stop, device=self._prepared.device)
-            for piece in pieces(inputs[part], targets[part], ids, plan.block_splits):
-                if stop.is_asked:
-                    return None
-                found[-1] += self._forward_backward(step, piece, scale / tokens)
-            if in_order:
+            slices += pieces(inputs[part], targets[part], ids, plan.block_splits)
+            ends |= {len(slices) - 1: start} if in_order else {}
+        found = [torch.zeros((), dtype=torch.float64, device=self._prepared.device)]
+        unreached = set(self._prepared.trainable)
+
+        def done(place: int, nats: Tensor | None) -> None:
+            found[-1] += 0.0 if nats is None else nats
+            if place in ends:
                 found.append(torch.zeros_like(found[-1]))
-                unreached -= self._reached()
-                add(self._nodes, Node(first=start, size=1, tensors=self._take_gradients()))
+                unreached.difference_update(self._reached())
+                add(self._nodes, Node(first=ends[place], size=1, tensors=self._take_gradients()))
+
+        run = self._run if self._pipeline is None else self._run_pipeline
+        if not run(step, slices, scale / tokens, stop, done) and self._leads:
+            return None
         unreached -= self._reached()
         return Share(nats=torch.stack(found).tolist(), tokens=tokens, unreached=frozenset(unreached))
 
-    def reduce(self, step: int, unreached: frozenset[str]) -> None:
+    def _run(self, step: int, slices: list[Slice], scale: float, stop: Stop, done: Done) -> bool:
+        for place, one in enumerate(slices):
+            if stop.is_asked:
+                return False
+            self._enter(step, one)
+            failpoint("step.forward")
+            start, nats = self._loss(self._prepared.hidden(one.inputs), one, scale)
+            failpoint("step.backward")
+            start.backward()  # type: ignore[no-untyped-call]
+            done(place, nats)
+        return True
+
+    def _run_pipeline(self, step: int, slices: list[Slice], scale: float, stop: Stop, done: Done) -> bool:
+        """The same where layers are dealt out. Only rank 0 stops, since the others do not know what it has begun."""
+        assert self._pipeline is not None, "called for a stage"
+        return self._pipeline.run(
+            [one.inputs for one in slices],
+            enter=lambda place: self._enter(step, slices[place]),
+            loss=lambda hidden, place: self._loss(hidden, slices[place], scale),
+            done=done,
+            asked_to_stop=lambda: self._leads and stop.is_asked,
+            overlapped=self._train.reduction == "fast",
+        )
+
+    def _enter(self, step: int, one: Slice) -> None:
+        self._prepared.context.set(step=step, sample_ids=one.samples, position_offset=one.offsets)
+
+    def _loss(self, hidden: Tensor, one: Slice, scale: float) -> tuple[Tensor, Tensor]:
+        """What to go back from, and the nats. [b, s, d]"""
+        loss = blocked_cross_entropy(hidden.flatten(0, 1), self._prepared.rows.head, one.targets.flatten(), scale=scale)
+        return loss.scaled, loss.token_nll.double().sum()
+
+    def reduce(self, step: int, unreached: frozenset[str]) -> Sizes:
         """Once a step: the sum over all ranks, kept from rows whose words training has not met."""
         named = sorted(self._prepared.trainable.items())
         if self._nodes:
-            for (name, parameter), tensor in zip(named, add_up_in_order(self._nodes, self._train.batch), strict=True):
+            summed = add_up_in_order(self._nodes, self._train.batch) if self._size > 1 else total(self._nodes)
+            for (name, parameter), tensor in zip(named, summed, strict=True):
                 parameter.grad = None if name in unreached else tensor
             self._nodes.clear()
         elif self._size > 1:
@@ -206,6 +264,7 @@ class Stepper:
             met = None if met is None else met | structure.named(len(met))
         if met is not None:
             keep_met_rows(self._prepared.rows, met)
+        return Sizes(squares=squares_of(self._prepared.trainable), lora=lora_norms(self._prepared.trainable))
 
     def _reached(self) -> set[str]:
         return {name for name, parameter in self._prepared.trainable.items() if parameter.grad is not None}
@@ -217,15 +276,6 @@ class Stepper:
         for _, parameter in named:
             parameter.grad = None
         return taken
-
-    def _forward_backward(self, step: int, piece: Slice, scale: float) -> Tensor:
-        self._prepared.context.set(step=step, sample_ids=piece.samples, position_offset=piece.offsets)
-        failpoint("step.forward")
-        hidden = self._prepared.hidden(piece.inputs).flatten(0, 1)  # [tokens, d]
-        loss = blocked_cross_entropy(hidden, self._prepared.rows.head, piece.targets.flatten(), scale=scale)
-        failpoint("step.backward")
-        loss.scaled.backward()  # type: ignore[no-untyped-call]
-        return loss.token_nll.double().sum()
 
 
 @torch.no_grad()
@@ -248,48 +298,3 @@ def _gradient_of(parameter: nn.Parameter) -> Tensor:
         parameter.grad = torch.zeros_like(parameter)
     parameter.grad = parameter.grad.contiguous()  # messages are flat views of it
     return parameter.grad
-
-
-def state_of(prepared: Prepared, optimizer: Optimizer) -> list[Tensor]:
-    """All that a step changes or may rest on, in the same order on every rank."""
-    tables = (prepared.tensors, optimizer.state_tensors())
-    return [tensor for table in tables for _, tensor in sorted(table.items())]
-
-
-@torch.no_grad()
-def digest(prepared: Prepared) -> list[float]:
-    """Sums over what trains: ranks that have drifted apart differ in them."""
-    sums = [tensor.detach().double().sum() for _, tensor in sorted(prepared.trainable.items())]
-    return list(torch.stack(sums).tolist())
-
-
-def require_one_state(team: Team, prepared: Prepared, step: int) -> None:
-    """Raises RankLost where the ranks have drifted apart: every update is the same on all of them, to the bit."""
-    if team.size > 1:
-        first, *others = team.do(Digest(), lambda: digest(prepared))
-        if any(sums != first for sums in others):
-            raise RankLost(f"after step {step} the ranks hold different weights")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Slice:
-    """What goes through the model at once."""
-
-    inputs: Tensor  # [b, s]
-    targets: Tensor  # [b, s]
-    samples: Tensor  # [b] number of each sample in the whole job
-    offsets: Tensor  # [b] where in its block each sample begins
-
-
-def pieces(inputs: Tensor, targets: Tensor, samples: Tensor, splits: int) -> list[Slice]:
-    """One piece, or with a shortened context `splits` of them: the same targets in the same order. [b, L] each"""
-    length = -(-inputs.shape[1] // splits)
-    return [
-        Slice(
-            inputs=inputs[:, start : start + length],
-            targets=targets[:, start : start + length],
-            samples=samples,
-            offsets=torch.full_like(samples, start),
-        )
-        for start in range(0, inputs.shape[1], length)
-    ]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from wake2vec.contract.errors import InputError
-from wake2vec.contract.files import write_atomic
+from wake2vec.contract.files import counted, write_atomic
 from wake2vec.contract.options import MorphemesOptions
 from wake2vec.contract.words.groups import ENOUGH_PAIRS, Pair, large_enough, power_left, read_groups, screen, words_in
 from wake2vec.contract.words.lexicon import read_lexicon
@@ -59,10 +59,16 @@ def pair_of(word: str, affixes: Affixes, attested: Collection[str], part: str) -
 def derive(words: Sequence[str], attested: Collection[str], affixes: Affixes, *, least: int, cap: int) -> list[Pair]:
     """Each word joins one suffix group and one prefix group at most; of a large group a draw by the seed 0 is kept."""
     found = [one for word in words for part in ("suffix", "prefix") if (one := pair_of(word, affixes, attested, part))]
-    by_group: dict[str, list[Pair]] = {}
-    for pair in large_enough(found, least):
-        by_group.setdefault(pair.group, []).append(pair)
-    return [pair for name in sorted(by_group) for pair in sorted(_some(by_group[name], cap))]
+    return [
+        pair for _, group in sorted(by_group(large_enough(found, least)).items()) for pair in sorted(_some(group, cap))
+    ]
+
+
+def by_group(pairs: Sequence[Pair]) -> dict[str, list[Pair]]:
+    groups: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        groups.setdefault(pair.group, []).append(pair)
+    return groups
 
 
 def _some(pairs: Sequence[Pair], count: int) -> list[Pair]:
@@ -70,9 +76,6 @@ def _some(pairs: Sequence[Pair], count: int) -> list[Pair]:
 
 
 def lines_of(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
-    groups: dict[str, list[Pair]] = {}
-    for pair in pairs:
-        groups.setdefault(pair.group, []).append(pair)
     return [
         {
             "morpheme": name,
@@ -81,7 +84,7 @@ def lines_of(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
             "bases": [pair.base for pair in found],
             "n_examples": len(found),
         }
-        for name, found in groups.items()
+        for name, found in by_group(pairs).items()
     ]
 
 
@@ -113,17 +116,14 @@ def run(options: MorphemesOptions) -> None:
 
 def groups_told(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
     """The largest first, each with some pairs drawn for the eye."""
-    by_group: dict[str, list[Pair]] = {}
-    for pair in pairs:
-        by_group.setdefault(pair.group, []).append(pair)
     return [
         {"morpheme": name, "pairs": len(found), "shown": [f"{p.word} < {p.base}" for p in _some(found, SHOWN_PAIRS)]}
-        for name, found in sorted(by_group.items(), key=lambda item: -len(item[1]))
+        for name, found in sorted(by_group(pairs).items(), key=lambda item: -len(item[1]))
     ]
 
 
 def _as_text(told: Mapping[str, Any]) -> Iterator[str]:
-    yield f"{told['pairs']:,} pairs in {len(told['groups'])} groups, of {told['words']:,} words"
+    yield f"{counted(told['pairs'], 'pair')} in {counted(len(told['groups']), 'group')}, of {told['words']:,} words"
     for group in told["groups"]:
         yield f"  {group['morpheme']:<10} {group['pairs']:>5}  {', '.join(group['shown'])}"
     yield from told["remarks"]

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wake2vec.contract.errors import InputError
-from wake2vec.contract.words.forms import Form, spelt
+from wake2vec.contract.words.forms import Form
 
 FORMAT = 1
 Match = Literal["word", "anywhere"]
@@ -82,12 +82,6 @@ class IdMap:
     def words(self) -> tuple[str, ...]:
         """New words in the order of their rows."""
         return tuple(entry.word for entry in self.new)
-
-    @cached_property
-    def spellings(self) -> tuple[str, ...]:
-        """What each new id stands for, without a space."""
-        words = self.words
-        return (*words, *(spelt(words[entry.of], entry.form) for entry in self.forms))
 
     @cached_property
     def word_of(self) -> npt.NDArray[np.int64]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from wake2vec.contract.words.forms import any_of
-from wake2vec.vocab.pattern import NOT_AFTER_WORD, NOT_IN_WORD
+from wake2vec.contract.words.forms import NOT_AFTER_WORD, NOT_IN_WORD, any_of
 
 SCHEME = "metaspace"
 SPACE = "▁"

@@ -85,4 +85,5 @@ def _grouped(pieces: Mapping[int, int]) -> dict[str, int]:
 
 
 def _examples(words: Sequence[str]) -> str:
-    return f" ({', '.join(words[:_SHOWN])}, …)" if words else ""
+    more = ", …" if len(words) > _SHOWN else ""
+    return f" ({', '.join(words[:_SHOWN])}{more})" if words else ""

@@ -1,13 +1,14 @@
-"""Have a job's run on this machine, out of the store where it ended on another one."""
+"""Have a job's run on this machine, out of the store where it ended on another one, and use what it trained."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
-from runner.commands.results.process import run_folder
+from runner.commands.results.process import run_folder, use
 from runner.context import read_clocks
-from runner.daemon.main import Wanted, furnish
+from runner.daemon.main import context_of
 from runner.errors import DaemonRunning, StoreUnavailable
 from runner.machine.home import check_home, only_daemon
 from runner.queue import jobs
@@ -15,11 +16,19 @@ from runner.queue.database import Queue, open_queue
 from runner.queue.rows import Job
 from runner.settings import Settings
 from runner.sync.fetch import fetch_result, is_here
-from runner.sync.job_in_store import SyncContext
 from runner.sync.opening import open_job_log
 from runner.sync.rebuild import restore
 from wake2vec.contract.lock import read_lock
+from wake2vec.contract.options import TOOLS
 from wake2vec.contract.rundir import RunDir
+
+
+def use_trained(settings: Settings, tool: str, name: str, **asked: Any) -> None:
+    """`asked` are fields of the tool's options, None for their defaults; exits with the tool's own code."""
+    options = TOOLS[tool].of(run=settings.runs / name, **asked)
+    if (step := options.needs) is not None:
+        at_hand(settings, name, step)
+    use(options)
 
 
 def at_hand(settings: Settings, name: str, step: str) -> RunDir:
@@ -42,7 +51,7 @@ def bring_jobs(settings: Settings, queue: Queue) -> None:
     check_home(settings.home, allow_network=False)
     if read_lock(settings.daemon_lock) is None:
         with only_daemon(settings.home):
-            restore(SyncContext(daemon=furnish(settings, Wanted(), queue)), read_clocks(), _say)
+            restore(context_of(settings, queue), read_clocks(), _say)
 
 
 def hand_in(settings: Settings, queue: Queue, names: Sequence[str]) -> None:
@@ -51,7 +60,7 @@ def hand_in(settings: Settings, queue: Queue, names: Sequence[str]) -> None:
         return
     try:
         with only_daemon(settings.home):
-            context = SyncContext(daemon=furnish(settings, Wanted(), queue))
+            context = context_of(settings, queue)
             for name in names:
                 open_job_log(context, jobs.get_job(queue, name), read_clocks())
     except (StoreUnavailable, DaemonRunning) as error:
@@ -70,7 +79,7 @@ def _known(queue: Queue, name: str) -> Job | None:
 
 
 def _bring(queue: Queue, settings: Settings, name: str, step: str) -> None:
-    context = SyncContext(daemon=furnish(settings, Wanted(), queue))
+    context = context_of(settings, queue)
     if _known(queue, name) is None:
         with only_daemon(settings.home):  # which would do the same
             restore(context, read_clocks(), _say)

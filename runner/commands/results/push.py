@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from runner.commands.results.tools import use_trained
+from runner.commands.results.fetch import use_trained
 from runner.errors import RunnerError
 from runner.queue import jobs
 from runner.queue.database import open_queue

@@ -8,9 +8,9 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from runner.commands.status import see
 from runner.errors import RunnerError
 from runner.machine.session import this_machine
+from runner.screen.look import look
 from runner.screen.page import POLICY, queue_page
 from runner.settings import Settings
 
@@ -49,7 +49,7 @@ class _Pages(BaseHTTPRequestHandler):
         return None
 
     def _show(self, path: str) -> None:
-        snapshot = see(self.settings, time.time())
+        snapshot = look(self.settings, time.time())
         pages = {job.name: self.settings.runs / job.name / "report.html" for job in snapshot.jobs}
         there = {name: page for name, page in pages.items() if page.is_file()}
         name = path.removeprefix(REPORT)

@@ -53,7 +53,7 @@ def verdict(place: str, status: int, headers: Mapping[str, str], body: bytes, *,
         return Damaged(f"{text}; it is shorter than its record says")
     if reason in FULL:
         return StoreFull(
-            f"{text}. Training goes on here, uploads wait: empty the bin, or make room there "
+            f"{text}. What trains here goes on, uploads wait: empty the bin, or make room there "
             "(service accounts have none: sign in as a person)"
         )
     if reason in REMEDIES:

@@ -16,7 +16,7 @@ from runner.errors import RunnerError
 from runner.store.drive.auth import COLAB, load_token
 from runner.store.drive.store import open_drive
 from runner.store.drive.transfer import UNIT_BYTES, Throttle
-from runner.store.probes import NAME, PROBES, Broken, Probe, Scratch
+from runner.store.probes import NAME, PROBES, Broken, Probe, Scratch, deleted
 from runner.store.retry import RetryingStore
 from wake2vec.contract.files import digest_file, read_json, write_json
 
@@ -87,10 +87,7 @@ def _ids_keep(place: Path, scratch: Scratch, now: Callable[[], float] = time.tim
 
 
 def _spent_ids(scratch: Scratch) -> str:
-    store = scratch.open()
-    [id] = store.new_ids([NAME])
-    store.create(id, b"x", name=NAME)
-    store.delete(id)
+    store, id = deleted(scratch)
     try:
         return "Drive takes it again" if store.create(id, b"y", name=NAME) else "Drive says that it is in use"
     except RunnerError as error:

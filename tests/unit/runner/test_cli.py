@@ -71,7 +71,7 @@ def test_a_home_below_a_file_exits_with_18(tmp_path, capsys):
     (tmp_path / "file").write_text("")
 
     assert _main("status", "--once", "--home", str(tmp_path / "file")) == 18
-    assert "Not a directory" in capsys.readouterr().err
+    assert "is a file, not a folder; choose another --home" in capsys.readouterr().err
 
 
 def test_home_and_store_may_stand_anywhere(tmp_path):

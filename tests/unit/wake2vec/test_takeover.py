@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.tiny import Shape, make_model
+from bench.material.tiny import Shape, make_model
 from tests.machine import JOBS
 from tests.oldrun import Old, old_run
 from tests.tiny import loop_for, material_for, order_for, run_of

@@ -1,6 +1,6 @@
 """Which published models can be trained here, told from their config.json alone. Imports no torch.
 
-FAMILIES are those that `bench/models.py` trained, P1 and P2, with exports that compute what was trained.
+FAMILIES are those that `bench/correctness/models.py` trained, P1 and P2, with exports that compute what was trained.
 """
 
 from __future__ import annotations

@@ -50,6 +50,7 @@ SHAPES: dict[str, ModelShape] = {
     shape.name: shape
     for shape in (
         _shape("Qwen/Qwen2.5-14B", "qwen2", 48, 5120, 13824, 40, 8, 128, 152064, 151665, tied=False),
+        _shape("Qwen/Qwen2.5-32B", "qwen2", 64, 5120, 27648, 40, 8, 128, 152064, 151665, tied=False),
         _shape("TinyLlama/TinyLlama-1.1B-Chat-v1.0", "llama", 22, 2048, 5632, 32, 4, 64, 32000, 32000, tied=False),
         _shape("meta-llama/Llama-3.2-1B", "llama", 16, 2048, 8192, 32, 8, 64, 128256, 128256, tied=True),
         _shape("meta-llama/Llama-3.2-3B", "llama", 28, 3072, 8192, 24, 8, 128, 128256, 128256, tied=True),

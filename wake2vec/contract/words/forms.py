@@ -12,6 +12,10 @@ from typing import Any
 
 MOST_IN_PIECES = 0.02  # share of a text's places of new words; beyond it a person is told
 _END = ""
+# For the patterns that tokenizers cut by. Letters, marks and digits make a word; a hyphen, an apostrophe or an
+# underscore beside it does not.
+NOT_IN_WORD = r"(?![\p{L}\p{M}\p{N}])"
+NOT_AFTER_WORD = r"(?<![\p{L}\p{M}\p{N}])"
 
 
 class Form(StrEnum):

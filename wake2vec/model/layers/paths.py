@@ -20,6 +20,7 @@ from wake2vec.model.layers.decoder import Decoder, Kept, Positions, read_decoder
 from wake2vec.model.layers.frozen_linear import Gradients, UnknownLayer
 from wake2vec.model.layers.host_checkpoints import HostCheckpoints
 from wake2vec.model.layers.twin import check_twins
+from wake2vec.model.stage import Elsewhere
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,11 +137,11 @@ def plain(model: Any) -> Any:
 
 
 def decoder_layers(model: Any) -> list[Any]:
-    """The decoder layers of a causal LM, in order."""
+    """The decoder layers of a causal LM, in order, without those that lie on another card."""
     decoder = plain(model).get_decoder()
     number = decoder.config.num_hidden_layers
     lists = [part for part in decoder.children() if isinstance(part, nn.ModuleList) and len(part) == number]
-    return list(lists[0]) if lists else []
+    return [layer for layer in (lists[0] if lists else ()) if not isinstance(vars(layer).get("forward"), Elsewhere)]
 
 
 def _restore(layers: list[Any]) -> None:

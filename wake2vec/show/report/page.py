@@ -8,7 +8,6 @@ from datetime import datetime
 from wake2vec.show.chart import Chart
 from wake2vec.show.curves import measured
 from wake2vec.show.report import records, sections
-from wake2vec.show.report.answers import hopes
 from wake2vec.show.report.html import Child, Html, el, table
 from wake2vec.show.report.reading import RunView
 from wake2vec.show.report.style import STYLE
@@ -22,7 +21,7 @@ _PARTS = (
     sections.curves,
     sections.evaluations,
     sections.structure,
-    hopes,
+    sections.hopes,
     sections.samples,
     sections.geometry,
     records.sessions,

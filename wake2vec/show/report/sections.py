@@ -14,6 +14,7 @@ from wake2vec.contract.ledger import EvaluationRow
 from wake2vec.contract.plan import LAYERS
 from wake2vec.show.curves import charts
 from wake2vec.show.facts import ln_v
+from wake2vec.show.hopes import HEAD, MEANING
 from wake2vec.show.report.html import Child, Html, el, table
 from wake2vec.show.report.reading import RunView
 from wake2vec.show.report.records import hours, value_text
@@ -142,6 +143,18 @@ def structure(view: RunView) -> Html | None:
 def structure_cell(found: Any, place: tuple[str, ...], of_p: tuple[str, ...]) -> str:
     value, p = value_at(found, ".".join(place)), value_at(found, ".".join((*of_p, "p"))) if of_p else None
     return figure(value) + (f" (p {p:.3f})" if p is not None else "")
+
+
+def hopes(view: RunView) -> Html | None:
+    if view.hopes is None:
+        return None
+    parts: list[Child] = []
+    for hope, found in view.hopes.by_hope():
+        said = [el("p", f"{one.name}: {one.text}", class_="note") for one in found if one.text]
+        fold = el("details", el("summary", "what these are"), said) if said else None
+        parts += [el("h4", str(hope)), table(HEAD, [one.cells() for one in found]), fold]
+    notes = [el("p", note, class_="note") for note in (*view.hopes.notes, MEANING)]
+    return el("section", el("h3", f"What step {view.hopes.step:,} came to"), parts, notes)
 
 
 def samples(view: RunView) -> Html | None:

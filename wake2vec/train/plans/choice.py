@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from wake2vec.contract import budget
-from wake2vec.contract.models.model_shapes import shape_of_config
+from wake2vec.contract.models.model_shapes import ModelShape, shape_of_config
 from wake2vec.contract.plan import Plan
 from wake2vec.contract.tables import LoraTable
 from wake2vec.model.device import card_name, memory_limit
@@ -31,14 +31,17 @@ def choose_plan(
     """`kept` is the plan of the checkpoint; what the runner remembers of this card (a limit it met) outranks it."""
     train = material.job.train
     remembered = material.order.plan or (kept.to_dict() if kept else {})
+    dealt = prepared.stage.dealt if prepared.stage is not None else ()
     fitted = fit(
         as_budgeted(material, prepared, ranks),
         Wishes(micro_batch=train.micro_batch, layers=train.layers, host_embedding=base_rows_rest(prepared)),
         limit_bytes=memory_limit(prepared.device),
         card=nearest_card(prepared.device),
         remembered=remembered,
-        run=lambda plan: trial(material, prepared, plan, beat),
+        # layers on several cards would have to be tried together: there the budget chooses
+        run=None if dealt else lambda plan: trial(material, prepared, plan, beat),
         holds=proven.holds,
+        dealt=dealt,
     )
     return fitted.plan
 
@@ -51,23 +54,31 @@ def guard(material: JobInputs, prepared: Prepared, say: Callable[[str], None]) -
     if prepared.precision.compute != "fp16":
         return
     inputs, _ = material.blocks.batch(list(range(min(GUARDED_BLOCKS, len(material.blocks)))))
-    check = guard_range(prepared.model, prepared.rows, torch.from_numpy(inputs).to(prepared.device))
+    more = list if prepared.stage is None else prepared.stage.largest
+    check = guard_range(prepared.model, prepared.rows, torch.from_numpy(inputs).to(prepared.device), more=more)
     if check.remedy:
         say(check.remedy)
 
 
 def as_budgeted(material: JobInputs, prepared: Prepared, ranks: int = 1) -> budget.Workload:
     """What one card has to do, where several share each step."""
-    job, lora = material.job, material.job.lora or LoraTable()
     config, rows = prepared.model.config.to_dict(), prepared.rows
-    shape = shape_of_config(job.model.base, config, tokenizer_length=material.id_map.first_new_id)
+    shape = shape_of_config(material.job.model.base, config, tokenizer_length=material.id_map.first_new_id)
+    # the config in memory counts the new tokens and is untied: what is held is what was published
+    shape = replace(shape, matrix_rows=rows.published_rows, tied=rows.was_tied)
+    return budgeted(material, shape, load=prepared.precision.load, rows=rows.mode, ranks=ranks)
+
+
+def budgeted(
+    material: JobInputs, shape: ModelShape, *, load: budget.Load, rows: budget.RowSets, ranks: int = 1
+) -> budget.Workload:
+    job, lora = material.job, material.job.lora or LoraTable()
     return budget.Workload(
-        # the config in memory counts the new tokens and is untied: what is held is what was published
-        shape=replace(shape, matrix_rows=rows.published_rows, tied=rows.was_tied),
+        shape=shape,
         phase=budget.trained_by(job),
-        load=prepared.precision.load,
+        load=load,
         new_tokens=material.id_map.n_new,
-        rows=prepared.rows.mode,
+        rows=rows,
         batch=-(-job.train.batch // ranks),
         seq_len=job.data.seq_len,
         optimizer=job.train.optimizer,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 
-from wake2vec.contract.budget import Card, Workload, budget, work
+from wake2vec.contract.budget import Card, Workload
 from wake2vec.contract.plan import (
     LIBRARY,
     WRITTEN_OUT,
@@ -19,6 +19,7 @@ from wake2vec.contract.plan import (
     largest_divisor,
     micro_batches,
 )
+from wake2vec.contract.stages import needed, step_time
 from wake2vec.model.device import is_out_of_memory
 
 SLACK = 1.05  # the budget is good to 5 %: what it calls slightly too large is still tried
@@ -49,7 +50,7 @@ class ChosenPlan:
     """The plan that was chosen, why, and what was tried."""
 
     plan: Plan
-    reason: Literal["fixed", "remembered", "measured", "cpu", "leanest"]
+    reason: Literal["fixed", "remembered", "measured", "reckoned", "cpu", "leanest"]
     trials: tuple[Trial, ...] = ()
 
 
@@ -60,11 +61,13 @@ def fit(
     limit_bytes: int | None,
     card: Card,
     remembered: Mapping[str, Any],
-    run: Callable[[Plan], Trial | None],
+    run: Callable[[Plan], Trial | None] | None,
     holds: Callable[[LayerPath], bool] = lambda _path: True,
+    dealt: Sequence[int] = (),
 ) -> ChosenPlan:
     """Choose a plan. `run` makes a real pass and returns None when memory ran out; `limit_bytes` is None on a CPU.
 
+    Without `run` the budget alone decides. `dealt`: the layers of each card, where one does not hold them all.
     A remembered plan is taken at once. Nothing measured as fitting leaves the leanest plan, for the ladder to work on.
     No plan has layers of which `holds` says that they compute something else.
     """
@@ -79,9 +82,13 @@ def fit(
         size = largest_divisor(job.batch, wishes.micro_batch)
         fixed = [Plan(micro_batch=size, layers=wishes.layers, embedding=place) for place in places(wishes)]
         return ChosenPlan(
-            plan=next((plan for plan in fixed if _fits(job, plan, limit_bytes)), fixed[-1]), reason="fixed"
+            plan=next((plan for plan in fixed if _fits(job, plan, limit_bytes, dealt)), fixed[-1]), reason="fixed"
         )
-    found = candidates(job, wishes, limit_bytes=limit_bytes, card=card, holds=holds)
+    found = candidates(job, wishes, limit_bytes=limit_bytes, card=card, holds=holds, dealt=dealt)
+    if run is None:
+        surely = [plan for plan in found if _fits(job, plan, limit_bytes, dealt)] or found
+        chosen = surely[0] if surely else _leanest(job, wishes, holds)
+        return ChosenPlan(plan=chosen, reason="reckoned" if surely else "leanest")
     trials = _try(found, run, limit_bytes)
     if not trials:
         return ChosenPlan(plan=_leanest(job, wishes, holds), reason="leanest")
@@ -96,6 +103,7 @@ def candidates(
     limit_bytes: int,
     card: Card,
     holds: Callable[[LayerPath], bool] = lambda _path: True,
+    dealt: Sequence[int] = (),
 ) -> list[Plan]:
     """Plans that the budget lets fit, the fastest by its reckoning first; the library's layers where no others hold."""
     sizes = (
@@ -108,9 +116,9 @@ def candidates(
         for path in paths
         for place in places(wishes)
     ]
-    fitting = [plan for plan in plans if _fits(job, plan, limit_bytes * SLACK)]
+    fitting = [plan for plan in plans if _fits(job, plan, limit_bytes * SLACK, dealt)]
     # the embedding crosses from the host at no visible cost, so it moves only where that makes room
-    return sorted(fitting, key=lambda plan: (_seconds(job, plan, card), plan.embedding == "host"))
+    return sorted(fitting, key=lambda plan: (step_time(job, plan, card, dealt).seconds, plan.embedding == "host"))
 
 
 def places(wishes: Wishes) -> tuple[Literal["device", "host"], ...]:
@@ -118,12 +126,8 @@ def places(wishes: Wishes) -> tuple[Literal["device", "host"], ...]:
     return ("device", "host") if wishes.host_embedding else ("device",)
 
 
-def _fits(job: Workload, plan: Plan, limit_bytes: float) -> bool:
-    return budget(job, plan).total <= limit_bytes
-
-
-def _seconds(job: Workload, plan: Plan, card: Card) -> float:
-    return work(job, plan).seconds(card.half_tflops, card.bandwidth_gbs)
+def _fits(job: Workload, plan: Plan, limit_bytes: float, dealt: Sequence[int]) -> bool:
+    return needed(job, plan, dealt).total <= limit_bytes
 
 
 def _try(found: list[Plan], run: Callable[[Plan], Trial | None], limit_bytes: int) -> list[Trial]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -14,18 +15,27 @@ from torch import Tensor
 
 from wake2vec.contract.errors import NoGpu, RankLost
 from wake2vec.model.device import brief, is_out_of_memory
+from wake2vec.model.stage import Stage
+from wake2vec.phases.base import Prepared
+from wake2vec.train.optimizers import COUNT, Optimizer
 from wake2vec.train.ranks.tree import Node, deal, spans, total
 
 COLLECTIVE_SECONDS = 60.0  # one begins when every rank is ready for it, so a slow card is no reason to wait
+STAGE_SECONDS = 300.0  # for hidden states: a slow card has some passes to make before it sends any
 BUCKET_BYTES = 32 << 20
 NCCL_REMEDY = "try NCCL_P2P_DISABLE=1, then NCCL_SHM_DISABLE=1"
 GLOO_REMEDY = "set GLOO_SOCKET_IFNAME to a network interface of this machine, such as lo"
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)  # of hidden states
 
 
-def join(rendezvous: Path, rank: int, size: int, device: torch.device) -> None:
-    """Find the other ranks, through a file: no port can be taken. Raises NoGpu where they cannot talk."""
+def join(rendezvous: Path, rank: int, size: int, device: torch.device, *, layers: bool = False) -> None:
+    """Find the other ranks, through a file: no port can be taken. Raises NoGpu where they cannot talk.
+
+    Where `layers` are dealt out, what they say goes through the host: see Post.
+    """
+    device = torch.device("cpu") if layers else device
     on_card = device.type == "cuda"
-    kind, limit = "nccl" if on_card else "gloo", timedelta(seconds=COLLECTIVE_SECONDS)
+    kind, limit = "nccl" if on_card else "gloo", timedelta(seconds=STAGE_SECONDS if layers else COLLECTIVE_SECONDS)
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # the host's name need not lead anywhere
     try:
         store = dist.FileStore(str(rendezvous), size)  # type: ignore[attr-defined]
@@ -60,6 +70,17 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
+def state_of(prepared: Prepared, optimizer: Optimizer, stage: Stage | None = None) -> list[Tensor]:
+    """All that a step changes or may rest on, or what of it one stage holds, in the same order on every rank."""
+    tables = (prepared.tensors, optimizer.state_tensors())
+    return [
+        tensor
+        for table in tables
+        for name, tensor in sorted(table.items())
+        if stage is None or stage.holds(name) or name == COUNT
+    ]
+
+
 @talking()
 def take_over(tensors: Sequence[Tensor], device: torch.device) -> None:
     """Make the tensors of every rank those of rank 0."""
@@ -68,6 +89,56 @@ def take_over(tensors: Sequence[Tensor], device: torch.device) -> None:
         dist.broadcast(held, src=0)
         with torch.no_grad():
             tensor.copy_(held)
+
+
+@talking()
+def carry(tensors: Sequence[Tensor], *, to: int | None = None, of: int | None = None) -> None:
+    """Give the tensors to one other rank, or fill them with those of one, through the host."""
+    for tensor in tensors:
+        held = tensor.detach().cpu().contiguous()
+        if to is not None:
+            dist.send(held, to)
+        else:
+            dist.recv(held, of)
+            with torch.no_grad():
+                tensor.copy_(held)
+
+
+class Post:
+    """Hidden states to and from other ranks, through the host: any two cards of one can, and gloo says who is gone.
+
+    What is sent is on its way while the sender goes on. None says that nothing comes of it: a rank gave up.
+    """
+
+    def __init__(self) -> None:
+        self._under_way: list[tuple[Any, Tensor]] = []
+
+    @talking()
+    def send(self, x: Tensor | None, *, to: int, tag: int) -> None:
+        about = torch.zeros(4, dtype=torch.int64)  # whether anything comes, its dtype, batch, length
+        if x is not None:
+            about += torch.tensor([1, DTYPES.index(x.dtype), x.shape[0], x.shape[1]])
+        for part in [about] if x is None else [about, x.detach().cpu().contiguous()]:
+            self._under_way.append((dist.isend(part, to, tag=tag), part))  # kept until they have left
+
+    @talking()
+    def receive(self, width: int, *, of: int, tag: int) -> Tensor | None:
+        """[b, s, d] on the host, or None."""
+        about = torch.zeros(4, dtype=torch.int64)
+        dist.recv(about, of, tag=tag)
+        there, dtype, batch, length = about.tolist()
+        if not there:
+            return None
+        x = torch.empty(batch, length, width, dtype=DTYPES[dtype])
+        dist.recv(x, of, tag=tag)
+        return x
+
+    @talking()
+    def wait(self) -> None:
+        """Until all has left."""
+        for work, _ in self._under_way:
+            work.wait()
+        self._under_way.clear()
 
 
 @talking()
@@ -82,8 +153,6 @@ def add_up(tensors: Sequence[Tensor]) -> None:
 @talking()
 def add_up_in_order(nodes: Sequence[Node], batch: int) -> Sequence[Tensor]:
     """The sum over the samples of all ranks in the order of the tree, in the tensors of the first own node."""
-    if not dist.is_initialized():
-        return total(nodes)
     size = dist.get_world_size()
     theirs = [spans(deal(batch, rank, size)) for rank in range(size)]
     most = max(map(len, theirs))

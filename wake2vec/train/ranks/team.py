@@ -6,7 +6,7 @@ import multiprocessing
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from multiprocessing import connection
@@ -17,10 +17,14 @@ import torch
 from torch.multiprocessing.spawn import start_processes
 
 from wake2vec.contract.errors import NoGpu, OutOfMemory, RankLost
+from wake2vec.contract.files import counted
 from wake2vec.contract.order import Order
-from wake2vec.contract.plan import Plan
+from wake2vec.contract.plan import LayerPath, Plan
 from wake2vec.contract.rundir import STOP_SIGNALS, RunDir
 from wake2vec.model.device import card_name, is_out_of_memory
+from wake2vec.model.stage import Passage
+from wake2vec.phases.base import Prepared
+from wake2vec.train.optimizers import Optimizer
 from wake2vec.train.ranks import group
 
 T = TypeVar("T")
@@ -32,7 +36,9 @@ NOTICE_SECONDS = 5.0  # rank 0 waits for a card, perhaps, that will never answer
 
 @dataclass(frozen=True, kw_only=True)
 class Prepare:
-    """Load and dress the model; answered with the name of the card."""
+    """Load and dress the model, or the layers of it that are dealt to a rank; answered with the name of the card."""
+
+    layers: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +49,25 @@ class Join:
 @dataclass(frozen=True, kw_only=True)
 class TakeOver:
     """Rank 0's weights and optimizer state."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bring:
+    """What a rank trains that no other does, and the state of its optimizer, for rank 0 to save."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prove:
+    """That a layer path computes what the library does in a rank's own layers; answered with why not."""
+
+    path: LayerPath
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pass:
+    """Hidden states through a rank's layers without gradients; answered with the largest output of each."""
+
+    passage: Passage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +109,7 @@ class Digest:
     """Answered with sums over what trains, which are the same on all ranks."""
 
 
-Command = Prepare | Join | TakeOver | Place | Accumulate | Reduce | Update | Measure | Digest
+Command = Prepare | Join | TakeOver | Bring | Prove | Pass | Place | Accumulate | Reduce | Update | Measure | Digest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +123,8 @@ class Failed:
 class Team(Protocol):
     """All ranks, as rank 0 sees them."""
 
-    size: int
+    size: int  # ranks that share out the samples
+    regime: dict[str, Any]  # what a checkpoint says of it, nothing for one card
 
     def do(self, command: Command, own: Callable[[], T]) -> list[T]:
         """Have every rank carry out the command, rank 0 by `own`; the answers in order of rank.
@@ -107,26 +133,54 @@ class Team(Protocol):
         would, after every rank has answered.
         """
 
+    def give(self, prepared: Prepared, optimizer: Optimizer) -> None:
+        """Have every rank go on from the state of rank 0."""
+
+    def gather(self, prepared: Prepared, optimizer: Optimizer) -> None:
+        """Make the state of rank 0 whole, where others train what it does not."""
+
 
 class Alone:
     """The team of one card."""
 
     size = 1
 
+    def __init__(self) -> None:
+        self.regime: dict[str, Any] = {}
+
     def do(self, command: Command, own: Callable[[], T]) -> list[T]:
         return [own()]
+
+    def give(self, prepared: Prepared, optimizer: Optimizer) -> None: ...
+
+    def gather(self, prepared: Prepared, optimizer: Optimizer) -> None: ...
+
+
+def in_words(regime: Mapping[str, Any]) -> str:
+    """The cards of a checkpoint."""
+    dealt = ", each with some of the layers," if regime.get("spread") == "layers" else ""
+    return counted(regime.get("cards", 1), "card") + dealt
 
 
 class Ranks(AbstractContextManager["Ranks"]):
     """The other ranks as processes of this one, which they do not outlive; they load the model from the start on."""
 
     def __init__(
-        self, run: RunDir, order: Order, size: int, *, beat: Callable[[], None], lost: Callable[[RankLost], None]
+        self,
+        run: RunDir,
+        order: Order,
+        size: int,
+        *,
+        beat: Callable[[], None],
+        lost: Callable[[RankLost], None],
+        layers: tuple[int, ...] = (),
     ) -> None:
         """`lost` is called from a thread when a rank ends and nobody here notices."""
         from wake2vec.train.ranks.member import serve
 
-        self.size, self._beat, self._lost = size, beat, lost
+        self.size = self.count = size
+        self.regime: dict[str, Any] = {"cards": size}
+        self._beat, self._lost, self._layers = beat, lost, layers
         self._rendezvous = run.rendezvous
         self._rendezvous.unlink(missing_ok=True)  # of an attempt that was killed
         pairs = [multiprocessing.Pipe() for _ in range(1, size)]
@@ -143,7 +197,7 @@ class Ranks(AbstractContextManager["Ranks"]):
             line.close()  # so that the end of a process is the end of its line
         self._is_over = threading.Event()
         threading.Thread(target=self._watch, name="ranks", daemon=True).start()
-        self._tell(Prepare())
+        self._tell(Prepare(layers=layers))
 
     @property
     def pids(self) -> list[int]:
@@ -159,7 +213,13 @@ class Ranks(AbstractContextManager["Ranks"]):
                 "train.cards = 1"
             )
         command = Join(rendezvous=self._rendezvous)
-        self.do(command, lambda: group.join(command.rendezvous, 0, self.size, device))
+        self.do(command, lambda: group.join(command.rendezvous, 0, self.count, device, layers=bool(self._layers)))
+
+    def give(self, prepared: Prepared, optimizer: Optimizer) -> None:
+        tensors = group.state_of(prepared, optimizer)
+        self.do(TakeOver(), lambda: group.take_over(tensors, prepared.device))
+
+    def gather(self, prepared: Prepared, optimizer: Optimizer) -> None: ...
 
     def do(self, command: Command, own: Callable[[], T]) -> list[T]:
         self._tell(command)
@@ -204,7 +264,7 @@ class Ranks(AbstractContextManager["Ranks"]):
             self._beat()
             if time.monotonic() > until and len(answers) < len(self._lines):
                 silent = ", ".join(str(rank) for rank in waiting.values() if rank not in answers)
-                raise RankLost(f"rank {silent} of {self.size} has not answered for {patience:.0f} s")
+                raise RankLost(f"rank {silent} of {self.count} has not answered for {patience:.0f} s")
         raise_failures([answers[rank] for rank in sorted(answers)])
         return [answers[rank] for rank in sorted(answers)]
 
@@ -216,7 +276,7 @@ class Ranks(AbstractContextManager["Ranks"]):
     def _gone(self, rank: int) -> RankLost:
         process = self._processes[rank - 1]
         process.join(NOTICE_SECONDS)
-        return RankLost(f"rank {rank} of {self.size} is gone: {_ended(process.exitcode)}")
+        return RankLost(f"rank {rank} of {self.count} is gone: {_ended(process.exitcode)}")
 
     def _watch(self) -> None:
         connection.wait([process.sentinel for process in self._processes])

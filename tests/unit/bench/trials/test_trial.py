@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench import forms, levers, quality, questions
+from bench.studies import forms, levers, quality, questions
 from bench.trials import crew, regression
 from bench.trials.held_out import NEW
 from bench.trials.lab import Lab, material

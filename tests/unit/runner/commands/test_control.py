@@ -79,7 +79,7 @@ def test_one_unknown_name_does_not_keep_the_others_from_being_held(settings):
 
 
 def test_what_the_state_does_not_allow_is_refused_with_what_it_allows(settings):
-    with pytest.raises(IllegalTransition, match="a queued job cannot release"):
+    with pytest.raises(IllegalTransition, match="a queued job cannot be asked to release"):
         run(settings, "release", ["a"], as_json=False)
 
 

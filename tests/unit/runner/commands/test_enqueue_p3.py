@@ -91,7 +91,7 @@ def test_blocks_of_another_length_leak_where_blocks_are_split(queue_p3):
 
 def test_groups_of_another_word_list_and_faulty_ones_are_told(queue_p3, tmp_path):
     line = {"morpheme": "-ing", "examples": ["running", "singing"], "bases": ["run", "sing"]}
-    with pytest.raises(SpecError, match=r"of 2 pairs in 1 groups 0 have a word of the 125 that train"):
+    with pytest.raises(SpecError, match=r"of 2 pairs in 1 group 0 have a word of the 125 that train"):
         queue_p3(morphemes__groups=groups(tmp_path, line))
     with pytest.raises(SpecError, match=r"morphemes.groups: .*line 1: '-ing' has 2 examples but 1 bases"):
         queue_p3(morphemes__groups=groups(tmp_path, {**line, "bases": ["run"]}))

@@ -16,6 +16,7 @@ from runner.queue.database import open_queue
 from runner.queue.ledger import import_ledger
 from runner.settings import read_settings
 from runner.states import Change, Outcome, Verdict
+from tests.simulated import open_attempts
 from tests.unit.runner.conftest import CORPUS, job_spec
 from wake2vec.contract.rundir import RunDir
 
@@ -75,7 +76,7 @@ def test_following_tells_each_line_once_and_ends_with_the_job(settings):
     follower = subprocess.Popen([*command, "-n", "1"], stdout=subprocess.PIPE, text=True)
     first = follower.stdout.readline()  # it has looked once; what comes now is new to it
     queue = open_queue(settings.database)
-    (attempt,) = attempts.open_attempts(queue)
+    (attempt,) = open_attempts(queue)
     rows = [{"kind": "step", "step": step, "loss": 1.0} for step in (1, 2, 3)]
     import_ledger(queue, "a", rows, 3.0, from_start=True)
     verdict = Verdict(change=Change.FAIL, reason="the end")

@@ -94,3 +94,23 @@ def test_two_cards_halve_a_step_but_for_what_adding_up_their_gradients_takes(cap
     assert "to add up the cards' gradients" in said
     with pytest.raises(SpecError, match="32 cards cannot share the 16 blocks"):
         run(jobs, gpu="t4", new_words=1, as_json=True, cards=32)
+
+
+def test_a_model_too_large_for_one_card_has_its_layers_dealt_out_and_both_ways_are_told(tmp_path, capsys):
+    large = tmp_path / "large_p1.toml"
+    large.write_text((JOBS / "qwen_p1.toml").read_text().replace("Qwen/Qwen2.5-14B", "Qwen/Qwen2.5-32B"))
+    run([large, JOBS / "qwen_p1.toml"], gpu="t4", new_words=44_223, as_json=True, cards=2)
+    dealt, whole = json.loads(capsys.readouterr().out)
+    run([large], gpu="t4", new_words=44_223, as_json=False, cards=2)
+    said = " ".join(capsys.readouterr().out.split())
+
+    assert (dealt["fits"], dealt["spread"], sum(dealt["layers"])) == (True, "layers", 64)
+    assert not dealt["other_way"]["fits"]
+    assert 0 < dealt["waiting"] < 0.5
+    assert (whole["fits"], whole["spread"], whole["layers"]) == (True, "samples", [])
+    assert whole["other_way"]["fits"]
+    assert whole["step_seconds_at_least"] < whole["other_way"]["step_seconds_at_least"]
+    assert f"fits each of 2 T4 with 14.6 GiB for {dealt['layers'][0]} + {dealt['layers'][1]} layers" in said
+    assert "or, with the model on each card: does not fit each of 2 T4" in said
+    with pytest.raises(OutOfMemory, match="no plan fits a T4; try a larger --gpu, more --cards"):
+        run([large], gpu="t4", new_words=44_223, as_json=True)

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from runner.commands.results import lexicon, report
+from runner.commands.results.fetch import use_trained
 from runner.commands.results.process import use
-from runner.commands.results.tools import use_trained
 from runner.errors import RunnerError, UnknownJob
 from runner.queue import attempts, jobs
 from runner.queue.database import open_queue

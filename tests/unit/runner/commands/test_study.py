@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from runner.commands.study import figures_of, run
+from runner.commands.study import _show, figures_of, run
 from runner.jobfile.study import read_study, sources
 from runner.queue import jobs
 from runner.queue.database import open_queue
@@ -120,6 +120,20 @@ def test_figures_are_those_of_the_best_evaluation(settings, folder):
 
     assert (found["step"], found["bits_per_byte"], found["held_out_consistency"], found["p"]) == (20, 2.5, 0.25, 0.01)
     assert found["verdict"] == "held-out pairs gain"
+
+
+@pytest.mark.parametrize(("width", "tables"), [(200, 1), (60, 2)])
+def test_no_figure_is_cut_however_narrow_the_terminal(width, tables, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(width))
+    names = ("treatment", "control", "shuffled")
+    rows = [{"job": f"p3_study-{name}", "held_out_consistency": 0.123456, "p": 0.25, "verdict": None} for name in names]
+
+    _show(rows)
+
+    said = capsys.readouterr().out
+    assert said.count("p3_study-") == said.count("0.12346") == 3
+    assert said.count("held_out_consistency") == tables
+    assert max(map(len, said.splitlines())) <= width
 
 
 def test_the_studies_that_come_with_the_program_name_jobs_that_do(tmp_path):

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from runner.daemon.loops import MOST_TROUBLES_IN_A_ROW, Loops, counted, sync_alone
+from runner.daemon.loops import MOST_TROUBLES_IN_A_ROW, Loops, noting_failures, sync_alone
 from runner.errors import ClusterLost, StoreBusy
 from runner.sync.job_in_store import SyncContext
 from tests.simulated import Clock, Home
@@ -29,7 +29,7 @@ def failing(error):
 def test_a_bug_ends_the_daemon_after_five_rounds_and_trouble_only_after_long(tmp_path, error, times):
     home = Home.new(tmp_path / "home", tmp_path / "store", Clock())
     loops = Loops()
-    run = counted("tick", failing(error), home.daemon, loops)
+    run = noting_failures("tick", failing(error), home.daemon, loops)
 
     for _ in range(times - 1):
         run()
@@ -37,7 +37,7 @@ def test_a_bug_ends_the_daemon_after_five_rounds_and_trouble_only_after_long(tmp
     run()
 
     assert max(loops.bugs.values()) >= MOST_TROUBLES_IN_A_ROW
-    counted("tick", lambda: None, home.daemon, loops)()
+    noting_failures("tick", lambda: None, home.daemon, loops)()
     assert loops.bugs["tick"] == 0
     home.queue.close()
 

@@ -1,12 +1,13 @@
 """The home's lock, a bad home, and the exit code."""
 
 import os
+from shutil import copytree
 
 import pytest
 
 from runner.daemon.ending import left_to_you
 from runner.daemon.safety import safe_report
-from runner.errors import DaemonRunning, HomeUnusable, NeedsYou
+from runner.errors import DaemonRunning, DatabaseCorrupt, HomeUnusable, NeedsYou
 from runner.machine.home import check_home, only_daemon, open_or_set_aside
 from runner.queue import attempts, jobs
 from runner.settings import Settings, holder_of
@@ -49,6 +50,48 @@ def test_a_corrupt_database_is_kept_and_a_new_one_begun(tmp_path):
     assert jobs.list_jobs(queue) == []
     assert "it is kept as runner.db.corrupt-" in said[0]
     queue.close()
+
+
+def test_a_copy_of_a_home_is_another_home_and_one_that_was_renamed_is_not(tmp_path):
+    home = tmp_path / "home"
+    name = holder_of(home)
+    copytree(home, tmp_path / "copy")
+    home.rename(tmp_path / "renamed")
+
+    assert holder_of(tmp_path / "renamed") == name
+    assert holder_of(tmp_path / "copy") == holder_of(tmp_path / "copy") != name
+
+
+def test_a_home_of_0_1_0_keeps_its_name_and_one_that_a_full_disk_left_empty_gets_one(tmp_path):
+    (tmp_path / "holder").write_text("laptop-0011aabb\n")
+    assert holder_of(tmp_path) == holder_of(tmp_path) == "laptop-0011aabb"
+
+    (tmp_path / "holder").write_text("")
+    assert holder_of(tmp_path) == holder_of(tmp_path) != ""
+
+
+def test_a_database_on_a_disk_that_is_full_is_not_taken_for_a_corrupt_one(tmp_path):
+    settings = Settings(home=tmp_path, store_url="dir:none")
+    queue = open_or_set_aside(settings, pytest.fail)
+    jobs.add_job(queue, job_spec("a"), [CORPUS], "print", 1.0)
+    queue.close()
+    obstacle = settings.database.with_name("runner.db-journal")
+    obstacle.mkdir()  # the first look at a file fails as on a full disk: "disk I/O error"
+
+    with pytest.raises(HomeUnusable, match="see whether the disk is full") as raised:
+        open_or_set_aside(settings, pytest.fail)
+    assert not isinstance(raised.value, DatabaseCorrupt)
+
+    obstacle.rmdir()
+    queue = open_or_set_aside(settings, pytest.fail)
+    assert [job.name for job in jobs.list_jobs(queue)] == ["a"]
+    queue.close()
+
+
+def test_the_end_of_a_run_without_jobs_says_what_to_do(queue, tmp_path):
+    told = safe_report(queue, Settings(home=tmp_path, store_url="dir:none"), {})
+
+    assert told == ["nothing is queued; next: wake2vec-runner enqueue FILE..."]
 
 
 def test_a_run_ends_well_only_when_no_job_is_left_to_a_person(queue):

@@ -1,5 +1,7 @@
 """One tick after another: what ends, what lives, what starts."""
 
+import signal
+
 import pytest
 
 from runner.errors import StoreBusy
@@ -8,7 +10,7 @@ from runner.queue import attempts, checkpoints, jobs, ledger
 from runner.settings import Numbers
 from runner.states import Wish
 from runner.store.base import Properties
-from tests.simulated import Clock, Home
+from tests.simulated import Clock, Home, open_attempts
 from tests.unit.runner.conftest import job_spec
 from wake2vec.contract.files import read_json, write_json
 from wake2vec.contract.spec import CommandSpec
@@ -125,7 +127,7 @@ def test_two_jobs_never_run_at_once_on_one_card(home):
     home.rounds(5)
 
     assert home.state("b") == "queued"
-    assert len(attempts.open_attempts(home.queue)) == 1
+    assert len(open_attempts(home.queue)) == 1
 
 
 def test_a_lost_trainer_puts_the_job_back_and_the_next_one_goes_on_from_what_was_saved(home):
@@ -183,12 +185,37 @@ def test_silence_is_measured_in_heartbeats_and_monotonic_time_not_by_the_wall_cl
     home.rounds(2)
     assert not home.trainers.told_to_end
 
-    home.rounds(2, seconds=60 * home.numbers.hang_minutes)
+    home.rounds(int(home.numbers.hang_minutes) + 1, seconds=60)
 
     assert home.trainers.told_to_end
     home.obey()
     home.tick()
     assert home.outcomes()[0] == "yielded"  # it answered after all: the result is the truth
+
+
+def test_a_machine_that_slept_does_not_take_its_trainers_for_dead_when_it_wakes(home):
+    running(home)
+    home.rounds(2)
+
+    home.rounds(1, seconds=3600 * 8)
+    assert not home.trainers.told_to_end
+
+    home.rounds(int(home.numbers.hang_minutes) + 1, seconds=60)
+    assert home.trainers.told_to_end
+
+
+def test_a_trainer_that_slept_with_the_machine_has_its_grace_time_to_save_afterwards(home, monkeypatch):
+    sent = []
+    monkeypatch.setattr(home.trainers, "end", lambda pid, number: sent.append(number))
+    running(home)
+    jobs.set_wish(home.queue, "a", Wish.HOLD, home.clock.now)
+    home.rounds(1)
+
+    home.rounds(1, seconds=3600)
+    assert sent == [signal.SIGTERM]
+
+    home.rounds(2, seconds=home.numbers.grace_seconds)
+    assert sent[1:] == [signal.SIGKILL]
 
 
 def test_a_back_off_survives_a_clock_that_is_set_back_a_day(home):
@@ -275,7 +302,7 @@ def test_what_threatens_a_card_is_told_once_an_attempt_and_the_trainer_goes_on(h
 
 def test_a_trainer_without_an_open_attempt_is_told_to_end(home):
     trainer = running(home)
-    attempt = attempts.open_attempts(home.queue)[0]
+    attempt = open_attempts(home.queue)[0]
     home.trainers.living.clear()
     home.tick()
     assert attempts.list_attempts(home.queue, "a")[0].outcome is not None

@@ -78,6 +78,7 @@ def test_every_fault_is_told_at_once_with_key_value_and_what_is_allowed(tmp_path
         ("steps = 60\nallow_shorter_context = 'true'", 'remove the quotes'),
         ("steps = 60\ncorpus = 'x'", "train.corpus: unknown key; it belongs in [data]"),
         ("steps = 60\nphase = 'p1'", "train.phase: unknown key; it belongs above the first [table]"),
+        ("steps = 60\nevery_steps = 5", "train.every_steps: unknown key; it belongs in [evaluate] or [checkpoint]"),
         ("steps = 60\nzzz = 1", "train.zzz: unknown key; allowed here: steps, epochs, batch"),
         ("steps = 60\nmicro_batch = 'autto'", 'did you mean "auto"?'),
     ],

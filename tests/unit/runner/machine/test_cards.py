@@ -2,7 +2,7 @@
 
 import pytest
 
-from runner.machine.cards import group, unequal, visible
+from runner.machine.cards import group, too_few, unequal, visible
 from runner.machine.vram import CardUse
 
 T4S = {0: "Tesla T4", 1: "Tesla T4"}
@@ -46,3 +46,11 @@ def test_cards_that_are_there_but_differ_are_told_with_what_to_do():
     assert said.startswith("train.cards = 3, but the cards here differ: Tesla T4 (GPU 0), A100 (GPU 1), A100 (GPU 2)")
     assert "CUDA_VISIBLE_DEVICES" in said
     assert unequal(2, MIXED) == unequal("auto", MIXED) == unequal(4, MIXED) == unequal(3, T4S) == ""
+
+
+def test_layers_are_dealt_to_two_cards_at_least_and_a_job_waits_for_the_second():
+    assert group("auto", T4S, [1], least=2) == []
+    assert group("auto", T4S, [0, 1], least=2) == group(4, T4S, [0, 1], least=2) == [0, 1]
+    assert too_few(2, T4S) == too_few(1, {0: "Tesla T4"}) == ""
+    assert too_few(2, {0: "Tesla T4"}).startswith("waits for 2 equal cards, 1 here")
+    assert too_few(2, {0: "Tesla T4", 1: "A100"}).startswith("waits for 2 equal cards, 2 here")

@@ -38,6 +38,8 @@ def test_cadence_and_budget_change_and_the_segments_follow(queue):
     [
         ("train.lr", 0.1, "train.lr decides the result"),
         ("name", "b", "name decides the result"),
+        ("train.steps", 900, "cannot change while a job lives; `extend a STEPS` gives it more"),
+        ("priority", 3, "there is no key priority; did you mean runner.priority\\? What may change is checkpoint"),
         ("train.speed", 1, "there is no key train.speed; what may change is checkpoint"),
         ("checkpoint.every_steps", 0, "greater than or equal to 1, got 0"),
         ("checkpoint", 5, "checkpoint"),

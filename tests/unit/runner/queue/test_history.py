@@ -13,6 +13,7 @@ from runner.queue.database import open_queue
 from runner.queue.history import LogSays, check_copy, is_new, mark_of, take_history
 from runner.queue.sqlite import copy_database
 from runner.states import Change, Outcome, State, Verdict, Wish
+from tests.simulated import open_attempts
 from tests.unit.runner.conftest import CORPUS, job_spec
 
 MANIFESTS = {10: "a" * 64, 20: "b" * 64}
@@ -79,7 +80,7 @@ def test_attempts_sessions_and_limits_come_over_and_nothing_of_them_lives(old, n
     first, second = attempts.list_attempts(new, "a")
     assert (first.id, first.outcome, first.last_step) == (1, Outcome.OOM, 10)
     assert (second.id, second.outcome, second.cause) == (2, Outcome.LOST, "the machine went away")
-    assert attempts.open_attempts(new) == []
+    assert open_attempts(new) == []
     assert [(one.id, one.machine, one.ended_at is None) for one in attempts.list_sessions(new)] == [
         (1, "old", False), (2, "new", True)
     ]  # fmt: skip

@@ -207,7 +207,7 @@ def test_a_finished_job_cannot_be_held(queue):
     close(queue, claim(queue), None, Outcome.COMPLETED)
     jobs.change_state(queue, "a", Change.SUCCEED, 4.0)
 
-    with pytest.raises(IllegalTransition, match="a: a succeeded job cannot hold"):
+    with pytest.raises(IllegalTransition, match="a: a succeeded job cannot be asked to hold"):
         jobs.set_wish(queue, "a", Wish.HOLD, 5.0)
 
 

@@ -12,7 +12,7 @@ from runner.queue import attempts, checkpoints, jobs, ledger
 from runner.queue.database import Queue, open_queue
 from runner.queue.view import Sight, see
 from runner.states import State, Wish
-from tests.simulated import Clock, Home
+from tests.simulated import Clock, Home, open_attempts
 from tests.unit.runner.conftest import CORPUS, job_spec
 
 
@@ -45,7 +45,7 @@ def test_it_shows_what_separate_readings_show(queue: Queue) -> None:
     view = see(queue)
 
     assert view.jobs == jobs.list_jobs(queue)
-    assert view.attempts == attempts.open_attempts(queue)
+    assert view.attempts == open_attempts(queue)
     assert [view.log(name) for name in "ab"] == [checkpoints.log_state(queue, name) for name in "ab"]
     assert view.checkpoints("b") == checkpoints.list_checkpoints(queue, "b")
     assert view.regimes == ledger.list_regimes(queue, "b")

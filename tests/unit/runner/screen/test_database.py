@@ -7,8 +7,7 @@ import pytest
 
 from runner.errors import DatabaseCorrupt, HomeUnusable
 from runner.queue import attempts, checkpoints, jobs, ledger
-from runner.queue.tables import FORMAT
-from runner.screen.database import KNOWN_FORMAT, read_database
+from runner.screen.database import read_database
 from runner.states import Change, State, Wish
 from tests.unit.runner.conftest import CORPUS, job_spec
 
@@ -27,10 +26,6 @@ def _fill(queue):
     ledger.import_ledger(queue, "a", lines, 4.0, from_start=True)
     jobs.set_wish(queue, "b", Wish.HOLD, 5.0)
     jobs.set_wish(queue, "a", Wish.CANCEL, 5.0)
-
-
-def test_it_knows_the_format_that_the_queue_writes():
-    assert KNOWN_FORMAT == FORMAT
 
 
 def test_what_it_reads_is_what_the_queue_gives_out(queue):

@@ -47,10 +47,12 @@ def test_what_takes_long_before_training_is_named_with_its_share():
     assert told.startswith("a: loading 43%, 3 of 7 GiB")
 
 
-def test_a_trainer_that_has_not_said_anything_starts_and_one_that_has_and_is_gone_has_ended():
-    for beats, words in (({}, "a: step 104 of 500: starting"), (None, "a: its trainer has ended")):
-        more = {} if beats is None else {"heartbeats": beats}
-        assert flat(scene(picture(None, running_surroundings(trainers={}, **more)))).startswith(words)
+def test_a_trainer_without_a_lock_yet_is_starting_and_one_without_a_lock_any_more_has_ended():
+    coming = running_surroundings(trainers={}, heartbeats={})
+    gone = running_surroundings(trainers={})
+
+    assert flat(scene(picture(None, coming))).startswith("a: its trainer is starting")
+    assert flat(scene(picture(None, gone))).startswith("a: its trainer has ended")
 
 
 def test_what_is_in_the_way_has_its_time():

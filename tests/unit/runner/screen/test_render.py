@@ -54,6 +54,18 @@ def test_everything_that_matters_is_on_a_screen_of_80_by_24():
         assert said in text, said
 
 
+def test_a_trainer_that_has_been_started_and_has_no_lock_yet_is_not_called_dead():
+    around = dataclasses.replace(running_surroundings(), trainers={}, heartbeats={})
+    alone = dataclasses.replace(around, daemon=None)
+    silent = dataclasses.replace(running_surroundings(), trainers={})
+
+    assert ["no trainer alive" in "\n".join(_lines(around=one)) for one in (around, alone, silent)] == [
+        False,
+        True,
+        True,
+    ]
+
+
 def test_the_parts_of_a_start_are_shown_until_it_trains():
     parts = {"imports": 3.26, "identity": 0.01, "weights": 8.0}
     around = running_surroundings()

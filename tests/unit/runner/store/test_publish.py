@@ -118,7 +118,7 @@ def test_nothing_is_sent_when_there_is_no_room_for_all(tmp_path: Path) -> None:
     store = Small(tmp_path / "store")
     log, _ = begun(store)
     folder = checkpoint(tmp_path / "run", 200, size=20_000)
-    with pytest.raises(StoreFull, match="Training goes on here"):
+    with pytest.raises(StoreFull, match="What trains here goes on"):
         publish_checkpoint(
             store, log, checkpoint(tmp_path / "run", 400, size=30_000), epoch=1, kind="rolling", journal=tmp_path / "t"
         )

@@ -12,7 +12,7 @@ from runner.states import Wish
 from runner.store.copies import list_generations
 from runner.store.records import commits
 from runner.sync.copies import AFTER_A_COMMIT_SECONDS, AFTER_AN_EVENT_SECONDS, mirror
-from tests.simulated import Clock, Home
+from tests.simulated import Clock, Home, open_attempts
 from tests.unit.runner.conftest import CORPUS, job_spec
 
 
@@ -123,7 +123,7 @@ def test_a_lost_home_gets_its_past_back(home):
     home.lose()
 
     assert home.outcomes() == ["oom", "lost"]
-    assert attempts.open_attempts(home.queue) == []
+    assert open_attempts(home.queue) == []
     assert [row.step for row in ledger.list_metrics(home.queue, "a")] == list(range(1, 21))
     assert attempts.plan_limit(home.queue, "cpu", "a") == {"micro_batch": 2}
     assert home.job("b").priority == -5

@@ -496,7 +496,7 @@ def test_a_full_store_stops_uploads_and_nothing_else_until_there_is_room(shelf):
 
     assert shelf.durable() == 10
     assert not shelf.trainers.told_to_end
-    assert "Training goes on here, uploads wait: free 64.0 MiB there (empty the bin too)" in shelf.problem()
+    assert "What trains here goes on, uploads wait: free 64.0 MiB there (empty the bin too)" in shelf.problem()
     shelf.train(10)
     shelf.store.free = None
     shelf.rounds(4, seconds=60)

@@ -20,7 +20,8 @@ from runner.store.drive.store import open_drive
 from runner.store.drive.transfer import Throttle
 from runner.store.known import KnownLogs
 from runner.store.log import Log
-from runner.store.presence import check_walk
+from runner.store.presence import check_walk, missing
+from runner.store.records import commits
 from runner.store.root import add_entry, open_root
 from runner.store.root import jobs as entries_of
 from runner.sync.fetch import fetch_result
@@ -96,6 +97,24 @@ def test_the_loss_is_said_once_with_what_this_home_holds(home, store):
     assert "`wake2vec-runner repair`" in said
     assert "a at step 10" in said
     assert [note.loss for note in read_lost(home.folder)] == ["gone"]
+
+
+def test_what_another_home_pruned_behind_its_own_checkpoints_is_not_called_lost(home, store, tmp_path):
+    home.end_trainer(None)
+    other = fresh(home, tmp_path, store)
+    other.daemon.take_over = True
+    other.until(lambda: other.trainers.living)
+    for _ in range(3):
+        other.train(10)
+        other.rounds(2)
+    [first] = [one for one in commits(home.context.opened["a"].records) if one.commit.step == 10]
+    assert missing(other.context.store, first)
+
+    a_minute(home)
+
+    assert lost_events(home) == []
+    assert home.durable() == 0  # what it had brought counts no more; the log knows what the other one brought
+    other.queue.close()
 
 
 def test_training_goes_on_while_the_store_is_away(home, store):

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.tiny import make_tokenizer
+from bench.material.tiny import make_tokenizer
 from wake2vec.data.corpus import open_corpus
 from wake2vec.data.dataset import prepare
 from wake2vec.data.lines import Break, Print, as_printed, join_lines

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -31,8 +33,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
 
 @pytest.fixture(scope="module")
 def sheet(trained: RunDir) -> Path:
-    run(BlindOptions(run=trained.root, count=4, words=20, device="cpu"))
-    return trained.evaluation / "blind" / SHEET
+    with redirect_stdout(StringIO()) as said:
+        run(BlindOptions(run=trained.root, count=4, words=20, device="cpu"))
+    sheet = trained.evaluation / "blind" / SHEET
+    assert said.getvalue().splitlines() == [
+        str(sheet),
+        f"key (leave it closed): {sheet.parent / KEY}",
+        f"filled in: wake2vec-runner blind tiny --score {sheet}",
+    ]
+    return sheet
 
 
 def passages(sheet: Path) -> list[str]:

@@ -144,11 +144,13 @@ def test_each_hope_has_figures_with_an_interval_and_a_null(p1: Done, p2: Done) -
 
 
 def test_in_p1_the_body_forgets_nothing_and_new_words_take_all_that_kl_finds(p1: Done) -> None:
-    for name in ("Austen", "minutes.txt"):
+    for name in ("Austen", "novel", "manual", "talk", "minutes.txt"):
         assert p1.figure(f"kl.{name}").value == pytest.approx(p1.figure(f"kl_new.{name}").value, abs=1e-6)
         assert p1.figure(f"kl_new.{name}").value > 1e-3
         assert p1.figure(f"states.{name}").value == pytest.approx(1, abs=1e-6)
         assert p1.figure(f"states.{name}").null < 0.99
+        (told,) = [note for note in p1.hopes.notes if note.startswith(f"{name}: ")]
+        assert ("few for an interval" in told) == (name in ("Austen", "minutes.txt"))
     assert any("cannot move" in note for note in p1.hopes.notes)
 
 

@@ -124,8 +124,8 @@ class Still:
     def step(self, lr: float, *, gradient_factor: Any = 1.0) -> None:
         return None
 
-    def share_changed(self) -> float:
-        return 0.0
+    def changed(self) -> tuple[int, int]:
+        return 0, 0
 
 
 def test_without_weights_it_is_a_p2_of_rows_and_adapters_to_the_bit(p1) -> None:

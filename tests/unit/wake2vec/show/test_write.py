@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,17 @@ def test_the_perplexity_report_holds_before_best_and_last(tmp_path: Path) -> Non
     assert text.split("all, perplexity")[1].split()[:3] == ["403.4", "54.6", "148.4"]
     assert text.split("new, nats")[1].split()[:3] == ["7.0000", "5.0000", "6.0000"]
     assert "6.9078" in text
+
+
+@pytest.mark.parametrize(("held_out", "said"), [(9000, "2,749 bytes of text of the 9,000 held out"), (2749, "; V =")])
+def test_the_perplexity_report_names_the_bytes_that_were_measured(tmp_path: Path, held_out: int, said: str) -> None:
+    row = '{"kind":"evaluation","step":0,"loss":6.9,"tokens":8,"new_tokens":2,"base_tokens":6,"bytes":2749}\n'
+
+    write_artefacts(run_with(tmp_path, row), job=JOB, facts=replace(FACTS, held_out_bytes=held_out))
+
+    text = (tmp_path / "run" / "eval" / "perplexity_report.txt").read_text("utf-8")
+    assert said in text.split("2 new and 6 base; ")[1].splitlines()[0]
+    assert "; 2,749 bytes of text" in text
 
 
 def test_the_devlog_is_a_markdown_table_with_one_row_for_each_evaluation(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -27,8 +29,8 @@ def random_points(seed: int) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(seed).normal(size=(2 * GROUPS * EACH, D)))
 
 
-def trained(one: Chosen, steps: int = 400) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows before and after the loss alone has trained them, with noise as a text gives it."""
+def trained(one: Chosen, loss: Any = losses.cosine, steps: int = 400) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows before and after a loss alone has trained them, with noise as a text gives it."""
     points = random_points(3)
     count = len(one.rows)
     rows = torch.nn.Parameter(points[:count].float())
@@ -39,7 +41,9 @@ def trained(one: Chosen, steps: int = 400) -> tuple[torch.Tensor, torch.Tensor]:
     for _ in range(steps):
         optimizer.zero_grad()
         words = one.vectors(torch.cat([rows, base]))
-        losses.cosine(one.labels.offsets(words), member, weights).backward()
+        pair = (words[one.labels.word], words[one.labels.base])
+        of = pair if loss is losses.contrast else (pair[0] - pair[1],)
+        loss(*of, member, weights).backward()
         rows.grad += 1e-4 * torch.randn(rows.shape, generator=noise)
         optimizer.step()
     return start, torch.cat([rows.detach().double(), points[count:]])
@@ -78,15 +82,28 @@ def test_inner_products_alone_say_what_the_offsets_say():
     torch.testing.assert_close(cells.leave_one_out((train @ train.T)[cells.left, cells.right]), direct)
 
 
-def test_training_random_rows_lifts_the_trained_pairs_alone_and_the_verdict_says_so():
+@pytest.mark.parametrize("loss", [losses.cosine, losses.offset, losses.contrast], ids=lambda one: one.__name__)
+def test_training_random_rows_lifts_the_trained_pairs_alone_and_the_verdict_says_so(loss):
     one = chosen()
-    found = figures(one, *trained(one))
-    held = found["consistency"]["held_out_gain_null"]
+    found = figures(one, *trained(one, loss))
 
     assert found["consistency"]["trained_gain"] > 0.2
+    assert_nothing_held_out_moved(found)
+    assert "on trained pairs alone" in verdict(found)
+
+
+def test_groups_dealt_out_by_the_seed_lift_their_own_labels_alone():
+    one = chosen(shuffle=True)
+    found = figures(one, *trained(one))
+
+    assert found["consistency"]["as_labelled"] > 0.2
+    assert_nothing_held_out_moved(found)
+
+
+def assert_nothing_held_out_moved(found: dict) -> None:
+    held = found["consistency"]["held_out_gain_null"]
     assert abs(held["value"] - held["null"]) < 3 * held["null_sd"]
     assert held["p"] > 0.05
-    assert "on trained pairs alone" in verdict(found)
 
 
 def planted(one: Chosen) -> torch.Tensor:
@@ -112,6 +129,21 @@ def test_a_planted_offset_is_found_on_held_out_pairs_and_not_under_other_labels(
     assert "held-out pairs gain" in verdict(found)
     other = chosen(shuffle=True)
     assert figures(other, random_points(5), now)["consistency"]["as_labelled"] < 0.1
+
+
+def test_held_out_words_belong_to_their_own_bases_where_an_offset_is_planted_and_not_at_random():
+    one = chosen()
+    found, by_chance = (
+        measures.held_out_nulls(one.vectors(points), one, seed=SEED, nulls=NULLS)
+        for points in (planted(one), random_points(5))
+    )
+
+    for null in ("bases", "rows"):
+        assert found[null]["p"] == pytest.approx(1 / (NULLS + 1), abs=1e-6)
+        assert by_chance[null]["p"] > 0.05
+        assert abs(by_chance[null]["value"] - by_chance[null]["null"]) < 3 * by_chance[null]["null_sd"]
+    level = figures(one, random_points(5), planted(one))["consistency"]["held_out"]
+    assert found["bases"]["value"] == found["rows"]["value"] == pytest.approx(level, abs=1e-6)
 
 
 def test_a_cloud_that_moves_as_one_is_no_structure():

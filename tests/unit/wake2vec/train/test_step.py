@@ -15,8 +15,8 @@ from wake2vec.contract import failpoints
 from wake2vec.contract.errors import Diverged, OutOfMemory
 from wake2vec.model.device import copy_to_host, is_out_of_memory
 from wake2vec.train.loop import Loop
+from wake2vec.train.slices import pieces
 from wake2vec.train.state import LossScale
-from wake2vec.train.step import pieces
 from wake2vec.train.stopping import Stop
 
 NEVER = Stop()

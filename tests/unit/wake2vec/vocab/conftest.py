@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from bench.materials import default_cache, mistral_tokenizer, qwen3_tokenizer, smollm2_tokenizer
-from bench.tiny import make_tokenizer
+from bench.material.materials import default_cache, mistral_tokenizer, qwen3_tokenizer, smollm2_tokenizer
+from bench.material.tiny import make_tokenizer
 from tests.tokenizers import metaspace_tokenizer
 from wake2vec.contract.errors import InputError
 from wake2vec.vocab.inject import load_tokenizer

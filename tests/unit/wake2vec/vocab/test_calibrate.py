@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench.tiny import Shape, make_model
+from bench.material.tiny import Shape, make_model
 from wake2vec.data.blocks import Blocks
 from wake2vec.model.new_rows import install_rows
 from wake2vec.vocab.calibrate import SMOOTHING, calibrate_head, calibrated, constant_direction

@@ -61,7 +61,7 @@ def test_the_tool_writes_a_file_that_is_read_again_and_shows_pairs_of_each_group
     assert "walking < walk" in told["groups"][0]["shown"]
     assert read_groups(out, "morpheme")[0].bases == ("sing", "talk", "walk")
     run(MorphemesOptions(groups=out, lexicon=lexicon, corpora=[text]))
-    assert "3 pairs in 1 groups, of 3 words" in capsys.readouterr().out
+    assert "3 pairs in 1 group, of 3 words" in capsys.readouterr().out
 
 
 def test_a_list_without_any_base_is_told(tmp_path):

@@ -104,7 +104,9 @@ def test_two_ranks_train_adapters_as_one_does_and_a_job_moves_between_them(tmp_p
     assert second.progress.step == 2
     second.run_to_end(lambda: None)
 
-    assert largest_difference(second, alone) < 1e-6
+    # Adam divides by the root of the second moment, so an entry whose gradient is rounding noise moves by that noise:
+    # 3e-7 on a CPU with AVX-512, 4e-6 on one without.
+    assert largest_difference(second, alone) < 2e-5
     assert losses(second) == pytest.approx(losses(alone), rel=1e-6)
     assert events(second, "regime") == ["goes on with 1 card after 2 cards"]
 

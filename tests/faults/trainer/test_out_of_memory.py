@@ -1,0 +1,12 @@
+"""G5, G6: running out of memory anywhere costs no step, and changes the weights by rounding at most."""
+
+from tests.faults.apart import run_apart
+
+
+def test_memory_that_runs_out_twice_in_a_step_costs_nothing_but_a_smaller_plan():
+    figures = run_apart("trainer", "out_of_memory", hits=[5], in_a_row=[2], only="step")
+
+    assert figures["runs"] >= 8
+    assert (figures["unstartable"], figures["wrong"]) == (0, 0), figures
+    assert figures["largest_difference"] <= 1e-6
+    assert figures["smaller_plans"] > 0
