@@ -1,8 +1,8 @@
 """What it would save to split the optimizer's state over two ranks by rows, instead of holding all of it on each.
 
 `python -m bench.speed.scale --only state`. Both ways add up the gradient and update the rows: replicated is an
-all-reduce and the whole update on each rank; split is a reduce-scatter, the update of half of the rows, and an all-gather
-of what they became, which are the same bytes. Two processes over gloo.
+all-reduce and the whole update on each rank; split is a reduce-scatter, the update of half of the rows, and an
+all-gather of what they became, which are the same bytes. Two processes over gloo.
 """
 
 from __future__ import annotations
