@@ -43,6 +43,7 @@ class Where(StrEnum):
     CARD = "card"
     DISK = "disk"
     FULL = "full"  # the disk of this machine has no room
+    INPUTS = "inputs"  # a text or a word list, as it was frozen
     NOTHING = "nothing"  # no step had a gradient, or none moved anything
 
 
@@ -234,8 +235,10 @@ def _permanent_reason(ending: Ending) -> str:
         return f"trains nothing: {ending.cause}"
     if ending.outcome is Outcome.FAILED and ending.where == Where.CAPACITY:
         return f"does not fit the card: {ending.cause}"
-    # A set-up fault that the trainer can name a remedy for will not mend itself.
-    if ending.outcome is Outcome.FAILED and ending.where == Where.SETUP and ending.remedy:
+    # A set-up fault that the trainer can name a remedy for will not mend itself, nor will a frozen text.
+    if ending.outcome is Outcome.FAILED and (
+        ending.where == Where.INPUTS or (ending.where == Where.SETUP and ending.remedy)
+    ):
         return f"cannot start: {ending.cause}"
     if _failed_alike(ending):
         return f"failed twice in the same way at the same step: {ending.cause}"

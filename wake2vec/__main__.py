@@ -21,6 +21,7 @@ from wake2vec.contract.errors import (
     Diverged,
     Fault,
     GpuBusy,
+    InputError,
     ModelChanged,
     NotAsExpected,
     NothingTrains,
@@ -152,11 +153,13 @@ def failure(error: Exception, order: Order, pulse: HeartbeatWriter) -> Result:
         where = "identity"
     elif isinstance(error, NothingTrains):
         where = "nothing"
+    elif isinstance(error, InputError) and any(item.sha256 in error.place for item in order.inputs):
+        where = "inputs"
     elif isinstance(error, Diverged):
         outcome, remedy = "diverged", "a lower train.lr"
     elif isinstance(error, Wake2vecError) and not remedy:
         remedy = "mend what the message names, then retry"
-    return pulse.result(outcome, where, as_named(said, order), remedy)
+    return pulse.result(outcome, where, as_named(said.removesuffix(f"; {remedy}"), order), remedy)
 
 
 def out_of_memory(error: Exception) -> str | None:

@@ -128,9 +128,9 @@ def open_queue(place: Path | Server) -> Queue:
 def _backend_of(place: Path | Server) -> Backend:
     if isinstance(place, Path):
         return File(place=place)
-    from runner.queue.postgres import backend_of  # an extra
+    from runner.queue.postgres import Database  # an extra
 
-    return backend_of(place)
+    return Database(place=place)
 
 
 class Line(IntEnum):

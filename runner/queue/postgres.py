@@ -14,7 +14,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, PendingRol
 from runner.children import QUEUE_VARIABLE
 from runner.discretion import hide
 from runner.errors import HomeUnusable, QueueUnavailable, RunnerError
-from runner.queue.database import Backend, Line, open_queue, stand_in
+from runner.queue.database import Line, open_queue, stand_in
 from runner.queue.rows import FORMAT
 from runner.queue.tables import YOUNGER, metadata
 from runner.settings import Server
@@ -127,7 +127,3 @@ def _prepare(connection: Any, _record: Any) -> None:
     connection.adapters.register_dumper(str, Text)
     connection.adapters.register_dumper(bool, Flag)
     connection.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'")
-
-
-def backend_of(place: Server) -> Backend:
-    return Database(place=place)

@@ -61,7 +61,8 @@ def mend(job: Job, every: dict[str, Job], place: str, file: str = "") -> str:
 
     `place` is in what its last attempt failed, `file` the job file that it was queued from.
     """
-    if job.state is State.FAILED and place == Where.NOTHING:  # its text and words are frozen: to retry would not help
+    # its text and words are frozen: to retry would not help
+    if job.state is State.FAILED and place in (Where.NOTHING, Where.INPUTS):
         file = quote(file or f"{job.name}.toml")
         return f"wake2vec-runner enqueue {file} --again"
     verb = {State.FAILED: "retry", State.HELD: "release"}.get(job.state)

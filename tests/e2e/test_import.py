@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -65,6 +66,9 @@ def test_a_p2_with_words_of_its_own_is_for_import_alone(tmp_path: Path) -> None:
     assert "wake2vec-runner import OLD... --into" in said
 
 
+@pytest.mark.filterwarnings(
+    "ignore:`is_gradient_checkpointing`:FutureWarning", "ignore:Setting `save_embedding_layers`:UserWarning"
+)
 def test_an_old_p3_goes_on_as_a_job_and_says_what_its_files_lack(tmp_path: Path) -> None:
     machine = quick_machine(home=tmp_path / "home", store=tmp_path / "store")
     old = old_run(tmp_path / "old")

@@ -139,11 +139,11 @@ def test_ranks_that_cannot_work_fail_at_once_with_what_to_do(
 
 
 def test_a_job_whose_layers_lie_on_two_cards_ends_in_the_bits_of_one_and_waits_where_only_one_is() -> None:
-    with two_machines(160) as (uncut, machine):
+    with two_machines(60) as (uncut, machine):
         machine.run("set", "a", "train.spread=layers")
         machine.start("--until-empty")
         trains(machine, 1)
-        machine.wait_for_step("a", 25)
+        machine.wait_for_step("a", 21)
         assert strike(machine, "another rank")
         trains(machine, 2)
         log = machine.run_dir("a").log.read_text()

@@ -118,7 +118,7 @@ class Result:
     outcome: Outcome
     step: int
     steps: int | None
-    where: str  # setup, identity, training, evaluation, capacity, network, card, disk, full, nothing
+    where: str  # setup, identity, training, evaluation, capacity, network, card, disk, full, inputs, nothing
     cause: str = ""
     remedy: str = ""
     saved_step: int | None = None

@@ -13,7 +13,7 @@ from wake2vec.contract.errors import InputError
 from wake2vec.data.blocks import Blocks, Shuffle, Tokens, Windows, split_blocks, window_stacks, windows
 from wake2vec.data.cache import TokenTable, key_of, mapped, token_table
 from wake2vec.data.corpus import Corpus
-from wake2vec.data.heldout import JOINED_CHARACTERS, SPAN_CHARACTERS, Split, choose, spans_of_text
+from wake2vec.data.heldout import JOINED_CHARACTERS, SPAN_CHARACTERS, Span, choose, spans_of_text
 from wake2vec.data.lines import Hyphens, LineBreaks, Print, as_printed
 from wake2vec.data.permutation import Ints
 from wake2vec.data.tokens import Stream, fingerprint, join, token_ids, tokenise
@@ -118,7 +118,7 @@ def _stacks(table: TokenTable, seq_len: int, place: str) -> Iterator[Ints]:
 
 def _spans(
     corpus: Corpus,
-    chosen: Split,
+    chosen: tuple[Span, ...],
     lines: Print | None,
     tokenizer: Any,
     place: str,

@@ -35,22 +35,10 @@ class Span:
         return self.end - self.start
 
 
-@dataclass(frozen=True, kw_only=True)
-class Split:
-    """The spans of a text in its own order: training spans are joined, held-out spans stand alone."""
-
-    spans: tuple[Span, ...]
-
-    def training(self) -> tuple[Span, ...]:
-        return tuple(span for span in self.spans if not span.held_out)
-
-    def held_out(self) -> tuple[Span, ...]:
-        return tuple(span for span in self.spans if span.held_out)
-
-
-def choose(pieces: Iterable[str], *, fraction: float, seed: int, place: object) -> Split:
+def choose(pieces: Iterable[str], *, fraction: float, seed: int, place: object) -> tuple[Span, ...]:
     """Hold out about `fraction` of the characters, in spans of about 2,000 cut at paragraphs or white space.
 
+    Spans come in the order of the text: those to train on are joined, held-out ones stand alone.
     Raises InputError when the text is too short to hold anything out.
     """
     ends = list(cut_points(pieces))
@@ -61,14 +49,14 @@ def choose(pieces: Iterable[str], *, fraction: float, seed: int, place: object) 
             f"the text has {len(ends)} span(s) of {SPAN_CHARACTERS} characters, too few to hold out {fraction:.0%}",
             "give a longer text",
         )
-    return Split(spans=tuple(_joined(ends, chosen)))
+    return tuple(_joined(ends, chosen))
 
 
-def spans_of_text(pieces: Iterable[str], split: Split) -> Iterator[tuple[Span, str]]:
+def spans_of_text(pieces: Iterable[str], spans: Iterable[Span]) -> Iterator[tuple[Span, str]]:
     """Each span with its text, in order, holding no more than one span and one piece in memory."""
     source = iter(pieces)
     buffer = ""
-    for span in split.spans:
+    for span in spans:
         while len(buffer) < span.characters:
             buffer += next(source)
         yield span, buffer[: span.characters]

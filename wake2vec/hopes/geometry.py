@@ -50,14 +50,16 @@ def of_rows(sources: Sources, side: Side) -> Iterator[Figure | str]:
     mean = float(np.linalg.norm(base, axis=1).mean())
     lengths, luck = (np.linalg.norm(rows, axis=1) / mean for rows in (new, halves[0]))
     yield rows_figure(side, "length", "length, published rows 1", lengths, float(luck.mean()), "published rows again")
-    known, near = pairs(base, np.arange(len(base))), unit(new)
-    low, high = interval_of(
-        len(new), lambda drawn: measures.kolmogorov_smirnov(pairs(near, np.unique(drawn)), known), DRAWS
-    )
-    one, other = (pairs(half, np.arange(len(half))) for half in halves)
+    known, near = measures.pairwise_cosines(base), unit(new)
+
+    def unlike(drawn: npt.NDArray[np.int64]) -> float:
+        return measures.kolmogorov_smirnov(measures.pairwise_cosines(near[drawn]), known)
+
+    low, high = interval_of(len(new), lambda drawn: unlike(np.unique(drawn)), DRAWS)
+    one, other = (measures.pairwise_cosines(half) for half in halves)
     yield Figure(
         hope=Hope.GEOMETRY, key=f"pairs.{side}", name=f"{side} rows, cosines of pairs unlike the published",
-        value=measures.kolmogorov_smirnov(pairs(near, np.arange(len(near))), known), low=low, high=high,
+        value=unlike(np.arange(len(near))), low=low, high=high,
         null=measures.kolmogorov_smirnov(one, other), of=len(new), unit="rows",
         text="Kolmogorov-Smirnov distance, 0 to 1; by chance: two random parts of the published rows",
     )  # fmt: skip
@@ -99,7 +101,3 @@ def chosen(matrix: Matrix) -> Doubles:
     if matrix.shape[0] < 4:
         raise InputError("geometry", f"{matrix.shape[0]} rows are too few to measure", "add words to the lexicon")
     return matrix.take(even_choice(matrix.shape[0], ROWS)).astype(np.float64)
-
-
-def pairs(rows: Doubles, drawn: npt.NDArray[np.int64]) -> Doubles:
-    return measures.pairwise_cosines(rows[drawn])

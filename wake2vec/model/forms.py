@@ -6,7 +6,7 @@ of a form are the words' logits and one number a token, so that no larger matrix
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -62,7 +62,7 @@ class Forms(nn.Module):
         """Move every id's row by `by` [n_ids, d]: words as asked, forms by the mean of what is left."""
         left = by - by[self.word_of]
         rows += by[: self.n_words]
-        for form, words in self._each():
+        for form, words in enumerate(self.words):
             start = self.starts[form]
             if len(words):
                 self.offsets[form] += left[start : start + len(words)].mean(0)
@@ -70,7 +70,9 @@ class Forms(nn.Module):
     def expand(self, logits: Tensor, hidden: Tensor) -> Tensor:
         """Logits of all ids from those of all words. [..., n_words] -> [..., n_ids]"""
         shift = F.linear(hidden, self.offsets.detach().to(hidden.dtype))  # [..., n_forms]
-        return torch.cat([logits, *(logits[..., rows] + shift[..., form, None] for form, rows in self._each())], dim=-1)
+        return torch.cat(
+            [logits, *(logits[..., rows] + shift[..., form, None] for form, rows in enumerate(self.words))], dim=-1
+        )
 
     def of_block(self, start: int, stop: int, first_new_id: int, dtype: torch.dtype) -> BlockForms:
         """The forms of the words `start` to `stop`."""
@@ -88,14 +90,11 @@ class Forms(nn.Module):
         if key not in self._parts:
             bounds = torch.tensor([start, stop], device=self.word_of.device)
             found = []
-            for form, rows in self._each():
+            for form, rows in enumerate(self.words):
                 low, high = torch.searchsorted(rows, bounds).tolist()
                 found.append(Part(start=first_new_id + self.starts[form] + low, columns=rows[low:high] - start))
             self._parts[key] = tuple(found)
         return self._parts[key]
-
-    def _each(self) -> Iterator[tuple[int, Tensor]]:
-        return enumerate(self.words)
 
 
 def write_out(tensors: Mapping[str, Tensor], id_map: IdMap) -> dict[str, Tensor]:

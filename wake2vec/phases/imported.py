@@ -49,15 +49,12 @@ class ImportedStart:
 
     def rows(self) -> Tensor | None:
         """In the numbers that they were saved in."""
-        return self._read().get(_ROWS)
+        return load_file(self.path).get(_ROWS)
 
     def adapter(self) -> dict[str, Tensor]:
         """LoRA halves by module: `model.layers.0.self_attn.q_proj.lora_A`."""
-        found = self._read()
+        found = load_file(self.path)
         return {name.removeprefix(_ADAPTER): found[name] for name in found if name.startswith(_ADAPTER)}
-
-    def _read(self) -> dict[str, Tensor]:
-        return load_file(self.path)
 
 
 def taken_over(order: Order) -> ImportedStart | None:

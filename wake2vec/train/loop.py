@@ -31,7 +31,7 @@ from wake2vec.train.optimizers import optimizer_of
 from wake2vec.train.plans.oom_ladder import Ladder
 from wake2vec.train.plans.proven import Proven
 from wake2vec.train.ranks.agreement import require_one_state
-from wake2vec.train.ranks.pipeline import ranks_of
+from wake2vec.train.ranks.pipeline import part_of
 from wake2vec.train.ranks.team import Team, in_words
 from wake2vec.train.saving import Saver
 from wake2vec.train.schedule import ends_before, rate_of
@@ -59,7 +59,7 @@ class Loop:
         self.job, self.run, self.proven, self.team = material.job, material.run, proven, team
         self.train = self.job.train
         self.optimizer = optimizer_of(self.train, prepared)
-        ranks = ranks_of(prepared, 0, team.regime.get("cards", 1))
+        ranks = part_of(prepared, 0, team.regime.get("cards", 1))
         self.stepper = Stepper.of(material, prepared, self.optimizer, team=team, **ranks)
         first_scale = 2.0**16 if prepared.precision.dtype == torch.float16 else 1.0
         self.progress = Progress(plan=plan, scale=LossScale(value=first_scale))

@@ -34,7 +34,7 @@ def test_a_change_leads_where_the_table_says_or_is_refused(state, change):
     if (state, change) in TRANSITIONS:
         assert next_state(state, change) is TRANSITIONS[state, change]
     else:
-        with pytest.raises(IllegalTransition, match=f"a {state} job (cannot {change}|does not go on)"):
+        with pytest.raises(IllegalTransition, match=f"a {state} job (cannot be asked to {change}|does not go on)"):
             next_state(state, change)
 
 
@@ -197,6 +197,13 @@ def test_a_hub_that_is_away_never_counts_against_a_job_but_is_waited_for():
 
     assert (verdict.change, verdict.stalls) == (Change.REQUEUE, 9)
     assert verdict.wait_seconds == 240
+
+
+def test_a_frozen_text_that_cannot_be_used_has_failed_for_good():
+    ending = Ending(outcome=Outcome.FAILED, where="inputs", cause="words.txt: every word is known")
+    verdict = judge(ending, RetryBudget(attempts=10, first_seconds=60, last_seconds=1800))
+
+    assert (verdict.change, verdict.reason) == (Change.FAIL, "cannot start: words.txt: every word is known")
 
 
 def test_training_that_trains_nothing_has_failed_for_good():

@@ -8,7 +8,8 @@ import pytest
 
 from tests.tiny import loop_for, material_for, order_for
 from wake2vec.__main__ import failure
-from wake2vec.contract.errors import NothingTrains
+from wake2vec.contract.errors import InputError, NothingTrains
+from wake2vec.contract.rundir import RunDir
 from wake2vec.data.seen_words import SeenWords
 from wake2vec.phases.inputs import require_met
 from wake2vec.train.heartbeat import HeartbeatWriter
@@ -42,6 +43,21 @@ def test_a_gradient_of_exactly_zero_ends_a_long_job_early(tmp_path: Path) -> Non
         require_movement(loop.progress.rows, "grad_norm")
     loop.progress.rows[-1]["grad_norm"] = 1e-9
     require_movement(loop.progress.rows, "grad_norm")
+
+
+def test_a_frozen_text_that_cannot_be_used_is_told_apart_from_what_a_retry_mends(tmp_path: Path) -> None:
+    order = order_for(tmp_path)
+    corpus = next(item for item in order.inputs if item.role == "corpus")
+    text = Path(order.inputs_folder) / corpus.sha256
+    told = [
+        failure(
+            InputError(place, "is too short", "give a longer text"), order, HeartbeatWriter(RunDir(root=tmp_path), 1)
+        )
+        for place in (text, tmp_path / "tokenizer")
+    ]
+
+    assert [result.where for result in told] == ["inputs", "setup"]
+    assert (told[0].cause, told[0].remedy) == (f"{corpus.name}: is too short", "give a longer text")
 
 
 def test_a_job_whose_words_no_step_reads_ends_before_its_first_and_names_the_persons_file(tmp_path: Path) -> None:

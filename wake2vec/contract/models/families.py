@@ -65,6 +65,8 @@ def _wrong_kind(config: Mapping[str, Any], family: str) -> str:
         return f"{family} has an encoder and a decoder; only models that go on from a text can be trained"
     if any(key in config for key in ("vision_config", "audio_config")):
         return f"{family} also reads pictures or sound; only models of text alone can be trained"
+    if config.get("use_bidirectional_attention") in (True, "all"):
+        return f"this {family} reads a text in both directions: it would see the word that it is to predict"
     classes = config.get("architectures") or []
     named = [name for name in classes if isinstance(name, str)] if isinstance(classes, list) else []
     if named and not any(re.search(r"ForCausalLM$|LMHead(Model)?$|^GPTBigCode", name) for name in named):

@@ -12,6 +12,8 @@ from wake2vec.contract.files import open_regular
 MAX_BYTES = 64 << 20
 JOINERS = "\u200c\u200d"
 _SHOWN = 5
+_LONG = 40  # characters of a line that a message repeats
+_SEPARATORS = ",;|"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +31,11 @@ class Lexicon:
     def remarks(self) -> list[str]:
         """What a person should know about lines that were passed over."""
         found = (("blank", self.blanks), ("duplicate", self.duplicates))
-        return [f"{self.path.name}: {_counted(kind, lines)} passed over" for kind, lines in found if lines]
+        told = [f"{self.path.name}: {_counted(kind, lines)} passed over" for kind, lines in found if lines]
+        for mark in _SEPARATORS:
+            if 2 * (count := sum(word.endswith(mark) for word in self.words)) >= len(self.words):
+                told.append(f"{self.path.name}: {count:,} of its words end in {mark!r}, which is taken as part of them")
+        return told
 
 
 def read_lexicon(path: Path) -> Lexicon:
@@ -71,11 +77,15 @@ def _checked(word: str, path: Path, line: int) -> str:
     for place, character in enumerate(word):
         kind = unicodedata.category(character)
         if kind.startswith("Z"):
-            raise InputError(path, f"line {line}: {word!r} has a space in it", "write one word on each line")
+            raise InputError(path, f"line {line}: {_quoted(word)} has a space in it", "write one word on each line")
         # Cf too: a soft hyphen or a zero-width joiner cannot be seen, and makes another word of the same letters
         if kind in ("Cc", "Cf", "Cs") and not _joins(word, place):
-            raise InputError(path, f"line {line}: {word!r} has the control character {character!r}", "remove it")
+            raise InputError(path, f"line {line}: {_quoted(word)} has the control character {character!r}", "remove it")
     return word
+
+
+def _quoted(word: str) -> str:
+    return repr(word if len(word) <= _LONG else f"{word[:_LONG]}…")
 
 
 def _joins(word: str, place: int) -> bool:

@@ -32,7 +32,7 @@ from wake2vec.train.plans.choice import guard
 from wake2vec.train.plans.proven import Proven
 from wake2vec.train.ranks import group
 from wake2vec.train.ranks.agreement import digest
-from wake2vec.train.ranks.pipeline import ranks_of
+from wake2vec.train.ranks.pipeline import part_of
 from wake2vec.train.ranks.team import (
     Accumulate,
     Bring,
@@ -149,7 +149,7 @@ class Member:
         self._optimizer = optimizer_of(self.material.job.train, self.prepared)
         self._proven = Proven(self.material, self.prepared, print)
         self._stepper = Stepper.of(
-            self.material, self.prepared, self._optimizer, **ranks_of(self.prepared, self._rank, self._size)
+            self.material, self.prepared, self._optimizer, **part_of(self.prepared, self._rank, self._size)
         )
         return card_name(self.prepared.device)
 

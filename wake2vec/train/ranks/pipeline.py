@@ -7,7 +7,6 @@ Every card makes its backward passes in the order of the micro-batches, so what 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
@@ -46,24 +45,18 @@ def programme(rank: int, ranks: int, parts: int, *, overlapped: bool = True) -> 
     return found
 
 
-@dataclass(frozen=True, kw_only=True)
-class Neighbours:
-    """Whom a rank hears and whom it tells at each act; None where it does so itself."""
+def heard(act: Act, rank: int, ranks: int) -> int | None:
+    """Whom a rank hears before an act; None where it begins there."""
+    if act is Act.FORWARD and rank == 0:
+        return None
+    return (rank + 1 if act is Act.BACKWARD else rank - 1) % ranks
 
-    rank: int
-    ranks: int
 
-    def heard(self, act: Act) -> int | None:
-        before, behind = self.rank - 1, (self.rank + 1) % self.ranks
-        if act is Act.FORWARD:
-            return before if self.rank else None
-        return self.ranks - 1 if act is Act.LOSS else behind
-
-    def told(self, act: Act) -> int | None:
-        before, behind = self.rank - 1, (self.rank + 1) % self.ranks
-        if act is Act.BACKWARD:
-            return before if self.rank else None
-        return self.ranks - 1 if act is Act.LOSS else behind
+def told(act: Act, rank: int, ranks: int) -> int | None:
+    """Whom it tells what came of it; None where it ends there."""
+    if act is Act.BACKWARD and rank == 0:
+        return None
+    return (rank + 1 if act is Act.FORWARD else rank - 1) % ranks
 
 
 class Pipeline:
@@ -71,7 +64,6 @@ class Pipeline:
 
     def __init__(self, prepared: Prepared, rank: int, ranks: int) -> None:
         self._prepared, self._rank, self._ranks = prepared, rank, ranks
-        self._near = Neighbours(rank=rank, ranks=ranks)
         self._post = Post()
         self._width = prepared.rows.head.rows.shape[1]
 
@@ -96,7 +88,9 @@ class Pipeline:
         is_whole, error = True, None
         for act, part in programme(self._rank, self._ranks, len(parts), overlapped=overlapped):
             came = goes = None
-            if (of := self._near.heard(act)) is not None:  # a loss hears what went forth, and tells what goes back
+            if (
+                of := heard(act, self._rank, self._ranks)
+            ) is not None:  # a loss hears what went forth, and tells what goes back
                 came = self._post.receive(self._width, of=of, tag=2 * part + (act is Act.BACKWARD))
                 is_whole = is_whole and came is not None
             is_whole = is_whole and not asked_to_stop()
@@ -110,7 +104,7 @@ class Pipeline:
                     is_whole, error = False, MemoryError(brief(one)) if is_out_of_memory(one) else one
             if not is_whole:
                 self._forth.clear()
-            if (to := self._near.told(act)) is not None:
+            if (to := told(act, self._rank, self._ranks)) is not None:
                 self._post.send(goes, to=to, tag=2 * part + (act is not Act.FORWARD))
         self._post.wait()
         if error is not None:
@@ -140,7 +134,7 @@ class Pipeline:
             with stage.alone():
                 prepared.hidden(self._parts[part])
             assert stage.left is not None, "the own layers end somewhere"
-            out = stage.left
+            out, stage.left = stage.left, None
         else:
             stage.arrived = came.requires_grad_()
             out = prepared.hidden(self._parts[part])
@@ -156,7 +150,7 @@ class Pipeline:
         return leaf.grad
 
 
-def ranks_of(prepared: Prepared, rank: int, ranks: int) -> dict[str, Any]:
+def part_of(prepared: Prepared, rank: int, ranks: int) -> dict[str, Any]:
     """How a rank's Stepper takes part: with its share of the samples, or with its layers for all of them."""
     if prepared.stage is None:
         return {"rank": rank, "size": ranks}

@@ -122,7 +122,7 @@ def test_figures_are_those_of_the_best_evaluation(settings, folder):
     assert found["verdict"] == "held-out pairs gain"
 
 
-@pytest.mark.parametrize(("width", "tables"), [(200, 1), (60, 2)])
+@pytest.mark.parametrize(("width", "tables"), [(200, 1), (40, 3)])
 def test_no_figure_is_cut_however_narrow_the_terminal(width, tables, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", str(width))
     names = ("treatment", "control", "shuffled")

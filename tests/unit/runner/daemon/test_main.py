@@ -122,6 +122,7 @@ def test_the_end_names_for_each_job_what_helps(queue, tmp_path):
     for name, place, change, remedy in (
         ("model", "identity", Change.HOLD, "put that model back and release the job"),
         ("words", "nothing", Change.FAIL, "look at the word list"),
+        ("text", "inputs", Change.FAIL, "give a longer text"),
         ("crash", "training", Change.FAIL, ""),
     ):
         jobs.add_job(queue, job_spec(name), [CORPUS], f"print-{name}", 1.0)
@@ -145,6 +146,7 @@ def test_the_end_names_for_each_job_what_helps(queue, tmp_path):
     assert [line.rpartition("; ")[2] for line in told] == [
         "`wake2vec-runner release model`",
         "`wake2vec-runner enqueue words.toml --again`",
+        "`wake2vec-runner enqueue text.toml --again`",
         "`wake2vec-runner retry crash`",
         f"`wake2vec-runner enqueue '{tmp_path}/a file.toml' --again`",
         "`wake2vec-runner retry crash`, or cancel p2",

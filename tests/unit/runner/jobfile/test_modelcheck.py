@@ -85,6 +85,7 @@ BAD: dict[str, tuple[Change, str]] = {
     "no family": (config(model_type=None), "names no model_type"),
     "unknown family": (config(model_type="zebra"), "zebra is not a family that trains here; these train: apertus"),
     "encoder and decoder": (config(model_type="t5", is_encoder_decoder=True), "an encoder and a decoder"),
+    "both directions": (config(model_type="gemma3_text", use_bidirectional_attention=True), "in both directions"),
     "pictures": (config(model_type="gemma3", vision_config={}), "also reads pictures"),
     "no causal lm": (config(architectures=["LlamaForTokenClassification"]), "does not go on from a text"),
     "gptq": (config(quantization_config={"quant_method": "gptq"}), "stored as gptq"),

@@ -40,6 +40,20 @@ def test_many_lines_are_told_in_short(tmp_path: Path) -> None:
     assert remark.endswith("9 duplicate lines (2, 3, 4, 5, 6 and 4 more) passed over")
 
 
+@pytest.mark.parametrize("mark", [",", ";"])
+def test_a_mark_that_ends_most_words_is_told_since_it_becomes_part_of_them(tmp_path: Path, mark: str) -> None:
+    (remark,) = read_lexicon(lexicon(tmp_path, f"one{mark}\ntwo{mark}\nthree\n")).remarks()
+
+    assert remark == f"lexicon.txt: 2 of its words end in '{mark}', which is taken as part of them"
+
+
+def test_a_text_in_place_of_a_list_is_not_repeated_whole(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as raised:
+        read_lexicon(lexicon(tmp_path, "riverrun past Eve " * 100_000))
+
+    assert len(str(raised.value)) < 200 + len(str(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("content", "problem"),
     [

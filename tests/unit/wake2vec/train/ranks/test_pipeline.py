@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from wake2vec.train.ranks.pipeline import Act, Neighbours, programme
+from wake2vec.train.ranks.pipeline import Act, heard, programme, told
 
 
 def played(ranks: int, parts: int, *, overlapped: bool = True) -> tuple[int, list[int]]:
@@ -17,10 +17,9 @@ def played(ranks: int, parts: int, *, overlapped: bool = True) -> tuple[int, lis
     while any(ahead):
         before = sum(map(len, ahead))
         for rank in range(ranks):
-            near = Neighbours(rank=rank, ranks=ranks)
             while ahead[rank]:
                 act, part = ahead[rank][0]
-                of, to = near.heard(act), near.told(act)
+                of, to = heard(act, rank, ranks), told(act, rank, ranks)
                 key = (of if of is not None else -1, rank, act is Act.BACKWARD, part)
                 if of is not None and key not in sent:
                     break

@@ -150,12 +150,11 @@ def test_shared_rows_are_off_by_rounding_and_not_at_all_in_a_fixed_order(
 def test_adapters_get_the_bits_of_one_card_on_any_cards_that_a_job_moves_to(
     tmp_path: Path, models: Path, start: Start
 ) -> None:
-    source = start(tmp_path, p1(models, tmp_path, "untied", name="p1"), "p1")
+    body = {"model__base": str(models / "untied"), "model__load": "nf4"}
+    source = start(tmp_path, order_for(tmp_path, name="p1", **P1, **body), "p1")
     source.run_to_end(lambda: None)
-    changes = SMALL | {"train__steps": 8, "train__optimizer": "adamw", "train__reduction": "fixed"}
-    order = order_for(
-        tmp_path, of="tiny_p2", name="p2", source=run_of(tmp_path, "p1"), model__base=str(models / "untied"), **changes
-    )
+    changes = SMALL | body | {"train__steps": 8, "train__optimizer": "adamw", "train__reduction": "fixed"}
+    order = order_for(tmp_path, of="tiny_p2", name="p2", source=run_of(tmp_path, "p1"), **changes)
     shutil.copytree(run_of(tmp_path, "p2").root, run_of(tmp_path, "moved").root)
     alone = start(tmp_path, order, "p2")
     alone.run_to_end(lambda: None)
