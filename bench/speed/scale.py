@@ -72,11 +72,13 @@ def main() -> None:
             from bench.speed.scale_state import measured
 
             parts["state"] = measured(folder)
+    dates = before.get("dates", {}) | dict.fromkeys(wanted, time.strftime("%Y-%m-%d"))
     found = {
         "study": "speed.scale",
         "setting": {"steps": STEPS, "threads of a rank": 1},
         "hardware": hardware(),
-        "date": time.strftime("%Y-%m-%d"),
+        "date": " to ".join(dict.fromkeys((min(dates.values()), max(dates.values())))),
+        "dates": dates,
         "versions": versions(),
         **parts,
     }

@@ -127,7 +127,7 @@ def test_a_daemon_that_died_finds_its_trainers_again(world: RayWorld, cluster: A
 
 def test_a_stop_has_the_trainer_save_on_its_host(world: RayWorld, cluster: Any) -> None:
     cluster.add_node(num_cpus=1, num_gpus=1)  # which Ray takes at its word
-    world.add(fake_spec(), told=PACE | {"save_every": 1000, "seconds_per_step": 0.1})
+    world.add(fake_spec(steps=5000), told=PACE | {"save_every": 1000, "seconds_per_step": 0.1})
     daemon = world.start()
     wait_until(lambda: world.step() >= 5, what="a step")
     pid = json.loads(world.run_dir().heartbeat.read_text())["pid"]
@@ -162,11 +162,14 @@ def test_a_cluster_whose_head_is_gone_ends_the_daemon_and_a_new_one_goes_on(worl
     assert runs_of(world, "a")[0] is Outcome.LOST
 
 
-def test_a_job_that_the_cluster_has_no_room_for_waits_there_and_can_be_held(world: RayWorld, cluster: Any) -> None:
+def test_a_job_that_the_cluster_has_no_room_for_waits_there_and_can_be_held(
+    world: RayWorld, cluster: Any, request: pytest.FixtureRequest
+) -> None:
     import ray
 
     cluster.add_node(num_cpus=1)
     ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+    request.addfinalizer(ray.shutdown)  # before the cluster's own end
     taken = ray.util.placement_group([{"CPU": 1}])
     ray.get(taken.ready())
     world.numbers |= {"hang_minutes": 0.02}
@@ -185,7 +188,6 @@ def test_a_job_that_the_cluster_has_no_room_for_waits_there_and_can_be_held(worl
     daemon.send_signal(signal.SIGTERM)
     world.wait(daemon)
     assert_whole(world, "a")
-    ray.shutdown()
 
 
 def test_without_the_package_the_remedy_is_named(tmp_path: Path) -> None:
