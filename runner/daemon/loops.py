@@ -14,13 +14,12 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from runner.context import DaemonContext, read_clocks
 from runner.daemon.logs import append, describe
 from runner.daemon.tick import tick
-from runner.errors import ClusterLost, QueueUnavailable, RunnerError
+from runner.errors import QueueUnavailable, RunnerError
 from runner.sync.job_in_store import SyncContext
 from runner.sync.loop import sync
 
 MOST_BUGS_IN_A_ROW = 5
 MOST_TROUBLES_IN_A_ROW = 120
-WEIGHTS: dict[type, int] = {QueueUnavailable: 0, ClusterLost: 6}  # the one is waited for, the other has taken all along
 
 
 @dataclass(kw_only=True)
@@ -33,6 +32,7 @@ class Loops:
     last_error: BaseException | None = None
     last_text: str = ""
     shown: int = 0  # the last event that was said
+    alone_since: float | None = None  # monotonic: since when the cluster has not answered
     idle_since: float | None = None  # monotonic: since when nothing can move by itself
 
 
@@ -72,7 +72,7 @@ def noting_failures(name: str, action: Callable[[], None], daemon: DaemonContext
         try:
             action()
         except (RunnerError, OSError) as error:
-            _note(loops, name, error, WEIGHTS.get(type(error), 1))
+            _note(loops, name, error, 0 if isinstance(error, QueueUnavailable) else 1)
         except Exception as error:
             append(daemon.settings.daemon_log, describe(error, [name]))
             _note(loops, name, error, MOST_TROUBLES_IN_A_ROW // MOST_BUGS_IN_A_ROW)

@@ -53,6 +53,8 @@ from wake2vec.contract.errors import NoGpu
 from wake2vec.contract.files import counted
 from wake2vec.contract.rundir import STOP_SIGNALS
 
+CLUSTER_SECONDS = 15.0  # Ray ends a process that has asked in vain for a minute
+
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
@@ -255,6 +257,8 @@ def wait(daemon: DaemonContext, context: SyncContext, loops: Loops, wanted: Want
             return _give_up(daemon, loops, say)
         if not daemon.settings.home.is_dir():
             return HomeUnusable(f"{daemon.settings.home}: is gone: deleted or unmounted under a runner at work")
+        if (lost := lost_cluster(daemon, loops)) is not None:
+            return lost
         if loops.last_error is not None and str(loops.last_error) != loops.last_text:
             loops.last_text = str(loops.last_error)
             say(f"trouble: {loops.last_text}; trying again")
@@ -268,6 +272,17 @@ def wait(daemon: DaemonContext, context: SyncContext, loops: Loops, wanted: Want
             ):
                 return end
     return INTERRUPTED
+
+
+def lost_cluster(daemon: DaemonContext, loops: Loops) -> ClusterLost | None:
+    """The error to end with, once it has not answered for a while. The tick loop may be stuck in a question to Ray."""
+    try:
+        daemon.launcher.require_there()
+    except ClusterLost as error:
+        loops.alone_since = loops.alone_since or time.monotonic()
+        return error if time.monotonic() - loops.alone_since > CLUSTER_SECONDS else None
+    loops.alone_since = None
+    return None
 
 
 def _give_up(daemon: DaemonContext, loops: Loops, say: Say) -> int | RunnerError:

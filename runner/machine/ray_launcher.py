@@ -39,7 +39,6 @@ ASK_SECONDS = 1.0  # a host that is slower lives until Ray says that it does not
 NAMES_SECONDS = 0.5
 PATIENCE = {  # Ray's own, unless a person has chosen
     "RAY_gcs_server_port_wait_time_s": "1",  # one try: where another program listens, twenty take a quarter of an hour
-    "RAY_gcs_rpc_server_reconnect_timeout_s": "600",  # then it ends a process that asks in vain: ours ends long before
 }
 GONE = (RayError, ValueError)  # Ray raises the second for a name that it does not know
 

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from runner.daemon.loops import MOST_TROUBLES_IN_A_ROW, Loops, noting_failures, sync_alone
-from runner.errors import ClusterLost, StoreBusy
+from runner.errors import StoreBusy
 from runner.sync.job_in_store import SyncContext
 from tests.simulated import Clock, Home
 
@@ -21,7 +21,6 @@ def failing(error):
     ("error", "times"),
     [
         (ValueError("a bug"), 5),
-        (ClusterLost("gone"), 20),
         (StoreBusy("away"), MOST_TROUBLES_IN_A_ROW),
         (OSError(28, "full"), 120),
     ],
