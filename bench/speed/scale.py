@@ -75,7 +75,7 @@ def main() -> None:
     dates = before.get("dates", {}) | dict.fromkeys(wanted, time.strftime("%Y-%m-%d"))
     found = {
         "study": "speed.scale",
-        "setting": {"steps": STEPS, "threads of a rank": 1},
+        "setting": {"threads of a rank": 1},
         "hardware": hardware(),
         "date": " to ".join(dict.fromkeys((min(dates.values()), max(dates.values())))),
         "dates": dates,

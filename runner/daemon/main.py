@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -14,7 +14,7 @@ from types import FrameType
 
 from runner.context import DaemonContext, read_clocks
 from runner.daemon.dispatch import keep_warm
-from runner.daemon.ending import conclusion
+from runner.daemon.ending import conclusion, last_code, lost_cluster, unread
 from runner.daemon.loops import MOST_TROUBLES_IN_A_ROW, Loops, start_loops
 from runner.daemon.safety import bring_to_safety, end_without_queue, safe_report
 from runner.errors import (
@@ -52,8 +52,6 @@ from runner.sync.trust import check, holdings, unconfirmed
 from wake2vec.contract.errors import NoGpu
 from wake2vec.contract.files import counted
 from wake2vec.contract.rundir import STOP_SIGNALS
-
-CLUSTER_SECONDS = 15.0  # Ray ends a process that has asked in vain for a minute
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,17 +272,6 @@ def wait(daemon: DaemonContext, context: SyncContext, loops: Loops, wanted: Want
     return INTERRUPTED
 
 
-def lost_cluster(daemon: DaemonContext, loops: Loops) -> ClusterLost | None:
-    """The error to end with, once it has not answered for a while. The tick loop may be stuck in a question to Ray."""
-    try:
-        daemon.launcher.require_there()
-    except ClusterLost as error:
-        loops.alone_since = loops.alone_since or time.monotonic()
-        return error if time.monotonic() - loops.alone_since > CLUSTER_SECONDS else None
-    loops.alone_since = None
-    return None
-
-
 def _give_up(daemon: DaemonContext, loops: Loops, say: Say) -> int | RunnerError:
     error = loops.last_error
     if isinstance(error, ClusterLost):
@@ -302,16 +289,3 @@ def show_events(queue: Queue, loops: Loops, say: Say) -> None:
         if view is None or event.job is None or view.is_mine(event.job):
             say(f"{time.strftime('%H:%M:%S', time.localtime(event.at))} {event.text}")
     loops.shown = events[-1].id if events else loops.shown or 1
-
-
-def unread(daemon: DaemonContext) -> dict[str, str]:
-    """Jobs that the store lists and cannot show, unless their names were used again."""
-    here = {job.name for job in jobs.list_jobs(daemon.queue)}
-    return {job: why for job, why in daemon.unread.items() if job not in here}
-
-
-def last_code(code: int, daemon: DaemonContext, doubts: Mapping[str, str]) -> int:
-    """What is lost is said by the exit code before all else; a claim that could not be seen is no success."""
-    if daemon.lost or (code == 0 and unread(daemon)):
-        return StoreLost.exit_code
-    return StoreUnavailable.exit_code if doubts and code == 0 else code
