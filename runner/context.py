@@ -164,6 +164,7 @@ def order_of(daemon: DaemonContext, job: Job, ready: Ready, *, attempt: int, gpu
         source=ready.source,
         gpu_lock=str(daemon.launcher.lock(gpus[0])),
         more_locks=[str(daemon.launcher.lock(gpu)) for gpu in gpus[1:]],
+        on_cards=bool(daemon.cards) or daemon.launcher.on_cards,
         stop_by=daemon.stop_by,
         mean_session_minutes=mean_session_minutes(attempts.list_sessions(daemon.queue)),
         plan=attempts.plan_limit(daemon.queue, daemon.gpu_name(gpus), job.name),

@@ -9,6 +9,7 @@ RunnerError                    1  a request that cannot be carried out
 ├── TrackerFailed              1  its own library did not take what it was told
 ├── DaemonRunning             10  a living daemon has this home
 ├── QueueUnavailable          27  the queue that homes share cannot be reached
+├── ClusterLost               28  the head of a Ray cluster does not answer any more
 ├── StoreUnavailable          11  the store cannot be reached or written
 │   ├── StoreBusy             11  it may work in a moment; carries how long to wait
 │   ├── StoreFull             11  no room left
@@ -80,6 +81,12 @@ class QueueUnavailable(RunnerError):
     """The database server of a shared queue does not answer; what is trained is kept here until it does."""
 
     exit_code = 27
+
+
+class ClusterLost(RunnerError):
+    """The cluster that trainers were started on cannot be asked any more; they end with their hosts."""
+
+    exit_code = 28
 
 
 class StoreUnavailable(RunnerError):

@@ -122,6 +122,13 @@ class Trainers:
 
     places = 0
     card = "cpu"
+    on_cards = False
+
+    def require_there(self) -> None:
+        pass
+
+    def is_waiting(self, attempt: int) -> bool:
+        return False
 
     def is_lost(self, attempt: int) -> bool:
         return False

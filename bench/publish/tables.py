@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("performance", "quality", "questions", "p3")
+PAGES = ("performance", "quality", "questions", "p3", "scale")
 RESULTS = ROOT / "bench" / "results"
 PLACE = re.compile(r"<!-- ([\w-]+)(?::([\w-]+))? -->\n.*?<!-- end -->", re.DOTALL)
 
@@ -36,7 +36,8 @@ def filled(page: str) -> str:
 def table(name: str, part: str = "") -> str:
     result = json.loads((RESULTS / f"{name}.json").read_text())
     if "study" in result:
-        rows = importlib.import_module(f"bench.studies.{result['study']}").table(result, part)
+        folder, _, name = result["study"].rpartition(".")
+        rows = importlib.import_module(f"bench.{folder or 'studies'}.{name}").table(result, part)
         return "\n".join([*as_markdown(rows), "", source(result)]) + "\n"
     rows = [exactness(row) for row in result["rows"]] if name == "exactness" else [speed(row) for row in result["rows"]]
     return "\n".join([source(result), "", *as_markdown(rows)]) + "\n"

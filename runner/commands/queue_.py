@@ -15,13 +15,14 @@ from wake2vec.contract.files import counted
 
 
 def move(here: Settings, old: str, new: str) -> None:
-    """Each is the folder of a home or the address of a PostgreSQL database. Raises DaemonRunning, QueueUnavailable."""
+    """Each is the folder of a home or the address of a PostgreSQL database. Raises DaemonRunning, QueueUnavailable,
+    IllegalTransition where a runner works on the one or the other."""
     if old == new:
         raise RunnerError(f"{old}: is both the queue to copy and the place for it")
     with ExitStack() as stack:
         source, home = stack.enter_context(_open(here, old, is_there=True))
         target, _ = stack.enter_context(_open(here, new, is_there=False))
-        count = copy_queue(source, target, holder_of(home))
+        count = copy_queue(source, target, holder_of(home), here.numbers.lease_seconds)
         print(f"{counted(count, 'job')} with all their rows are in {target.place} now")
         print(f"{source.place} was left as it is: start no runner on it again")
 

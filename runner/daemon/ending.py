@@ -1,14 +1,15 @@
-"""How `start --until-empty` ends: when nothing can go on by itself any more."""
+"""How `start` ends by itself: when nothing can go on any more, or the cluster that it works on is gone."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 from runner.context import DaemonContext
 from runner.daemon.loops import Loops
-from runner.errors import NeedsYou, RunnerError
+from runner.errors import ClusterLost, NeedsYou, RunnerError, StoreLost, StoreUnavailable
 from runner.machine.home import Say
-from runner.queue import waiting
+from runner.queue import jobs, waiting
 from runner.queue.database import Queue
 from runner.queue.rows import Job
 from runner.queue.view import View, see
@@ -16,6 +17,8 @@ from runner.states import State
 from runner.sync.job_in_store import SyncContext
 from runner.sync.upload import is_settled
 from runner.trouble import OF_THE_STORE, Cause, conclude, still_moving
+
+CLUSTER_SECONDS = 15.0  # Ray ends a process that has asked in vain for a minute
 
 
 def conclusion(
@@ -59,3 +62,27 @@ def left_to_you(queue: Queue) -> int | NeedsYou:
     """Nothing moves any more: 0 when every job has succeeded or was cancelled. How each is mended is said above."""
     left = [job.name for job in see(queue).mine if job.state not in (State.SUCCEEDED, State.CANCELLED)]
     return NeedsYou(f"only jobs that need you are left: {', '.join(left)}") if left else 0
+
+
+def lost_cluster(daemon: DaemonContext, loops: Loops) -> ClusterLost | None:
+    """The error to end with, once it has not answered for a while. The tick loop may be stuck in a question to Ray."""
+    try:
+        daemon.launcher.require_there()
+    except ClusterLost as error:
+        loops.alone_since = loops.alone_since or time.monotonic()
+        return error if time.monotonic() - loops.alone_since > CLUSTER_SECONDS else None
+    loops.alone_since = None
+    return None
+
+
+def unread(daemon: DaemonContext) -> dict[str, str]:
+    """Jobs that the store lists and cannot show, unless their names were used again."""
+    here = {job.name for job in jobs.list_jobs(daemon.queue)}
+    return {job: why for job, why in daemon.unread.items() if job not in here}
+
+
+def last_code(code: int, daemon: DaemonContext, doubts: Mapping[str, str]) -> int:
+    """What is lost is said by the exit code before all else; a claim that could not be seen is no success."""
+    if daemon.lost or (code == 0 and unread(daemon)):
+        return StoreLost.exit_code
+    return StoreUnavailable.exit_code if doubts and code == 0 else code

@@ -32,6 +32,7 @@ class Loops:
     last_error: BaseException | None = None
     last_text: str = ""
     shown: int = 0  # the last event that was said
+    alone_since: float | None = None  # monotonic: since when the cluster has not answered
     idle_since: float | None = None  # monotonic: since when nothing can move by itself
 
 
@@ -71,7 +72,7 @@ def noting_failures(name: str, action: Callable[[], None], daemon: DaemonContext
         try:
             action()
         except (RunnerError, OSError) as error:
-            _note(loops, name, error, 0 if isinstance(error, QueueUnavailable) else 1)  # which is waited for
+            _note(loops, name, error, 0 if isinstance(error, QueueUnavailable) else 1)
         except Exception as error:
             append(daemon.settings.daemon_log, describe(error, [name]))
             _note(loops, name, error, MOST_TROUBLES_IN_A_ROW // MOST_BUGS_IN_A_ROW)

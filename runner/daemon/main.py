@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -14,12 +14,13 @@ from types import FrameType
 
 from runner.context import DaemonContext, read_clocks
 from runner.daemon.dispatch import keep_warm
-from runner.daemon.ending import conclusion
+from runner.daemon.ending import conclusion, last_code, lost_cluster, unread
 from runner.daemon.loops import MOST_TROUBLES_IN_A_ROW, Loops, start_loops
 from runner.daemon.safety import bring_to_safety, end_without_queue, safe_report
 from runner.errors import (
     BUG,
     INTERRUPTED,
+    ClusterLost,
     HomeUnusable,
     QueueUnavailable,
     RunnerError,
@@ -107,8 +108,11 @@ def _work(settings: Settings, wanted: Wanted, queue: Queue, say: Say, attend: At
         try:
             end = wait(daemon, context, loops, wanted, say)
             # a store that is away was waited for long enough
-            is_away = isinstance(end, Unsent | StoreLost)
-            bring_to_safety(daemon, context, say, lambda: show_events(queue, loops, say), for_the_store=not is_away)
+            is_away, is_alone = isinstance(end, Unsent | StoreLost), isinstance(end, ClusterLost)
+            bring_to_safety(
+                daemon, context, say, lambda: show_events(queue, loops, say),
+                for_trainers=not is_alone, for_the_store=not is_away,
+            )  # fmt: skip
         except QueueUnavailable as error:
             say(f"error: {error}")
             end_without_queue(daemon, say)
@@ -128,7 +132,7 @@ def _work(settings: Settings, wanted: Wanted, queue: Queue, say: Say, attend: At
         for line in str(end).splitlines() if isinstance(end, RunnerError) else ():
             say(f"error: {line}")
         code = last_code(end.exit_code if isinstance(end, RunnerError) else end, daemon, doubts)
-        if not is_free:  # a call to the store hangs; the interpreter would wait for its thread
+        if not is_free or is_alone:  # a call to the store hangs, or Ray's end would: nobody waits for them
             sys.stdout.flush()
             os._exit(code)
     return code
@@ -251,6 +255,8 @@ def wait(daemon: DaemonContext, context: SyncContext, loops: Loops, wanted: Want
             return _give_up(daemon, loops, say)
         if not daemon.settings.home.is_dir():
             return HomeUnusable(f"{daemon.settings.home}: is gone: deleted or unmounted under a runner at work")
+        if (lost := lost_cluster(daemon, loops)) is not None:
+            return lost
         if loops.last_error is not None and str(loops.last_error) != loops.last_text:
             loops.last_text = str(loops.last_error)
             say(f"trouble: {loops.last_text}; trying again")
@@ -266,8 +272,10 @@ def wait(daemon: DaemonContext, context: SyncContext, loops: Loops, wanted: Want
     return INTERRUPTED
 
 
-def _give_up(daemon: DaemonContext, loops: Loops, say: Say) -> int:
+def _give_up(daemon: DaemonContext, loops: Loops, say: Say) -> int | RunnerError:
     error = loops.last_error
+    if isinstance(error, ClusterLost):
+        return error
     say(f"error: {error}\nthe same trouble again and again: the daemon ends; details in {daemon.settings.daemon_log}")
     return error.exit_code if isinstance(error, RunnerError) else BUG
 
@@ -281,16 +289,3 @@ def show_events(queue: Queue, loops: Loops, say: Say) -> None:
         if view is None or event.job is None or view.is_mine(event.job):
             say(f"{time.strftime('%H:%M:%S', time.localtime(event.at))} {event.text}")
     loops.shown = events[-1].id if events else loops.shown or 1
-
-
-def unread(daemon: DaemonContext) -> dict[str, str]:
-    """Jobs that the store lists and cannot show, unless their names were used again."""
-    here = {job.name for job in jobs.list_jobs(daemon.queue)}
-    return {job: why for job, why in daemon.unread.items() if job not in here}
-
-
-def last_code(code: int, daemon: DaemonContext, doubts: Mapping[str, str]) -> int:
-    """What is lost is said by the exit code before all else; a claim that could not be seen is no success."""
-    if daemon.lost or (code == 0 and unread(daemon)):
-        return StoreLost.exit_code
-    return StoreUnavailable.exit_code if doubts and code == 0 else code

@@ -26,12 +26,13 @@ def bring_to_safety(
     say: Callable[[str], None],
     meanwhile: Callable[[], None],
     *,
+    for_trainers: bool,
     for_the_store: bool,
 ) -> None:
     """Have every trainer save and end, then bring what it saved to the store; each within the grace time."""
     daemon.is_stopping = True
     grace = daemon.settings.numbers.grace_seconds
-    wait_for(lambda: not see(daemon.queue).attempts, 2 * grace, meanwhile)
+    wait_for(lambda: not (for_trainers and see(daemon.queue).attempts), 2 * grace, meanwhile)
     every = [
         job for job in jobs.list_jobs(daemon.queue) if job.state in (State.QUEUED, State.RUNNING) and for_the_store
     ]

@@ -10,6 +10,7 @@ from runner.queue.attempts import SEEN_SECONDS, see_session
 
 
 def tick(daemon: DaemonContext, now: Now) -> None:
+    daemon.launcher.require_there()
     daemon.sight.look()
     every = min(SEEN_SECONDS, daemon.settings.numbers.lease_seconds / 4)
     daemon.session = see_session(daemon.queue, daemon.session, now.wall, every)

@@ -46,6 +46,8 @@ def listen(daemon: DaemonContext, job: Job, attempt: Attempt, monotonic: float) 
     heartbeat = read_heartbeat(daemon.run(attempt.job))
     known = daemon.signs.get(attempt.id)
     if heartbeat is None or heartbeat.attempt != attempt.id:
+        if daemon.launcher.is_waiting(attempt.id):
+            daemon.signs.pop(attempt.id, None)
         daemon.signs.setdefault(attempt.id, Sign(beat=-1, state="starting", at=monotonic))
         return None
     if known is None or known.beat != heartbeat.beat:

@@ -149,6 +149,18 @@ class Launcher:
         """What a trainer works on where the daemon sees no card."""
         return "cpu"
 
+    def require_there(self) -> None:
+        """Raises ClusterLost where trainers are on other hosts, and nobody there answers."""
+
+    def is_waiting(self, attempt: int) -> bool:
+        """Whether its trainer has not begun, since no host has room for it."""
+        return False
+
+    @property
+    def on_cards(self) -> bool:
+        """Whether there are cards where the daemon sees none."""
+        return False
+
     def away(self) -> tuple[str, ...]:
         """The jobs whose trainers live on other hosts, where no lock of this home shows them."""
         return ()

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.children import importing_safely, python, without_secrets
-from runner.errors import RunnerError
+from runner.errors import ClusterLost, RunnerError
 from runner.machine.joblog import open_log
 from runner.machine.launcher import Holder, Launcher, end_group
 from wake2vec.contract.files import read_json, write_json
@@ -28,7 +28,7 @@ from wake2vec.contract.rundir import RunDir
 
 try:
     import ray
-    from ray.exceptions import RayError
+    from ray.exceptions import ActorUnavailableError, RayError
     from ray.util import list_named_actors
 except ImportError as error:
     raise RunnerError("--engine ray: needs a package; `pip install 'wake2vec-runner[ray]'`") from error
@@ -37,6 +37,9 @@ NAMESPACE = "wake2vec-runner"
 CONNECT_SECONDS = 10.0
 ASK_SECONDS = 1.0  # a host that is slower lives until Ray says that it does not
 NAMES_SECONDS = 0.5
+PATIENCE = {  # Ray's own, unless a person has chosen
+    "RAY_gcs_server_port_wait_time_s": "1",  # one try: where another program listens, twenty take a quarter of an hour
+}
 GONE = (RayError, ValueError)  # Ray raises the second for a name that it does not know
 
 
@@ -72,11 +75,11 @@ class Trainer:
             end_group(self._child.pid, signal.Signals(number))
 
 
-def _look_for(address: str | None) -> None:
-    """Ray itself would wait for minutes. Raises OSError where nothing listens."""
+def _look_for(address: str | None, seconds: float) -> None:
+    """Ray itself would wait for minutes, then end the process. Raises OSError where nothing listens."""
     host, _, port = (address or os.environ.get("RAY_ADDRESS", "")).removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
-        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+        socket.create_connection((host, int(port)), timeout=seconds).close()
 
 
 def _die_with_its_actor() -> None:
@@ -95,8 +98,10 @@ class RayLauncher(Launcher):
         self._forgotten: set[int] = set()
         self._names: tuple[float, list[str]] = (-1e9, [])
         try:
-            _look_for(address)
+            _look_for(address, CONNECT_SECONDS)
+            os.environ |= PATIENCE | os.environ
             ray.init(address=address or "auto", namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR")
+            self._head = ray.get_runtime_context().gcs_address
         except (OSError, RuntimeError, ValueError, AssertionError, RayError) as error:
             cause = " ".join(str(error).split())[:300]
             raise RunnerError(
@@ -104,9 +109,23 @@ class RayLauncher(Launcher):
                 "one, and every host needs the same Python and Ray"
             ) from error
 
+    def require_there(self) -> None:
+        """Asked before all else in a round: whatever asks Ray itself would be stuck, and then end the process."""
+        try:
+            _look_for(self._head, ASK_SECONDS)
+        except OSError as error:
+            raise ClusterLost(
+                f"{self._head}: the head of the Ray cluster does not answer ({error}); start it again, then this: what "
+                "was trained goes on from its newest checkpoint"
+            ) from error
+
     @property
     def _unit(self) -> str:
         return "GPU" if ray.cluster_resources().get("GPU") else "CPU"
+
+    @property
+    def on_cards(self) -> bool:
+        return self._unit == "GPU"
 
     @property
     def places(self) -> int:
@@ -180,6 +199,8 @@ class RayLauncher(Launcher):
             if not ray.wait([self._asked[attempt]], timeout=ASK_SECONDS)[0]:
                 return True
             code, refusal = ray.get(self._asked.pop(attempt))
+        except ActorUnavailableError:  # Ray says so as long as it does not know
+            return True
         except GONE as error:
             self._codes[attempt] = None
             if attempt in self._runs and attempt not in self._heard:
@@ -197,6 +218,9 @@ class RayLauncher(Launcher):
         told = {"attempt": attempt, "outcome": "failed", "where": "setup", "step": 0, "steps": None}
         write_json(self._runs[attempt].result, told | {"cause": cause, "remedy": remedy})
 
+    def is_waiting(self, attempt: int) -> bool:
+        return attempt in self._runs and attempt not in self._heard
+
     def is_lost(self, attempt: int) -> bool:
         """Whether its host went away with it."""
         return attempt in self._codes and self._codes[attempt] is None
@@ -210,7 +234,11 @@ class RayLauncher(Launcher):
 
     def end(self, pid: int, number: signal.Signals) -> None:
         with suppress(*GONE):
-            self._actor(pid).end.remote(int(number))
+            if pid in self._heard or (pid not in self._runs and number is not signal.SIGKILL):
+                self._actor(pid).end.remote(int(number))
+                return
+            ray.kill(self._actor(pid))  # it waits for a host, and would for as long as there is none
+            self._codes[pid] = -int(number)
 
     def forget(self, attempt: int) -> None:
         with suppress(*GONE):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import func, insert, select
 
 from runner.errors import IllegalTransition, JobExists
+from runner.queue import sharing
 from runner.queue.database import Queue, put
 from runner.queue.tables import attempts, cards_held, homes, jobs, keepers, metadata
 
@@ -12,14 +13,20 @@ ROWS_AT_ONCE = 500
 OF_THE_MOMENT = (cards_held, homes)  # who is at work, and on what
 
 
-def copy_queue(source: Queue, target: Queue, keeper: str) -> int:
+def copy_queue(source: Queue, target: Queue, keeper: str, silent_seconds: float) -> int:
     """Returns how many jobs there are. A shared queue counts them as kept by the home `keeper`, unless it knows better.
 
-    Raises IllegalTransition while a trainer works on one of them, JobExists for a target that has jobs already.
+    Raises IllegalTransition while a runner is at work on either, or an attempt is open; JobExists for a target that has
+    jobs already.
     """
     with source.read() as old, target.write() as new:
+        for queue, connection in ((source, old), (target, new)):
+            if busy := sharing.at_work(connection, silent_seconds):
+                said = f"{queue.place}: {', '.join(busy)} is at work on it, or was less than {silent_seconds:g} s ago"
+                raise IllegalTransition(f"{said}; stop every runner there first")
         if running := old.scalars(select(attempts.c.job).where(attempts.c.ended_at.is_(None))).all():
-            raise IllegalTransition(f"{source.place}: {', '.join(running)} runs; stop every runner there first")
+            said = f"{source.place}: {', '.join(running)} runs, or a runner died of it"
+            raise IllegalTransition(f"{said}; stop every runner there first, and start a dead one once more")
         if new.scalar(select(func.count()).select_from(jobs)):
             raise JobExists(f"{target.place}: has jobs already; name a queue that is empty")
         for table in metadata.sorted_tables:

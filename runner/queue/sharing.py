@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from typing import Any
 
-from sqlalchemy import Connection, and_, exists, extract, func, or_, select, update
+from sqlalchemy import Connection, Select, and_, exists, extract, func, or_, select, update
 
 from runner.errors import IllegalTransition, RunnerError
 from runner.queue.database import Queue, inserting, put
@@ -43,8 +44,8 @@ class Watch:
 def enter(queue: Queue, version: str, silent_seconds: float) -> None:
     """Be at work on the queue. Raises RunnerError where another home is so with another version of the program."""
     with queue.write() as connection:
-        other = select(homes).where(homes.c.version.not_in(("", version)), homes.c.name != queue.home)
-        row = connection.execute(other.where(homes.c.seen_at > CLOCK - silent_seconds)).first()
+        other = _working(silent_seconds).where(homes.c.version != version, homes.c.name != queue.home)
+        row = connection.execute(other).first()
         if row is not None:
             raise RunnerError(
                 f"{queue.place}: {row.name} is at work on this queue with wake2vec-runner {row.version}, and this is "
@@ -52,6 +53,16 @@ def enter(queue: Queue, version: str, silent_seconds: float) -> None:
             )
         put(connection, homes, {"name": queue.home, "version": version, "seen_at": 0.0})
         beat(connection, queue.home)
+
+
+def at_work(connection: Connection, silent_seconds: float) -> list[str]:
+    """The homes whose daemons live, as far as the server has heard of them; of a queue of one home none is known."""
+    on_server = connection.dialect.name == "postgresql"
+    return [row.name for row in connection.execute(_working(silent_seconds))] if on_server else []
+
+
+def _working(silent_seconds: float) -> Select[Any]:
+    return select(homes).where(homes.c.version != "", homes.c.seen_at > CLOCK - silent_seconds)
 
 
 def leave(queue: Queue) -> None:

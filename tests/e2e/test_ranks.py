@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 
+import pytest
+
+from runner.errors import NeedsYou
 from tests.faults.protocols.ranks import strike, two_machines
-from tests.machine import Machine
+from tests.machine import Machine, job_file
 from wake2vec.contract.lock import read_lock
 from wake2vec.contract.rundir import read_heartbeat, read_result
 
@@ -67,6 +71,71 @@ def test_a_job_that_loses_ranks_and_moves_to_other_counts_ends_in_the_bits_of_on
         assert ended.outcome == "completed"
         said = machine.start_log.read_text()
         assert all(f"started on {where} from step" in said for where in ("2 x cpu", "4 x cpu", "cpu"))
+
+
+DRIVER = """
+import os
+from types import SimpleNamespace
+
+NAMES = os.environ["CARDS"].split(",")
+
+class NVMLError(Exception):
+    pass
+
+def nvmlInit(): pass
+def nvmlShutdown(): pass
+def nvmlDeviceGetCount(): return len(NAMES)
+def nvmlDeviceGetHandleByIndex(index): return index
+def nvmlDeviceGetUUID(index): return f"GPU-{index}"
+def nvmlDeviceGetMemoryInfo(index): return SimpleNamespace(total=15 << 30, used=0)
+def nvmlDeviceGetName(index): return NAMES[index]
+def nvmlDeviceGetCudaComputeCapability(index): return (7, 5)
+def nvmlDeviceGetComputeRunningProcesses(index): return []
+"""
+
+
+def machine_with(tmp_path: Path, cards: str = "", **environment: str) -> Machine:
+    """A job that wants two cards, on a machine whose driver shows these."""
+    if cards:
+        (tmp_path / "driver").mkdir()
+        (tmp_path / "driver" / "pynvml.py").write_text(DRIVER)
+        environment |= {"CARDS": cards, "PYTHONPATH": str(tmp_path / "driver")}
+    machine = Machine(home=tmp_path / "home", store=tmp_path / "store", environment=environment, cpu_cards=2)
+    machine.run("enqueue", str(job_file(tmp_path, "a", of="tiny_p1", train__steps=4, train__cards=2)))
+    return machine
+
+
+def test_cards_that_differ_are_named_and_nothing_starts(tmp_path: Path) -> None:
+    machine = machine_with(tmp_path, "Tesla T4,NVIDIA L4")
+    machine.start()
+    try:
+        until(lambda: "choose equal ones with CUDA_VISIBLE_DEVICES" in machine.start_log.read_text(), "the reason")
+        assert "the cards here differ: Tesla T4 (GPU 0), NVIDIA L4 (GPU 1)" in machine.run("status", "--json")
+    finally:
+        machine.power_cut()
+    assert "started on" not in machine.start_log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("cards", "environment", "cause", "remedy"),
+    [
+        ("Tesla T4,Tesla T4", {}, "the driver shows it, and PyTorch", "install a build for the CUDA of"),
+        ("", {"GLOO_SOCKET_IFNAME": "nowhere0"}, "cannot talk to the others over gloo", "set GLOO_SOCKET_IFNAME"),
+    ],
+)
+def test_ranks_that_cannot_work_fail_at_once_with_what_to_do(
+    tmp_path: Path, cards: str, environment: dict[str, str], cause: str, remedy: str
+) -> None:
+    machine = machine_with(tmp_path, cards, **environment)
+    machine.start("--until-empty")
+    assert machine.daemon is not None
+    assert machine.daemon.wait(240) == NeedsYou.exit_code
+    told = machine.start_log.read_text()
+
+    assert cause in told
+    assert remedy in told
+    assert "cannot start: " in told
+    assert "Traceback" not in told
 
 
 def test_a_job_whose_layers_lie_on_two_cards_ends_in_the_bits_of_one_and_waits_where_only_one_is() -> None:

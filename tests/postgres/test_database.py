@@ -128,8 +128,8 @@ def test_a_queue_moves_to_the_server_and_back_whole(postgres: PostgresServer, tm
         open_queue(tmp_path / "new" / "runner.db") as new,
     ):
         fill(old)
-        assert copy_queue(old, shared, "here") == 2
-        assert copy_queue(shared, new, "here") == 2
+        assert copy_queue(old, shared, "here", 9.0) == 2
+        assert copy_queue(shared, new, "here", 9.0) == 2
 
         for queue in (shared, new):
             assert jobs.list_jobs(queue) == jobs.list_jobs(old)
@@ -140,4 +140,4 @@ def test_a_queue_moves_to_the_server_and_back_whole(postgres: PostgresServer, tm
         ledger.add_event(shared, 9.0, "new", "numbered after those that came")
         assert ledger.list_events(shared)[-1].kind == "new"
         with pytest.raises(JobExists, match="has jobs already"):
-            copy_queue(old, shared, "here")
+            copy_queue(old, shared, "here", 9.0)

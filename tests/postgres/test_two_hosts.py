@@ -50,6 +50,16 @@ def wait_for(world: World, daemons: dict[str, subprocess.Popen[bytes]]) -> None:
         assert world.wait(daemon, home) == 0, world.output(home)[-3000:]
 
 
+def ends_on_the_other_host(world: World, names: list[str], second: subprocess.Popen[bytes]) -> None:
+    wait_until(
+        lambda: all(str(world.job(name, "one").state) == "succeeded" for name in names),
+        what="the end on the other host",
+    )
+    second.send_signal(signal.SIGTERM)
+    world.wait(second, "two")
+    assert_all_whole(world, names)
+
+
 def test_two_hosts_share_the_jobs_while_the_server_goes_away_and_comes_back(
     world: World, postgres: PostgresServer
 ) -> None:
@@ -80,11 +90,36 @@ def test_a_host_that_dies_is_a_lost_session_and_the_other_one_ends_its_job(world
     first.wait()
     world.kill_trainer("one")
 
-    wait_until(lambda: str(world.job("a", "one").state) == "succeeded", what="the end on the other host")
-    second.send_signal(signal.SIGTERM)
-    world.wait(second, "two")
-    assert_all_whole(world, ["a"])
+    ends_on_the_other_host(world, ["a"], second)
     assert runs_of(world, ["a"])["a"][0] is Outcome.LOST
+
+
+@pytest.mark.parametrize("place", ["dispatch.claimed", "launcher.started", "sync.committed", "sync.done"])
+def test_a_host_that_dies_in_the_midst_of_a_change_keeps_nobody_from_its_job(world: World, place: str) -> None:
+    world.add(fake_spec(), home="one")
+    first = world.start("one", told=PACE, environment={"WAKE2VEC_FAILPOINTS": f"{place}=kill"})
+    assert world.wait(first, "one") == -signal.SIGKILL, world.output("one")[-3000:]
+    world.kill_trainer("one")
+
+    ends_on_the_other_host(
+        world, ["a"], world.start("two", until_empty=False, told=PACE, environment={"AS_HOST": "two"})
+    )
+
+
+def test_hosts_whose_clocks_are_an_hour_apart_share_the_jobs_and_take_over_from_one_another(world: World) -> None:
+    names = [f"job{number}" for number in range(4)]
+    for name in names:
+        world.add(fake_spec(name), home="one")
+    ahead = {"AS_HOST": "two", "CLOCK_AHEAD": "3600"}
+    first = world.start("one", told=PACE | {"fail_at": 7, "once": True})
+    second = world.start("two", until_empty=False, told=PACE, environment=ahead)
+    wait_until(lambda: all(world.trainer(home) for home in HOMES), what="a trainer in each home")
+    first.kill()
+    first.wait()
+    world.kill_trainer("one")
+
+    ends_on_the_other_host(world, names, second)
+    assert any(Outcome.LOST in ended for ended in runs_of(world, names).values())
 
 
 def test_a_runner_that_is_stopped_while_the_server_is_away_saves_first(world: World, postgres: PostgresServer) -> None:

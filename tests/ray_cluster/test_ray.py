@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from runner.errors import ClusterLost
 from runner.queue import attempts
 from runner.states import Outcome
 from tests.faults.world import World, expected_weights, fake_spec, wait_until
@@ -38,20 +42,31 @@ class RayWorld(World):
         self.daemons.append(daemon)
         return daemon
 
-    def status(self) -> str:
-        command = [str(Path(sys.executable).parent / "wake2vec-runner"), "--home", str(self.home()), "status", "--once"]
+    def run_command(self, *words: str) -> str:
+        command = [str(Path(sys.executable).parent / "wake2vec-runner"), "--home", str(self.home()), *words]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    def status(self) -> str:
+        return self.run_command("status", "--once")
 
 
 @pytest.fixture
 def cluster() -> Iterator[Any]:
     if not os.environ.get(ENABLED):
         pytest.skip("needs a Ray cluster, which `make test-ray` starts")
+    with new_cluster(num_cpus=0) as cluster:
+        yield cluster
+
+
+@contextmanager
+def new_cluster(**head: Any) -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-    yield cluster
-    cluster.shutdown()
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    try:
+        yield cluster
+    finally:
+        cluster.shutdown()
 
 
 @pytest.fixture
@@ -112,7 +127,7 @@ def test_a_daemon_that_died_finds_its_trainers_again(world: RayWorld, cluster: A
 
 def test_a_stop_has_the_trainer_save_on_its_host(world: RayWorld, cluster: Any) -> None:
     cluster.add_node(num_cpus=1, num_gpus=1)  # which Ray takes at its word
-    world.add(fake_spec(), told=PACE | {"save_every": 1000, "seconds_per_step": 0.1})
+    world.add(fake_spec(steps=5000), told=PACE | {"save_every": 1000, "seconds_per_step": 0.1})
     daemon = world.start()
     wait_until(lambda: world.step() >= 5, what="a step")
     pid = json.loads(world.run_dir().heartbeat.read_text())["pid"]
@@ -124,6 +139,55 @@ def test_a_stop_has_the_trainer_save_on_its_host(world: RayWorld, cluster: Any) 
 
     assert runs_of(world, "a") == [Outcome.YIELDED]
     assert world.durable_step() >= 5
+
+
+def test_a_cluster_whose_head_is_gone_ends_the_daemon_and_a_new_one_goes_on(world: RayWorld, cluster: Any) -> None:
+    cluster.add_node(num_cpus=1)
+    world.add(fake_spec(), told=PACE | {"seconds_per_step": 0.5})
+    daemon = world.start()
+    wait_until(lambda: world.durable_step() >= 5, what="a durable step")
+    cluster.head_node.kill_gcs_server()
+
+    assert world.wait(daemon) == ClusterLost.exit_code, world.output()[-3000:]
+    told = world.output()
+    assert "the head of the Ray cluster does not answer" in told
+    assert "start it again" in told
+    assert "is safe in the store" in told
+    assert "Traceback" not in told
+    cluster.shutdown()
+    with new_cluster(num_cpus=1) as again:
+        world.address = again.address
+        assert world.wait(world.start()) == 0, world.output()[-3000:]
+    assert_whole(world, "a")
+    assert runs_of(world, "a")[0] is Outcome.LOST
+
+
+def test_a_job_that_the_cluster_has_no_room_for_waits_there_and_can_be_held(
+    world: RayWorld, cluster: Any, request: pytest.FixtureRequest
+) -> None:
+    import ray
+
+    cluster.add_node(num_cpus=1)
+    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+    request.addfinalizer(ray.shutdown)  # before the cluster's own end
+    taken = ray.util.placement_group([{"CPU": 1}])
+    ray.get(taken.ready())
+    world.numbers |= {"hang_minutes": 0.02}
+    world.add(fake_spec(), told=PACE)
+    daemon = world.start(until_empty=False)
+    wait_until(lambda: "started on" in world.output(), what="the attempt")
+    time.sleep(3)  # longer than a trainer that has begun may be silent
+    assert runs_of(world, "a") == [None]
+
+    world.run_command("hold", "a")
+    wait_until(lambda: str(world.job("a").state) == "held", what="the hold")
+    assert runs_of(world, "a") != [Outcome.HUNG]
+    ray.util.remove_placement_group(taken)
+    world.run_command("release", "a")
+    wait_until(lambda: str(world.job("a").state) == "succeeded", what="the end")
+    daemon.send_signal(signal.SIGTERM)
+    world.wait(daemon)
+    assert_whole(world, "a")
 
 
 def test_without_the_package_the_remedy_is_named(tmp_path: Path) -> None:
@@ -156,12 +220,15 @@ def test_a_host_that_cannot_run_the_trainer_says_why(tmp_path: Path) -> None:
     assert f"does not see {tmp_path}" in refusal[0]
 
 
-def test_an_address_where_no_cluster_is_is_one_sentence(tmp_path: Path) -> None:
-    if not os.environ.get(ENABLED):
-        pytest.skip("needs Ray, which `make test-ray` installs")
-    world = RayWorld(tmp_path, "127.0.0.1:1")
-    world.add(fake_spec())
+@pytest.mark.skipif(not os.environ.get(ENABLED), reason="needs Ray, which `make test-ray` installs")
+@pytest.mark.parametrize("is_taken", [False, True])
+def test_an_address_where_no_cluster_is_is_one_sentence(tmp_path: Path, is_taken: bool) -> None:
+    """Nobody listens there, or another program does."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1] if is_taken else 1}"
+        world = RayWorld(tmp_path, address)
+        world.add(fake_spec())
 
-    assert world.wait(world.start()) == 1
-    assert "error: --address 127.0.0.1:1: no Ray cluster answers there" in world.output()
+        assert world.wait(world.start()) == 1
+    assert f"error: --address {address}: no Ray cluster answers there" in world.output()
     assert "Traceback" not in world.output()

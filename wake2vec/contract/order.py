@@ -49,6 +49,7 @@ class Order(Table):
     source: Source | None = None
     gpu_lock: str = Field(description="Lock file that the trainer holds while it lives.")
     more_locks: list[str] = Field(default=[], description="Those of further cards: a rank of the trainer on each.")
+    on_cards: bool = Field(False, description="Whether there are cards, which the trainer may then not do without.")
     stop_by: float | None = Field(None, description="Known end of the session, seconds since the epoch.")
     mean_session_minutes: float = Field(100.0, gt=0, description="How long sessions last here, for the cadence.")
     plan: dict[str, Any] = Field(default_factory=dict, description="Limits remembered for this card and job.")

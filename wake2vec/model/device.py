@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import gc
+import os
 import re
 from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 
-from wake2vec.contract.errors import first_line
+from wake2vec.contract.errors import NoGpu, first_line
+from wake2vec.contract.order import Order
 
 MIB = 1 << 20
 MARGIN_BYTES = int(0.45 * (1 << 30))  # CUDA context, cuBLAS workspace and what fragmentation takes
@@ -22,6 +24,20 @@ def this_device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")
+
+
+def require_card(order: Order, rank: int = 0) -> None:
+    """Raises NoGpu where the driver has shown a card that PyTorch cannot use: on the CPU it would be no such job."""
+    seen = torch.cuda.device_count()
+    if order.on_cards and seen <= rank:
+        chosen = os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
+        fewer = (
+            f"set train.cards to {seen}" if seen else "hide the cards with CUDA_VISIBLE_DEVICES= to train on the CPU"
+        )
+        raise NoGpu(
+            f"card {rank + 1} of {order.ranks}: the driver shows it, and PyTorch {torch.__version__} sees {seen} "
+            f"(CUDA_VISIBLE_DEVICES: {chosen}); install a build for the CUDA of `nvidia-smi`, or {fewer}"
+        )
 
 
 def card_name(device: torch.device) -> str:

@@ -18,7 +18,7 @@ from wake2vec.contract.plan import Plan
 from wake2vec.contract.rundir import Result, RunDir
 from wake2vec.contract.versions import versions
 from wake2vec.data.seen_words import SeenWords
-from wake2vec.model.device import card_name, quiet_libraries
+from wake2vec.model.device import card_name, quiet_libraries, require_card
 from wake2vec.phases.base import Prepared
 from wake2vec.phases.identity import began_with, pinned, require_same
 from wake2vec.phases.inputs import JobInputs, read_inputs
@@ -42,6 +42,7 @@ HASHING_SECONDS = 1.0  # between two signs of life
 def train(run: RunDir, order: Order, stop: Stop, pulse: HeartbeatWriter) -> Result:
     """Raises Wake2vecError for whatever a person can mend."""
     quiet_libraries()
+    require_card(order)
 
     def say(text: str) -> None:
         print(text, flush=True)

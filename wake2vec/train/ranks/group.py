@@ -23,6 +23,8 @@ from wake2vec.train.ranks.tree import Node, deal, spans, total
 COLLECTIVE_SECONDS = 60.0  # one begins when every rank is ready for it, so a slow card is no reason to wait
 STAGE_SECONDS = 300.0  # for hidden states: a slow card has some passes to make before it sends any
 BUCKET_BYTES = 32 << 20
+NCCL_REMEDY = "try NCCL_P2P_DISABLE=1, then NCCL_SHM_DISABLE=1"
+GLOO_REMEDY = "set GLOO_SOCKET_IFNAME to a network interface of this machine, such as lo"
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)  # of hidden states
 
 
@@ -44,10 +46,9 @@ def join(rendezvous: Path, rank: int, size: int, device: torch.device, *, layers
         dist.all_reduce(ones)
         heard = int(ones)
     except RuntimeError as error:
-        raise NoGpu(
-            f"rank {rank} of {size} cannot talk to the others over {'NCCL' if on_card else 'gloo'}: {brief(error)}; "
-            "try NCCL_P2P_DISABLE=1, then NCCL_SHM_DISABLE=1, or set train.cards = 1"
-        ) from error
+        way, remedy = ("NCCL", NCCL_REMEDY) if on_card else ("gloo", GLOO_REMEDY)
+        said = f"rank {rank} of {size} cannot talk to the others over {way}: {brief(error)}"
+        raise NoGpu(f"{said}; {remedy}, or set train.cards = 1") from error
     if heard != size:
         raise NoGpu(f"{heard} of {size} ranks answer; set train.cards = 1")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import signal
 import traceback
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from wake2vec.contract.failpoints import failpoint
 from wake2vec.contract.order import Order
 from wake2vec.contract.rundir import STOP_SIGNALS, RunDir
 from wake2vec.hopes.reader import adapters_off
-from wake2vec.model.device import brief, card_name, free_memory, is_out_of_memory, quiet_libraries
+from wake2vec.model.device import brief, card_name, free_memory, is_out_of_memory, quiet_libraries, require_card
 from wake2vec.model.fp16_range import watch_outputs
 from wake2vec.model.placement import apply_plan
 from wake2vec.model.stage import Passage, Stage
@@ -87,6 +86,8 @@ def _failed(error: Exception) -> Failed:
         return Failed(kind="update", text=str(error))
     if is_out_of_memory(error):
         return Failed(kind="memory", text=brief(error))
+    if isinstance(error, NoGpu):
+        return Failed(kind="card", text=str(error))
     return Failed(kind="error", text=f"{type(error).__name__}: {error}")
 
 
@@ -133,10 +134,8 @@ class Member:
     def prepare(self, layers: tuple[int, ...]) -> str:
         """What rank 0 has put in place is read. Returns the name of the card."""
         quiet_libraries()
+        require_card(self._order, self._rank)
         if torch.cuda.is_available():
-            if torch.cuda.device_count() <= self._rank:
-                seen = os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
-                raise NoGpu(f"no card is there for rank {self._rank} (CUDA_VISIBLE_DEVICES: {seen})")
             torch.cuda.set_device(self._rank)
         order = pinned(self._run, self._order, at_once=True)
         self._stage = Stage(rank=self._rank, dealt=layers) if layers else None

@@ -116,7 +116,7 @@ Command = Prepare | Join | TakeOver | Bring | Prove | Pass | Place | Accumulate 
 class Failed:
     """In place of an answer. `memory`: nothing has changed yet; `update`: some weights may have."""
 
-    kind: str  # memory, update, error
+    kind: str  # card (another try would not help), error, memory, update
     text: str
 
 
@@ -265,7 +265,7 @@ class Ranks(AbstractContextManager["Ranks"]):
             if time.monotonic() > until and len(answers) < len(self._lines):
                 silent = ", ".join(str(rank) for rank in waiting.values() if rank not in answers)
                 raise RankLost(f"rank {silent} of {self.count} has not answered for {patience:.0f} s")
-        _raise_failures([answers[rank] for rank in sorted(answers)])
+        raise_failures([answers[rank] for rank in sorted(answers)])
         return [answers[rank] for rank in sorted(answers)]
 
     def _require_alive(self) -> None:
@@ -291,8 +291,8 @@ def _ended(code: int | None) -> str:
     return "it ended by itself" if code is None or code >= 0 else f"it was ended by signal {-code}"
 
 
-def _raise_failures(answers: Sequence[Any]) -> None:
+def raise_failures(answers: Sequence[Any]) -> None:
     failures = [(rank, one) for rank, one in enumerate(answers, start=1) if isinstance(one, Failed)]
     for rank, failure in sorted(failures, key=lambda one: one[1].kind):  # errors first: they end the attempt
         said = f"rank {rank}: {failure.text}"
-        raise {"memory": MemoryError, "update": OutOfMemory}.get(failure.kind, RankLost)(said)
+        raise {"card": NoGpu, "memory": MemoryError, "update": OutOfMemory}.get(failure.kind, RankLost)(said)

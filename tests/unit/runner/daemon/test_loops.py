@@ -19,7 +19,11 @@ def failing(error):
 
 @pytest.mark.parametrize(
     ("error", "times"),
-    [(ValueError("a bug"), 5), (StoreBusy("away"), MOST_TROUBLES_IN_A_ROW), (OSError(28, "full"), 120)],
+    [
+        (ValueError("a bug"), 5),
+        (StoreBusy("away"), MOST_TROUBLES_IN_A_ROW),
+        (OSError(28, "full"), 120),
+    ],
 )
 def test_a_bug_ends_the_daemon_after_five_rounds_and_trouble_only_after_long(tmp_path, error, times):
     home = Home.new(tmp_path / "home", tmp_path / "store", Clock())

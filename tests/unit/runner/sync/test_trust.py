@@ -10,7 +10,7 @@ import pytest
 
 from runner.commands.rebuild import run as rebuild_command
 from runner.commands.repair import run as repair_command
-from runner.daemon.main import last_code, unread
+from runner.daemon.ending import last_code, unread
 from runner.errors import Loss, NotStored, StoreLost
 from runner.machine.home import only_daemon
 from runner.queue import checkpoints, ledger

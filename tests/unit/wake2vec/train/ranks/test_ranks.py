@@ -17,12 +17,14 @@ from tests.zygote import start_ranks
 from wake2vec.contract.errors import NoGpu, RankLost
 from wake2vec.contract.failpoints import VARIABLE
 from wake2vec.contract.order import Order
-from wake2vec.model.device import copy_to_host
+from wake2vec.contract.rundir import STOP_SIGNALS
+from wake2vec.model.device import copy_to_host, require_card
 from wake2vec.train.attempt import start_loop
 from wake2vec.train.heartbeat import HeartbeatWriter
 from wake2vec.train.loop import Loop
-from wake2vec.train.ranks import team
-from wake2vec.train.ranks.team import Ranks
+from wake2vec.train.ranks import group, team
+from wake2vec.train.ranks.member import Member, answer
+from wake2vec.train.ranks.team import Failed, Prepare, Ranks
 from wake2vec.train.stopping import Stop
 
 SMALL: dict[str, Any] = {"train__steps": 4, "checkpoint__every_steps": 2, "evaluate__every_steps": 2}
@@ -146,3 +148,29 @@ def test_cards_that_differ_do_not_begin(tmp_path: Path, start: Start, monkeypatc
 
     with pytest.raises(NoGpu, match=r"differ: Tesla T4 \(rank 0\), cpu \(rank 1\); choose equal ones"):
         start(tmp_path, order_for(tmp_path, **SMALL), "differ", 2)
+
+
+def test_a_rank_without_its_card_is_told_as_such_and_is_no_lost_rank(tmp_path: Path) -> None:
+    order = order_for(tmp_path, **SMALL).model_copy(
+        update={"on_cards": True, "more_locks": [str(tmp_path / "gpu1.lock")]}
+    )
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    try:
+        found = answer(Member(run_of(tmp_path), order, rank=1, size=2), Prepare())
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    assert isinstance(found, Failed)
+    with pytest.raises(NoGpu, match=r"rank 1: card 2 of 2: the driver shows it, and PyTorch .* sees 0") as told:
+        team.raise_failures([found])
+    assert "hide the cards with CUDA_VISIBLE_DEVICES=" in str(told.value)
+    with pytest.raises(NoGpu, match="card 1 of 2"):
+        require_card(order)
+
+
+def test_ranks_that_cannot_talk_name_what_to_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "nowhere0")
+
+    with pytest.raises(NoGpu, match=r"rank 0 of 1 cannot talk to the others over gloo: .*; set GLOO_SOCKET_IFNAME to"):
+        group.join(tmp_path / "meet", 0, 1, torch.device("cpu"))
