@@ -180,8 +180,7 @@ class Ranks(AbstractContextManager["Ranks"]):
 
         self.size = self.count = size
         self.regime: dict[str, Any] = {"cards": size}
-        self._beat, self._lost, self._layers = beat, lost, layers
-        self._rendezvous = run.rendezvous
+        self._beat, self._lost, self._layers, self._rendezvous = beat, lost, layers, run.rendezvous
         self._rendezvous.unlink(missing_ok=True)  # of an attempt that was killed
         pairs = [multiprocessing.Pipe() for _ in range(1, size)]
         self._lines = [mine for mine, _ in pairs]
@@ -195,7 +194,7 @@ class Ranks(AbstractContextManager["Ranks"]):
         self._processes = started.processes
         for line in theirs:
             line.close()  # so that the end of a process is the end of its line
-        self._is_over = threading.Event()
+        self._is_over, self._asking = threading.Event(), threading.Lock()
         threading.Thread(target=self._watch, name="ranks", daemon=True).start()
         self._tell(Prepare(layers=layers))
 
@@ -212,8 +211,8 @@ class Ranks(AbstractContextManager["Ranks"]):
                 f"the cards of this group differ: {told}; choose equal ones with CUDA_VISIBLE_DEVICES, or set "
                 "train.cards = 1"
             )
-        command = Join(rendezvous=self._rendezvous)
-        self.do(command, lambda: group.join(command.rendezvous, 0, self.count, device, layers=bool(self._layers)))
+        place, layers = self._rendezvous, bool(self._layers)
+        self.do(Join(rendezvous=place), lambda: group.join(place, 0, self.count, device, layers=layers))
 
     def give(self, prepared: Prepared, optimizer: Optimizer) -> None:
         tensors = group.state_of(prepared, optimizer)
@@ -270,13 +269,16 @@ class Ranks(AbstractContextManager["Ranks"]):
 
     def _require_alive(self) -> None:
         """Raises RankLost that names one that has ended."""
-        if connection.wait([process.sentinel for process in self._processes], timeout=NOTICE_SECONDS):
-            raise self._gone(next(rank for rank, one in enumerate(self._processes, start=1) if not one.is_alive()))
+        ended = connection.wait([process.sentinel for process in self._processes], timeout=NOTICE_SECONDS)
+        for rank, process in enumerate(self._processes, start=1):
+            if process.sentinel in ended:
+                raise self._gone(rank)
 
     def _gone(self, rank: int) -> RankLost:
         process = self._processes[rank - 1]
-        process.join(NOTICE_SECONDS)
-        return RankLost(f"rank {rank} of {self.count} is gone: {_ended(process.exitcode)}")
+        with self._asking:  # of two threads that ask at once how it ended, one would be told that it lives
+            process.join(NOTICE_SECONDS)
+            return RankLost(f"rank {rank} of {self.count} is gone: {_ended(process.exitcode)}")
 
     def _watch(self) -> None:
         connection.wait([process.sentinel for process in self._processes])
