@@ -67,6 +67,9 @@ class Child:
         self.pid = int(link.recv(16) or 0)
         self.returncode: int | None = None
 
+    def __del__(self) -> None:
+        self._link.close()
+
     def poll(self) -> int | None:
         return self._ended(0)
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from tests.machine import JOBS, REAL_TRAINER, Machine, quick_machine
+from tests.machine import JOBS, Machine
 
 FIXTURE = Path(__file__).parent.parent / "fixtures" / "home_0_1_0.tar.xz"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -33,9 +33,8 @@ def machine(old: Path, home: str) -> Machine:
         shutil.copytree(JOBS / "tiny" / "model", hub / "snapshots" / COMMIT)
         (hub / "refs").mkdir()
         (hub / "refs" / "main").write_text(COMMIT)
-    return quick_machine(
-        home=old / home, store=old / "store", trainer=REAL_TRAINER, environment={"HF_HOME": str(old / "hf")}
-    )
+    # no forks: libraries read HF_HOME when they are imported
+    return Machine(home=old / home, store=old / "store", environment={"HF_HOME": str(old / "hf")})
 
 
 def near(found: Path, expected: Path) -> bool:

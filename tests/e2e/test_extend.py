@@ -35,7 +35,7 @@ def test_an_extended_job_keeps_the_rates_it_had_and_ends_in_the_same_bits_when_c
     shutil.copytree(uncut.store, cut.store)
 
     uncut.finish()
-    cut.start("--until-empty")
+    cut.start("--until-empty", "--take-over")  # a copy of a home is another home
     cut.wait_for_step("p1", STEPS)
     cut.kill_trainer()
     cut.wait_for_step("p1", STEPS + 15)

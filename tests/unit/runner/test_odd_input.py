@@ -117,7 +117,7 @@ def test_no_word_of_the_machinery_is_shown_where_a_job_cannot_do_something() -> 
     for state in State:
         for change in (Change.HOLD, Change.RELEASE, Change.CANCEL, Change.RETRY):
             if (state, change) not in TRANSITIONS:
-                with pytest.raises(Exception, match=f"a {state} job cannot {change}") as error:
+                with pytest.raises(Exception, match=f"a {state} job cannot be asked to {change}") as error:
                     next_state(state, change)
                 assert not {"claim", "succeed", "requeue", "fail"} & set(str(error.value).replace(",", "").split())
 

@@ -105,12 +105,15 @@ def test_a_step_without_recomputation_costs_four_operations_a_weight_and_token()
     assert per_token == pytest.approx(expected, rel=1e-3)
 
 
-def test_every_model_of_the_jobs_fits_a_t4_in_its_leanest_plan() -> None:
+def test_every_model_but_the_one_of_two_cards_fits_a_t4_in_its_leanest_plan() -> None:
     limit = (CARDS["t4"].memory_gib - CARDS["t4"].overhead_gib) * GIB
-    for shape in SHAPES.values():
-        job = replace(QWEN, shape=shape, rows="shared" if shape.tied else "separate")
-
-        assert budget(job, Plan(micro_batch=1, layers="offload", embedding="host")).total < limit
+    leanest = Plan(micro_batch=1, layers="offload", embedding="host")
+    too_big = {
+        name
+        for name, shape in SHAPES.items()
+        if budget(replace(QWEN, shape=shape, rows="shared" if shape.tied else "separate"), leanest).total >= limit
+    }
+    assert too_big == {"Qwen/Qwen2.5-32B"}
 
 
 def test_a_split_block_needs_less_and_adamw_needs_more() -> None:
