@@ -11,7 +11,7 @@ import urllib.request
 from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from runner.screen.snapshot import JobPart, Snapshot
 
@@ -70,8 +70,9 @@ def post(url: str, notice: Notice) -> None:
 
     Raises OSError (urllib's errors are) when it does not get through, AddressUnusable for one that nobody knows.
     """
-    if not url.startswith(("http://", "https://")):
-        _message(url, notice)
+    if service := messenger(url):
+        if not service.notify(title="wake2vec-runner", body=notice.text):
+            raise OSError("the service did not take it")
         return
     body = json.dumps(asdict(notice), ensure_ascii=False).encode()
     headers = {"Content-Type": "application/json", "User-Agent": "wake2vec-runner"}
@@ -79,7 +80,10 @@ def post(url: str, notice: Notice) -> None:
         pass
 
 
-def _message(url: str, notice: Notice) -> None:
+def messenger(url: str) -> Any:
+    """What passes messages on to an address that is not http; None for one that is. Raises AddressUnusable."""
+    if url.startswith(("http://", "https://")):
+        return None
     try:
         import apprise
     except ImportError as error:
@@ -88,8 +92,7 @@ def _message(url: str, notice: Notice) -> None:
     service = apprise.Apprise()
     if not service.add(url):
         raise AddressUnusable("no address that apprise knows")
-    if not service.notify(title="wake2vec-runner", body=notice.text):
-        raise OSError("the service did not take it")
+    return service
 
 
 class Webhook:
@@ -122,6 +125,10 @@ class Webhook:
         self._thread.join(patience_seconds)
 
     def _run(self) -> None:
+        try:
+            messenger(self._url)  # a person is told at the start, not when the first job has failed
+        except AddressUnusable as error:
+            self._give_up(error, True)
         while not self._end.wait(self._every):
             self._look()
             self._ring()

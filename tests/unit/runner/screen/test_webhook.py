@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -177,6 +178,16 @@ def test_a_service_that_nobody_knows_is_said_without_its_address():
     webhook.close()
 
     assert said == ["notifications do not get through: no address that apprise knows; see WAKE2VEC_NOTIFY"]
+
+
+def test_an_address_that_can_reach_nobody_is_said_before_there_is_anything_to_tell(monkeypatch):
+    monkeypatch.setitem(sys.modules, "apprise", None)
+    webhook, said = _ring("discord://number/secret", [_picture()])
+    webhook.close()
+
+    assert said == [
+        "notifications do not get through: not an http address; others need: pip install apprise; see WAKE2VEC_NOTIFY"
+    ]
 
 
 def test_a_picture_that_cannot_be_taken_does_not_silence_the_bell():
