@@ -19,7 +19,7 @@ def test_a_full_store_says_what_to_do() -> None:
     text = room_for(GB, Quota(free=0, total=15 * GB), place="Drive").text
 
     assert "1.0 GiB to store, 0 bytes free" in text
-    assert "Training goes on" in text
+    assert "trains here goes on" in text
     assert "free 1.2 GiB there" in text
 
 
