@@ -5,17 +5,19 @@ import random
 from tests.faults.world import assert_whole, fake_spec, wait_until
 
 PACE = {"seconds_per_step": 0.02, "save_every": 4}
+STEPS = 100
 
 
 def more_is_durable(world, home, steps):
-    """Wait until this home has made so many steps durable beyond what it found in the store."""
+    """Wait until this home has made so many steps durable beyond what it found in the store, or all that there are: on
+    a busy machine it may get far before we look."""
     reached = 0 if home == "home" else wait_until(lambda: world.durable_step(home=home))
-    wait_until(lambda: world.durable_step(home=home) >= reached + steps)
+    wait_until(lambda: world.durable_step(home=home) >= min(reached + steps, STEPS))
 
 
 def test_a_job_hops_over_five_machines_and_ends_in_the_same_bits(world):
     draw = random.Random(0)
-    world.add(fake_spec(steps=100))
+    world.add(fake_spec(steps=STEPS))
     name = "home"
     for number in range(5):
         daemon = world.start(name, told=PACE)
@@ -27,7 +29,7 @@ def test_a_job_hops_over_five_machines_and_ends_in_the_same_bits(world):
 
     assert world.run(name, told=PACE) == 0
 
-    assert_whole(world, steps=100, home=name)
+    assert_whole(world, steps=STEPS, home=name)
 
 
 def test_a_machine_that_vanishes_before_its_first_checkpoint_leaves_the_queue(world):
