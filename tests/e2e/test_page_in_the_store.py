@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from runner.store.drive.store import _media
-from tests.machine import JOBS, quick_machine
+from tests.machine import JOBS, Machine
 
 
 def test_the_page_in_the_store_shows_the_last_evaluation(tmp_path: Path) -> None:
-    machine = quick_machine(home=tmp_path / "home", store=tmp_path / "store")
+    # no forks: the page is written by a command of its own, as a user would give it
+    machine = Machine(home=tmp_path / "home", store=tmp_path / "store")
     machine.run("enqueue", str(JOBS / "tiny_p1.toml"), "--set", "track.page=true")
     machine.run("enqueue", str(JOBS / "tiny_p1.toml"), "--name", "without", "--again")
     machine.run("start", "--until-empty")
