@@ -80,9 +80,11 @@ class Stage:
         finally:
             for hook in hooks:
                 hook.remove()
-        (_, embedded), entered, (_, out), (_, normed) = seen
-        if not isinstance(out, Tensor) or not torch.equal(embedded, entered[0]) or not torch.equal(normed, last):
-            raise self._refused(model, f"{type(decoder).__name__} does more than its layers do")
+        if len(seen) == 4:  # each is called once
+            (_, embedded), entered, (_, out), (_, normed) = seen
+            if isinstance(out, Tensor) and torch.equal(embedded, entered[0]) and torch.equal(normed, last):
+                return
+        raise self._refused(model, f"{type(decoder).__name__} does more than its layers do")
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -115,7 +117,8 @@ class Elsewhere:
 
     def __call__(self, hidden_states: Tensor, *_: Any, **more: Any) -> Tensor:
         stage, cache = self._stage, more.get("past_key_values")
-        if cache is not None:  # whose length is asked of any layer
+        # whose length is asked of any layer that attends; linear attention has none. Layers come with their first use.
+        if cache is not None and all(hasattr(one, "update") for one in cache.layers[self._index : self._index + 1]):
             count = hidden_states[:, None, :, :1]  # [b, 1, s, 1]
             cache.update(count, count, self._index)
         if self._index != stage.layers.stop or not stage.is_first:
