@@ -7,9 +7,9 @@ import secrets
 import socket
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 from platformdirs import user_data_dir
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -19,6 +19,7 @@ from runner.discretion import hide
 from runner.errors import HomeUnusable, RunnerError
 from runner.states import Foreign
 
+HOLDER = "holder"  # in the home: its name in stores
 DAEMON_LOCK = "daemon.lock"  # in the home: held by the daemon that lives there
 TRANSFERS = "transfers"  # in the home: under which ids files are being stored
 
@@ -127,29 +128,12 @@ def _queue_url(environment: Mapping[str, str]) -> str:
 def holder_of(home: Path) -> str:
     """Who this home is in a store and in a shared queue: the same after every restart, another one in every home.
 
-    A copy is another home: two of one name would take each other's jobs at once, for ever. Its file has another inode
-    than the one written in it, which a home that is renamed keeps.
+    The second line of its file is the file's inode, which a home that is renamed keeps and a copy has not.
     """
-    path = home / "holder"
-    try:
-        name, *inode = path.read_text().splitlines()
-        if inode == [str(path.stat().st_ino)]:
-            return name
-        if not inode:  # written by 0.1.0, which trusted every copy
-            return _write_holder(path, name)
-    except (FileNotFoundError, ValueError):  # ValueError: empty, as a full disk leaves it
+    path = home / HOLDER
+    if not (path.is_file() and path.read_text()):
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return _write_holder(path, f"{socket.gethostname()}-{secrets.token_hex(4)}")
-
-
-def _write_holder(path: Path, name: str) -> str:
-    with NamedTemporaryFile("w", dir=path.parent, prefix=".holder.", delete=False) as file:
-        try:
-            file.write(f"{name}\n{os.fstat(file.fileno()).st_ino}\n")
-            file.flush()
-            os.fsync(file.fileno())
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
-    return name
+        path.unlink(missing_ok=True)  # empty, as a full disk leaves it
+        with suppress(FileExistsError), path.open("x") as file:  # of two that begin at once the first names the home
+            file.write(f"{socket.gethostname()}-{secrets.token_hex(4)}\n{os.fstat(file.fileno()).st_ino}\n")
+    return path.read_text().partition("\n")[0]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from runner.errors import DaemonRunning, DatabaseCorrupt, HomeUnusable
 from runner.machine.session import network_file_system
 from runner.queue.database import Queue, open_queue
 from runner.queue.sqlite import check_integrity, set_aside
-from runner.settings import DAEMON_LOCK, Server, Settings
+from runner.settings import DAEMON_LOCK, HOLDER, Server, Settings
 from wake2vec.contract.errors import GpuBusy
 from wake2vec.contract.lock import hold_lock, read_lock
 
@@ -42,6 +42,7 @@ def only_daemon(home: Path) -> Iterator[None]:
     for attempt in range(20):  # an observer's probe may hold the lock for an instant
         try:
             with hold_lock(path, {"pid": os.getpid(), "started_at": time.time()}):
+                forget_copied_name(home)
                 yield
                 return
         except GpuBusy as error:
@@ -52,6 +53,19 @@ def only_daemon(home: Path) -> Iterator[None]:
                     "Ctrl-C in its window stops it"
                 ) from error
             time.sleep(0.05)
+
+
+def forget_copied_name(home: Path, mounts: str | None = None) -> None:
+    """A copy of a home is another home: two of one name would take each other's jobs at once, for ever.
+
+    Only who has the home may find that out, so that no two processes of it ever differ. On network file systems a
+    file's inode may change with each mount, and a copy keeps the name.
+    """
+    path = home / HOLDER
+    with suppress(FileNotFoundError):
+        _, *inode = path.read_text().splitlines() or [""]  # 0.1.0 wrote none, and trusted every copy
+        if inode and inode != [str(path.stat().st_ino)] and not network_file_system(home, mounts):
+            path.unlink()
 
 
 def open_or_set_aside(settings: Settings, say: Say) -> Queue:

@@ -8,7 +8,7 @@ import pytest
 from runner.daemon.ending import left_to_you
 from runner.daemon.safety import safe_report
 from runner.errors import DaemonRunning, DatabaseCorrupt, HomeUnusable, NeedsYou
-from runner.machine.home import check_home, only_daemon, open_or_set_aside
+from runner.machine.home import check_home, forget_copied_name, only_daemon, open_or_set_aside
 from runner.queue import attempts, jobs
 from runner.settings import Settings, holder_of
 from runner.states import Change, Outcome, Verdict, Wish
@@ -53,13 +53,25 @@ def test_a_corrupt_database_is_kept_and_a_new_one_begun(tmp_path):
 
 
 def test_a_copy_of_a_home_is_another_home_and_one_that_was_renamed_is_not(tmp_path):
-    home = tmp_path / "home"
+    home, copy, renamed = tmp_path / "home", tmp_path / "copy", tmp_path / "renamed"
     name = holder_of(home)
-    copytree(home, tmp_path / "copy")
-    home.rename(tmp_path / "renamed")
+    copytree(home, copy)
+    home.rename(renamed)
 
-    assert holder_of(tmp_path / "renamed") == name
-    assert holder_of(tmp_path / "copy") == holder_of(tmp_path / "copy") != name
+    assert holder_of(copy) == name  # who only looks changes nothing
+    with only_daemon(copy), only_daemon(renamed):
+        assert holder_of(copy) == holder_of(copy) != name
+        assert holder_of(renamed) == name
+
+
+def test_where_inodes_change_with_each_mount_a_home_keeps_its_name(tmp_path):
+    name = holder_of(tmp_path)
+    (tmp_path / "holder").write_text(f"{name}\n1\n")
+
+    forget_copied_name(tmp_path, mounts=f"drive {tmp_path} fuse.drive rw 0 0\n")
+    assert holder_of(tmp_path) == name
+    forget_copied_name(tmp_path, mounts="")
+    assert holder_of(tmp_path) != name
 
 
 def test_a_home_of_0_1_0_keeps_its_name_and_one_that_a_full_disk_left_empty_gets_one(tmp_path):
