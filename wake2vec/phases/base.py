@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from wake2vec.model.dropout import StepKey
+from wake2vec.model.layers.stage import Stage
 from wake2vec.model.new_rows import InstalledRows
 from wake2vec.model.precision import Precision
-from wake2vec.model.stage import Stage
 from wake2vec.phases.inputs import JobInputs
 from wake2vec.structure.auxiliary import Auxiliary
 

@@ -24,8 +24,8 @@ from wake2vec.data.dataset import prepare
 from wake2vec.data.lines import Print, as_printed, stretches
 from wake2vec.data.seen_words import SeenWords
 from wake2vec.data.tokens import fingerprint
+from wake2vec.model.layers.stage import Stage
 from wake2vec.model.published_files import Origin, origin_of
-from wake2vec.model.stage import Stage
 from wake2vec.phases.identity import PUT_BACK, Digests, Identity, digests_of, identify_beside
 from wake2vec.vocab import idmap
 from wake2vec.vocab.idmap import IdMap

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from wake2vec.contract.spec import P2Spec, P3Spec
 from wake2vec.model.dropout import StepKey
-from wake2vec.model.stage import no_rows
+from wake2vec.model.layers.stage import no_rows
 from wake2vec.phases.base import Prepared
 from wake2vec.phases.inputs import JobInputs
 from wake2vec.phases.p2 import adapters_of, read_source

@@ -18,6 +18,7 @@ from wake2vec.contract.tables import DataTable, TrainTable
 from wake2vec.data.blocks import Blocks
 from wake2vec.data.permutation import blocks_of_step
 from wake2vec.data.seen_words import SeenWords
+from wake2vec.data.slices import Slice, pieces
 from wake2vec.model.device import brief, is_out_of_memory
 from wake2vec.model.dropout import drop_only_keyed
 from wake2vec.model.forms import FORMS
@@ -31,7 +32,6 @@ from wake2vec.train.ranks.group import add_up, add_up_in_order
 from wake2vec.train.ranks.pipeline import Done, Pipeline
 from wake2vec.train.ranks.team import Accumulate, Alone, Reduce, Team, Update
 from wake2vec.train.ranks.tree import Node, add, deal, total
-from wake2vec.train.slices import Slice, pieces
 from wake2vec.train.state import LossScale
 from wake2vec.train.stopping import Stop
 

@@ -19,8 +19,8 @@ from wake2vec.contract.plan import WRITTEN_OUT, LayerPath
 from wake2vec.model.layers.decoder import Decoder, Kept, Positions, read_decoder
 from wake2vec.model.layers.frozen_linear import Gradients, UnknownLayer
 from wake2vec.model.layers.host_checkpoints import HostCheckpoints
+from wake2vec.model.layers.stage import Elsewhere
 from wake2vec.model.layers.twin import check_twins
-from wake2vec.model.stage import Elsewhere
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from wake2vec.contract.errors import NoGpu, RankLost
 from wake2vec.model.device import brief, is_out_of_memory
-from wake2vec.model.stage import Stage
+from wake2vec.model.layers.stage import Stage
 from wake2vec.phases.base import Prepared
 from wake2vec.train.optimizers import COUNT, Optimizer
 from wake2vec.train.ranks.tree import Node, deal, spans, total

@@ -20,8 +20,8 @@ from wake2vec.contract.rundir import STOP_SIGNALS, RunDir
 from wake2vec.hopes.reader import adapters_off
 from wake2vec.model.device import brief, card_name, free_memory, is_out_of_memory, quiet_libraries, require_card
 from wake2vec.model.fp16_range import watch_outputs
+from wake2vec.model.layers.stage import Passage, Stage
 from wake2vec.model.placement import apply_plan
-from wake2vec.model.stage import Passage, Stage
 from wake2vec.phases.identity import pinned
 from wake2vec.phases.inputs import read_inputs
 from wake2vec.phases.layers import prepare_layers

@@ -88,9 +88,8 @@ class Pipeline:
         is_whole, error = True, None
         for act, part in programme(self._rank, self._ranks, len(parts), overlapped=overlapped):
             came = goes = None
-            if (
-                of := heard(act, self._rank, self._ranks)
-            ) is not None:  # a loss hears what went forth, and tells what goes back
+            of, to = heard(act, self._rank, self._ranks), told(act, self._rank, self._ranks)
+            if of is not None:  # a loss hears what went forth, and tells what goes back
                 came = self._post.receive(self._width, of=of, tag=2 * part + (act is Act.BACKWARD))
                 is_whole = is_whole and came is not None
             is_whole = is_whole and not asked_to_stop()
@@ -104,7 +103,7 @@ class Pipeline:
                     is_whole, error = False, MemoryError(brief(one)) if is_out_of_memory(one) else one
             if not is_whole:
                 self._forth.clear()
-            if (to := told(act, self._rank, self._ranks)) is not None:
+            if to is not None:
                 self._post.send(goes, to=to, tag=2 * part + (act is not Act.FORWARD))
         self._post.wait()
         if error is not None:

@@ -11,7 +11,7 @@ from wake2vec.contract.errors import RankLost
 from wake2vec.contract.order import Order
 from wake2vec.contract.rundir import RunDir
 from wake2vec.model.device import this_device
-from wake2vec.model.stage import Passage, Stage
+from wake2vec.model.layers.stage import Passage, Stage
 from wake2vec.phases.base import Prepared
 from wake2vec.train.optimizers import Optimizer
 from wake2vec.train.ranks import group

@@ -22,7 +22,7 @@ from wake2vec.contract.order import Order
 from wake2vec.contract.plan import LayerPath, Plan
 from wake2vec.contract.rundir import STOP_SIGNALS, RunDir
 from wake2vec.model.device import card_name, is_out_of_memory
-from wake2vec.model.stage import Passage
+from wake2vec.model.layers.stage import Passage
 from wake2vec.phases.base import Prepared
 from wake2vec.train.optimizers import Optimizer
 from wake2vec.train.ranks import group

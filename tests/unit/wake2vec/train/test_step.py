@@ -15,7 +15,6 @@ from wake2vec.contract import failpoints
 from wake2vec.contract.errors import Diverged, OutOfMemory
 from wake2vec.model.device import copy_to_host, is_out_of_memory
 from wake2vec.train.loop import Loop
-from wake2vec.train.slices import pieces
 from wake2vec.train.state import LossScale
 from wake2vec.train.stopping import Stop
 
@@ -54,16 +53,6 @@ def test_any_micro_batch_gives_the_same_gradient_and_the_same_logged_loss(tmp_pa
             )
             assert error < 1e-6, name
         assert found_loss == pytest.approx(loss, rel=1e-6)
-
-
-def test_blocks_cut_in_place_keep_every_target_in_order() -> None:
-    inputs, targets = torch.arange(24).view(2, 12), torch.arange(1, 25).view(2, 12)
-
-    cut = pieces(inputs, targets, torch.tensor([7, 8]), 3)
-
-    assert torch.equal(torch.cat([piece.targets for piece in cut], dim=1), targets)
-    assert [int(piece.offsets[0]) for piece in cut] == [0, 4, 8]
-    assert all(piece.samples.tolist() == [7, 8] for piece in cut)
 
 
 def test_a_shorter_context_counts_the_same_tokens(tmp_path: Path) -> None:

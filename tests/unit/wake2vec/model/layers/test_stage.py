@@ -11,7 +11,7 @@ from torch import Tensor
 from tests.families import FAMILIES, build
 from wake2vec.contract.errors import ModelError
 from wake2vec.model.layers.paths import decoder_layers
-from wake2vec.model.stage import Passage, Stage
+from wake2vec.model.layers.stage import Passage, Stage
 
 IDS = torch.arange(12).unsqueeze(0)
 # other names for norm and layers, something beside the embedding or behind it, inputs of every layer
