@@ -15,10 +15,10 @@ from runner.commands.results.fetch import bring_jobs, hand_in
 from runner.commands.store_room import foretell
 from runner.commands.taken import StoredJobs, stored_jobs
 from runner.errors import JobExists, RunnerError
+from runner.jobfile.checked import JobFile
 from runner.jobfile.groupcheck import groups_fit
-from runner.jobfile.inputs import keep_input
 from runner.jobfile.overrides import Pair
-from runner.jobfile.read import Resolved, name_of, read_job, read_table, resolve_inputs
+from runner.jobfile.read import name_of, read_job, read_table, resolve_inputs
 from runner.jobfile.source_job import SourceJob, on_top_of, source_faults, source_notes
 from runner.queue import jobs
 from runner.queue.database import open_queue
@@ -29,36 +29,7 @@ from runner.states import State, count_segments
 from wake2vec.contract.errors import Fault, SpecError
 from wake2vec.contract.files import at, counted
 from wake2vec.contract.lock import read_lock
-from wake2vec.contract.order import InputFile, fingerprint
 from wake2vec.contract.spec import JobSpec
-
-
-@dataclass(frozen=True, kw_only=True)
-class JobFile:
-    """A job file that may go into the queue."""
-
-    file: Path
-    resolved: Resolved
-    notes: list[str]
-    changed: str = ""  # what the command line says in place of the file
-
-    @property
-    def job(self) -> JobSpec:
-        return self.resolved.job
-
-    @property
-    def row(self) -> tuple[JobSpec, list[InputFile], str]:
-        """As the queue wants it: what is to be done, the texts, and the fingerprint of both."""
-        return self.job, self.resolved.inputs, fingerprint(self.job, self.resolved.inputs)
-
-    def keep_texts(self, folder: Path) -> None:
-        for sha256, path in self.resolved.files.items():
-            keep_input(path, sha256, folder)
-
-    @property
-    def steps(self) -> int | None:
-        """None while they follow from the text."""
-        return self.job.train.steps if self.job.train else self.job.steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,7 +156,7 @@ def check_files(files: Sequence[Path], queued: Sequence[Job], settings: Settings
 def _compared(entry: JobFile, stored: StoredJobs, taken: Container[str]) -> JobFile:
     """With a note of what the store knows of the job. Raises JobExists where that is another one."""
     job = entry.job
-    refusal = stored.refusal(job, entry.row[2], free_name(job.name, taken))
+    refusal = stored.refusal(job, entry.fingerprint, free_name(job.name, taken))
     if refusal:
         raise JobExists(refusal)
     if stored.problem:
@@ -258,7 +229,7 @@ def _as_json(entries: Sequence[JobFile], *, is_queued: bool) -> dict[str, Any]:
                 "steps": entry.steps,
                 "segments": _segments(entry.job, entry.steps),
                 "after": entry.job.after,
-                "fingerprint": entry.row[2],
+                "fingerprint": entry.fingerprint,
                 "inputs": [item.model_dump() for item in entry.resolved.inputs],
                 "changed": entry.changed,
                 "notes": entry.notes,

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from runner.commands.enqueue import Asked, JobFile, check_files, show
+from runner.commands.enqueue import Asked, check_files, show
 from runner.commands.results.fetch import hand_in
 from runner.commands.results.process import use
+from runner.jobfile.checked import JobFile
 from runner.jobfile.inputs import keep_input
 from runner.queue import jobs
 from runner.queue.database import Queue, open_queue
