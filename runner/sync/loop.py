@@ -231,7 +231,7 @@ def _keep_running(stored: JobInStore, job: Job, now: Now) -> None:
         if stored.context.sight.view.by_name[job.name].finishing != job.finishing:
             return  # another home has given it more steps
     _publish(stored, job, now)
-    publish_page(stored)
+    publish_page(stored, now)
     prune(stored, job)
     if job.finishing and job.wish is None:
         finish(stored, job, now)

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from runner.children import STORE_VARIABLE, importing_safely, python
+from runner.context import Now
 from runner.errors import NotStored, StoreUnavailable
 from runner.queue import ledger
 from runner.store.records import Note
@@ -25,7 +26,7 @@ class PageNote(Note):
     id: str
 
 
-def publish_page(stored: JobInStore) -> None:
+def publish_page(stored: JobInStore, now: Now) -> None:
     """By choice (`track.page`). It is a convenience: what keeps it from the store keeps nothing else waiting."""
     if not stored.context.sight.view.by_name[stored.job].spec.track.page:
         return
@@ -36,9 +37,18 @@ def publish_page(stored: JobInStore) -> None:
     settings = stored.context.daemon.settings
     command = python("runner", "--home", settings.home, "report", stored.job)
     where = importing_safely(os.environ) | {STORE_VARIABLE: settings.store_url}
-    with suppress(StoreUnavailable, NotStored, OSError, subprocess.SubprocessError):
-        subprocess.run(command, env=where, check=True, capture_output=True, timeout=SECONDS)
-        _bring(stored, (stored.run.root / PAGE).read_bytes())
+    with suppress(StoreUnavailable, NotStored):
+        try:
+            made = subprocess.run(command, env=where, capture_output=True, text=True, timeout=SECONDS, check=False)
+            if made.returncode:
+                raise OSError(
+                    made.stderr.strip().rpartition("\n")[2].removeprefix("error: ") or f"exit code {made.returncode}"
+                )
+            page = (stored.run.root / PAGE).read_bytes()
+        except (OSError, subprocess.TimeoutExpired) as error:
+            stored.tell(now, "page", f"its page in the store stays as it was: {error}")
+            return
+        _bring(stored, page)
 
 
 def _bring(stored: JobInStore, body: bytes) -> None:
