@@ -1,9 +1,9 @@
 """The runs of a P3 study on a real text: `python -m bench.studies.p3_study --to DIR [--model FOLDER]`.
 
-Words of *Ulysses* that the model's tokenizer breaks up, groups derived from them; P1, P2, then treatment, control,
-shuffled and other runs through the command line, each seed in a home of its own beside the others. Without `--model` a
-Llama of three layers is made here, since nothing larger gives so many runs in minutes on a CPU. Writes
-bench/results/p3-study.json.
+Words of *Ulysses* that the model's tokenizer breaks up, groups derived from them, names and compounds as devices; P1, P2,
+then treatment, control, shuffled and other runs through the command line, each seed in a home of its own beside the
+others. Without `--model` a Llama of three layers is made here, since nothing larger gives so many runs in minutes on a
+CPU. Writes bench/results/p3-study.json.
 """
 
 from __future__ import annotations
@@ -82,6 +82,9 @@ weight_decay = 0.01
 [morphemes]
 groups = "groups.jsonl"
 weight = 0.3
+[devices]
+groups = "devices.jsonl"
+weight = 0.1
 [geometry]
 start_step = 10
 ramp_steps = 10
@@ -94,12 +97,13 @@ STUDY = """of = "p3.toml"
 """
 RUNS = {
     "treatment": "{}",
-    "control": '{ "morphemes.weight" = 0.0 }',
+    "control": '{ "morphemes.weight" = 0.0, "devices.weight" = 0.0 }',
     "shuffled": '{ "morphemes.shuffle" = true }',
     "light": '{ "morphemes.weight" = 0.05 }',
     "offset": '{ "morphemes.loss" = "offset" }',
     "contrast": '{ "morphemes.loss" = "contrast" }',
 }
+OFTEN = 5  # times that a half of a compound stands alone
 DERIVE = ("morphemes", "lexicon.txt", "--derive", "--least", "5", "--cap", "120", "--out", "groups.jsonl", "--corpus")
 
 
@@ -135,6 +139,26 @@ def write_lexicon(folder: Path, model: Path, text: Path, count: int) -> None:
     (folder / "lexicon.txt").write_text("\n".join(kept) + "\n", "utf-8")
 
 
+def write_devices(folder: Path, text: Path) -> None:
+    """Classes of the lexicon's words that their letters and the text alone decide."""
+    classes: dict[str, list[str]] = {"name": [], "capitals": [], "compound": []}
+    counted = Counter(re.findall(r"[^\W\d_]+", text.read_text("utf-8-sig")))
+    for word in (folder / "lexicon.txt").read_text("utf-8").split():
+        if device := device_of(word, counted):
+            classes[device].append(word)
+    lines = [json.dumps({"device": name, "examples": words}, ensure_ascii=False) for name, words in classes.items()]
+    (folder / "devices.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
+
+
+def device_of(word: str, counted: Mapping[str, int]) -> str | None:
+    """A name is never written small, a compound is two words that the text often has alone."""
+    small = word.lower()
+    if word != small:
+        return None if counted[small] else "capitals" if word.isupper() else "name"
+    halves = ((word[:cut], word[cut:]) for cut in range(3, len(word) - 2))
+    return "compound" if any(counted[left] >= OFTEN and counted[right] >= OFTEN for left, right in halves) else None
+
+
 def command(folder: Path, *words: str) -> str:
     surroundings = os.environ | {"WAKE2VEC_HOME": str(folder / "home"), "WAKE2VEC_STORE": f"dir:{folder / 'store'}"}
     done = subprocess.run(
@@ -152,6 +176,7 @@ def study(folder: Path, setting: Setting, seed: int) -> list[dict[str, Any]]:
     """P1, P2 and the runs of one seed, in a home of their own."""
     folder.mkdir()
     write_lexicon(folder, setting.model, setting.text, setting.words)
+    write_devices(folder, setting.text)
     command(folder, *DERIVE, str(setting.text))
     values = {"model": setting.model, "text": setting.text, "load": setting.load, "seq_len": setting.seq_len}
     for name, number in zip(JOBS, setting.steps, strict=True):
@@ -250,6 +275,7 @@ def _line(name: str, runs: list[dict[str, Any]]) -> dict[str, str]:
         "held-out gain": mean("held_out_gain", "+.3f"),
         "p": " / ".join(f"{run['p']:.3f}" for run in runs if run.get("p") is not None),
         "analogy, first": mean("analogy_acc1", ".3f"),
+        "devices": mean("device_balanced_accuracy", ".3f"),
     }
 
 
