@@ -1,9 +1,9 @@
 """The runs of a P3 study on a real text: `python -m bench.studies.p3_study --to DIR [--model FOLDER]`.
 
-Words of *Ulysses* that the model's tokenizer breaks up, groups derived from them, names and compounds as devices; P1, P2,
-then treatment, control, shuffled and other runs through the command line, each seed in a home of its own beside the
-others. Without `--model` a Llama of three layers is made here, since nothing larger gives so many runs in minutes on a
-CPU. Writes bench/results/p3-study.json.
+Words of *Ulysses* that the tokenizer breaks up, groups derived from them, names and compounds as devices; P1, P2, then
+treatment, control, shuffled and other runs through the command line, each seed in a home of its own beside the others.
+Without `--model` a Llama of three layers is made here, since nothing larger gives so many runs in minutes on a CPU.
+Writes bench/results/p3-study.json.
 """
 
 from __future__ import annotations
