@@ -61,7 +61,9 @@ def _not_dealt_out(job: TrainingSpec, seen: Seen, place: str) -> Fault | None:
         problem = '"layers" are dealt out to two cards or more, and train.cards is 1; set that to "auto", 2 or more'
         return Fault(key="train.spread", problem=problem)
     if layers and cards != "auto" and cards > layers:
-        return Fault(key="train.cards", problem=f"{cards} cards for the {layers} layers of {place}; give at most {layers}")
+        return Fault(
+            key="train.cards", problem=f"{cards} cards for the {layers} layers of {place}; give at most {layers}"
+        )
     if why := undealt(seen.config, seen.shapes, trust_remote_code=job.model.trust_remote_code):
         problem = f'{place}: its layers cannot be dealt out to several cards: {why}; set it to "samples"'
         return Fault(key="train.spread", problem=problem)
