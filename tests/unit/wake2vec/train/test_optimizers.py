@@ -12,8 +12,10 @@ from torch import nn
 from transformers.optimization import Adafactor as TheirAdafactor
 
 from wake2vec.contract.errors import CheckpointCorrupt, ModelError
+from wake2vec.model import precision
+from wake2vec.model.precision import row_chunks
 from wake2vec.train import optimizers as optim
-from wake2vec.train.optimizers import Adafactor, AdamW, clip_factor, gradient_norm, make_optimizer, row_chunks
+from wake2vec.train.optimizers import Adafactor, AdamW, clip_factor, gradient_norm, make_optimizer
 
 BASE, NEW, WIDTH, STEPS = 70, 30, 12, 30
 
@@ -123,7 +125,7 @@ def test_adafactor_in_fp32_stays_within_rounding_of_the_masked_matrix() -> None:
 def test_the_chunk_size_does_not_change_an_update(make: type, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = run(make, start(), gradients())
 
-    monkeypatch.setattr(optim, "CHUNK_BYTES", 4 * WIDTH * 7)
+    monkeypatch.setattr(precision, "CHUNK_BYTES", 4 * WIDTH * 7)
 
     assert len(list(row_chunks(start()))) == 5
     assert relative(run(make, start(), gradients()), whole) < 1e-13
