@@ -28,6 +28,9 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.word)
 
+    def of(self, places: Tensor) -> Pairs:
+        return Pairs(word=self.word[places], base=self.base[places], group=self.group[places])
+
     def member(self, groups: int, like: Tensor) -> Tensor:
         """[g, p] 0/1, of the type and on the device of `like`"""
         of = self.group.to(like.device)
