@@ -247,7 +247,37 @@ def balanced_accuracy(vectors: Tensor, labels: Tensor, fold: Tensor, classes: in
     return _mean(right / torch.bincount(labels, minlength=classes).clamp_min(1))
 
 
+def nearest_to_shown(words: Tensor, chosen: Chosen) -> Tensor:
+    """The device whose shown words lie nearest, for each word that no triplet shows. [h]"""
+    vectors = words[chosen.members]
+    unit = F.normalize(vectors - vectors[~chosen.apart].mean(dim=0), dim=1)
+    sums = torch.zeros(len(chosen.devices), unit.shape[1], dtype=unit.dtype)
+    sums.index_add_(0, chosen.device[~chosen.apart], unit[~chosen.apart])
+    return (unit[chosen.apart] @ F.normalize(sums, dim=1).T).argmax(dim=1)
+
+
+def held_out_devices(
+    words: Tensor, start_words: Tensor, chosen: Chosen, *, seed: int, nulls: int
+) -> dict[str, float | int]:
+    """Balanced accuracy of words that no triplet shows, now and at the start; p of the gain, labels permuted."""
+    labels, classes = chosen.device[chosen.apart], len(chosen.devices)
+    now, start = (nearest_to_shown(one, chosen) for one in (words, start_words))
+
+    def value(found: Tensor, of: Tensor) -> float:
+        right = torch.zeros(classes, dtype=torch.float64).index_add_(0, of, (found == of).double())
+        count = torch.bincount(of, minlength=classes)
+        return _mean((right / count)[count > 0])
+
+    told: dict[str, float | int] = {"value": round(value(now, labels), 6), "start": round(value(start, labels), 6)}
+    if nulls:
+        orders = [torch.from_numpy(draws.permutation(seed, "null-apart", k, len(labels))) for k in range(nulls)]
+        gains = _each(orders, lambda order: value(now, labels[order]) - value(start, labels[order]))
+        told["p"] = round(p_value(value(now, labels) - value(start, labels), gains), 6)
+    return told | {"words": len(labels)}
+
+
 def device_classes(words: Tensor, chosen: Chosen, *, seed: int, nulls: int) -> dict[str, Any]:
+    """Of all device words, shown or not: how far their devices are told apart, each word judged by the others."""
     vectors, labels, classes = words[chosen.members], chosen.device, len(chosen.devices)
     if classes < 2:
         return {}
