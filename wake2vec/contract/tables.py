@@ -227,6 +227,7 @@ class DevicesTable(Table):
 
     groups: str = Field(min_length=1, description="JSONL of devices, each with examples.")
     weight: float = Field(0.0, ge=0, description="Of the triplet loss, beside the text's. 0: measured alone.")
+    held_out: float = Field(0.0, ge=0, lt=1, description="Share of the words, by their text, that no triplet shows.")
     triplets: PositiveInt = Field(1024, description="Drawn once a step.")
     margin: float = Field(0.2, gt=0, description="By which a word of the device must be nearer, in cosine.")
     balance: bool = Field(True, description="Draw devices equally often, whatever their size.")
