@@ -46,8 +46,9 @@ def take_over(order: Order, old: OldRun, out: Path) -> None:
         if old.words is not None:
             fit_words(old.words, id_map)
         fitted = fit_rows(old.rows, id_map, base)
-        taken = nn.Parameter(fitted.rows.float(), requires_grad=False)
-        HeldRows.of(taken, DTYPES[job.vocab.dtype], name="rows", seed=0)  # raises where they do not fit
+        if job.vocab.dtype != "fp32":
+            taken = nn.Parameter(fitted.rows.float(), requires_grad=False)
+            HeldRows.of(taken, DTYPES[job.vocab.dtype], name="rows", seed=0)  # raises where they do not fit
         told += tell_rows(old, old.rows, fitted, id_map, job.vocab)
         if job.phase == "p1" and not base.tied and job.vocab.rows != "shared":
             told.append(
