@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from wake2vec.contract.words.forms import about_apostrophes
 from wake2vec.vocab.occurrences import Occurrences
 from wake2vec.vocab.survey import Survey
 
@@ -42,6 +44,7 @@ def as_text(found: Survey) -> str:
             *places_chart(gain.places),
             *([gain.line_breaks] if gain.line_breaks else []),
             f"never in the text: {gain.words_absent:,} words" + _examples(gain.absent),
+            *about_apostrophes(Counter(gain.other_apostrophes)),
             "in the text, perhaps missing: "
             + (", ".join(f"{one.word} ({one.count} times)" for one in gain.suggested[:_SHOWN]) or "none"),
         ]
