@@ -34,7 +34,9 @@ class Numbers(BaseModel):
     sync_seconds: float = Field(2.0, gt=0)
     grace_seconds: float = Field(60.0, gt=0, description="From SIGTERM to SIGKILL of a trainer.")
     hang_minutes: float = Field(30.0, gt=0, description="A heartbeat that stays the same for so long is a hang.")
-    lease_seconds: float = Field(LEASE_SECONDS, gt=0, description="A rival whose heartbeat stays the same for so long is gone.")
+    lease_seconds: float = Field(
+        LEASE_SECONDS, gt=0, description="A rival whose heartbeat stays the same for so long is gone."
+    )
     backoff_first_seconds: float = Field(60.0, ge=0)
     backoff_last_seconds: float = Field(1800.0, ge=0)
     bandwidth_mib_per_second: float | None = Field(None, gt=0, description="Cap on uploads.")

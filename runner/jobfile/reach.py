@@ -47,9 +47,13 @@ def nothing_new(
     new = [word for word in words if any(spelt(word, form) not in published for form in capitals)]
     if not new:
         listed = ", ".join(words[:3]) + (" …" if len(words) > 3 else "")
-        problem = f"the model has a token for {'each' if len(words) > 1 else 'all'} of its {counted(len(words), 'word')}"
+        problem = (
+            f"the model has a token for {'each' if len(words) > 1 else 'all'} of its {counted(len(words), 'word')}"
+        )
         return Fault(key="vocab.lexicon", problem=f"{problem} already ({listed}); list words that are new to it")
-    return words_not_met(vocab, data, new, corpora, "words that are new to the model") if len(new) < len(words) else None
+    return (
+        words_not_met(vocab, data, new, corpora, "words that are new to the model") if len(new) < len(words) else None
+    )
 
 
 def places_in_pieces(

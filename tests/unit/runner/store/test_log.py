@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from runner.errors import Fenced, JobExists, LeaseHeld, NotStored, StoreBusy
-from runner.store.base import Store
 from runner.settings import LEASE_SECONDS
+from runner.store.base import Store
 from runner.store.lease import Lease, Watch, acquire, read_beat
 from runner.store.log import Log
 from runner.store.places.directory import DirectoryStore

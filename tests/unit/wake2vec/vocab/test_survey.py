@@ -130,9 +130,7 @@ def test_with_forms_every_place_is_met(byte_level: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("listed", "printed"), [("mole's", "mole’s"), ("mole’s", "mole's")])
-def test_places_with_the_other_apostrophe_are_told(
-    byte_level: Any, tmp_path: Path, listed: str, printed: str
-) -> None:
+def test_places_with_the_other_apostrophe_are_told(byte_level: Any, tmp_path: Path, listed: str, printed: str) -> None:
     (tmp_path / "lexicon.txt").write_text(f"riverrun\n{listed}\n")
     (tmp_path / "text.txt").write_text(f"the riverrun, a {printed}, {printed} and a {listed} past " * 3)
     lexicon, corpus = read_lexicon(tmp_path / "lexicon.txt"), open_corpus([tmp_path / "text.txt"])
