@@ -19,6 +19,7 @@ from runner.jobfile.modelcheck import Seen, fit_targets, look, model_faults, not
 from runner.jobfile.modelfolder import digest_model
 from runner.jobfile.overrides import Pair, lay_over
 from runner.jobfile.reach import about_forms, nothing_new, places_in_pieces, with_other_apostrophe, words_not_met
+from runner.jobfile.wording import PATTERNS
 from wake2vec.contract.errors import Fault, InputError, SpecError
 from wake2vec.contract.files import open_regular
 from wake2vec.contract.order import InputFile
@@ -48,7 +49,8 @@ def read_job(path: Path, pairs: Sequence[Pair] = ()) -> JobSpec:
     if "name" not in table:
         table["name"] = path.stem
         if not re.fullmatch(NAME_PATTERN, path.stem):
-            faults.append(Fault(key="name", problem=f"missing, and {path.stem!r} cannot be one; set it"))
+            problem = f"missing, and {path.stem!r} is none: expected {PATTERNS[NAME_PATTERN]}; set one"
+            faults.append(Fault(key="name", problem=problem))
     if faults:
         raise SpecError(str(path), faults + _faults_of_inputs(checked, path))
     return JOB_SPEC.validate_python(table)
