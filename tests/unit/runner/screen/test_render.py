@@ -177,7 +177,7 @@ def test_a_best_loss_above_ln_v_is_called_a_guess():
 
 
 def test_a_job_that_starts_is_first_measured_before_its_first_step():
-    starting = running_surroundings(heartbeats={"a": heartbeat(0, state="loading", loss=None)})
+    starting = running_surroundings(heartbeats={"a": heartbeat(0, state="loading", saved_step=None)})
     moment = running_moment(evaluations={}, metrics={}, checkpoints={})
 
     assert any("first measured before step 1" in line for line in _lines(moment, starting))
