@@ -175,8 +175,10 @@ class TrainTable(Table):
     def _one_length(self) -> TrainTable:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("give steps or epochs, one of the two")
-        if self.cards != "auto" and self.cards > self.batch:
-            raise ValueError(f"cards = {self.cards} cannot share the {self.batch} blocks of a step")
+        if self.cards != "auto" and self.cards > self.batch and self.spread != "layers":
+            raise ValueError(
+                f'cards = {self.cards} cannot share the {self.batch} blocks of a step, only layers: spread = "layers"'
+            )
         return self
 
 
