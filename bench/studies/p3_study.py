@@ -86,6 +86,7 @@ weight = 0.3
 [devices]
 groups = "devices.jsonl"
 weight = 0.1
+held_out = 0.2
 [geometry]
 start_step = 10
 ramp_steps = 10
@@ -281,6 +282,7 @@ def _line(name: str, runs: list[dict[str, Any]]) -> dict[str, str]:
         "p": " / ".join(f"{run['p']:.3f}" for run in runs if run.get("p") is not None),
         "analogy, first": mean("analogy_acc1", ".3f"),
         "devices": mean("device_balanced_accuracy", ".3f"),
+        "held-out devices": mean("device_held_out_accuracy", ".3f"),
     }
 
 
