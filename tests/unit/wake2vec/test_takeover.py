@@ -144,6 +144,21 @@ def test_a_folder_of_one_sentry_is_that_sentry(tmp_path: Path, old: Old) -> None
     assert f"from {old.sentry().name}" in told(order)
 
 
+def test_old_rows_that_fp16_cannot_hold_are_refused_before_they_are_queued(
+    tmp_path: Path, old: Old, capsys: pytest.CaptureFixture[str]
+) -> None:
+    order = order_for(tmp_path, vocab__match="anywhere", vocab__dtype="fp16")
+    matrix = old.matrix.clone()
+    matrix[-2, 5] = 70_000.0
+    torch.save(matrix, tmp_path / "embeddings.pt")
+
+    line = refused(tmp_path, order, tmp_path / "embeddings.pt", capsys=capsys)
+
+    assert 'vocab.dtype: float16 cannot hold rows: it has numbers from 6e-05 to 65,504; leave it at "fp32"' in line
+    rows = loop_for(material_for(tmp_path, imported(tmp_path, order, old.sentry()))).prepared.rows.embedding.rows
+    assert torch.equal(rows.detach(), old.matrix[old.wake_start :].half())
+
+
 def test_a_whole_matrix_and_its_tokenizer_are_taken_over_for_both_sides_of_a_tied_model(
     tmp_path: Path, old: Old
 ) -> None:
