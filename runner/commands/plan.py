@@ -22,6 +22,7 @@ from runner.machine.session import PRIOR_MINUTES
 from wake2vec.contract.budget import CARDS, Card, Workload
 from wake2vec.contract.errors import Fault, OutOfMemory, SpecError
 from wake2vec.contract.files import counted
+from wake2vec.contract.models.families import undealt
 from wake2vec.contract.models.model_shapes import SHAPES, ModelShape, known_shape, shape_of_config
 from wake2vec.contract.plan import Plan
 from wake2vec.contract.spec import CommandSpec, JobSpec, TrainingSpec
@@ -59,11 +60,10 @@ def run(files: Sequence[Path], *, gpu: str, new_words: int | None, as_json: bool
             raise SpecError(str(file), [Fault(key="phase", problem="nothing can be foretold of a program of your own")])
         words = words_of(spec, file, new_words)
         share = cards or (1 if spec.train.cards == "auto" else spec.train.cards)
-        if share > spec.train.batch:
-            problem = f"{share} cards cannot share the {spec.train.batch} blocks of a step"
-            raise SpecError(str(file), [Fault(key="train.batch", problem=problem)])
-        load = load_of(spec, shape_of(spec, file), words.count, words.row_bytes)
-        found.append((spec, ways(spec, load, card, share), words))
+        shape = shape_of(spec, file)
+        if fault := _unshared(spec, shape, share):
+            raise SpecError(str(file), [fault])
+        found.append((spec, ways(spec, load_of(spec, shape, words.count, words.row_bytes), card, share), words))
     if as_json:
         print(json.dumps([_as_json(*one) for one in found], indent=1))
     else:
@@ -74,12 +74,27 @@ def run(files: Sequence[Path], *, gpu: str, new_words: int | None, as_json: bool
         raise OutOfMemory(f"{', '.join(misfits)}: no plan fits a {card.name.upper()}; {remedy}")
 
 
+def _unshared(spec: TrainingSpec, shape: ModelShape, cards: int) -> Fault | None:
+    """Why a job cannot be dealt to so many cards."""
+    if spec.train.spread != "layers":
+        problem = f"{cards} cards cannot share the {spec.train.batch} blocks of a step"
+        return Fault(key="train.batch", problem=problem) if cards > spec.train.batch else None
+    if cards > shape.layers:
+        return Fault(key="train.cards", problem=f"{cards} cards for the {shape.layers} layers of {shape.name}")
+    if cards > 1 and (why := undealt({"model_type": shape.family}, ())):
+        return Fault(key="train.spread", problem=f"{why}; its layers cannot be dealt out to several cards")
+    return None
+
+
 def ways(spec: TrainingSpec, load: Workload, card: Card, cards: int) -> list[Forecast]:
     """How the job can run on so many cards, first the way that it would take."""
-    samples = forecast(spec, load, card, cards)
-    if cards == 1 or cards > load.shape.layers or (spec.lora and spec.lora.train == "all"):
-        return [samples]
+    stays_whole = cards > load.shape.layers or undealt({"model_type": load.shape.family}, ())
+    if cards == 1 or stays_whole or (spec.lora and spec.lora.train == "all"):
+        return [forecast(spec, load, card, cards)]
     layers = forecast_layers(spec, load, card, cards)
+    if cards > spec.train.batch:
+        return [layers]
+    samples = forecast(spec, load, card, cards)
     asked = spec.train.spread
     takes_layers = asked == "layers" or (asked == "auto" and not is_whole(samples))
     return [layers, samples] if takes_layers else [samples, layers]

@@ -116,6 +116,23 @@ def test_a_model_too_large_for_one_card_has_its_layers_dealt_out_and_both_ways_a
         run([large], gpu="t4", new_words=44_223, as_json=True)
 
 
+def test_only_layers_go_over_more_cards_than_a_step_has_blocks_and_only_where_they_can(tmp_path, capsys):
+    large, small = tmp_path / "large.toml", tmp_path / "small.toml"
+    for file, of in ((large, "qwen_p1.toml"), (small, "distilgpt2_p1.toml")):
+        file.write_text((JOBS / of).read_text().replace("[train]", '[train]\nspread = "layers"'))
+    run([large], gpu="t4", new_words=10, as_json=True, cards=32)
+    (dealt,) = json.loads(capsys.readouterr().out)
+    run([JOBS / "distilgpt2_p1.toml"], gpu="t4", new_words=10, as_json=True, cards=2)
+    (whole,) = json.loads(capsys.readouterr().out)
+
+    assert (dealt["spread"], len(dealt["layers"]), dealt["other_way"]) == ("layers", 32, None)
+    assert (whole["spread"], whole["other_way"]) == ("samples", None)
+    with pytest.raises(SpecError, match=r"train.cards: 49 cards for the 48 layers of Qwen"):
+        run([large], gpu="t4", new_words=10, as_json=True, cards=49)
+    with pytest.raises(SpecError, match=r"train.spread: gpt2 does more than its layers do; its layers cannot"):
+        run([small], gpu="t4", new_words=10, as_json=True, cards=2)
+
+
 def test_rows_in_16_bits_are_said_and_weigh_half_in_the_p1_and_in_what_stands_on_it(tmp_path, capsys):
     write_jobs(tmp_path)
     (tmp_path / "model" / "config.json").write_text(json.dumps(CONFIG))
