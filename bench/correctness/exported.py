@@ -43,6 +43,7 @@ layers = "{layers}"
 every_steps = 4
 max_windows = 2
 samples = 1
+hopes = false
 [checkpoint]
 every_steps = 4
 """

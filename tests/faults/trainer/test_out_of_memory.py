@@ -4,7 +4,7 @@ from tests.faults.apart import run_apart
 
 
 def test_memory_that_runs_out_twice_in_a_step_costs_nothing_but_a_smaller_plan():
-    figures = run_apart("trainer", "out_of_memory", hits=[5], in_a_row=[2], only="step")
+    figures = run_apart("trainer", "out_of_memory", steps=10, hits=[5], in_a_row=[2], only="step")
 
     assert figures["runs"] >= 8
     assert (figures["unstartable"], figures["wrong"]) == (0, 0), figures
