@@ -13,13 +13,13 @@ from tests.faults.world import wait_until
 from tests.machine import job_file, quick_machine
 from wake2vec.train.schedule import learning_rate
 
-STEPS, MORE, PEAK, WARMUP = 400, 440, 5e-3, 20  # long enough to be held in the middle
+STEPS, MORE, PEAK, WARMUP = 240, 270, 5e-3, 12  # long enough to be held in the middle
 
 
 def test_an_extended_job_keeps_the_rates_it_had_and_ends_in_the_same_bits_when_cut(tmp_path: Path) -> None:
     uncut = quick_machine(home=tmp_path / "home", store=tmp_path / "store")
     quick: dict[str, Any] = {
-        "train__steps": STEPS, "evaluate__every_steps": 200, "evaluate__max_windows": 4, "evaluate__samples": 0,
+        "train__steps": STEPS, "evaluate__every_steps": 120, "evaluate__max_windows": 4, "evaluate__samples": 0,
         "checkpoint__every_steps": 40,
     }  # fmt: skip
     uncut.run("enqueue", str(job_file(tmp_path, "p1", of="tiny_p1", **quick)))

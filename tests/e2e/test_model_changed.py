@@ -11,11 +11,11 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from tests.faults.world import wait_until
-from tests.machine import JOBS, REAL_TRAINER, Machine, job_file, quick_machine, sha256
+from tests.machine import JOBS, Machine, job_file, quick_machine, sha256
 from wake2vec.contract.manifest import saved_steps
 
 QUICK: dict[str, Any] = {
-    "train__steps": 400, "evaluate__every_steps": 100, "evaluate__max_windows": 4, "evaluate__samples": 0,
+    "train__steps": 200, "evaluate__every_steps": 100, "evaluate__max_windows": 4, "evaluate__samples": 0,
     "checkpoint__every_steps": 40,
 }  # fmt: skip
 
@@ -96,7 +96,7 @@ def test_a_name_on_the_hub_that_points_elsewhere_later_is_read_at_the_commit_the
     hub = tmp_path / "hf" / "hub" / "models--org--tiny"
     published(hub, model, "a" * 40)
     there = {"HF_HOME": str(tmp_path / "hf")}
-    cut = quick_machine(home=tmp_path / "home", store=tmp_path / "store", trainer=REAL_TRAINER, environment=there)
+    cut = quick_machine(home=tmp_path / "home", store=tmp_path / "store", environment=there)
     cut.run("enqueue", str(job_file(tmp_path, "p1", of="tiny_p1", model__base="org/tiny", **QUICK)))
     cut.start()
     cut.wait_for_step("p1", 50)

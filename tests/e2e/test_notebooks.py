@@ -122,7 +122,7 @@ def days(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         one.__exit__(None, None, None)
 
 
-@pytest.mark.parametrize("platform", PLATFORMS)
+@pytest.mark.parametrize("platform", ["kaggle", pytest.param("colab", marks=pytest.mark.sweep)])
 def test_every_cell_runs_from_an_empty_folder_on_the_first_day_and_on_a_later_one(
     platform: Any, tmp_path: Path, wheel: Path, days: Any
 ) -> None:
@@ -154,7 +154,7 @@ def test_every_cell_runs_from_an_empty_folder_on_the_first_day_and_on_a_later_on
         assert re.search(r"<iframe srcdoc=.*tiny_p1", later.run("see"), re.DOTALL)
 
 
-@pytest.mark.parametrize("platform", PLATFORMS)
+@pytest.mark.parametrize("platform", ["colab", pytest.param("kaggle", marks=pytest.mark.sweep)])
 def test_what_is_missing_is_told_in_a_sentence_and_the_next_cell_works(
     platform: Any, tmp_path: Path, wheel: Path, days: Any
 ) -> None:

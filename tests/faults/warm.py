@@ -18,13 +18,13 @@ from typing import Any
 
 from runner.jobfile.inputs import keep_input
 from runner.jobfile.read import read_job, resolve_inputs
+from tests.machine import JOBS
 from wake2vec.contract.files import read_json, write_json
 from wake2vec.contract.manifest import manifest_sha256, saved_steps
 from wake2vec.contract.order import Order, Source, fingerprint
 from wake2vec.contract.rundir import RunDir, read_result
 from wake2vec.contract.spec import JOB_SPEC, JobSpec
 
-JOBS = Path(__file__).resolve().parents[2] / "jobs"
 SECONDS_OF_NOISE = ("seconds", "attempt")
 
 
@@ -180,14 +180,3 @@ def figures(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows without what a clock or a number of attempts decides."""
     kept = [row for row in rows if row["kind"] != "event"]
     return [{key: value for key, value in row.items() if key not in SECONDS_OF_NOISE} for row in kept]
-
-
-def step_reached(run: RunDir) -> int:
-    """The last step that the ledger has a whole row of; its end is enough to look at."""
-    if not run.metrics.is_file():
-        return 0
-    with open(run.metrics, "rb") as file:
-        file.seek(max(0, run.metrics.stat().st_size - 4000))
-        lines = file.read().split(b"\n")[:-1]
-    rows = [json.loads(line) for line in lines if line.startswith(b"{") and line.endswith(b"}")]
-    return max((row["step"] for row in rows if row["kind"] == "step"), default=0)

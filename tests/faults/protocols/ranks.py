@@ -8,7 +8,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,9 @@ PATIENCE_SECONDS = 1800.0  # a busy machine may need many minutes for what takes
 
 
 @contextmanager
-def two_machines(steps: int, of: str = "tiny_p1") -> Iterator[tuple[Machine, Machine]]:
+def two_machines(
+    steps: int, of: str = "tiny_p1", a_machine: Callable[..., Machine] = Machine
+) -> Iterator[tuple[Machine, Machine]]:
     """One with a card, where the job has ended, and one with two, where it waits; its sum is fixed on both."""
     root = Path(tempfile.mkdtemp(prefix="wake2vec-ranks-"))
     try:
@@ -30,7 +32,7 @@ def two_machines(steps: int, of: str = "tiny_p1") -> Iterator[tuple[Machine, Mac
             checkpoint__every_steps=20, evaluate__every_steps=max(20, steps // 4), evaluate__max_windows=8,
             evaluate__samples=0, runner__max_attempts=100,
         )  # fmt: skip
-        machines = [Machine(home=root / name, store=root / f"{name}-store") for name in ("uncut", "cut")]
+        machines = [a_machine(home=root / name, store=root / f"{name}-store") for name in ("uncut", "cut")]
         for machine in machines:
             machine.run("enqueue", str(path))
         machines[0].finish(PATIENCE_SECONDS)

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults import warm
-from tests.faults.warm import Work, finish, fork_attempt, kill, outcome, step_reached, wait_for
+from tests.faults.warm import Work, finish, fork_attempt, kill, outcome, wait_for
+from tests.machine import step_reached
 from wake2vec.contract.errors import CheckpointCorrupt
 from wake2vec.contract.failpoints import VARIABLE
 from wake2vec.contract.manifest import CHECKPOINT_FILES, MANIFEST, newest_verified, saved_steps, verify_checkpoint
