@@ -40,6 +40,16 @@ def wait_for_the_end(machine: Machine) -> None:
     machine.daemon.wait(240)
 
 
+@pytest.fixture(scope="module")
+def uncut(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the job comes to where nothing happens."""
+    folder = tmp_path_factory.mktemp("uncut")
+    machine = quick_machine(home=folder / "home", store=folder / "store")
+    queued(machine, folder, JOBS / "tiny" / "model")
+    machine.finish()
+    return machine.outcome("p1")
+
+
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     shutil.copytree(JOBS / "tiny" / "model", tmp_path / "model")
@@ -47,11 +57,8 @@ def model(tmp_path: Path) -> Path:
 
 
 def test_a_job_waits_for_its_model_in_every_home_and_then_ends_as_if_nothing_had_happened(
-    tmp_path: Path, model: Path
+    tmp_path: Path, model: Path, uncut: dict[str, Any]
 ) -> None:
-    uncut = quick_machine(home=tmp_path / "uncut", store=tmp_path / "uncut-store")
-    queued(uncut, tmp_path, model)
-    uncut.finish()
     cut = quick_machine(home=tmp_path / "home", store=tmp_path / "store")
     queued(cut, tmp_path, model)
     cut.start()
@@ -84,15 +91,12 @@ def test_a_job_waits_for_its_model_in_every_home_and_then_ends_as_if_nothing_had
     fresh.run("release", "p1")
     fresh.finish()
 
-    assert fresh.outcome("p1") == uncut.outcome("p1")
+    assert fresh.outcome("p1") == uncut
 
 
 def test_a_name_on_the_hub_that_points_elsewhere_later_is_read_at_the_commit_the_job_began_with(
-    tmp_path: Path, model: Path
+    tmp_path: Path, model: Path, uncut: dict[str, Any]
 ) -> None:
-    uncut = quick_machine(home=tmp_path / "uncut", store=tmp_path / "uncut-store")
-    queued(uncut, tmp_path, model)
-    uncut.finish()
     hub = tmp_path / "hf" / "hub" / "models--org--tiny"
     published(hub, model, "a" * 40)
     there = {"HF_HOME": str(tmp_path / "hf")}
@@ -105,7 +109,7 @@ def test_a_name_on_the_hub_that_points_elsewhere_later_is_read_at_the_commit_the
     cut.power_cut()
     cut.finish()
 
-    assert cut.outcome("p1") == uncut.outcome("p1")
+    assert cut.outcome("p1") == uncut
     newest = cut.run_dir("p1").checkpoint(saved_steps(cut.run_dir("p1"))[0])
     assert json.loads((newest / "state.json").read_text())["model"]["commit"] == "a" * 40
 
