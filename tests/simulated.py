@@ -120,7 +120,7 @@ class Trainers:
         self.told_to_end: set[int] = set()
         self.warmed = 0
 
-    places = 0
+    places = places_of_a_host = 0
     card = "cpu"
     on_cards = False
 

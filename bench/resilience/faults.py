@@ -136,6 +136,12 @@ def protocols() -> list[Protocol]:
             run=lambda: ranks.kills_of_ranks(budget(100, 10)),
         ),
         Protocol(
+            name="ranks killed, layers",
+            guarantees="G1 G2",
+            says="the same of a P2 of rows and adapters, the job moving between layers and samples over 2 and 1 rank",
+            run=lambda: ranks.kills_of_ranks(budget(30, 10), steps=200, each=15, of="tiny_p2", ways=ranks.LAYERS),
+        ),
+        Protocol(
             name="power cut (trainer)",
             guarantees="G1 G2",
             says="kill -9, and a disk that loses or tears whatever was not fsynced",

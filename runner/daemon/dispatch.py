@@ -44,6 +44,7 @@ def dispatch(daemon: DaemonContext, moment: Now) -> None:
     waits = waiting.claimable(view.jobs) if free and not daemon.is_stopping else []
     waits = [job for job in waits if view.may_start(job.name)]
     there = cards_there(daemon) if waits else {}
+    together = (daemon.launcher.places_of_a_host or len(there)) if waits else 0
     free = [gpu for gpu in free if gpu in there]
     here = obstacle(daemon, free[0], now) if free else ""
     for job in waits:
@@ -53,9 +54,13 @@ def dispatch(daemon: DaemonContext, moment: Now) -> None:
             continue
         train = job.spec.train if isinstance(job.spec, TrainingSpec) else None
         wanted, most = (train.cards, train.batch) if train else (1, 1)
-        least = 2 if train and train.spread == "layers" and wanted != 1 else 1
+        least = 1
+        if train and train.spread == "layers" and wanted != 1:
+            least, most = 2, len(there)
+        if wanted == "auto":
+            most = min(most, together)
         gpus = group(wanted, there, free, least=least)[:most]
-        unfitting = unequal(wanted, there) or too_few(least, there)
+        unfitting = unequal(wanted, there) or too_few(least, there, together)
         if reason := here or lack_of_room(daemon, view.largest.get(job.name, 0)) or unfitting:
             obstacles[job.name] = reason
             unfit.append(job.name)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from wake2vec.contract.errors import Fault, ModelError, first_line
-from wake2vec.contract.models.families import BNB4, longest, refusal, stored_as
+from wake2vec.contract.models.families import BNB4, longest, refusal, stored_as, undealt
 from wake2vec.contract.models.model_shapes import LAYERS
 from wake2vec.contract.models.targets import fitting_targets, has_experts
 from wake2vec.contract.models.weight_files import ADAPTER_FILE, INDEX, INPUT, OUTPUT, SINGLE, is_called, read_header
@@ -28,19 +28,26 @@ class Seen:
 
     config: Mapping[str, Any]
     shapes: Mapping[str, Sequence[int]]  # of its tensors
-    tokens: int | None  # that its tokenizer has
+    vocabulary: Mapping[str, int]  # of its tokenizer; nothing where only a library could tell
+
+    @property
+    def tokens(self) -> int:
+        """How many rows the tokenizer needs."""
+        return max(len(self.vocabulary), max(self.vocabulary.values(), default=-1) + 1)
 
 
 def look(folder: Path) -> Seen:
     """Raises ModelError for a folder that nothing can load."""
-    return Seen(config=read_object(folder / "config.json"), shapes=_shapes(folder), tokens=tokens(folder))
+    return Seen(config=read_object(folder / "config.json"), shapes=_shapes(folder), vocabulary=vocabulary(folder))
 
 
 def model_faults(job: TrainingSpec, place: str, seen: Seen) -> list[Fault]:
     """Why the job can never run on this model; empty when it can."""
     faults = config_faults(job, seen.config, place)
+    if job.train.spread == "layers" and (fault := _not_dealt_out(job, seen, place)):
+        faults.append(fault)
     rows = _rows(seen, (*INPUT, *OUTPUT))
-    if seen.tokens is not None and rows and seen.tokens > min(rows):
+    if rows and seen.tokens > min(rows):
         problem = f"{place}: its tokenizer has {seen.tokens} tokens, its matrices {min(rows)} rows"
         faults.append(Fault(key="model.base", problem=f"{problem}; use the tokenizer that belongs to the model"))
     if two := _two_models(seen):
@@ -50,6 +57,26 @@ def model_faults(job: TrainingSpec, place: str, seen: Seen) -> list[Fault]:
         problem = f"{place}: its files have no output matrix, and its config says that it has one of its own"
         faults.append(Fault(key="model.base", problem=f"{problem}; set tie_word_embeddings, or download it again"))
     return faults
+
+
+def _not_dealt_out(job: TrainingSpec, seen: Seen, place: str) -> Fault | None:
+    """Why the layers of the model will not lie on several cards, although the job says so."""
+    cards, layers = job.train.cards, _layers(seen)
+    if cards == 1:
+        problem = '"layers" are dealt out to two cards or more, and train.cards is 1; set that to "auto", 2 or more'
+        return Fault(key="train.spread", problem=problem)
+    if layers and cards != "auto" and cards > layers:
+        return Fault(
+            key="train.cards", problem=f"{cards} cards for the {layers} layers of {place}; give at most {layers}"
+        )
+    if why := undealt(seen.config, seen.shapes, trust_remote_code=job.model.trust_remote_code):
+        problem = f'{place}: its layers cannot be dealt out to several cards: {why}; set it to "samples"'
+        return Fault(key="train.spread", problem=problem)
+    return None
+
+
+def _layers(seen: Seen) -> int:
+    return next((int(seen.config[key]) for key in LAYERS if seen.config.get(key)), 0)
 
 
 def _rows(seen: Seen, names: tuple[str, ...]) -> list[int]:
@@ -64,7 +91,7 @@ def _two_models(seen: Seen) -> str:
     if rows and vocabulary is not None and rows[0] != vocabulary:
         return f"its config.json says vocab_size = {vocabulary}, its input matrix has {rows[0]} rows"
     numbers = {next(part for part in name.split(".") if part.isdigit()) for name in linears(seen)}
-    layers = next((seen.config[key] for key in LAYERS if seen.config.get(key)), 0)
+    layers = _layers(seen)
     return f"its config.json says {layers} layers, its files have {len(numbers)}" if 0 < len(numbers) < layers else ""
 
 
@@ -160,19 +187,17 @@ def _without_weights(place: str, names: Collection[str]) -> tuple[str, str]:
     return f"no weights in it ({SINGLE}, or {INDEX} and its files)", "give the folder that save_pretrained wrote"
 
 
-def tokens(folder: Path) -> int | None:
-    """How many rows the tokenizer needs; None where only a library could tell. Raises ModelError."""
+def vocabulary(folder: Path) -> dict[str, int]:
+    """Each token with its id; nothing where only a library could tell. Raises ModelError."""
     if (folder / "tokenizer_config.json").is_file():
         read_object(folder / "tokenizer_config.json")
     try:
-        words = dict(tokens_of(folder))
-        return max(len(words), max(words.values(), default=-1) + 1) or None
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        return {str(token): int(id) for token, id in _tokens(folder)}
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise ModelError(folder / "tokenizer.json", "is no tokenizer of transformers", "download it again") from error
 
 
-def tokens_of(folder: Path) -> Iterator[tuple[str, int]]:
-    """Each token with its id, as far as files alone tell them."""
+def _tokens(folder: Path) -> Iterator[tuple[str, int]]:
     if (folder / "tokenizer.json").is_file():
         table = read_object(folder / "tokenizer.json")
         vocab = table["model"]["vocab"]

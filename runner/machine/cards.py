@@ -51,11 +51,19 @@ def unequal(wanted: Wanted, here: Mapping[int, str]) -> str:
     )
 
 
-def too_few(least: int, here: Mapping[int, str]) -> str:
-    """Why a job whose layers are dealt out cannot start on what is here; empty where it can, now or later."""
-    if max(map(len, _kinds(here)), default=0) >= least:
+def too_few(least: int, here: Mapping[int, str], together: int) -> str:
+    """Why a job whose layers are dealt out cannot start on what is here; empty where it can, now or later.
+
+    So many are `together` in one host.
+    """
+    kinds = _kinds(here)
+    most = max(map(len, kinds), default=0)
+    if min(most, together) >= least:
         return ""
-    return f'waits for {least} equal cards, {len(here)} here: train.spread = "layers" (one that fits one card: "auto")'
+    differ = f" ({', '.join(dict.fromkeys(here.values()))})" if len(kinds) > 1 else ""
+    apart = f", {together} in a host" if most >= least else ""
+    told = f"waits for {least} equal cards, {len(here)} here{differ}{apart}"
+    return f'{told}: train.spread = "layers" (one that fits one card: "auto")'
 
 
 def _kinds(here: Mapping[int, str]) -> list[list[int]]:

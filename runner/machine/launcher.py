@@ -145,6 +145,11 @@ class Launcher:
         return 0
 
     @property
+    def places_of_a_host(self) -> int:
+        """Of the host that has most of them; none where there are only the daemon's own."""
+        return 0
+
+    @property
     def card(self) -> str:
         """What a trainer works on where the daemon sees no card."""
         return "cpu"

@@ -133,6 +133,11 @@ class RayLauncher(Launcher):
         return int(ray.cluster_resources().get(self._unit, 0))
 
     @property
+    def places_of_a_host(self) -> int:
+        there = (host["Resources"] for host in ray.nodes() if host["Alive"])
+        return int(max((found.get(self._unit, 0) for found in there), default=0))
+
+    @property
     def card(self) -> str:
         kinds = [key.partition(":")[2] for key in ray.cluster_resources() if key.startswith("accelerator_type:")]
         return kinds[0] if kinds and self._unit == "GPU" else f"a {self._unit} of Ray"

@@ -91,8 +91,8 @@ def test_a_queue_is_not_moved_under_a_daemon_that_lives(world: World, url: str, 
     daemon.send_signal(signal.SIGTERM)
     world.wait(daemon, HOME)
 
-    world.variables = {"WAKE2VEC_DB": url}
-    idle = world.start("two", until_empty=False)  # on the server's queue, which is empty
+    own, world.url, world.variables = world.url, f"dir:{world.root / 'another'}", {"WAKE2VEC_DB": url}
+    idle = world.start("two", until_empty=False)  # queue and store are empty: it would finish what it finds in one
     wait_until(lambda: at_work(world), what="the second home at work")
     told = move(world, world.home(HOME), url, code=IllegalTransition.exit_code)
     assert "is at work on it" in told
@@ -101,7 +101,7 @@ def test_a_queue_is_not_moved_under_a_daemon_that_lives(world: World, url: str, 
 
     idle.send_signal(signal.SIGTERM)
     world.wait(idle, "two")
-    world.variables = {"WAKE2VEC_DB": postgres.new_database()}  # the other one has the job from the store by now
+    world.url, world.variables = own, {"WAKE2VEC_DB": postgres.new_database()}
     move(world, world.home(HOME), world.variables["WAKE2VEC_DB"])
-    assert world.run("one", told=PACE) == 0, world.output("one")[-3000:]
+    assert world.run(HOME, told=PACE) == 0, world.output(HOME)[-3000:]
     assert_whole(world, home=HOME)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from runner.errors import ClusterLost
 from runner.queue import attempts
 from runner.states import Outcome
 from tests.faults.world import World, expected_weights, fake_spec, wait_until
+from tests.machine import Machine, job_file
+from tests.ray_cluster.cluster import PATIENCE_SECONDS, Hosts
 
 ENABLED = "WAKE2VEC_TEST_RAY"
 PACE = {"seconds_per_step": 0.05, "save_every": 5}
@@ -50,27 +52,24 @@ class RayWorld(World):
         return self.run_command("status", "--once")
 
 
-@pytest.fixture
-def cluster() -> Iterator[Any]:
+@pytest.fixture(scope="module")
+def running() -> Iterator[Hosts]:
+    """The head that most tests share: it takes longest to begin."""
     if not os.environ.get(ENABLED):
         pytest.skip("needs a Ray cluster, which `make test-ray` starts")
-    with new_cluster(num_cpus=0) as cluster:
-        yield cluster
-
-
-@contextmanager
-def new_cluster(**head: Any) -> Iterator[Any]:
-    from ray.cluster_utils import Cluster
-
-    cluster = Cluster(initialize_head=True, head_node_args=head)
-    try:
-        yield cluster
-    finally:
-        cluster.shutdown()
+    with closing(Hosts()) as hosts:
+        yield hosts
 
 
 @pytest.fixture
-def world(tmp_path: Path, cluster: Any) -> Iterator[RayWorld]:
+def cluster(running: Hosts) -> Iterator[Hosts]:
+    """With hosts of its own for each test."""
+    yield running
+    running.lose_all()
+
+
+@pytest.fixture
+def world(tmp_path: Path, cluster: Hosts) -> Iterator[RayWorld]:
     world = RayWorld(tmp_path, cluster.address)
     yield world
     for daemon in world.daemons:
@@ -95,15 +94,15 @@ def hosts(world: World, *names: str) -> set[int]:
     return {int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1]) for pid in found}
 
 
-def test_jobs_run_on_the_hosts_of_a_cluster_and_a_lost_host_is_a_lost_session(world: RayWorld, cluster: Any) -> None:
-    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+def test_jobs_run_on_the_hosts_of_a_cluster_and_a_lost_host_is_a_lost_session(world: RayWorld, cluster: Hosts) -> None:
+    nodes = [cluster.add(num_cpus=1) for _ in range(2)]
     for name in ("a", "b"):
         world.add(fake_spec(name), told=PACE)
     daemon = world.start()
     wait_until(lambda: all(world.step(name) >= 8 for name in ("a", "b")), what="steps on both hosts")
     assert len(hosts(world, "a", "b")) == 2
 
-    cluster.remove_node(nodes[0], allow_graceful=False)
+    cluster.lose(nodes[0])
 
     wait_until(lambda: Outcome.LOST in runs_of(world, "a") + runs_of(world, "b"), what="the loss")
     assert world.wait(daemon) == 0, world.output()[-3000:]
@@ -112,8 +111,8 @@ def test_jobs_run_on_the_hosts_of_a_cluster_and_a_lost_host_is_a_lost_session(wo
     assert "its host left the cluster" in world.output()
 
 
-def test_a_daemon_that_died_finds_its_trainers_again(world: RayWorld, cluster: Any) -> None:
-    cluster.add_node(num_cpus=1)
+def test_a_daemon_that_died_finds_its_trainers_again(world: RayWorld, cluster: Hosts) -> None:
+    cluster.add(num_cpus=1)
     world.add(fake_spec(), told=PACE)
     first = world.start()
     wait_until(lambda: world.step() >= 5, what="a step")
@@ -125,8 +124,8 @@ def test_a_daemon_that_died_finds_its_trainers_again(world: RayWorld, cluster: A
     assert runs_of(world, "a") == [Outcome.COMPLETED]
 
 
-def test_a_stop_has_the_trainer_save_on_its_host(world: RayWorld, cluster: Any) -> None:
-    cluster.add_node(num_cpus=1, num_gpus=1)  # which Ray takes at its word
+def test_a_stop_has_the_trainer_save_on_its_host(world: RayWorld, cluster: Hosts) -> None:
+    cluster.add(num_cpus=1, num_gpus=1)  # which Ray takes at its word
     world.add(fake_spec(steps=5000), told=PACE | {"save_every": 1000, "seconds_per_step": 0.1})
     daemon = world.start()
     wait_until(lambda: world.step() >= 5, what="a step")
@@ -141,33 +140,59 @@ def test_a_stop_has_the_trainer_save_on_its_host(world: RayWorld, cluster: Any) 
     assert world.durable_step() >= 5
 
 
-def test_a_cluster_whose_head_is_gone_ends_the_daemon_and_a_new_one_goes_on(world: RayWorld, cluster: Any) -> None:
-    cluster.add_node(num_cpus=1)
-    world.add(fake_spec(), told=PACE | {"seconds_per_step": 0.5})
-    daemon = world.start()
-    wait_until(lambda: world.durable_step() >= 5, what="a durable step")
-    cluster.head_node.kill_gcs_server()
+def test_a_cluster_whose_head_is_gone_ends_the_daemon_and_a_new_one_goes_on(world: RayWorld) -> None:
+    with closing(Hosts()) as cluster:
+        cluster.add(num_cpus=1)
+        world.address = cluster.address
+        world.add(fake_spec(), told=PACE | {"seconds_per_step": 0.5})
+        daemon = world.start()
+        wait_until(lambda: world.durable_step() >= 5, what="a durable step")
+        cluster.lose_head()
+        assert world.wait(daemon) == ClusterLost.exit_code, world.output()[-3000:]
 
-    assert world.wait(daemon) == ClusterLost.exit_code, world.output()[-3000:]
     told = world.output()
     assert "the head of the Ray cluster does not answer" in told
     assert "start it again" in told
     assert "is safe in the store" in told
     assert "Traceback" not in told
-    cluster.shutdown()
-    with new_cluster(num_cpus=1) as again:
+    with closing(Hosts(num_cpus=1)) as again:
         world.address = again.address
         assert world.wait(world.start()) == 0, world.output()[-3000:]
     assert_whole(world, "a")
     assert runs_of(world, "a")[0] is Outcome.LOST
 
 
+def test_a_job_of_two_cards_trains_on_one_host_and_goes_on_there_on_another(tmp_path: Path, cluster: Hosts) -> None:
+    """Its layers dealt out, by the real trainer; in the end the bits of one card."""
+    path = job_file(
+        tmp_path, "a", of="tiny_p1", train__steps=60, train__cards=2, train__spread="layers",
+        train__reduction="fixed", checkpoint__every_steps=20, evaluate__every_steps=30, evaluate__samples=0,
+    )  # fmt: skip
+    uncut, machine = (Machine(home=tmp_path / name, store=tmp_path / f"{name}-store") for name in ("uncut", "ray"))
+    machine.run("enqueue", str(path))
+    uncut.run("enqueue", str(path))
+    uncut.run("set", "a", "train.cards=1", "train.spread=auto")
+    uncut.finish(PATIENCE_SECONDS)
+
+    cluster.add(num_cpus=1)  # has no room for it
+    first = cluster.add(num_cpus=2)
+    machine.start("--until-empty", *WORDS, cluster.address)
+    machine.wait_for_step("a", 21, PATIENCE_SECONDS)
+    assert "the layers are dealt out to 2 ranks: 1 + 1" in machine.run_dir("a").log.read_text()
+    cluster.add(num_cpus=2)
+    cluster.lose(first)
+    machine.finish(PATIENCE_SECONDS)
+
+    assert machine.outcome("a") == uncut.outcome("a")
+    assert "its host left the cluster" in machine.start_log.read_text()
+
+
 def test_a_job_that_the_cluster_has_no_room_for_waits_there_and_can_be_held(
-    world: RayWorld, cluster: Any, request: pytest.FixtureRequest
+    world: RayWorld, cluster: Hosts, request: pytest.FixtureRequest
 ) -> None:
     import ray
 
-    cluster.add_node(num_cpus=1)
+    cluster.add(num_cpus=1)
     ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
     request.addfinalizer(ray.shutdown)  # before the cluster's own end
     taken = ray.util.placement_group([{"CPU": 1}])

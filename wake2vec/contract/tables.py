@@ -165,8 +165,10 @@ class TrainTable(Table):
     def _one_length(self) -> TrainTable:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("give steps or epochs, one of the two")
-        if self.cards != "auto" and self.cards > self.batch:
-            raise ValueError(f"cards = {self.cards} cannot share the {self.batch} blocks of a step")
+        if self.cards != "auto" and self.cards > self.batch and self.spread != "layers":
+            raise ValueError(
+                f'cards = {self.cards} cannot share the {self.batch} blocks of a step, only layers: spread = "layers"'
+            )
         return self
 
 
@@ -217,6 +219,7 @@ class DevicesTable(Table):
 
     groups: str = Field(min_length=1, description="JSONL of devices, each with examples.")
     weight: float = Field(0.0, ge=0, description="Of the triplet loss, beside the text's. 0: measured alone.")
+    held_out: float = Field(0.0, ge=0, lt=1, description="Share of the words, by their text, that no triplet shows.")
     triplets: PositiveInt = Field(1024, description="Drawn once a step.")
     margin: float = Field(0.2, gt=0, description="By which a word of the device must be nearer, in cosine.")
     balance: bool = Field(True, description="Draw devices equally often, whatever their size.")

@@ -143,6 +143,8 @@ class Auxiliary:
                 found["held_out_nulls"] = measures.held_out_nulls(words, chosen, seed=seed, nulls=nulls)
             found["analogy"] = measures.analogies(words, chosen, side.rows.detach())
         found["devices"] = measures.device_classes(words, chosen, seed=seed, nulls=nulls if whole else 0)
+        if found["devices"] and chosen.apart.any():
+            found["devices"]["held_out"] = measures.held_out_devices(words, start_words, chosen, seed=seed, nulls=nulls)
         found["cosines"] = measures.cosines(side.rows.detach(), seed=seed)
         moved = (measures.moved(touched, side.start.double()), measures.moved(untouched, side.untouched_start.double()))
         found["moved"] = measures.difference(*moved, seed=seed, times=nulls)

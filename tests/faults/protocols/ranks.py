@@ -8,7 +8,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from typing import Any
 from tests.machine import Machine, job_file
 
 VICTIMS = ("rank 0", "another rank", "the trainer", "the daemon", "all")
-COUNTS = (2, 2, 1, 4)
+SAMPLES = ((2, "samples"), (2, "samples"), (1, "samples"), (4, "samples"))  # cards, and what they are dealt
+LAYERS = ((2, "layers"), (2, "layers"), (1, "auto"), (2, "samples"))
 PATIENCE_SECONDS = 1800.0  # a busy machine may need many minutes for what takes one at rest
 
 
@@ -24,17 +25,22 @@ PATIENCE_SECONDS = 1800.0  # a busy machine may need many minutes for what takes
 def two_machines(
     steps: int, of: str = "tiny_p1", a_machine: Callable[..., Machine] = Machine
 ) -> Iterator[tuple[Machine, Machine]]:
-    """One with a card, where the job has ended, and one with two, where it waits; its sum is fixed on both."""
+    """One with a card, where the job has ended, and one with two, where it waits; its sum is fixed on both.
+
+    A P2 trains rows and adapters, behind a short P1.
+    """
     root = Path(tempfile.mkdtemp(prefix="wake2vec-ranks-"))
+    often = {"checkpoint__every_steps": 20, "evaluate__max_windows": 8, "evaluate__samples": 0}
     try:
+        files = [job_file(root, "rows", of="tiny_p1", train__steps=20, evaluate__every_steps=20, **often)]
+        more = {"after": "rows", "lora__train": "lora+rows"} if of == "tiny_p2" else {}
         path = job_file(
             root, "a", of=of, train__steps=steps, train__cards="auto", train__reduction="fixed",
-            checkpoint__every_steps=20, evaluate__every_steps=max(20, steps // 4), evaluate__max_windows=8,
-            evaluate__samples=0, runner__max_attempts=100,
+            evaluate__every_steps=max(20, steps // 4), runner__max_attempts=100, **often, **more,
         )  # fmt: skip
         machines = [a_machine(home=root / name, store=root / f"{name}-store") for name in ("uncut", "cut")]
         for machine in machines:
-            machine.run("enqueue", str(path))
+            machine.run("enqueue", *map(str, files if more else ()), str(path))
         machines[0].finish(PATIENCE_SECONDS)
         machines[1].cpu_cards = 2
         yield machines[0], machines[1]
@@ -73,12 +79,16 @@ def strike(machine: Machine, victim: str) -> bool:
     return False
 
 
-def kills_of_ranks(kills: int, *, seed: int = 0, steps: int = 400, each: int = 20) -> dict[str, Any]:
+def kills_of_ranks(
+    kills: int, *, seed: int = 0, steps: int = 400, each: int = 20, of: str = "tiny_p1",
+    ways: Sequence[tuple[int, str]] = SAMPLES,
+) -> dict[str, Any]:  # fmt: skip
     """In the end every bit must be that of one rank never cut, and no rank may outlive its rank 0."""
     draw, started = random.Random(seed), time.monotonic()
     done, runs, wrong, unstartable = dict.fromkeys(VICTIMS, 0), 0, [], []
     while sum(done.values()) < kills:
-        with two_machines(steps) as (uncut, machine):
+        with two_machines(steps, of) as (uncut, machine):
+            machine.run("set", "a", f"train.spread={ways[0][1]}")
             for number in range(min(each, kills - sum(done.values()))):
                 if not machine.is_alive:
                     machine.start("--until-empty")
@@ -89,7 +99,8 @@ def kills_of_ranks(kills: int, *, seed: int = 0, steps: int = 400, each: int = 2
                 victim = draw.choice(VICTIMS)
                 done[victim] += strike(machine, victim)
                 if victim == "all":
-                    machine.cpu_cards = COUNTS[number % len(COUNTS)]
+                    machine.cpu_cards, spread = ways[number % len(ways)]
+                    machine.run("set", "a", f"train.spread={spread}")
             try:
                 machine.finish(PATIENCE_SECONDS)
             except AssertionError as error:

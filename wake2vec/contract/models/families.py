@@ -6,7 +6,7 @@ FAMILIES are those that `bench/correctness/models.py` trained, P1 and P2, with e
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -25,6 +25,12 @@ FAMILIES = (
     "nemotron", "olmo", "olmo2", "olmo3", "olmoe", "opt", "persimmon", "phi", "phi3", "phimoe", "qwen2",
     "qwen2_moe", "qwen3", "qwen3_5_text", "qwen3_moe", "qwen3_next", "recurrent_gemma", "seed_oss", "smollm3",
     "stablelm", "starcoder2", "vaultgemma", "xglm",
+)  # fmt: skip
+# whose decoder is more than embedding, layers and norm in a row; whatever else is, the trainer finds out
+MORE_THAN_LAYERS = (
+    "biogpt", "bloom", "codegen", "falcon", "gemma3n_text", "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox",
+    "gpt_neox_japanese", "gptj", "granite_swa", "lfm2", "mpt", "nanochat", "opt", "persimmon", "phi",
+    "recurrent_gemma", "xglm",
 )  # fmt: skip
 # families that look positions up in a table of this length
 TABLES = dict.fromkeys(("gpt2", "gpt_bigcode", "gptj", "codegen"), "n_positions")
@@ -58,6 +64,18 @@ def refusal(config: Mapping[str, Any], *, trust_remote_code: bool = False) -> Re
         remedy = "take the model as it was before that, or one that bitsandbytes stored in 4 bits"
         return Refusal(problem=f"its weights are stored as {stored}, which cannot be trained through", remedy=remedy)
     return None
+
+
+def undealt(config: Mapping[str, Any], tensors: Iterable[str], *, trust_remote_code: bool = False) -> str:
+    """Why the layers of a model cannot be dealt out to several cards; "" where they can, as far as its files tell."""
+    if trust_remote_code and config.get("auto_map"):
+        return ""
+    family = config.get("model_type")
+    if family in MORE_THAN_LAYERS or config.get("embedding_multiplier", 1) != 1:
+        return f"{family} does more than its layers do"
+    if any(re.search(r"\.experts\.\d+\.", name) for name in tensors):
+        return "its files hold each expert by itself, and transformers puts them together on one card"
+    return ""
 
 
 def _wrong_kind(config: Mapping[str, Any], family: str) -> str:

@@ -49,7 +49,8 @@ def test_jobs_come_back_from_the_logs_and_local_ones_stay(machine: Machine, caps
     assert checkpoints.durable_step(queue, "first") == 40
     queue.close()
     assert "1 from the store, 1 that the store has not heard of" in capsys.readouterr().out
-    assert len(list(machine.home.glob("runner.db.corrupt-*"))) == 1
+    assert len(list(machine.home.glob("runner.db.before-rebuild-*"))) == 1
+    assert not list(machine.home.glob("*corrupt*"))
 
 
 def test_a_corrupt_database_is_no_hindrance(machine: Machine) -> None:
@@ -60,6 +61,7 @@ def test_a_corrupt_database_is_no_hindrance(machine: Machine) -> None:
     rebuild.run(settings_of(machine))
 
     assert names(machine) == ["first"]
+    assert len(list(machine.home.glob("runner.db.corrupt-*"))) == 1
 
 
 def test_a_home_at_work_is_left_alone(machine: Machine) -> None:

@@ -106,6 +106,31 @@ def test_a_job_of_two_cards_waits_for_both_and_is_not_overtaken(tmp_path):
     home.queue.close()
 
 
+def test_layers_go_over_more_cards_than_a_step_has_blocks_and_samples_do_not(tmp_path):
+    home = Home.new(tmp_path / "home", tmp_path / "store", Clock(), numbers=Numbers(cpu_cards=3))
+    train = {"steps": 30, "lr": 1e-3, "batch": 1, "cards": "auto"}
+    home.add(spec("a", train=train | {"spread": "layers"}))
+    home.until(lambda: home.state("a") == "running")
+    assert len(read_json(home.run("a").order)["more_locks"]) == 2
+    for _ in range(3):
+        home.train(10)
+    home.add(spec("b", train=train))
+    home.until(lambda: home.state("b") == "running")
+
+    assert read_json(home.run("b").order)["more_locks"] == []
+    home.queue.close()
+
+
+def test_all_cards_of_a_job_are_of_one_host(tmp_path):
+    home = Home.new(tmp_path / "home", tmp_path / "store", Clock(), numbers=Numbers(cpu_cards=4))
+    home.trainers.places_of_a_host = 2
+    home.add(spec("a", train={"steps": 30, "lr": 1e-3, "cards": "auto"}))
+    home.until(lambda: home.state("a") == "running")
+
+    assert len(read_json(home.run("a").order)["more_locks"]) == 1
+    home.queue.close()
+
+
 def test_cards_that_differ_keep_a_job_waiting_with_what_to_do_and_one_that_is_gone_does_not(home):
     home.daemon.cards = [
         CardUse(index=index, name=name, total_mib=15_360, used_mib=0) for index, name in enumerate(("T4", "T4", "A100"))

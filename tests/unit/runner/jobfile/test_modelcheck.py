@@ -135,6 +135,37 @@ def test_no_family_is_refused_for_what_it_writes_itself(tmp_path: Path, family: 
     resolve_inputs(read_job(tmp_path / "a_p1.toml"), tmp_path, "a_p1.toml")
 
 
+def put_apart(folder: Path) -> None:
+    write_weights(folder, {"model.layers.0.mlp.experts.0.up_proj.weight": [6, 4]})
+    write_config(folder, num_hidden_layers=1, model_type="mixtral")
+
+
+@pytest.mark.parametrize(
+    ("cards", "change", "said"),
+    [
+        ("1", config(), 'train.spread: "layers" are dealt out to two cards or more, and train.cards is 1; set that'),
+        ("3", config(num_hidden_layers=2), "train.cards: 3 cards for the 2 layers of {model}; give at most 2"),
+        ('"auto"', config(model_type="gpt2"), "several cards: gpt2 does more than its layers do; set it to"),
+        ("2", config(model_type="granite", embedding_multiplier=12.0), "several cards: granite does more than"),
+        ('"auto"', put_apart, "several cards: its files hold each expert by itself, and transformers"),
+    ],
+)
+def test_layers_that_will_not_lie_on_several_cards_are_told_before_any_is_spent(
+    tmp_path: Path, cards: str, change: Change, said: str
+) -> None:
+    write_jobs(tmp_path)
+    change(tmp_path / "model")
+    path = tmp_path / "a_p1.toml"
+    path.write_text(P1.replace("[train]", f'[train]\ncards = {cards}\nspread = "layers"'))
+    with pytest.raises(SpecError) as caught:
+        resolve_inputs(read_job(path), tmp_path, "a_p1.toml")
+
+    assert said.format(model=tmp_path / "model") in str(caught.value)
+    assert len(caught.value.faults) == 1
+    path.write_text(P1.replace("[train]", f"[train]\ncards = {cards}"))
+    resolve_inputs(read_job(path), tmp_path, "a_p1.toml")  # samples of any model can be dealt out
+
+
 def test_a_model_in_four_bits_is_taken_with_a_remark(tmp_path: Path) -> None:
     write_jobs(tmp_path)
     write_config(tmp_path / "model", quantization_config={"load_in_4bit": True, "quant_method": "bitsandbytes"})

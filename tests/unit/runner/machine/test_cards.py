@@ -51,6 +51,7 @@ def test_cards_that_are_there_but_differ_are_told_with_what_to_do():
 def test_layers_are_dealt_to_two_cards_at_least_and_a_job_waits_for_the_second():
     assert group("auto", T4S, [1], least=2) == []
     assert group("auto", T4S, [0, 1], least=2) == group(4, T4S, [0, 1], least=2) == [0, 1]
-    assert too_few(2, T4S) == too_few(1, {0: "Tesla T4"}) == ""
-    assert too_few(2, {0: "Tesla T4"}).startswith("waits for 2 equal cards, 1 here")
-    assert too_few(2, {0: "Tesla T4", 1: "A100"}).startswith("waits for 2 equal cards, 2 here")
+    assert too_few(2, T4S, 2) == too_few(1, {0: "Tesla T4"}, 1) == ""
+    assert too_few(2, {0: "Tesla T4"}, 1).startswith("waits for 2 equal cards, 1 here:")
+    assert too_few(2, {0: "Tesla T4", 1: "A100"}, 2).startswith("waits for 2 equal cards, 2 here (Tesla T4, A100):")
+    assert too_few(2, T4S, 1).startswith("waits for 2 equal cards, 2 here, 1 in a host:")

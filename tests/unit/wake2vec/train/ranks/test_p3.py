@@ -67,6 +67,24 @@ def test_a_fixed_sum_gives_the_same_bits_on_both(below: Below, start: Start) -> 
     assert all(torch.equal(tensor, weights(alone)[name]) for name, tensor in weights(shared).items())
 
 
+@pytest.mark.parametrize("train", ["lora+rows", "rows"])
+def test_layers_on_two_cards_train_the_structure_as_one_card_does(
+    below: Below,
+    start: Start,  # noqa: F811
+    train: str,
+) -> None:
+    fixed = {"train__reduction": "fixed", "lora__train": train}
+    name = train.replace("+", "-")
+    alone = on(below, start, f"{name}-whole", 1, **fixed)
+    dealt = on(below, start, f"{name}-dealt", 2, **fixed, train__cards=2, train__spread="layers")
+    dealt.team.gather(dealt.prepared, dealt.optimizer)
+
+    assert dealt.prepared.stage is not None
+    assert losses(dealt) == losses(alone)
+    assert structures(dealt) == structures(alone)
+    assert all(torch.equal(tensor, weights(alone)[name]) for name, tensor in weights(dealt).items())
+
+
 def test_it_resumes_in_the_same_bits(below: Below) -> None:
     (folder, _), p2 = below
     uncut = loop_for(material_for(folder, p3_order(below[0], p2, "uncut"), "uncut"))

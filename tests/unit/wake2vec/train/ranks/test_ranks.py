@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,10 @@ from wake2vec.model.device import copy_to_host, require_card
 from wake2vec.train.attempt import start_loop
 from wake2vec.train.heartbeat import HeartbeatWriter
 from wake2vec.train.loop import Loop
+from wake2vec.train.plans.spreading import spread
 from wake2vec.train.ranks import group, team
 from wake2vec.train.ranks.member import Member, answer
+from wake2vec.train.ranks.stages import Stages
 from wake2vec.train.ranks.team import Failed, Prepare, Ranks
 from wake2vec.train.stopping import Stop
 
@@ -46,12 +49,15 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
             material = material_for(folder, order, name)
             pulse = HeartbeatWriter(material.run, 1)
             others = None
-            if ranks > 1:
+            if layers := spread(material, ranks):
+                others = stack.enter_context(Stages(material.run, order, layers, beat=pulse.beat, lost=print))
+                material = replace(material, stage=others.stage)
+            elif ranks > 1:
                 monkeypatch.setenv(VARIABLE, rule)
                 others = stack.enter_context(Ranks(material.run, order, ranks, beat=pulse.beat, lost=print))
                 monkeypatch.delenv(VARIABLE)
             prepared = prepared_for(material)
-            if others is not None:
+            if others is not None and not layers:
                 others.join(prepared.device)
             return start_loop(material, prepared, stop or Stop(), pulse, print, others)
 

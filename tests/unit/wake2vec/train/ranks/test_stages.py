@@ -219,3 +219,13 @@ def test_short_memory_on_one_rank_moves_all_down_and_its_death_is_told(
 def test_more_cards_than_layers_are_refused(tmp_path: Path, models: Path, start: Start) -> None:
     with pytest.raises(ModelError, match=r"train.cards: 5 cards for the 4 layers of .*; give at most 4"):
         start(tmp_path, p1(models, tmp_path, "untied", train__cards=4), "more", 5)
+
+
+def test_layers_share_a_step_of_one_block(tmp_path: Path, models: Path, start: Start) -> None:
+    order = p1(models, tmp_path, "untied", train__batch=1)
+    alone, dealt = (start(tmp_path, order, f"on-{ranks}", ranks) for ranks in (1, 2))
+    for loop in (alone, dealt):
+        loop.run_to_end(lambda: None)
+
+    assert losses(dealt) == losses(alone)
+    assert same_bits(dealt, alone)
