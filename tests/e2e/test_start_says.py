@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.machine import IMPATIENT, Machine, job_file, quick_machine
+from tests.machine import Machine, job_file, quick_machine
 
 SMALL: dict[str, Any] = {
     "of": "tiny_p1", "checkpoint__every_steps": 2, "evaluate__every_steps": 2, "evaluate__max_windows": 4,
@@ -23,8 +23,9 @@ SMALL: dict[str, Any] = {
 def machine(folder: Path, name: str = "home") -> Machine:
     home = folder / name
     home.mkdir(parents=True)
-    (home / "settings.toml").write_text(IMPATIENT)
-    return quick_machine(home=home, store=folder / "store", environment={"TERM": "xterm", "COLUMNS": "80"})
+    made = quick_machine(home=home, store=folder / "store", environment={"TERM": "xterm", "COLUMNS": "80"})
+    (home / "settings.toml").write_text(made.settings_file)
+    return made
 
 
 def test_a_name_that_other_work_has_in_the_store_ends_the_run_with_the_way_out(tmp_path: Path) -> None:
