@@ -51,6 +51,8 @@ STANDINS = {
                 return text
         """,
 }
+# what a job came to has tests of its own, and takes half of its time
+QUICK = {'JOB = "qwen"': 'JOB = "tiny"', "enqueue --if-new": "enqueue --if-new --set evaluate.hopes=false"}
 BY_SECRET = {'SIGN_IN = "with a click"': f'SIGN_IN = "with the secret {SECRET}"'}
 
 
@@ -88,7 +90,7 @@ class Day:
     def run(self, id: str, **changes: str) -> str:
         """What the cell showed; one that raises fails the test."""
         cell = copy.deepcopy(self.cells[id])
-        for here, there in {'JOB = "qwen"': 'JOB = "tiny"', **changes}.items():
+        for here, there in {**QUICK, **changes}.items():
             cell.source = cell.source.replace(here, there)
         done = self.client.execute_cell(cell, 0, store_history=False)
         return "".join(out.get("text", "") + out.get("data", {}).get("text/html", "") for out in done.outputs)
