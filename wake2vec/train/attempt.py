@@ -167,8 +167,11 @@ def kept_plan(loaded: Loaded | None, prepared: Prepared) -> Plan | None:
 
 def show(loop: Loop, material: JobInputs) -> None:
     """Bring the pictures and tables up to date. They can be made again at any time, so a full disk is only noted."""
+    if loop.shown == len(loop.progress.rows):  # as at the end, straight after the last evaluation
+        return
     try:
         write_artefacts(material.run, job=material.job, facts=facts(loop, material))
+        loop.shown = len(loop.progress.rows)
     except OSError as error:
         loop.note("artefacts", f"not written: {error}")
 

@@ -14,7 +14,7 @@ from runner.queue import checkpoints, jobs
 from runner.queue.database import open_queue
 from runner.screen.daemon_note import DaemonNote, write_note
 from runner.settings import Settings, read_settings
-from tests.machine import Machine, job_file
+from tests.machine import Machine, job_file, quick_machine
 from wake2vec.contract.lock import hold_lock
 
 
@@ -34,7 +34,7 @@ def names(machine: Machine) -> list[str]:
 def machine(tmp_path: Path) -> Machine:
     """A home whose finished job is in the store, and whose second job never was there."""
     trainer = [sys.executable, str(Path(__file__).parents[3] / "fake_trainer.py")]
-    machine = Machine(home=tmp_path / "home", store=tmp_path / "store", trainer=trainer)
+    machine = quick_machine(home=tmp_path / "home", store=tmp_path / "store", trainer=trainer)
     first = job_file(tmp_path, "first", of="tiny_p1", train__steps=40)
     machine.run("enqueue", str(first))
     machine.finish()
