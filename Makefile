@@ -6,7 +6,7 @@ READY := $(VENV)/ready
 # torch is named with its exact version, since a range would fetch a build with gigabytes of CUDA.
 TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 
-.PHONY: demo test test-postgres test-ray test-trackers lint bench faults stacks notebooks wheel docs clean
+.PHONY: demo test sweeps test-postgres test-ray test-trackers lint bench faults stacks notebooks wheel docs clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -17,8 +17,13 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/python -m bench.demo
 
+# one instance of each guarantee at least
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not sweep"
+
+# the other instances: more families, platforms and places of a cut
+sweeps: $(READY)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m sweep
 
 # with a server of its own, from the system's package; the tests start and stop it
 test-postgres: $(READY)

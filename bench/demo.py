@@ -25,6 +25,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from bench.material.materials import default_cache, materials
+from runner.children import importing_safely, python
 from wake2vec.contract.errors import Wake2vecError
 from wake2vec.contract.lock import read_lock
 from wake2vec.contract.manifest import saved_steps
@@ -51,11 +52,10 @@ class Machine:
     cuts: list[dict[str, Any]] = field(default_factory=list)
 
     def command(self, *arguments: str) -> list[str]:
-        program = str(Path(sys.executable).parent / "wake2vec-runner")
-        return [program, "--home", str(self.home), "--store", f"dir:{self.store}", *arguments]
+        return python("runner", "--home", self.home, "--store", f"dir:{self.store}", *arguments)
 
     def run(self, *arguments: str) -> str:
-        done = subprocess.run(self.command(*arguments), capture_output=True, text=True, check=False)
+        done = subprocess.run(self.command(*arguments), capture_output=True, text=True, check=False, env=here())
         if done.returncode:
             raise DemoFailed(f"{' '.join(arguments)}: exit {done.returncode}\n{done.stdout}{done.stderr}")
         return done.stdout
@@ -65,8 +65,9 @@ class Machine:
         (self.home / "settings.toml").write_text(SETTINGS)
         with (self.home.parent / "start.log").open("ab") as log:
             self.daemon = subprocess.Popen(
-                self.command("start", "--until-empty", *arguments), stdout=log, stderr=log, start_new_session=True
-            )
+                self.command("start", "--until-empty", *arguments),
+                stdout=log, stderr=log, start_new_session=True, env=here(),
+            )  # fmt: skip
 
     def run_dir(self, job: str) -> RunDir:
         return RunDir(root=self.home / "runs" / job)
@@ -119,6 +120,12 @@ class Machine:
     def is_done(self) -> bool:
         assert self.daemon, "started before"
         return self.daemon.poll() == 0
+
+
+def here() -> dict[str, str]:
+    """Surroundings in which the program is the one that lies here, installed or not."""
+    paths = filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))
+    return importing_safely(os.environ | {"PYTHONPATH": os.pathsep.join(paths)})
 
 
 def ledger(run: RunDir, kind: str) -> list[dict[str, Any]]:

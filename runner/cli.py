@@ -30,7 +30,8 @@ Exit codes:
   13  no usable GPU                   22  only jobs that need you are left
   24  the model is another one now    23  trained, but not in the store
   27  the shared queue is away        25  other software computes otherwise
-  28  the Ray cluster is gone        130  interrupted
+  28  the Ray cluster is gone         26  jobs still move (list)
+                                     130  interrupted
 """
 
 app = typer.Typer(

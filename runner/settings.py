@@ -20,6 +20,7 @@ from runner.errors import HomeUnusable, RunnerError
 from runner.states import Foreign
 
 HOLDER = "holder"  # in the home: its name in stores
+LEASE_SECONDS = 180.0  # a dozen signs of life of a home, four of a job's holder (SEEN_SECONDS, BEAT_SECONDS)
 DAEMON_LOCK = "daemon.lock"  # in the home: held by the daemon that lives there
 TRANSFERS = "transfers"  # in the home: under which ids files are being stored
 
@@ -33,7 +34,9 @@ class Numbers(BaseModel):
     sync_seconds: float = Field(2.0, gt=0)
     grace_seconds: float = Field(60.0, gt=0, description="From SIGTERM to SIGKILL of a trainer.")
     hang_minutes: float = Field(30.0, gt=0, description="A heartbeat that stays the same for so long is a hang.")
-    lease_seconds: float = Field(180.0, gt=0, description="A rival whose heartbeat stays the same for so long is gone.")
+    lease_seconds: float = Field(
+        LEASE_SECONDS, gt=0, description="A rival whose heartbeat stays the same for so long is gone."
+    )
     backoff_first_seconds: float = Field(60.0, ge=0)
     backoff_last_seconds: float = Field(1800.0, ge=0)
     bandwidth_mib_per_second: float | None = Field(None, gt=0, description="Cap on uploads.")
@@ -51,6 +54,7 @@ class Server:
 
     url: str
     home: str  # what this home is called there
+    silent_seconds: float = LEASE_SECONDS  # another home that is not heard for so long is gone
 
     def __str__(self) -> str:
         return hide(self.url)
@@ -73,7 +77,8 @@ class Settings(BaseModel):
     def database(self) -> Path | Server:
         """Where the queue lies: a file of this home, or what WAKE2VEC_DB names."""
         if self.queue_url:
-            return Server(url=self.queue_url, home=holder_of(self.home))
+            lease = self.numbers.lease_seconds
+            return Server(url=self.queue_url, home=holder_of(self.home), silent_seconds=lease)
         return self.home / "runner.db"
 
     @property

@@ -16,14 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from runner.children import python
 from tests import zygote
 from wake2vec.contract.lock import read_lock
 from wake2vec.contract.manifest import saved_steps
-from wake2vec.contract.rundir import RunDir, read_heartbeat
+from wake2vec.contract.rundir import RunDir
 
 # A machine under test looks often and does not wait before it tries again.
-REAL_TRAINER = python("wake2vec")  # started as it is for users
 IMPATIENT = "tick_seconds = 0.2\nsync_seconds = 0.3\nbackoff_first_seconds = 0\n"
 JOBS = Path(__file__).parent.parent / "jobs"
 
@@ -36,6 +34,7 @@ class Machine:
     trainer: list[str] | None = None  # instead of the real one
     settings: str = ""  # more lines
     cpu_cards: int = 1
+    folder: Path | None = None  # where its commands are given
     daemon: Any = None  # a process
 
     def command(self, *arguments: str) -> list[str]:
@@ -74,8 +73,9 @@ class Machine:
     def begin(self, arguments: Sequence[str], out: IO[bytes], err: IO[bytes], **more: str) -> Any:
         """A command in a process of its own, which leads a session."""
         environment = self.surroundings | more
-        command = self.command(*arguments)
-        return subprocess.Popen(command, env=environment, stdout=out, stderr=err, start_new_session=True)
+        return subprocess.Popen(
+            self.command(*arguments), env=environment, stdout=out, stderr=err, cwd=self.folder, start_new_session=True
+        )
 
     @property
     def start_log(self) -> Path:
@@ -146,8 +146,7 @@ class Machine:
             time.sleep(0.02)
 
     def step(self, job: str) -> int:
-        beat = read_heartbeat(self.run_dir(job))
-        return beat.step if beat else 0
+        return step_reached(self.run_dir(job))
 
     def run_dir(self, job: str) -> RunDir:
         return RunDir(root=self.home / "runs" / job)
@@ -174,6 +173,17 @@ class Machine:
         return {path.name: sha256(path) for path in sorted(self.run_dir(job).final.glob("*.safetensors"))}
 
 
+def step_reached(run: RunDir) -> int:
+    """The last step that the ledger has a whole row of; its end is enough to look at."""
+    if not run.metrics.is_file():
+        return 0
+    with open(run.metrics, "rb") as file:
+        file.seek(max(0, run.metrics.stat().st_size - 4000))
+        lines = file.read().split(b"\n")[:-1]
+    rows = [json.loads(line) for line in lines if line.startswith(b"{") and line.endswith(b"}")]
+    return max((row["step"] for row in rows if row["kind"] == "step"), default=0)
+
+
 def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -183,7 +193,8 @@ class QuickMachine(Machine):
 
     def begin(self, arguments: Sequence[str], out: IO[bytes], err: IO[bytes], **more: str) -> zygote.Child:
         _, *words = self.command(*arguments)
-        return zygote.fork("runner", *words, out=out, err=err, environment=self.surroundings | more)
+        folder = str(self.folder or zygote.ROOT)
+        return zygote.fork("runner", *words, out=out, err=err, environment=self.surroundings | more, folder=folder)
 
 
 def quick_machine(*, trainer: list[str] | None = None, **fields: Any) -> QuickMachine:

@@ -3,8 +3,8 @@
 `fork()` is `python -m MODULE WORDS` for a test that holds it as a `Child`. `python()` is a command line for whoever
 starts processes himself, as the runner starts trainers: a small process that asks for a fork, hands on the signals it
 gets, dies when the fork does and the fork when it does. What a test proves about processes as they are started by users
-(their imports, waiting trainers, several ranks), and what libraries read from the environment when they are imported
-(HF_HOME), takes the real command instead.
+(their imports, several ranks), and what libraries read from the environment when they are imported (HF_HOME alone is
+looked at anew), takes the real command instead.
 """
 
 from __future__ import annotations
@@ -51,12 +51,18 @@ def python(module: str, *words: Any) -> list[str]:
 
 
 def fork(
-    module: str, *words: str, out: IO[bytes], err: IO[bytes], environment: Mapping[str, str], kind: str = RUNNERS
+    module: str,
+    *words: str,
+    out: IO[bytes],
+    err: IO[bytes],
+    environment: Mapping[str, str],
+    kind: str = RUNNERS,
+    folder: str = ROOT,
 ) -> Child:
     known = {kind: server(kind) for kind in WARM}
     with open(os.devnull) as nothing:
         streams = [nothing.fileno(), out.fileno(), err.fileno()]
-        return Child(module, asked(known[kind], module, words, {**environment, **known}, ROOT, streams))
+        return Child(module, asked(known[kind], module, words, {**environment, **known}, folder, streams))
 
 
 class Child:
@@ -227,6 +233,8 @@ def become(module: str, words: list[str], folder: str, environment: dict[str, st
 
     os.environ.clear()
     os.environ.update(environment)
+    if (hub := sys.modules.get("huggingface_hub.constants")) and (home := environment.get("HF_HOME")):
+        hub.HF_HOME, hub.HF_HUB_CACHE = home, f"{home}/hub"  # type: ignore[attr-defined]
     os.chdir(folder)
     sys.argv = [module, *words]
     sys.stdout.reconfigure(write_through=True)  # type: ignore[union-attr]

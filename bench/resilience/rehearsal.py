@@ -24,14 +24,19 @@ from typing import Any
 
 from bench.demo import JOBS, DemoFailed, Machine, ledger, result_hash
 from bench.speed.p1 import MODELS, RESULTS
+from runner.commands.store_room import need_of
+from runner.jobfile.read import read_job
 from wake2vec.contract.lock import read_lock
 from wake2vec.contract.rundir import read_heartbeat
+from wake2vec.contract.tables import CheckpointTable
 
 FIRST, SECOND = "first", "second"  # the P1 job that a P2 job goes on from, and the P2 job of a P3
 LORA = "[lora]\nr = 8\ndropout = 0.1\n"
 GROUPS = "groups.jsonl"
 KILLS_AT = (0.4, 0.7)  # shares of the steps
 PATIENCE_SECONDS = 580.0
+# Between rolling checkpoints: often, so that a kill has one behind it, but for a checkpoint that takes long to write.
+LEAST_MINUTES, MOST_MINUTES, MINUTES_PER_GIB = 0.1, CheckpointTable().max_loss_minutes, 1.0
 
 
 @dataclass(kw_only=True)
@@ -73,6 +78,7 @@ def parse() -> argparse.Namespace:
     options.add_argument("--batch", type=int, default=16)
     options.add_argument("--seq-len", type=int, default=256)
     options.add_argument("--phase", choices=("p1", "p2", "p3"), default="p1")
+    options.add_argument("--max-loss-minutes", type=float, help="default: a minute for each GiB of a checkpoint")
     options.add_argument("--train", default="", help="more lines of [train], as TOML; ';' for a new line")
     options.add_argument("--published", type=Path, help="a folder that an earlier rehearsal published; made if missing")
     options.add_argument("--folder", type=Path, help="where there is room")
@@ -98,18 +104,24 @@ def rehearse(chosen: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any
     if chosen.cap_gib:
         share = chosen.cap_gib / card_gib()
         os.environ["PYTORCH_CUDA_ALLOC_CONF"] = f"expandable_segments:True,per_process_memory_fraction:{share:.5f}"
+
+    def queue(name: str, phase: str, steps: int, *more: str) -> None:
+        file = job_file(chosen, folder, model, name, phase, steps=steps)
+        minutes = chosen.max_loss_minutes or minutes_between_checkpoints(file)
+        machine.run("enqueue", *more, str(file), "--set", f"checkpoint.max_loss_minutes={minutes:.3f}")
+
     for name, phase in before(chosen.phase):
-        machine.run("enqueue", str(job_file(chosen, folder, model, name, phase, steps=2)))
+        queue(name, phase, 2)
         yield {name: watched(machine, name, [])}
     if chosen.groups:
         shutil.copyfile(chosen.groups, folder / GROUPS)
     elif chosen.phase == "p3":
         machine.run("morphemes", str(chosen.lexicon), "--derive", "--corpus", str(chosen.corpus), "--out",
                     str(folder / GROUPS))  # fmt: skip
-    machine.run("enqueue", str(job_file(chosen, folder, model, "uncut", chosen.phase, steps=chosen.steps)))
+    queue("uncut", chosen.phase, chosen.steps)
     uncut = watched(machine, "uncut", [])
     yield {"uncut": uncut}
-    machine.run("enqueue", "--again", str(job_file(chosen, folder, model, "cut", chosen.phase, steps=chosen.steps)))
+    queue("cut", chosen.phase, chosen.steps, "--again")
     remember(machine, uncut["plan"])
     yield {"cut": watched(machine, "cut", [int(share * chosen.steps) for share in KILLS_AT])}
     hashes = {name: result_hash(machine.run_dir(name)) for name in ("uncut", "cut")}
@@ -183,11 +195,18 @@ max_windows = 8
 samples = 0
 [checkpoint]
 every_steps = {max(1, steps // 2)}
-max_loss_minutes = 0.1
 [runner]
 max_attempts = 3
 """)
     return path
+
+
+def minutes_between_checkpoints(file: Path) -> float:
+    """What one takes to write, and to send, grows with its size."""
+    need = need_of(read_job(file), file)
+    if need is None:
+        return MOST_MINUTES
+    return min(MOST_MINUTES, max(LEAST_MINUTES, MINUTES_PER_GIB * need.checkpoint_bytes / (1 << 30)))
 
 
 def remember(machine: Machine, plan: dict[str, Any] | None) -> None:

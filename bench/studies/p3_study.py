@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
+import shutil
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -24,9 +23,11 @@ from typing import Any
 
 import torch
 
+from bench.demo import here
 from bench.material.materials import default_cache, ulysses
 from bench.material.tiny import Shape, make_model, make_tokenizer, save, train
 from bench.publish.tables import as_markdown
+from runner.children import python
 from runner.commands.study import FIGURES
 from wake2vec.contract.expectation import value_at
 from wake2vec.contract.versions import versions
@@ -85,6 +86,7 @@ weight = 0.3
 [devices]
 groups = "devices.jsonl"
 weight = 0.1
+held_out = 0.2
 [geometry]
 start_step = 10
 ramp_steps = 10
@@ -103,6 +105,7 @@ RUNS = {
     "offset": '{ "morphemes.loss" = "offset" }',
     "contrast": '{ "morphemes.loss" = "contrast" }',
 }
+WORDS = ("lexicon.txt", "devices.jsonl")
 OFTEN = 5  # times that a half of a compound stands alone
 DERIVE = ("morphemes", "lexicon.txt", "--derive", "--least", "5", "--cap", "120", "--out", "groups.jsonl", "--corpus")
 
@@ -160,9 +163,9 @@ def device_of(word: str, counted: Mapping[str, int]) -> str | None:
 
 
 def command(folder: Path, *words: str) -> str:
-    surroundings = os.environ | {"WAKE2VEC_HOME": str(folder / "home"), "WAKE2VEC_STORE": f"dir:{folder / 'store'}"}
+    surroundings = here() | {"WAKE2VEC_HOME": str(folder / "home"), "WAKE2VEC_STORE": f"dir:{folder / 'store'}"}
     done = subprocess.run(
-        [sys.executable, "-m", "runner", *words],
+        python("runner", *words),
         env=surroundings,
         cwd=folder,
         stdout=subprocess.PIPE,
@@ -175,8 +178,8 @@ def command(folder: Path, *words: str) -> str:
 def study(folder: Path, setting: Setting, seed: int) -> list[dict[str, Any]]:
     """P1, P2 and the runs of one seed, in a home of their own."""
     folder.mkdir()
-    write_lexicon(folder, setting.model, setting.text, setting.words)
-    write_devices(folder, setting.text)
+    for name in WORDS:
+        shutil.copy(folder.parent / name, folder)
     command(folder, *DERIVE, str(setting.text))
     values = {"model": setting.model, "text": setting.text, "load": setting.load, "seq_len": setting.seq_len}
     for name, number in zip(JOBS, setting.steps, strict=True):
@@ -230,6 +233,9 @@ def main() -> None:
         steps=tuple(asked.steps), words=asked.words,
         runs=tuple(asked.runs),
     )  # fmt: skip
+    # here, since several threads cannot import transformers at once
+    write_lexicon(folder, setting.model, text, setting.words)
+    write_devices(folder, text)
     with ThreadPoolExecutor(len(asked.seeds)) as pool:
         parts = list(pool.map(lambda seed: study(folder / f"seed-{seed}", setting, seed), asked.seeds))
     groups = (folder / f"seed-{asked.seeds[0]}" / "groups.jsonl").read_text("utf-8").splitlines()
@@ -276,6 +282,7 @@ def _line(name: str, runs: list[dict[str, Any]]) -> dict[str, str]:
         "p": " / ".join(f"{run['p']:.3f}" for run in runs if run.get("p") is not None),
         "analogy, first": mean("analogy_acc1", ".3f"),
         "devices": mean("device_balanced_accuracy", ".3f"),
+        "held-out devices": mean("device_held_out_accuracy", ".3f"),
     }
 
 

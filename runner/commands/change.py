@@ -12,6 +12,7 @@ from runner.queue.database import Queue, open_queue
 from runner.queue.rows import Job
 from runner.settings import Settings
 from runner.states import State
+from wake2vec.contract.lock import read_lock
 
 
 def set_values(settings: Settings, name: str, pairs: Sequence[str], *, as_json: bool) -> None:
@@ -34,9 +35,12 @@ def extend(settings: Settings, name: str, steps: int, *, as_json: bool) -> None:
         keeps = job.steps if is_running or job.state is State.SUCCEEDED else None
         from_step = keeps or _saved_step(queue, name)
         job = changing.extend(queue, name, steps, time.time(), from_step=from_step)
+        is_picked_up = queue.is_shared or read_lock(settings.daemon_lock) is not None
     said = f"goes on to step {steps:,}; the schedule is stretched from step {from_step:,} on"
     if is_running and not as_json:
         said += " (hold the job first to stretch it from where it stands)"
+    elif job.state is State.QUEUED and not is_picked_up and not as_json:
+        said += "; next: wake2vec-runner start"
     _tell(job, said, as_json=as_json)
 
 

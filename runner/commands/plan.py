@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from wake2vec.contract.models.families import undealt
 from wake2vec.contract.models.model_shapes import SHAPES, ModelShape, known_shape, shape_of_config
 from wake2vec.contract.plan import Plan
 from wake2vec.contract.spec import CommandSpec, JobSpec, TrainingSpec
+from wake2vec.contract.tables import VocabTable
 
 PARTS = {
     "body": "frozen body",
@@ -52,17 +53,17 @@ def run(files: Sequence[Path], *, gpu: str, new_words: int | None, as_json: bool
     card = CARDS.get(card_name(gpu))
     if card is None:
         raise RunnerError(f"--gpu {gpu}: not known; known are {', '.join(CARDS)}")
-    found: list[tuple[TrainingSpec, list[Forecast], int]] = []
+    found: list[tuple[TrainingSpec, list[Forecast], Words]] = []
     for file in files:
         spec = read_job(file)
         if isinstance(spec, CommandSpec):
             raise SpecError(str(file), [Fault(key="phase", problem="nothing can be foretold of a program of your own")])
-        words = new_words if new_words is not None else count_words(spec, file)
+        words = words_of(spec, file, new_words)
         share = cards or (1 if spec.train.cards == "auto" else spec.train.cards)
         shape = shape_of(spec, file)
         if fault := _unshared(spec, shape, share):
             raise SpecError(str(file), [fault])
-        found.append((spec, ways(spec, load_of(spec, shape, words), card, share), words))
+        found.append((spec, ways(spec, load_of(spec, shape, words.count, words.row_bytes), card, share), words))
     if as_json:
         print(json.dumps([_as_json(*one) for one in found], indent=1))
     else:
@@ -118,27 +119,44 @@ def shape_of(spec: TrainingSpec, file: Path) -> ModelShape:
         raise SpecError(str(file), [Fault(key="model.base", problem=problem)]) from error
 
 
-def count_words(spec: JobSpec, file: Path) -> int:
-    """The most rows that can be added: words, and forms with rows of their own. P2 asks the file of its P1."""
-    if spec.vocab is None:
-        source = file.parent / f"{spec.after}.toml"
-        if not source.is_file():
-            raise SpecError(str(file), [Fault(key="after", problem=f"{source} is not there; say --new-words N")])
-        return count_words(read_job(source), source)
-    path = file.parent / Path(spec.vocab.lexicon).expanduser()
+@dataclass(frozen=True, kw_only=True)
+class Words:
+    """The most rows that can be added, and how they are held."""
+
+    count: int
+    dtype: str = "fp32"
+    row_bytes: int = 4  # of a number
+
+
+def words_of(spec: JobSpec, file: Path, count: int | None = None) -> Words:
+    """P2 and P3 ask the file of the job before them, which is not needed where the words are counted already."""
+    if spec.vocab is not None:
+        count = count_words(spec, spec.vocab, file) if count is None else count
+        return Words(count=count, dtype=spec.vocab.dtype, row_bytes=spec.vocab.row_bytes)
+    source = file.parent / f"{spec.after}.toml"
+    if source.is_file():
+        return words_of(read_job(source), source, count)
+    if count is None:
+        raise SpecError(str(file), [Fault(key="after", problem=f"{source} is not there; say --new-words N")])
+    return Words(count=count)
+
+
+def count_words(spec: JobSpec, vocab: VocabTable, file: Path) -> int:
+    """Words, and forms with rows of their own."""
+    path = file.parent / Path(vocab.lexicon).expanduser()
     try:
         words = list(dict.fromkeys(line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()))
-        if spec.vocab.forms != "separate" or spec.data is None:
+        if vocab.forms != "separate" or spec.data is None:
             return len(words)
-        return new_ids(spec.vocab, words, [file.parent / Path(name).expanduser() for name in spec.data.corpora])
+        return new_ids(vocab, words, [file.parent / Path(name).expanduser() for name in spec.data.corpora])
     except (OSError, ValueError) as error:
         problem = f"{path}: cannot be read; say --new-words N"
         raise SpecError(str(file), [Fault(key="vocab.lexicon", problem=problem)]) from error
 
 
-def _as_json(spec: TrainingSpec, each: Sequence[Forecast], words: int) -> dict[str, Any]:
+def _as_json(spec: TrainingSpec, each: Sequence[Forecast], words: Words) -> dict[str, Any]:
     one, *others = each
-    about = {"name": spec.name, "gpu": one.card.name, "new_words": words}
+    about = {"name": spec.name, "gpu": one.card.name, "new_words": words.count, "rows_in": words.dtype}
     return about | _figures(one) | {"other_way": _figures(others[0]) if others else None}
 
 
@@ -160,11 +178,10 @@ def _figures(one: Forecast) -> dict[str, Any]:
     }
 
 
-def _show(spec: TrainingSpec, each: Sequence[Forecast], words: int) -> None:
+def _show(spec: TrainingSpec, each: Sequence[Forecast], words: Words) -> None:
     console, (one, *others) = Console(highlight=False), each
-    console.print(
-        f"{spec.name}: {spec.phase.upper()} of {spec.model.base} with up to {words:,} new words", style="bold"
-    )
+    new = f"up to {words.count:,} new words" + ("" if words.dtype == "fp32" else f", their rows in {words.dtype}")
+    console.print(f"{spec.name}: {spec.phase.upper()} of {spec.model.base} with {new}", style="bold")
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column()
     table.add_column(justify="right")

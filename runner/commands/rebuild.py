@@ -13,7 +13,8 @@ from runner.machine.home import check_home, only_daemon
 from runner.queue import jobs
 from runner.queue.database import open_queue
 from runner.queue.rows import Job
-from runner.queue.sqlite import check_integrity, set_aside
+from runner.queue.sqlite import Aside, check_integrity, set_aside
+from runner.screen.daemon_note import forget_note
 from runner.settings import Settings, holder_of
 from runner.store.known import ROOT, KnownLogs
 from runner.store.open import open_store
@@ -39,20 +40,20 @@ def run(settings: Settings) -> None:
         store = open_store(settings.store_url, settings.home)
         is_new = KnownLogs(settings.home, store.properties.place).read(ROOT) is None
         open_root(store, holder=holder_of(settings.home), may_begin=is_new).refresh()
-        kept = set_aside(place, time.strftime("%Y%m%d-%H%M%S"))
+        kept = set_aside(place, Aside.REBUILT if before is not None else Aside.CORRUPT)
+        forget_note(settings.home)
         with open_queue(place) as queue:
             context = context_of(settings, queue)
             restored = rebuild(context, read_clocks(), print)
-            alone = [job for job in before if job.name not in restored]
+            alone = [job for job in before or () if job.name not in restored]
             for job in alone:
                 jobs.add_job(queue, job.spec, job.inputs, job.fingerprint, time.time(), again=True)
-    print(
-        f"{len(restored)} from the store, {len(alone)} that the store has not heard of; the old database is {kept.name}"
-    )
+    old = f"; the old database is {kept.name}" if kept.is_file() else ""
+    print(f"{len(restored)} from the store, {len(alone)} that the store has not heard of{old}")
 
 
-def jobs_of(place: Path) -> list[Job]:
-    """What the present database knows; nothing when it is missing or cannot be read."""
+def jobs_of(place: Path) -> list[Job] | None:
+    """What the present database knows; None where it cannot be read."""
     if not place.is_file():
         return []
     try:
@@ -60,4 +61,4 @@ def jobs_of(place: Path) -> list[Job]:
         with open_queue(place) as queue:
             return jobs.list_jobs(queue)
     except DatabaseCorrupt:
-        return []
+        return None

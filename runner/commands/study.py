@@ -28,6 +28,8 @@ FIGURES = {
     "analogy_acc1": "structure.analogy.acc1",
     "analogy_mrr": "structure.analogy.mrr",
     "device_balanced_accuracy": "structure.devices.value",
+    "device_held_out_accuracy": "structure.devices.held_out.value",
+    "device_p": "structure.devices.held_out.p",
 }
 
 

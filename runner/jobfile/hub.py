@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from runner.jobfile.modelcheck import Seen, look, read_object, tokens, weight_files
+from runner.jobfile.modelcheck import Seen, look, read_object, vocabulary, weight_files
 from wake2vec.contract.errors import ModelError
 from wake2vec.contract.models.weight_files import INDEX
 
@@ -72,4 +72,4 @@ def _ask(base: str, revision: str) -> Seen:
 
 
 def _seen(folder: Path, shapes: dict[str, Sequence[int]]) -> Seen:
-    return Seen(config=read_object(folder / "config.json"), shapes=shapes, tokens=tokens(folder))
+    return Seen(config=read_object(folder / "config.json"), shapes=shapes, vocabulary=vocabulary(folder))

@@ -28,12 +28,17 @@ class Seen:
 
     config: Mapping[str, Any]
     shapes: Mapping[str, Sequence[int]]  # of its tensors
-    tokens: int | None  # that its tokenizer has
+    vocabulary: Mapping[str, int]  # of its tokenizer; nothing where only a library could tell
+
+    @property
+    def tokens(self) -> int:
+        """How many rows the tokenizer needs."""
+        return max(len(self.vocabulary), max(self.vocabulary.values(), default=-1) + 1)
 
 
 def look(folder: Path) -> Seen:
     """Raises ModelError for a folder that nothing can load."""
-    return Seen(config=read_object(folder / "config.json"), shapes=_shapes(folder), tokens=tokens(folder))
+    return Seen(config=read_object(folder / "config.json"), shapes=_shapes(folder), vocabulary=vocabulary(folder))
 
 
 def model_faults(job: TrainingSpec, place: str, seen: Seen) -> list[Fault]:
@@ -42,7 +47,7 @@ def model_faults(job: TrainingSpec, place: str, seen: Seen) -> list[Fault]:
     if job.train.spread == "layers" and (fault := _not_dealt_out(job, seen, place)):
         faults.append(fault)
     rows = _rows(seen, (*INPUT, *OUTPUT))
-    if seen.tokens is not None and rows and seen.tokens > min(rows):
+    if rows and seen.tokens > min(rows):
         problem = f"{place}: its tokenizer has {seen.tokens} tokens, its matrices {min(rows)} rows"
         faults.append(Fault(key="model.base", problem=f"{problem}; use the tokenizer that belongs to the model"))
     if two := _two_models(seen):
@@ -182,19 +187,17 @@ def _without_weights(place: str, names: Collection[str]) -> tuple[str, str]:
     return f"no weights in it ({SINGLE}, or {INDEX} and its files)", "give the folder that save_pretrained wrote"
 
 
-def tokens(folder: Path) -> int | None:
-    """How many rows the tokenizer needs; None where only a library could tell. Raises ModelError."""
+def vocabulary(folder: Path) -> dict[str, int]:
+    """Each token with its id; nothing where only a library could tell. Raises ModelError."""
     if (folder / "tokenizer_config.json").is_file():
         read_object(folder / "tokenizer_config.json")
     try:
-        words = dict(tokens_of(folder))
-        return max(len(words), max(words.values(), default=-1) + 1) or None
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        return {str(token): int(id) for token, id in _tokens(folder)}
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise ModelError(folder / "tokenizer.json", "is no tokenizer of transformers", "download it again") from error
 
 
-def tokens_of(folder: Path) -> Iterator[tuple[str, int]]:
-    """Each token with its id, as far as files alone tell them."""
+def _tokens(folder: Path) -> Iterator[tuple[str, int]]:
     if (folder / "tokenizer.json").is_file():
         table = read_object(folder / "tokenizer.json")
         vocab = table["model"]["vocab"]

@@ -9,9 +9,17 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from wake2vec.contract.errors import Fault
-from wake2vec.contract.files import read_utf8
+from wake2vec.contract.files import counted, read_utf8
 from wake2vec.contract.tables import DataTable, VocabTable
-from wake2vec.contract.words.forms import MOST_IN_PIECES, OWN_IDS, Finder, Form, spelt
+from wake2vec.contract.words.forms import (
+    MOST_IN_PIECES,
+    OWN_IDS,
+    Finder,
+    Form,
+    about_apostrophes,
+    other_apostrophes,
+    spelt,
+)
 
 COUNTED = 16 << 20  # characters of the text in which places are counted
 _RUN = re.compile(r"\w+")
@@ -19,14 +27,33 @@ _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _LOOKED_AT = 1000  # words, for what a list seems to be
 
 
-def words_not_met(vocab: VocabTable, data: DataTable, words: Sequence[str], corpora: Sequence[Path]) -> Fault | None:
+def words_not_met(
+    vocab: VocabTable, data: DataTable, words: Sequence[str], corpora: Sequence[Path], kind: str = "words"
+) -> Fault | None:
     """A fault where no word of the list stands in the text; any that does is enough to train."""
     if data.lexicon_in_corpus or any_met(words, corpora, vocab):
         return None
     hint = seems(words) or _nearly(words, corpora)
     listed = ", ".join(words[:3]) + (" …" if len(words) > 3 else "")
-    problem = f"0 of {len(words):,} words ({listed}) stand in the text, so nothing would train"
+    problem = f"0 of {len(words):,} {kind} ({listed}) stand in the text, so nothing would train"
     return Fault(key="vocab.lexicon", problem=f"{problem}; {hint or 'is it the word list of another text?'}")
+
+
+def nothing_new(
+    vocab: VocabTable, data: DataTable, words: Sequence[str], corpora: Sequence[Path], published: Container[str]
+) -> Fault | None:
+    """A fault where the model has a token for each word of the list, or for each that stands in the text."""
+    capitals = (Form.SPACED, Form.SPACED_CAPITALISED) if vocab.case == "also-capitalised" else (Form.SPACED,)
+    new = [word for word in words if any(spelt(word, form) not in published for form in capitals)]
+    if not new:
+        listed = ", ".join(words[:3]) + (" …" if len(words) > 3 else "")
+        problem = (
+            f"the model has a token for {'each' if len(words) > 1 else 'all'} of its {counted(len(words), 'word')}"
+        )
+        return Fault(key="vocab.lexicon", problem=f"{problem} already ({listed}); list words that are new to it")
+    return (
+        words_not_met(vocab, data, new, corpora, "words that are new to the model") if len(new) < len(words) else None
+    )
 
 
 def places_in_pieces(
@@ -39,8 +66,8 @@ def places_in_pieces(
     if vocab.match == "anywhere":
         return []
     finder, joined = Finder(words), data.line_breaks != "keep"
-    whole, pieces, at_lines, read = 0, Counter[Form](), 0, 0
-    for part in parts(corpora):
+    whole, pieces, at_lines = 0, Counter[Form](), 0
+    for part in beginning(corpora):
         for place in finder.find(part):
             spelling, before = part[place.start : place.end], part[max(0, place.start - 2) : place.start]
             token = (spelling,) if place.form.startswith("bare") else (f"Ġ{spelling}", f"▁{spelling}")
@@ -53,8 +80,6 @@ def places_in_pieces(
             else:
                 pieces[place.form] += 1
                 at_lines += in_line
-        if (read := read + len(part)) >= COUNTED:
-            break
     return _told(pieces, whole, at_lines)
 
 
@@ -89,11 +114,9 @@ def about_forms(vocab: VocabTable, words: Sequence[str], corpora: Sequence[Path]
 
 def new_ids(vocab: VocabTable, words: Sequence[str], corpora: Sequence[Path]) -> int:
     """The most that a job adds: its words, and their forms that stand in the text."""
-    finder, found, read = Finder(words), set[tuple[int, Form]](), 0
-    for part in parts(corpora) if vocab.forms != "one" else ():
+    finder, found = Finder(words), set[tuple[int, Form]]()
+    for part in beginning(corpora) if vocab.forms != "one" else ():
         found.update((place.word, place.form) for place in finder.find(part) if place.form in OWN_IDS[1:])
-        if (read := read + len(part)) >= COUNTED:
-            break
     return len(words) + len(found)
 
 
@@ -106,6 +129,19 @@ def any_met(words: Sequence[str], corpora: Sequence[Path], vocab: VocabTable) ->
     pattern = "|".join(others) if vocab.match == "anywhere" else rf"(?<!\w)(?:{'|'.join(others)})(?!\w)"
     search = re.compile(pattern) if others else None
     return any(not plain.isdisjoint(_RUN.findall(part)) or (search and search.search(part)) for part in parts(corpora))
+
+
+def with_other_apostrophe(words: Sequence[str], corpora: Sequence[Path]) -> list[str]:
+    return about_apostrophes(other_apostrophes(words, beginning(corpora)))
+
+
+def beginning(corpora: Iterable[Path]) -> Iterator[str]:
+    """Of the texts, as much as is counted."""
+    read = 0
+    for part in parts(corpora):
+        yield part
+        if (read := read + len(part)) >= COUNTED:
+            return
 
 
 def parts(corpora: Iterable[Path]) -> Iterator[str]:
@@ -136,7 +172,9 @@ def seems(words: Sequence[str]) -> str:
 
 
 def _nearly(words: Sequence[str], corpora: Sequence[Path]) -> str:
-    """Other capitals, no spaces, or another script."""
+    """Other apostrophes, other capitals, no spaces, or another script."""
+    if apart := with_other_apostrophe(words, corpora):
+        return apart[0]
     folded = {word.casefold() for word in words}
     found: set[str] = set()
     letters, first = Counter[str](), ""

@@ -15,10 +15,11 @@ from runner.jobfile.faults import Checked, check
 from runner.jobfile.hub import look_up
 from runner.jobfile.hub_text import PREFIX, fetch_text
 from runner.jobfile.inputs import Role, os_problem, text_input, where_to_look
-from runner.jobfile.modelcheck import fit_targets, look, model_faults, notes, tokens_of
+from runner.jobfile.modelcheck import Seen, fit_targets, look, model_faults, notes
 from runner.jobfile.modelfolder import digest_model
 from runner.jobfile.overrides import Pair, lay_over
-from runner.jobfile.reach import about_forms, places_in_pieces, words_not_met
+from runner.jobfile.reach import about_forms, nothing_new, places_in_pieces, with_other_apostrophe, words_not_met
+from runner.jobfile.wording import PATTERNS
 from wake2vec.contract.errors import Fault, InputError, SpecError
 from wake2vec.contract.files import open_regular
 from wake2vec.contract.order import InputFile
@@ -27,6 +28,10 @@ from wake2vec.contract.tables import NAME_PATTERN, DataTable, LoraTable, ModelTa
 from wake2vec.contract.words.groups import read_groups
 from wake2vec.contract.words.lexicon import Lexicon, read_lexicon
 
+ROUNDED = {
+    "bf16": ["its rows are held in bf16: each step is rounded by a draw that is right on average"],
+    "fp16": ["its rows are held in fp16: steps below half of its spacing vanish, and beyond 65,504 the job ends"],
+}
 MAX_JOB_BYTES = 1 << 20
 ENOUGH_CONTROL = 30_000  # bytes
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -48,7 +53,8 @@ def read_job(path: Path, pairs: Sequence[Pair] = ()) -> JobSpec:
     if "name" not in table:
         table["name"] = path.stem
         if not re.fullmatch(NAME_PATTERN, path.stem):
-            faults.append(Fault(key="name", problem=f"missing, and {path.stem!r} cannot be one; set it"))
+            problem = f"missing, and {path.stem!r} is none: expected {PATTERNS[NAME_PATTERN]}; set one"
+            faults.append(Fault(key="name", problem=problem))
     if faults:
         raise SpecError(str(path), faults + _faults_of_inputs(checked, path))
     return JOB_SPEC.validate_python(table)
@@ -166,14 +172,19 @@ def resolve_inputs(job: JobSpec, base_dir: Path, place: str) -> Resolved:
             model, folder = _resolve_model(job.model, base_dir)
             inputs += [folder] if folder else []
             job = job.model_copy(update={"model": model})
-            lora, found, said = _check_model(job, is_folder=folder is not None)
+            seen = look(Path(model.base)) if folder else look_up(model.base, model.revision)
+            lora, found, said = _check_model(job, seen, is_folder=folder is not None)
             job = job if lora == job.lora else job.model_copy(update={"lora": lora})
             faults += found
             remarks += said
             if lexicon is not None and job.vocab is not None and not faults:
-                published = frozenset(token for token, _ in tokens_of(Path(model.base))) if folder else frozenset()
-                remarks += places_in_pieces(job.vocab, job.data, lexicon.words, corpora, published)
-                remarks += about_forms(job.vocab, lexicon.words, corpora)
+                listed, published = lexicon.words, seen.vocabulary if seen else {}
+                fault = nothing_new(job.vocab, job.data, listed, corpora, published)
+                faults += [fault] if fault else []
+                remarks += places_in_pieces(job.vocab, job.data, listed, corpora, published)
+                remarks += with_other_apostrophe(listed, corpora)
+                remarks += about_forms(job.vocab, listed, corpora)
+                remarks += ROUNDED.get(job.vocab.dtype, [])
         except InputError as error:
             faults.append(Fault(key="model.base", problem=str(error)))
     if faults:
@@ -233,10 +244,11 @@ def _resolve_model(model: ModelTable, base_dir: Path) -> tuple[ModelTable, Input
     return model.model_copy(update={"base": str(path)}), digest_model(path, with_code=model.trust_remote_code)
 
 
-def _check_model(job: TrainingSpec, *, is_folder: bool) -> tuple[LoraTable | None, list[Fault], list[str]]:
-    """What can be told of the model unloaded: [lora] fitted to it, faults and remarks. Raises ModelError."""
+def _check_model(
+    job: TrainingSpec, seen: Seen | None, *, is_folder: bool
+) -> tuple[LoraTable | None, list[Fault], list[str]]:
+    """What can be told of the model unloaded: [lora] fitted to it, faults and remarks."""
     base = job.model.base
-    seen = look(Path(base)) if is_folder else look_up(base, job.model.revision)
     if seen is None:
         return job.lora, [], [f"{base}: the hub cannot be reached, so the model is checked when the job starts"]
     lora, unfit = fit_targets(job.lora, seen) if job.lora else (None, [])

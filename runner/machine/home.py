@@ -11,7 +11,7 @@ from pathlib import Path
 from runner.errors import DaemonRunning, DatabaseCorrupt, HomeUnusable
 from runner.machine.session import network_file_system
 from runner.queue.database import Queue, open_queue
-from runner.queue.sqlite import check_integrity, set_aside
+from runner.queue.sqlite import Aside, check_integrity, set_aside
 from runner.settings import DAEMON_LOCK, HOLDER, Server, Settings
 from wake2vec.contract.errors import GpuBusy
 from wake2vec.contract.lock import hold_lock, read_lock
@@ -78,6 +78,6 @@ def open_or_set_aside(settings: Settings, say: Say) -> Queue:
             check_integrity(path)
         return open_queue(path)
     except DatabaseCorrupt as error:
-        kept = set_aside(path, time.strftime("%Y%m%d-%H%M%S"))
+        kept = set_aside(path, Aside.CORRUPT)
         say(f"{error}\nit is kept as {kept.name}; the queue is rebuilt from the store")
         return open_queue(path)

@@ -14,8 +14,7 @@ from runner.errors import RunnerError
 from runner.queue.rows import Session
 
 # Kaggle ends a GPU session after 12 h; half an hour stays for the last upload. Colab promises no time at all.
-KAGGLE_LIMIT_SECONDS = 12 * 3600
-KAGGLE_SECONDS = KAGGLE_LIMIT_SECONDS - 1800
+KAGGLE_SECONDS = 12 * 3600 - 1800
 PRIOR_MINUTES = 100.0  # mean session of the runs that the original scripts were made for
 NETWORK_FILE_SYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "fuse", "fuseblk", "davfs"}
@@ -59,8 +58,9 @@ def session_end(
     today: datetime.datetime | None = None,
 ) -> float | None:
     """When work must be safe, in seconds since 1970: the earliest of what the platform and the person say."""
-    # A machine that has outlived the limit was not started when its clock says (a snapshot, a pool of waiting ones).
-    known = machine.platform == "kaggle" and now < machine.started_at + KAGGLE_LIMIT_SECONDS
+    # Of a machine that is older, nobody can tell: it ends any minute, or was not started when its clock says (a
+    # snapshot, a pool of waiting ones). Then nothing is lost by working on, and hours by waiting.
+    known = machine.platform == "kaggle" and now < machine.started_at + KAGGLE_SECONDS
     ends = [machine.started_at + KAGGLE_SECONDS] if known else []
     if max_hours is not None:
         ends.append(now + max_hours * 3600)

@@ -16,13 +16,17 @@ from wake2vec.contract.spec import JOB_SPEC, JobSpec
 
 T = TypeVar("T")
 FORMAT = 1  # of the tables
-HOMES_AT_WORK = "SELECT name FROM homes WHERE version != '' AND seen_at > extract(epoch FROM now()) - 180"
 # What SQLite has no type for, by the names of the columns.
 _TYPES: dict[str, Any] = {"state": State, "wish": Wish, "outcome": Outcome, "change": json.loads} | dict.fromkeys(
     ("end_now", "finishing", "rolled_back", "quarantined", "fenced", "wanted"), bool
 )
 COLUMNS = {"spec_json": "spec", "inputs_json": "inputs"}  # of the fields that are called otherwise
 _FIELDS = {column: field for field, column in COLUMNS.items()}
+
+
+def homes_at_work(silent_seconds: float) -> str:
+    """Of a queue that several share: whose daemons were heard within the time that makes a home gone."""
+    return f"SELECT name FROM homes WHERE version != '' AND seen_at > extract(epoch FROM now()) - {silent_seconds:g}"
 
 
 def row_of(kind: type[T], row: Mapping[Any, Any]) -> T:

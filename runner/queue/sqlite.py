@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,13 @@ from runner.queue.rows import FORMAT, require_known
 from runner.queue.tables import YOUNGER, metadata
 
 BUSY_SECONDS = 30.0
+
+
+class Aside(StrEnum):
+    """Why a database is put aside: part of the name that it gets."""
+
+    CORRUPT = "corrupt"
+    REBUILT = "before-rebuild"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,9 +124,9 @@ def check_integrity(path: Path) -> None:
         raise DatabaseCorrupt(path, answer)
 
 
-def set_aside(path: Path, stamp: str) -> Path:
-    """Rename a corrupt database and its side files; the person may want to look at them."""
-    target = path.with_name(f"{path.name}.corrupt-{stamp}")
+def set_aside(path: Path, why: Aside) -> Path:
+    """Rename a database and its side files; the person may want to look at them."""
+    target = path.with_name(f"{path.name}.{why}-{time.strftime('%Y%m%d-%H%M%S')}")
     for suffix in ("-wal", "-shm", ""):
         source = path.with_name(path.name + suffix)
         if source.exists():

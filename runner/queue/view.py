@@ -10,7 +10,8 @@ from sqlalchemy import Connection, func, select
 
 from runner.queue import checkpoints, history, tables
 from runner.queue.database import Queue
-from runner.queue.rows import HOMES_AT_WORK, Attempt, Checkpoint, Job, Keeper, LogState, Regime, row_of
+from runner.queue.rows import Attempt, Checkpoint, Job, Keeper, LogState, Regime, homes_at_work, row_of
+from runner.settings import Server
 from runner.states import State
 
 T = TypeVar("T")
@@ -131,7 +132,8 @@ def _read(queue: Queue, connection: Connection, before: View | None, version: ob
     open_ones = list(rows(Attempt, OPEN_ATTEMPTS, {}).values())
     mine = {one.id for one in open_ones if not kept or (one.job in kept and kept[one.job].home == queue.home)}
     dbapi: Any = connection.connection.dbapi_connection
-    at_work = frozenset(name for (name,) in dbapi.execute(HOMES_AT_WORK)) if queue.is_shared else frozenset()
+    lively = homes_at_work(queue.place.silent_seconds) if isinstance(queue.place, Server) else ""
+    at_work = frozenset(name for (name,) in dbapi.execute(lively)) if lively else frozenset()
     return View(
         queue=queue,
         version=version,

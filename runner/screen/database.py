@@ -13,7 +13,6 @@ from urllib.parse import quote
 
 from runner.errors import DatabaseCorrupt
 from runner.queue.rows import (
-    HOMES_AT_WORK,
     Attempt,
     Checkpoint,
     Evaluation,
@@ -23,6 +22,7 @@ from runner.queue.rows import (
     Metric,
     Segment,
     Session,
+    homes_at_work,
     require_known,
     row_of,
 )
@@ -81,7 +81,7 @@ def read_database(path: Path | Server) -> DatabaseView:
         from runner.queue.postgres import reading
 
         with reading(path) as rows:
-            return _rows_in_view(rows, path.home)
+            return _rows_in_view(rows, path)
     if not path.is_file():
         return DatabaseView()
     try:
@@ -123,7 +123,8 @@ def _read(connection: sqlite3.Connection, path: Path) -> DatabaseView:
     return _rows_in_view(rows)
 
 
-def _rows_in_view(rows: Callable[[str], list[dict[str, Any]]], home: str = "") -> DatabaseView:
+def _rows_in_view(rows: Callable[[str], list[dict[str, Any]]], server: Server | None = None) -> DatabaseView:
+    home = server.home if server else ""
     newest = f"SELECT id, at, job, kind, text FROM events ORDER BY id DESC LIMIT {EVENTS}"
     return DatabaseView(
         jobs=[row_of(Job, row) for row in rows("SELECT * FROM jobs ORDER BY number")],
@@ -140,7 +141,7 @@ def _rows_in_view(rows: Callable[[str], list[dict[str, Any]]], home: str = "") -
         layers=[(row["job"], row["text"]) for row in rows(LAYERS)],
         elsewhere={row["job"]: row["home"] for row in rows(ELSEWHERE) if row["home"] != home} if home else {},
         files={row["job"]: row["path"] for row in rows(FILES)},
-        others=sum(row["name"] != home for row in rows(HOMES_AT_WORK)) if home else 0,
+        others=sum(row["name"] != home for row in rows(homes_at_work(server.silent_seconds))) if server else 0,
     )
 
 

@@ -125,6 +125,8 @@ def _losses(detail: DetailPart, page: Page) -> list[Item]:
 def _held_out(job: JobPart, detail: DetailPart, page: Page) -> list[Item]:
     last, best = job.last, job.best
     if last is None:
+        if job.trained == 0 and job.phase != "command":
+            return ["first measured before step 1"]
         return [f"first measured at step {detail.next_evaluation:,}"] if detail.next_evaluation else []
     is_best = best is not None and best.step == last.step
     said = f"{figures.loss(last.loss)} nats at {last.step:,}" + (", the best" if is_best and last.step else "")

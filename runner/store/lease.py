@@ -12,11 +12,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from runner.errors import Fenced, LeaseHeld
+from runner.settings import LEASE_SECONDS
 from runner.store.base import Store
 from runner.store.log import Log, head_name
 from runner.store.records import Record, is_done, is_released, lease, lease_epoch
 
-TTL_SECONDS = 180.0
 BEAT_SECONDS = 45.0
 
 
@@ -102,7 +102,7 @@ class Lease:
             self.log.append("RELEASE", {}, epoch=self.epoch)
 
 
-def acquire(log: Log, watch: Watch, *, at: float, take_over: bool = False, ttl_seconds: float = TTL_SECONDS) -> Lease:
+def acquire(log: Log, watch: Watch, *, at: float, take_over: bool = False, ttl_seconds: float = LEASE_SECONDS) -> Lease:
     """Take the job, at once when it is free or was this home's own; otherwise only when its holder has fallen silent.
 
     Keep the `watch` and call again until it succeeds: raises LeaseHeld with the seconds that are left. `at` is the

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from tests.machine import JOBS, Machine
+from tests.machine import JOBS, Machine, quick_machine
 
 FIXTURE = Path(__file__).parent.parent / "fixtures" / "home_0_1_0.tar.xz"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -33,8 +33,7 @@ def machine(old: Path, home: str) -> Machine:
         shutil.copytree(JOBS / "tiny" / "model", hub / "snapshots" / COMMIT)
         (hub / "refs").mkdir()
         (hub / "refs" / "main").write_text(COMMIT)
-    # no forks: libraries read HF_HOME when they are imported
-    return Machine(home=old / home, store=old / "store", environment={"HF_HOME": str(old / "hf")})
+    return quick_machine(home=old / home, store=old / "store", environment={"HF_HOME": str(old / "hf")})
 
 
 def near(found: Path, expected: Path) -> bool:

@@ -13,16 +13,17 @@ from tests.faults.world import wait_until
 from tests.machine import job_file, quick_machine
 from wake2vec.train.schedule import learning_rate
 
-STEPS, MORE, PEAK, WARMUP = 400, 440, 5e-3, 20  # long enough to be held in the middle
+STEPS, MORE, PEAK, WARMUP = 240, 270, 5e-3, 12  # long enough to be held in the middle
+
+SHORT: dict[str, Any] = {"evaluate__max_windows": 4, "evaluate__samples": 0}
 
 
 def test_an_extended_job_keeps_the_rates_it_had_and_ends_in_the_same_bits_when_cut(tmp_path: Path) -> None:
     uncut = quick_machine(home=tmp_path / "home", store=tmp_path / "store")
-    quick: dict[str, Any] = {
-        "train__steps": STEPS, "evaluate__every_steps": 200, "evaluate__max_windows": 4, "evaluate__samples": 0,
-        "checkpoint__every_steps": 40,
-    }  # fmt: skip
-    uncut.run("enqueue", str(job_file(tmp_path, "p1", of="tiny_p1", **quick)))
+    file = job_file(
+        tmp_path, "p1", of="tiny_p1", train__steps=STEPS, checkpoint__every_steps=40, evaluate__every_steps=120, **SHORT
+    )
+    uncut.run("enqueue", str(file))
     uncut.start()
     uncut.wait_for_step("p1", 20)
     uncut.run("hold", "p1")
@@ -58,7 +59,7 @@ def rate(step: int, total: int) -> float:
 
 
 def test_a_job_that_is_done_goes_on_elsewhere_to_the_bits_of_one_extended_before_its_end(tmp_path: Path) -> None:
-    file = job_file(tmp_path, "p1", of="tiny_p1", checkpoint__every_steps=20, evaluate__every_steps=40)
+    file = job_file(tmp_path, "p1", of="tiny_p1", checkpoint__every_steps=20, evaluate__every_steps=40, **SHORT)
     early = quick_machine(home=tmp_path / "early", store=tmp_path / "early-store")
     early.run("enqueue", str(file))
     early.start("--until-empty")

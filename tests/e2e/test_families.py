@@ -1,4 +1,4 @@
-"""A handful of families, each of a kind: P1, P2, three exports; one by commands. More: bench/correctness/models.py."""
+"""A handful of families, each of a kind: P1, P2, three exports. More: bench/correctness/models.py."""
 
 from __future__ import annotations
 
@@ -67,11 +67,11 @@ def four_bits(folder: Path) -> Path:
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
 
-def quick_check(model: Path, work: Path, **settings: str) -> Seen:
-    """Commands and trainers are forks, and exports are made in this process."""
+def quick_check(model: Path, work: Path, **settings: Any) -> Seen:
+    """Commands and trainers are forks."""
     machine = machine_of(work)
     return check(
-        model, work, settings=machine.settings_file, export=export_here, run=lambda _, *words: machine.done(*words),
+        model, work, settings=machine.settings_file, run=lambda _, *words: machine.done(*words),
         **settings,
     )  # fmt: skip
 
@@ -81,13 +81,18 @@ def machine_of(work: Path) -> Machine:
 
 
 def export_here(work: Path, job: str, to: Path, merge: bool) -> str:
+    """In this process; without it by a command."""
     export(RunDir(root=work / "home" / "runs" / job), to, merge=merge, dtype="fp32")
     return ""
 
 
-@pytest.mark.parametrize("family", KINDS)
+@pytest.mark.parametrize(
+    "family", [one if one in ("gemma2", "granite") else pytest.param(one, marks=pytest.mark.sweep) for one in KINDS]
+)
 def test_a_family_trains_and_its_exports_compute_what_was_trained(tmp_path: Path, family: str) -> None:
-    seen = quick_check(publish(tmp_path / "model", family, **KINDS[family]), tmp_path / "work", layers="lean")
+    seen = quick_check(
+        publish(tmp_path / "model", family, **KINDS[family]), tmp_path / "work", layers="lean", export=export_here
+    )
 
     assert seen.export_checked, seen.why
     if family == "granite":  # Llama's names, another function
@@ -106,13 +111,13 @@ def require_told(work: Path, said: str) -> None:
 
 @pytest.mark.parametrize("make", [tied_flag_own_head, four_bits], ids=lambda make: make.__name__)
 def test_a_model_as_people_have_it_trains_and_exports(tmp_path: Path, make: Any) -> None:
-    seen = quick_check(make(tmp_path / "model"), tmp_path / "work", layers="autograd")
+    seen = quick_check(make(tmp_path / "model"), tmp_path / "work", layers="autograd", export=export_here)
 
     assert seen.export_checked, seen.why
 
 
 def test_a_smoke_test_on_a_cpu_may_hold_its_layers_in_four_bits(tmp_path: Path) -> None:
     """GPT-2 keeps its weights on their side: in 4 bits they are turned, in an export they are as published."""
-    seen = check(publish(tmp_path / "model", "gpt2", **KINDS["gpt2"]), tmp_path / "work", load="nf4")
+    seen = quick_check(publish(tmp_path / "model", "gpt2", **KINDS["gpt2"]), tmp_path / "work", load="nf4")
 
     assert seen.export_checked, seen.why

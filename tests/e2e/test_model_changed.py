@@ -11,11 +11,11 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from tests.faults.world import wait_until
-from tests.machine import JOBS, REAL_TRAINER, Machine, job_file, quick_machine, sha256
+from tests.machine import JOBS, Machine, job_file, quick_machine, sha256
 from wake2vec.contract.manifest import saved_steps
 
 QUICK: dict[str, Any] = {
-    "train__steps": 400, "evaluate__every_steps": 100, "evaluate__max_windows": 4, "evaluate__samples": 0,
+    "train__steps": 200, "evaluate__every_steps": 100, "evaluate__max_windows": 4, "evaluate__samples": 0,
     "checkpoint__every_steps": 40,
 }  # fmt: skip
 
@@ -40,6 +40,16 @@ def wait_for_the_end(machine: Machine) -> None:
     machine.daemon.wait(240)
 
 
+@pytest.fixture(scope="module")
+def uncut(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the job comes to where nothing happens."""
+    folder = tmp_path_factory.mktemp("uncut")
+    machine = quick_machine(home=folder / "home", store=folder / "store")
+    queued(machine, folder, JOBS / "tiny" / "model")
+    machine.finish()
+    return machine.outcome("p1")
+
+
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     shutil.copytree(JOBS / "tiny" / "model", tmp_path / "model")
@@ -47,11 +57,8 @@ def model(tmp_path: Path) -> Path:
 
 
 def test_a_job_waits_for_its_model_in_every_home_and_then_ends_as_if_nothing_had_happened(
-    tmp_path: Path, model: Path
+    tmp_path: Path, model: Path, uncut: dict[str, Any]
 ) -> None:
-    uncut = quick_machine(home=tmp_path / "uncut", store=tmp_path / "uncut-store")
-    queued(uncut, tmp_path, model)
-    uncut.finish()
     cut = quick_machine(home=tmp_path / "home", store=tmp_path / "store")
     queued(cut, tmp_path, model)
     cut.start()
@@ -84,19 +91,16 @@ def test_a_job_waits_for_its_model_in_every_home_and_then_ends_as_if_nothing_had
     fresh.run("release", "p1")
     fresh.finish()
 
-    assert fresh.outcome("p1") == uncut.outcome("p1")
+    assert fresh.outcome("p1") == uncut
 
 
 def test_a_name_on_the_hub_that_points_elsewhere_later_is_read_at_the_commit_the_job_began_with(
-    tmp_path: Path, model: Path
+    tmp_path: Path, model: Path, uncut: dict[str, Any]
 ) -> None:
-    uncut = quick_machine(home=tmp_path / "uncut", store=tmp_path / "uncut-store")
-    queued(uncut, tmp_path, model)
-    uncut.finish()
     hub = tmp_path / "hf" / "hub" / "models--org--tiny"
     published(hub, model, "a" * 40)
     there = {"HF_HOME": str(tmp_path / "hf")}
-    cut = quick_machine(home=tmp_path / "home", store=tmp_path / "store", trainer=REAL_TRAINER, environment=there)
+    cut = quick_machine(home=tmp_path / "home", store=tmp_path / "store", environment=there)
     cut.run("enqueue", str(job_file(tmp_path, "p1", of="tiny_p1", model__base="org/tiny", **QUICK)))
     cut.start()
     cut.wait_for_step("p1", 50)
@@ -105,7 +109,7 @@ def test_a_name_on_the_hub_that_points_elsewhere_later_is_read_at_the_commit_the
     cut.power_cut()
     cut.finish()
 
-    assert cut.outcome("p1") == uncut.outcome("p1")
+    assert cut.outcome("p1") == uncut
     newest = cut.run_dir("p1").checkpoint(saved_steps(cut.run_dir("p1"))[0])
     assert json.loads((newest / "state.json").read_text())["model"]["commit"] == "a" * 40
 

@@ -51,6 +51,8 @@ STANDINS = {
                 return text
         """,
 }
+# what a job came to has tests of its own, and takes half of its time
+QUICK = {'JOB = "qwen"': 'JOB = "tiny"', "enqueue --if-new": "enqueue --if-new --set evaluate.hopes=false"}
 BY_SECRET = {'SIGN_IN = "with a click"': f'SIGN_IN = "with the secret {SECRET}"'}
 
 
@@ -88,7 +90,7 @@ class Day:
     def run(self, id: str, **changes: str) -> str:
         """What the cell showed; one that raises fails the test."""
         cell = copy.deepcopy(self.cells[id])
-        for here, there in {'JOB = "qwen"': 'JOB = "tiny"', **changes}.items():
+        for here, there in {**QUICK, **changes}.items():
             cell.source = cell.source.replace(here, there)
         done = self.client.execute_cell(cell, 0, store_history=False)
         return "".join(out.get("text", "") + out.get("data", {}).get("text/html", "") for out in done.outputs)
@@ -122,7 +124,7 @@ def days(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         one.__exit__(None, None, None)
 
 
-@pytest.mark.parametrize("platform", PLATFORMS)
+@pytest.mark.parametrize("platform", ["kaggle", pytest.param("colab", marks=pytest.mark.sweep)])
 def test_every_cell_runs_from_an_empty_folder_on_the_first_day_and_on_a_later_one(
     platform: Any, tmp_path: Path, wheel: Path, days: Any
 ) -> None:
@@ -154,7 +156,7 @@ def test_every_cell_runs_from_an_empty_folder_on_the_first_day_and_on_a_later_on
         assert re.search(r"<iframe srcdoc=.*tiny_p1", later.run("see"), re.DOTALL)
 
 
-@pytest.mark.parametrize("platform", PLATFORMS)
+@pytest.mark.parametrize("platform", ["colab", pytest.param("kaggle", marks=pytest.mark.sweep)])
 def test_what_is_missing_is_told_in_a_sentence_and_the_next_cell_works(
     platform: Any, tmp_path: Path, wheel: Path, days: Any
 ) -> None:

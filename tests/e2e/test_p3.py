@@ -13,14 +13,14 @@ from tests.machine import Machine, job_file, quick_machine
 
 QUIET: dict[str, Any] = {"evaluate__max_windows": 4, "evaluate__samples": 0}
 SHORT: dict[str, Any] = {"train__steps": 20, "evaluate__every_steps": 20, **QUIET}
-STEPS = 120
+STEPS = 80
 
 
 def enqueue(machine: Machine, folder: Path) -> None:
     p1 = job_file(folder, "p1", of="tiny_p1", **SHORT)
     p2 = job_file(folder, "p2", of="tiny_p2", after="p1", **SHORT)
     p3 = job_file(
-        folder, "p3", of="tiny_p3", after="p2", train__steps=STEPS, evaluate__every_steps=60, morphemes__nulls=10,
+        folder, "p3", of="tiny_p3", after="p2", train__steps=STEPS, evaluate__every_steps=40, morphemes__nulls=10,
         **QUIET,
     )  # fmt: skip
     told = machine.run("enqueue", str(p1), str(p2), str(p3))

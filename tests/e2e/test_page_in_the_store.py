@@ -7,12 +7,14 @@ from pathlib import Path
 from runner.store.drive.store import _media
 from tests.machine import JOBS, Machine, quick_machine
 
+QUICK = ("--set", "evaluate.hopes=false", "--set", "evaluate.samples=0")
+
 
 def test_the_page_in_the_store_shows_the_last_evaluation(tmp_path: Path) -> None:
     # no forks: the page is written by a command of its own, as a user would give it
     machine = Machine(home=tmp_path / "home", store=tmp_path / "store")
-    machine.run("enqueue", str(JOBS / "tiny_p1.toml"), "--set", "track.page=true")
-    machine.run("enqueue", str(JOBS / "tiny_p1.toml"), "--name", "without", "--again")
+    machine.run("enqueue", str(JOBS / "tiny_p1.toml"), "--set", "track.page=true", *QUICK)
+    machine.run("enqueue", str(JOBS / "tiny_p1.toml"), "--name", "without", "--again", *QUICK, "--set", "train.steps=4")
     machine.run("start", "--until-empty")
 
     [page] = (tmp_path / "store" / "jobs" / "tiny_p1").glob("report.*.html")
@@ -24,7 +26,7 @@ def test_the_page_in_the_store_shows_the_last_evaluation(tmp_path: Path) -> None
 
 def test_a_page_that_cannot_be_made_is_told_and_the_job_ends_all_the_same(tmp_path: Path) -> None:
     machine = quick_machine(home=tmp_path / "home", store=tmp_path / "store")
-    machine.run("enqueue", str(JOBS / "tiny_p1.toml"), "--set", "track.page=true", "--set", "train.steps=20")
+    machine.run("enqueue", str(JOBS / "tiny_p1.toml"), "--set", "track.page=true", *QUICK, "--set", "train.steps=20")
     (machine.home / "runs" / "tiny_p1" / "report.html").mkdir(parents=True)  # where the page would be
     said = machine.run("start", "--until-empty")
 

@@ -10,17 +10,22 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
-from tests.machine import IMPATIENT, Machine, job_file
+from tests.machine import Machine, job_file, quick_machine
 
-SMALL = {"of": "tiny_p1", "checkpoint__every_steps": 2, "evaluate__every_steps": 2, "evaluate__max_windows": 4}
+SMALL: dict[str, Any] = {
+    "of": "tiny_p1", "checkpoint__every_steps": 2, "evaluate__every_steps": 2, "evaluate__max_windows": 4,
+    "evaluate__samples": 0,
+}  # fmt: skip
 
 
 def machine(folder: Path, name: str = "home") -> Machine:
     home = folder / name
     home.mkdir(parents=True)
-    (home / "settings.toml").write_text(IMPATIENT)
-    return Machine(home=home, store=folder / "store", environment={"TERM": "xterm", "COLUMNS": "80"})
+    made = quick_machine(home=home, store=folder / "store", environment={"TERM": "xterm", "COLUMNS": "80"})
+    (home / "settings.toml").write_text(made.settings_file)
+    return made
 
 
 def test_a_name_that_other_work_has_in_the_store_ends_the_run_with_the_way_out(tmp_path: Path) -> None:
@@ -40,7 +45,7 @@ def test_a_name_that_other_work_has_in_the_store_ends_the_run_with_the_way_out(t
 
 def queue_in_spite_of_the_store(machine: Machine, file: Path) -> None:
     """As an `enqueue` on a machine that could not ask the store."""
-    elsewhere = Machine(home=machine.home, store=machine.home.parent / "nowhere", environment=machine.environment)
+    elsewhere = quick_machine(home=machine.home, store=machine.home.parent / "nowhere", environment=machine.environment)
     elsewhere.run("enqueue", str(file))
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 import shlex
-import subprocess
 from pathlib import Path
 
-from tests.machine import IMPATIENT, Machine
+from tests.machine import IMPATIENT, quick_machine
 
 PAGE = Path(__file__).parents[2] / "docs" / "tutorial.md"
 
@@ -18,18 +17,16 @@ def lines() -> list[list[str]]:
 
 
 def test_the_tutorial_runs_as_it_stands(tmp_path: Path) -> None:
-    machine = Machine(home=tmp_path / "home", store=tmp_path / "store")
-    machine.home.mkdir()
-    (machine.home / "settings.toml").write_text(IMPATIENT)
     folder = tmp_path / "folder"
     folder.mkdir()
+    machine = quick_machine(home=tmp_path / "home", store=tmp_path / "store", folder=folder)
+    machine.home.mkdir()
+    (machine.home / "settings.toml").write_text(IMPATIENT)
     differs = {"diff": 1}  # as diff(1)
 
     for program, *words in lines():
         assert program == "wake2vec-runner"
-        done = subprocess.run(
-            machine.command(*words), cwd=folder, env=machine.surroundings, capture_output=True, text=True, check=False
-        )
+        done = machine.done(*words)
         assert done.returncode == differs.get(words[0], 0), f"{words}: {done.stdout}{done.stderr}"
 
     assert {"words", "adapted", "both.html"} <= {path.name for path in folder.iterdir()}

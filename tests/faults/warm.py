@@ -18,13 +18,13 @@ from typing import Any
 
 from runner.jobfile.inputs import keep_input
 from runner.jobfile.read import read_job, resolve_inputs
+from tests.machine import JOBS
 from wake2vec.contract.files import read_json, write_json
 from wake2vec.contract.manifest import manifest_sha256, saved_steps
 from wake2vec.contract.order import Order, Source, fingerprint
 from wake2vec.contract.rundir import RunDir, read_result
 from wake2vec.contract.spec import JOB_SPEC, JobSpec
 
-JOBS = Path(__file__).resolve().parents[2] / "jobs"
 SECONDS_OF_NOISE = ("seconds", "attempt")
 
 
@@ -33,9 +33,13 @@ def warm_up() -> None:
     import torch
 
     torch.set_num_threads(1)
+    from wake2vec.contract.ledger import parse_ledger
+    from wake2vec.show.facts import RunFacts
+    from wake2vec.show.png import draw_curve
     from wake2vec.train.waiting import import_all
 
     import_all("p2")
+    draw_curve("", RunFacts(model=""), parse_ledger([]))  # the first picture looks for fonts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +55,8 @@ class Work:
     def of(cls, file: str, root: Path, *, source: Path | None = None, **changes: dict[str, Any]) -> Work:
         path = JOBS / file
         table = read_job(path).model_dump()
+        # what a job came to has tests of its own, and takes longer than all that is cut here
+        table["evaluate"]["hopes"] = False
         for part, values in changes.items():
             table[part] |= values
         resolved = resolve_inputs(JOB_SPEC.validate_python(table), path.parent, str(path))
@@ -131,11 +137,13 @@ def kill(pid: int) -> None:
     os.waitpid(pid, 0)
 
 
-def finish(work: Work, name: str, *, attempts: int = 20, seconds: float = 120) -> bool:
+def finish(
+    work: Work, name: str, environment: dict[str, str] | None = None, *, attempts: int = 20, seconds: float = 120
+) -> bool:
     """Go on until the job is completed; False when it cannot be started or goes on failing."""
     for _ in range(attempts):
         run = work.order(name)
-        pid = fork_attempt(run)
+        pid = fork_attempt(run, environment)
         if wait_for(pid, seconds) is None:
             kill(pid)
             return False
@@ -172,14 +180,3 @@ def figures(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows without what a clock or a number of attempts decides."""
     kept = [row for row in rows if row["kind"] != "event"]
     return [{key: value for key, value in row.items() if key not in SECONDS_OF_NOISE} for row in kept]
-
-
-def step_reached(run: RunDir) -> int:
-    """The last step that the ledger has a whole row of; its end is enough to look at."""
-    if not run.metrics.is_file():
-        return 0
-    with open(run.metrics, "rb") as file:
-        file.seek(max(0, run.metrics.stat().st_size - 4000))
-        lines = file.read().split(b"\n")[:-1]
-    rows = [json.loads(line) for line in lines if line.startswith(b"{") and line.endswith(b"}")]
-    return max((row["step"] for row in rows if row["kind"] == "step"), default=0)

@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import stat
 import threading
@@ -100,7 +101,8 @@ def _not_utf8(path: Path, offset: int, byte: int) -> InputError:
     utf16 = offset == 0 and byte in (0xFE, 0xFF)
     problem = f"not UTF-8: byte 0x{byte:02x} at offset {offset}" + (" (UTF-16 by the look of it)" if utf16 else "")
     kind = "UTF-16" if utf16 else "LATIN1"
-    return InputError(path, problem, f"convert it, for example: iconv -f {kind} -t UTF-8 {path.name} > utf8.txt")
+    command = f"iconv -f {kind} -t UTF-8 {shlex.quote(path.name)} > utf8.txt"
+    return InputError(path, problem, f"convert it, for example: {command}")
 
 
 def make_directory(path: Path) -> None:

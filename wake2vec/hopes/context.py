@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from wake2vec.contract.files import counted
 from wake2vec.contract.words.forms import Finder
 from wake2vec.data.blocks import IGNORED
 from wake2vec.data.tokens import pieces
@@ -116,7 +117,7 @@ def likelier(subject: Subject, text: JobText, written: Sequence[tuple[str, str]]
     """Share of generated words that the scorer finds likelier in their own context than in others."""
     mine, theirs = (met_in(texts, text.finder) for texts in (written, [("", one) for one in text.held_out]))
     if len(mine) < CONTEXTS:
-        yield f"Only {len(mine)} new words in the sample texts: too few to judge their contexts."
+        yield f"Only {counted(len(mine), 'new word')} in the sample texts: too few to judge their contexts."
         return
     found = fits(subject.untouched, mine)
     low, high = mean_interval(found)

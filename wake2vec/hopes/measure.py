@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 
+from wake2vec.contract.errors import Wake2vecError
 from wake2vec.hopes.context import bits, likelier
 from wake2vec.hopes.english import english
 from wake2vec.hopes.geometry import geometry
@@ -42,6 +43,8 @@ def measure(subject: Subject) -> Hopes | None:
                 subject.tick()
         except AskedToStop:
             return None
+        except Wake2vecError as error:
+            notes.append(f"{name}: not measured ({error})")
         except Exception as error:  # a figure is worth no run, nor the figures beside it
             traceback.print_exc()
             notes.append(f"{name}: not measured ({type(error).__name__}: {str(error).partition(chr(10))[0]})")

@@ -52,6 +52,7 @@ def choose_pairs(material: JobInputs) -> tuple[Chosen, list[str]]:
         first_new_id=id_map.first_new_id,
         seed=job.data.seed,
         held_out=table.held_out,
+        devices_held_out=job.devices.held_out if job.devices else 0.0,
         min_pairs=table.min_pairs,
         shuffle=table.shuffle,
         whole=table.pairs == "whole",
@@ -64,6 +65,8 @@ def choose_pairs(material: JobInputs) -> tuple[Chosen, list[str]]:
         raise InputError("morphemes.groups", "; ".join(["no pair is left to train", *told]), remedy)
     trains = f"{len(chosen.train):,} pairs in {len(chosen.groups)} groups train, {len(chosen.held):,} are held out"
     devices = [f"{len(chosen.members):,} words in {len(chosen.devices)} devices"] if len(chosen.members) else []
+    if apart := int(chosen.apart.sum()):
+        devices = [f"{devices[0]}, {apart:,} of them held out"]
     few = len(chosen.train) + len(chosen.held)
     weak = [power_left(few, table.held_out)] if few < ENOUGH_PAIRS else []
     return chosen, [trains, *devices, *told, *weak]
@@ -89,8 +92,8 @@ def dress(material: JobInputs, prepared: Prepared, chosen: Chosen, told: list[st
                 name=name,
                 rows=parameter,
                 base=base.lookup(chosen.base_ids.to(prepared.device)).float(),
-                start=parameter[chosen.rows.to(parameter.device)].cpu(),
-                untouched_start=parameter[untouched.to(parameter.device)].cpu(),
+                start=parameter[chosen.rows.to(parameter.device)].cpu().float(),
+                untouched_start=parameter[untouched.to(parameter.device)].cpu().float(),
                 mean_norm=mean,
                 norm_deviation=deviation,
             )

@@ -10,7 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from wake2vec.contract.files import read_json, write_atomic
+from wake2vec.contract.files import counted, read_json, write_atomic
 from wake2vec.contract.rundir import RunDir
 from wake2vec.show.text import figure
 from wake2vec.show.write import strict
@@ -63,7 +63,7 @@ class Figure:
             "–" if self.low is None else f"{low} to {high}",
             figure(self.null),
             "–" if self.p is None else "< 0.001" if self.p < 0.001 else f"{self.p:.3f}",
-            f"{self.of:,} {self.unit}" if self.of else "–",
+            counted(self.of, self.unit.removesuffix("s")) if self.of else "–",
         )
 
 

@@ -28,6 +28,9 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.word)
 
+    def of(self, places: Tensor) -> Pairs:
+        return Pairs(word=self.word[places], base=self.base[places], group=self.group[places])
+
     def member(self, groups: int, like: Tensor) -> Tensor:
         """[g, p] 0/1, of the type and on the device of `like`"""
         of = self.group.to(like.device)
@@ -53,6 +56,7 @@ class Chosen:
     held: Pairs
     members: Tensor  # [m] places of device words in the list of words
     device: Tensor  # [m]
+    apart: Tensor  # [m] bool: device words that no triplet shows
     devices: tuple[str, ...]
     left_out: dict[str, int]
 
@@ -78,6 +82,7 @@ def choose(
     first_new_id: int,
     seed: int,
     held_out: float = 0.2,
+    devices_held_out: float = 0.0,
     min_pairs: int = 5,
     shuffle: bool = False,
     whole: bool = True,
@@ -120,6 +125,9 @@ def choose(
         held=_pairs(held, place, groups),
         members=torch.tensor([place[word] for word, _ in members], dtype=torch.int64),
         device=torch.tensor([devices.index(device) for _, device in members], dtype=torch.int64),
+        apart=torch.from_numpy(
+            draws.of_text(seed, "held-out-device", [word for word, _ in members]) < devices_held_out
+        ),
         devices=devices,
         left_out={reason: count for reason, count in left_out.items() if count},
     )
@@ -160,7 +168,8 @@ class Triplets:
 
 def draw_triplets(chosen: Chosen, *, seed: int, step: int, count: int, balance: bool) -> Triplets:
     """An anchor, another word of its device, a word of any other. Of devices with two words; none without a second."""
-    device = chosen.device.numpy()
+    shown = np.flatnonzero(~chosen.apart.numpy())
+    device = chosen.device.numpy()[shown]
     by_device = [np.flatnonzero(device == one) for one in range(len(chosen.devices))]
     others = [np.flatnonzero(device != one) for one in range(len(chosen.devices))]
     may_anchor = [one for one, found in enumerate(by_device) if 2 <= len(found) < len(device)]
@@ -176,5 +185,5 @@ def draw_triplets(chosen: Chosen, *, seed: int, step: int, count: int, balance: 
         mine, here = by_device[one], int(first * len(by_device[one]))
         there = int(second * (len(mine) - 1))  # of those without the anchor itself
         found.append((mine[here], mine[there + (there >= here)], others[one][int(other * len(others[one]))]))
-    anchor, positive, negative = chosen.members[torch.tensor(np.array(found))].unbind(dim=1)
+    anchor, positive, negative = chosen.members[torch.from_numpy(shown[np.array(found)])].unbind(dim=1)
     return Triplets(anchor=anchor, positive=positive, negative=negative)

@@ -10,6 +10,20 @@ ENOUGH = 0.05
 
 def verdict(figures: Mapping[str, Any]) -> str:
     """The claim that a run may make of its groups. It does not say why: only a control run does."""
+    of_words = _of_device_words((figures.get("devices") or {}).get("held_out"))
+    return _of_pairs(figures) + (f"; {of_words}" if of_words else "")
+
+
+def _of_device_words(held: Mapping[str, Any] | None) -> str:
+    if not held:
+        return ""
+    gains = held["value"] > held["start"] and held.get("p", 1.0) <= ENOUGH
+    told = f"told apart at {held['start']:.3f} before, {held['value']:.3f} now"
+    chance = f", p = {held['p']:.3f}" if "p" in held else ""
+    return f"held-out device words {'gain' if gains else 'do not gain'} ({told}{chance})"
+
+
+def _of_pairs(figures: Mapping[str, Any]) -> str:
     found = figures.get("consistency") or {}
     held, trained = found.get("held_out_gain_null"), (figures.get("trained_nulls") or {}).get("labels_gain")
     if not held:

@@ -26,6 +26,7 @@ from wake2vec.phases.table import PHASES
 from wake2vec.show.facts import RunFacts, SessionFact
 from wake2vec.show.write import write_artefacts
 from wake2vec.train.checkpoint import Loaded, read_checkpoint
+from wake2vec.train.evaluate import forget_partial_sums
 from wake2vec.train.heartbeat import HeartbeatWriter
 from wake2vec.train.loop import Loop
 from wake2vec.train.plans.choice import choose_plan, guard
@@ -78,6 +79,7 @@ def train(run: RunDir, order: Order, stop: Stop, pulse: HeartbeatWriter) -> Resu
             loop.sample()
             loop.hopes()
             loop.ledger.rewrite(loop.progress.rows)
+            forget_partial_sums(run.evaluation)
     return replace(result, step=loop.progress.step)
 
 
@@ -165,8 +167,11 @@ def kept_plan(loaded: Loaded | None, prepared: Prepared) -> Plan | None:
 
 def show(loop: Loop, material: JobInputs) -> None:
     """Bring the pictures and tables up to date. They can be made again at any time, so a full disk is only noted."""
+    if loop.shown == len(loop.progress.rows):  # as at the end, straight after the last evaluation
+        return
     try:
         write_artefacts(material.run, job=material.job, facts=facts(loop, material))
+        loop.shown = len(loop.progress.rows)
     except OSError as error:
         loop.note("artefacts", f"not written: {error}")
 

@@ -148,7 +148,7 @@ class Extras:
         def write() -> None:
             if (found := measure(subject)) is not None:
                 write_hopes(self._run, found)
-                self._note("hopes", f"measured in {time.monotonic() - started:.1f} s")
+                self._note("hopes", f"measured beside the untouched model in {time.monotonic() - started:.1f} s")
 
         free_memory(self._prepared.trainable.values())  # no gradient is needed any more
         if self._left_out_if_it_fails("hopes", write):

@@ -68,6 +68,7 @@ class Loop:
         self.ledger = LedgerFile(self.run.metrics)
         self.words: tuple[SeenWords, SeenWords] | None = None  # that training will meet, and has met, once asked for
         self.step_seconds = self.rate = 0.0
+        self.shown = 0  # rows that the pictures and tables tell of
         self.unexpected = ""  # what was found instead of a golden value, since the last step
 
     # ---- start ----------------------------------------------------------------------------------------------

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import BinaryIO
@@ -22,11 +24,26 @@ MODULES = (
     "matplotlib.figure",
 )
 OF_ADAPTERS = ("peft",)
+NO_COMPILER = "TORCHDYNAMO_DISABLE"  # read whenever something is to be compiled
 
 
 def import_all(phase: str) -> None:
-    for name in (*MODULES, *(OF_ADAPTERS if phase != "p1" else ())):
-        import_module(name)
+    with nothing_compiled(os.environ):
+        for name in (*MODULES, *(OF_ADAPTERS if phase != "p1" else ())):
+            import_module(name)
+
+
+@contextmanager
+def nothing_compiled(environment: MutableMapping[str, str]) -> Iterator[None]:
+    """PEFT imports bitsandbytes, which asks torch.compile for functions of devices without kernels of its own: that
+    alone imports all of inductor, a fifth of the whole start. A person's own command finds nothing of this."""
+    before = environment.get(NO_COMPILER)
+    environment.setdefault(NO_COMPILER, "1")
+    try:
+        yield
+    finally:
+        if before is None:
+            del environment[NO_COMPILER]
 
 
 def wait_for_order(orders: BinaryIO) -> RunDir | None:

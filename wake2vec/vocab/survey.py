@@ -13,7 +13,7 @@ from typing import Any
 
 from wake2vec.contract.errors import ModelError, first_line
 from wake2vec.contract.options import SurveyOptions
-from wake2vec.contract.words.forms import Form
+from wake2vec.contract.words.forms import Form, other_apostrophes
 from wake2vec.contract.words.lexicon import Lexicon, read_lexicon
 from wake2vec.data.corpus import Corpus, open_corpus
 from wake2vec.data.lines import Hyphens, LineBreaks, Print, as_printed, stretches
@@ -55,6 +55,7 @@ class Gain:
     places: Occurrences
     words_absent: int
     absent: tuple[str, ...]
+    other_apostrophes: dict[str, int]  # spellings of the text that the list has with the other one, and how often
     suggested: tuple[Suggested, ...]
 
     @property
@@ -160,6 +161,7 @@ def _gain(corpus: Corpus, lines: Print | None, base: Any, tokenizer: Any, id_map
         places=count(stretches(corpus, lines), tokenizer, id_map),
         words_absent=len(absent),
         absent=absent[:_LISTED],
+        other_apostrophes=dict(other_apostrophes([entry.word for entry in id_map.entries], stretches(corpus, lines))),
         suggested=_suggested(seen, words, base),
     )
 

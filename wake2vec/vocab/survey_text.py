@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from wake2vec.contract.files import counted
+from wake2vec.contract.words.forms import about_apostrophes
 from wake2vec.vocab.occurrences import Occurrences
 from wake2vec.vocab.survey import Survey
 
@@ -18,7 +21,7 @@ def as_text(found: Survey) -> str:
     lines = [
         f"{found.lexicon} for {found.model}",
         "",
-        *bars(f"{found.words:,} words", {name: (count, f"{count:,}") for name, count in kinds.items()}),
+        *bars(counted(found.words, "word"), {name: (count, f"{count:,}") for name, count in kinds.items()}),
         "",
         *bars("tokens per word", {name: (mean, f"{mean:.2f}") for name, mean in means.items()}),
         "",
@@ -41,9 +44,10 @@ def as_text(found: Survey) -> str:
             f"{gain.tokens_per_character_after:.3f} after",
             *places_chart(gain.places),
             *([gain.line_breaks] if gain.line_breaks else []),
-            f"never in the text: {gain.words_absent:,} words" + _examples(gain.absent),
+            f"never in the text: {counted(gain.words_absent, 'word')}" + _examples(gain.absent),
+            *about_apostrophes(Counter(gain.other_apostrophes)),
             "in the text, perhaps missing: "
-            + (", ".join(f"{one.word} ({one.count} times)" for one in gain.suggested[:_SHOWN]) or "none"),
+            + (", ".join(f"{one.word} ({counted(one.count, 'time')})" for one in gain.suggested[:_SHOWN]) or "none"),
         ]
     return "\n".join(lines)
 
@@ -55,15 +59,17 @@ def places_chart(places: Occurrences) -> list[str]:
         str(form): (float(one.occurrences), f"{one.occurrences:,}, {one.met:,} met")
         for form, one in places.by_form.items()
     }
+    every, present = counted(places.occurrences, "place"), counted(places.types_present, "new word")
     lines = [
         "",
-        *bars(f"{places.occurrences:,} places of new words, {places.met:,} of them their token ({share:.0%})", rows),
+        *bars(f"{every} of new words, {places.met:,} of them their token ({share:.0%})", rows),
         "",
-        f"present in the text: {places.types_present:,} new words, {places.types_never_met:,} of them never as their "
-        f"token" + _examples(places.never_met),
+        f"present in the text: {present}, {places.types_never_met:,} of them never as their token"
+        + _examples(places.never_met),
     ]
     base = sum(one.base for one in places.by_form.values())
-    return [*lines, f"read as one published token: {base:,} places, {places.base_wins:,} words in all of theirs"]
+    wins = f"{counted(base, 'place')}, {counted(places.base_wins, 'word')} in all of theirs"
+    return [*lines, f"read as one published token: {wins}"]
 
 
 def bars(title: str, rows: Mapping[str, tuple[float, str]]) -> list[str]:

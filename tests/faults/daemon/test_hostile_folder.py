@@ -42,7 +42,13 @@ def hostile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def tiny_job(folder: Path) -> str:
-    text = (JOBS / "tiny_p1.toml").read_text().replace("steps = 60", "steps = 4").replace('"tiny/', f'"{JOBS}/tiny/')
+    text = (
+        (JOBS / "tiny_p1.toml")
+        .read_text()
+        .replace("steps = 60", "steps = 4")
+        .replace("samples = 1", "hopes = false")
+        .replace('"tiny/', f'"{JOBS}/tiny/')
+    )
     (folder / "tiny_p1.toml").write_text(text)
     return str(folder / "tiny_p1.toml")
 

@@ -14,7 +14,8 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from tests.faults.warm import JOBS, kill, wait_for, warm_up
+from tests.faults.warm import kill, wait_for, warm_up
+from tests.machine import JOBS
 
 SCRIPT = JOBS / "command" / "hf_trainer.py"
 STEPS = 30

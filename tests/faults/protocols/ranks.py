@@ -8,7 +8,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,9 @@ PATIENCE_SECONDS = 1800.0  # a busy machine may need many minutes for what takes
 
 
 @contextmanager
-def two_machines(steps: int, of: str = "tiny_p1") -> Iterator[tuple[Machine, Machine]]:
+def two_machines(
+    steps: int, of: str = "tiny_p1", a_machine: Callable[..., Machine] = Machine
+) -> Iterator[tuple[Machine, Machine]]:
     """One with a card, where the job has ended, and one with two, where it waits; its sum is fixed on both.
 
     A P2 trains rows and adapters, behind a short P1.
@@ -36,7 +38,7 @@ def two_machines(steps: int, of: str = "tiny_p1") -> Iterator[tuple[Machine, Mac
             root, "a", of=of, train__steps=steps, train__cards="auto", train__reduction="fixed",
             evaluate__every_steps=max(20, steps // 4), runner__max_attempts=100, **often, **more,
         )  # fmt: skip
-        machines = [Machine(home=root / name, store=root / f"{name}-store") for name in ("uncut", "cut")]
+        machines = [a_machine(home=root / name, store=root / f"{name}-store") for name in ("uncut", "cut")]
         for machine in machines:
             machine.run("enqueue", *map(str, files if more else ()), str(path))
         machines[0].finish(PATIENCE_SECONDS)

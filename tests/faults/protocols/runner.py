@@ -150,9 +150,9 @@ def trace(told: dict[str, Any] = PACE) -> list[str]:
         return list(dict.fromkeys(path.read_text().split()))
 
 
-def kill_at_every_failpoint(hits: tuple[int, ...] = (1, 3)) -> dict[str, Any]:
-    """kill -9 exactly there, at the first and a later passing; then go on without."""
-    return _at_every_failpoint("kill", hits)
+def kill_at_every_failpoint(hits: tuple[int, ...] = (1, 3), *, stride: int = 1) -> dict[str, Any]:
+    """kill -9 exactly there, at the first and a later passing; then go on without. `stride`: at every so manieth."""
+    return _at_every_failpoint("kill", hits, stride)
 
 
 def fail_at_every_failpoint(
@@ -170,9 +170,9 @@ def fail_at_every_failpoint(
     }
 
 
-def _at_every_failpoint(action: str, hits: tuple[int, ...]) -> dict[str, Any]:
+def _at_every_failpoint(action: str, hits: tuple[int, ...], stride: int = 1) -> dict[str, Any]:
     started, runs, unstartable, wrong = time.monotonic(), 0, 0, []
-    places = trace()
+    places = trace()[::stride]
     for place in places:
         for hit in hits:
             with a_world() as world:

@@ -15,17 +15,19 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults import warm
-from tests.faults.warm import Work, finish, fork_attempt, kill, outcome, step_reached, wait_for
+from tests.faults.warm import Work, finish, fork_attempt, kill, outcome, wait_for
+from tests.machine import step_reached
 from wake2vec.contract.errors import CheckpointCorrupt
 from wake2vec.contract.failpoints import VARIABLE
 from wake2vec.contract.manifest import CHECKPOINT_FILES, MANIFEST, newest_verified, saved_steps, verify_checkpoint
 from wake2vec.contract.rundir import RunDir, read_result
 
+TRACE = "trace.txt"  # the failpoints that the uncut runs pass
 STARVED = ("load", "step", "evaluation", "checkpoint")
 SMALL: dict[str, dict[str, Any]] = {
     "train": {"steps": 30},
     "checkpoint": {"every_steps": 5, "max_loss_minutes": 0.02},
-    "evaluate": {"every_steps": 10, "max_windows": 8, "samples": 0},
+    "evaluate": {"every_steps": 15, "max_windows": 8, "samples": 0},
 }
 
 
@@ -34,12 +36,13 @@ def bench(**changes: dict[str, Any]) -> Iterator[dict[str, Work]]:
     """P1 and P2 of the tiny model, both with an uncut reference run under `uncut-p1` and `uncut-p2`."""
     warm.warm_up()
     root = Path(tempfile.mkdtemp(prefix="wake2vec-trainer-"))
+    traced = {VARIABLE: f"trace={root / TRACE}"}
     try:
         works = {"p1": Work.of("tiny_p1.toml", root, **(SMALL | changes))}
-        assert finish(works["p1"], "uncut-p1"), (root / "uncut-p1" / "trainer.log").read_text()[-3000:]
+        assert finish(works["p1"], "uncut-p1", traced), (root / "uncut-p1" / "trainer.log").read_text()[-3000:]
         dropout = {"lora": {"dropout": 0.1}}
         works["p2"] = Work.of("tiny_p2.toml", root, source=root / "uncut-p1", **(SMALL | dropout | changes))
-        assert finish(works["p2"], "uncut-p2"), (root / "uncut-p2" / "trainer.log").read_text()[-3000:]
+        assert finish(works["p2"], "uncut-p2", traced), (root / "uncut-p2" / "trainer.log").read_text()[-3000:]
         yield works
     finally:
         shutil.rmtree(root, ignore_errors=True)
@@ -51,7 +54,7 @@ def kills_of_warm_trainers(kills: int, *, seed: int = 0, each: int = 8) -> dict[
     done, runs, unstartable, wrong, most = 0, 0, 0, [], 0
     with bench() as works:
         expected = {name: outcome(RunDir(root=work.root / f"uncut-{name}")) for name, work in works.items()}
-        span = _seconds_of(works["p1"], "timed")
+        span = _seconds_of(RunDir(root=works["p1"].root / "uncut-p1"))
         while done < kills:
             name = ("p1", "p2")[runs % 2]
             work, run_name = works[name], f"cut-{runs}"
@@ -117,7 +120,7 @@ def signals_to_warm_trainers(signals: int, *, seed: int = 0, grace_seconds: floa
     sent, runs, unstartable, wrong, slowest = 0, 0, 0, [], 0.0
     with bench() as works:
         expected = {name: outcome(RunDir(root=work.root / f"uncut-{name}")) for name, work in works.items()}
-        span = _seconds_of(works["p1"], "timed")
+        span = _seconds_of(RunDir(root=works["p1"].root / "uncut-p1"))
         while sent < signals:
             name = ("p1", "p2")[runs % 2]
             work, run_name = works[name], f"signalled-{runs}"
@@ -147,10 +150,9 @@ def signals_to_warm_trainers(signals: int, *, seed: int = 0, grace_seconds: floa
     return figures_of(started, runs, unstartable, wrong, signals=sent, slowest_seconds=round(slowest, 1), seed=seed)
 
 
-def _seconds_of(work: Work, name: str) -> float:
-    started = time.monotonic()
-    assert finish(work, name)
-    return time.monotonic() - started
+def _seconds_of(run: RunDir) -> float:
+    """From its order to its result."""
+    return run.result.stat().st_mtime - run.order.stat().st_mtime
 
 
 def figures_of(started: float, runs: int, unstartable: int, wrong: list[str], **more: Any) -> dict[str, Any]:
@@ -165,18 +167,15 @@ def figures_of(started: float, runs: int, unstartable: int, wrong: list[str], **
 
 
 def trainer_failpoints(works: dict[str, Work], only: str = "") -> list[str]:
-    """Names of the failpoints that both jobs pass; `only` those of one kind."""
-    trace = works["p1"].root / "trace.txt"
-    for name, work in works.items():
-        run = work.order(f"trace-{name}")
-        assert wait_for(fork_attempt(run, {VARIABLE: f"trace={trace}"}), 120) == 0
-    return [name for name in dict.fromkeys(trace.read_text().split()) if name.startswith(only)]
+    """Names of the failpoints that the uncut runs have passed; `only` those of one kind."""
+    passed = (works["p1"].root / TRACE).read_text().split()
+    return [name for name in dict.fromkeys(passed) if name.startswith(only)]
 
 
 def kills_at_failpoints(*, hits: Sequence[int] = (1, 2), only: str = "") -> dict[str, Any]:
     """kill -9 of the real trainer exactly at each of its failpoints."""
     started, runs, unstartable, wrong = time.monotonic(), 0, 0, []
-    with bench() as works:
+    with bench(train={"steps": 12}) as works:  # two evaluations, three milestones
         expected = {name: outcome(RunDir(root=work.root / f"uncut-{name}")) for name, work in works.items()}
         places = trainer_failpoints(works, only)
         for place, hit, (name, work) in itertools.product(places, hits, works.items()):
@@ -195,7 +194,12 @@ def kills_at_failpoints(*, hits: Sequence[int] = (1, 2), only: str = "") -> dict
 
 
 def out_of_memory(
-    *, hits: Sequence[int] = (1, 15, 30), in_a_row: Sequence[int] = (1, 2), smallest: bool = False, only: str = ""
+    *,
+    steps: int = 30,
+    hits: Sequence[int] = (1, 15, 30),
+    in_a_row: Sequence[int] = (1, 2),
+    smallest: bool = False,
+    only: str = "",
 ) -> dict[str, Any]:
     """MemoryError in load, forward, backward, clip, optimizer step, evaluation and save, once and twice in a row.
 
@@ -203,7 +207,7 @@ def out_of_memory(
     micro-batch 1 already.
     """
     started, runs, unstartable, wrong, difference, shrunk = time.monotonic(), 0, 0, [], 0.0, 0
-    with bench(train={"steps": 30, "micro_batch": 1} if smallest else {"steps": 30}) as works:
+    with bench(train={"steps": steps, "micro_batch": 1} if smallest else {"steps": steps}) as works:
         expected = {name: RunDir(root=work.root / f"uncut-{name}") for name, work in works.items()}
         places = [one for one in trainer_failpoints(works, only) if one.split(".")[0] in STARVED]
         for place, hit, row, (name, work) in itertools.product(places, hits, in_a_row, works.items()):
@@ -222,9 +226,9 @@ def out_of_memory(
                 continue
             off = largest_difference(found, expected[name])
             difference, shrunk = max(difference, off), shrunk + _has_shrunk(found)
-            steps = [one["step"] for one in warm.ledger(found) if one["kind"] == "step"]
-            if off > 1e-6 or steps != list(range(1, 31)):
-                wrong.append(f"{run_name}: weights differ by {off:.1e}, steps {len(steps)}")
+            taken = [one["step"] for one in warm.ledger(found) if one["kind"] == "step"]
+            if off > 1e-6 or taken != list(range(1, steps + 1)):
+                wrong.append(f"{run_name}: weights differ by {off:.1e}, steps {len(taken)}")
             if place == "step.forward" and row == 2 and not _has_shrunk(found):
                 wrong.append(f"{run_name}: went on without a smaller plan")
             shutil.rmtree(found.root, ignore_errors=True)

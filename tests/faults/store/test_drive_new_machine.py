@@ -16,7 +16,7 @@ from tests.faults.world import World, assert_whole, expected_weights, fake_spec,
 PACE = {"seconds_per_step": 0.02, "save_every": 5}
 
 
-@pytest.mark.parametrize("rate", [0.0, 0.03])
+@pytest.mark.parametrize("rate", [pytest.param(0.0, marks=pytest.mark.sweep), 0.03])
 def test_an_empty_machine_goes_on_from_drive(tmp_path: Path, rate: float) -> None:
     with DriveServer(tmp_path / "google") as server:
         server.faults.rate = rate

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 from typing import Any
 
+from wake2vec.contract.files import counted
+
 MOST_IN_PIECES = 0.02  # share of a text's places of new words; beyond it a person is told
+APOSTROPHES = "'’"  # typed and printed: two characters, and so two words
+_SWAPPED = str.maketrans(APOSTROPHES, APOSTROPHES[::-1])
 _END = ""
 # For the patterns that tokenizers cut by. Letters, marks and digits make a word; a hyphen, an apostrophe or an
 # underscore beside it does not.
@@ -83,6 +88,25 @@ class Finder:
         if found is None and (number := self._folded.get(run.casefold())) is not None:
             return number, (Form.OTHER, Form.OTHER)
         return found
+
+
+def other_apostrophes(words: Sequence[str], texts: Iterable[str]) -> Counter[str]:
+    """Places where words of a list stand with the other apostrophe, and so are not met; by the text's spelling."""
+    swapped = {word.translate(_SWAPPED) for word in words if any(mark in word for mark in APOSTROPHES)} - set(words)
+    if not swapped:
+        return Counter()
+    finder = Finder(sorted(swapped))
+    return Counter(text[place.start : place.end] for text in texts for place in finder.find(text))
+
+
+def about_apostrophes(found: Counter[str]) -> list[str]:
+    """What a person is told of them."""
+    if not found:
+        return []
+    (often, _), *more = found.most_common()
+    examples = f"{often} for {often.translate(_SWAPPED)}" + (", …" if more else "")
+    places = f"{counted(found.total(), 'place')} of the text"
+    return [f"{places} would be met if the list had the other apostrophe ({examples}); write it as the text does"]
 
 
 def any_of(words: Iterable[str]) -> str:

@@ -14,6 +14,7 @@ JOINERS = "\u200c\u200d"
 _SHOWN = 5
 _LONG = 40  # characters of a line that a message repeats
 _SEPARATORS = ",;|"
+_COMMENT, _NO_COMMENTS = "#", "a word list has no comments"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,9 @@ class Lexicon:
         for mark in _SEPARATORS:
             if 2 * (count := sum(word.endswith(mark) for word in self.words)) >= len(self.words):
                 told.append(f"{self.path.name}: {count:,} of its words end in {mark!r}, which is taken as part of them")
+        if marked := sum(word.startswith(_COMMENT) for word in self.words):
+            said = f"{marked:,} of its words begin with {_COMMENT!r}, which is taken as part of them"
+            told.append(f"{self.path.name}: {said}: {_NO_COMMENTS}")
         return told
 
 
@@ -77,7 +81,8 @@ def _checked(word: str, path: Path, line: int) -> str:
     for place, character in enumerate(word):
         kind = unicodedata.category(character)
         if kind.startswith("Z"):
-            raise InputError(path, f"line {line}: {_quoted(word)} has a space in it", "write one word on each line")
+            remedy = f"{_NO_COMMENTS}: remove it" if word.startswith(_COMMENT) else "write one word on each line"
+            raise InputError(path, f"line {line}: {_quoted(word)} has a space in it", remedy)
         # Cf too: a soft hyphen or a zero-width joiner cannot be seen, and makes another word of the same letters
         if kind in ("Cc", "Cf", "Cs") and not _joins(word, place):
             raise InputError(path, f"line {line}: {_quoted(word)} has the control character {character!r}", "remove it")

@@ -123,6 +123,8 @@ STRUCTURE = (  # heading, where it stands in an evaluation's figures, where its 
     ("analogy, first", ("analogy", "acc1"), ()),
     ("by base alone", ("analogy", "nearest_acc1"), ()),
     ("devices", ("devices", "value"), ("devices",)),
+    ("devices held out", ("devices", "held_out", "value"), ("devices", "held_out")),
+    ("at the start", ("devices", "held_out", "start"), ()),
     ("moved", ("moved", "treated"), ()),
     ("moved, others", ("moved", "untreated"), ()),
 )

@@ -69,6 +69,8 @@ def test_a_resting_job_is_stretched_from_where_it_stands(settings, capsys):
     assert job.spec.train is not None
     assert [(one.from_step, one.steps) for one in job.spec.train.extended] == [(120, 900)]
     assert json.loads(capsys.readouterr().out)["steps"] == 900
+    extend(settings, "a", 1000, as_json=False)
+    assert capsys.readouterr().out.endswith("from step 120 on; next: wake2vec-runner start\n")
 
 
 def test_a_job_at_work_keeps_the_schedule_that_its_trainer_follows(running, capsys):

@@ -149,6 +149,14 @@ def test_targets_that_it_lacks_are_told(hub: str, jobs: Path) -> None:
     assert "lora.targets: the model has no q_proj; it has: c_attn" in ask(jobs, "model", hub, "a_p2.toml")
 
 
+def test_a_list_of_which_its_tokenizer_knows_every_word_is_told(hub: str, jobs: Path) -> None:
+    words = (jobs / "words.txt").read_text().split()
+    vocab = {"model": {"vocab": {word: number for number, word in enumerate(words)}}}
+    (jobs / "model" / "tokenizer.json").write_text(json.dumps(vocab))
+
+    assert "list words that are new to it" in ask(jobs, "model", hub)
+
+
 def test_a_model_that_is_in_order_is_taken_in_silence(hub: str, jobs: Path) -> None:
     assert ask(jobs, "model", hub) == ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,7 @@ def fault(tmp_path: Path, words: str, *, text: str = TEXT, old: str = "", new: s
         ("SHORE\nSWERVE\n", "2 of them stand there in other capitals"),
         ("берег\nповорот\n", "Cyrillic, the text is Latin"),
         ("hor\nwer\n", "word list of another text"),
+        ("Adam's\n", "if the list had the other apostrophe (Adam’s for Adam's); write it as the text does"),
     ],
 )
 def test_a_list_that_fits_nothing_is_refused_with_the_count_and_what_it_seems(
@@ -158,3 +160,56 @@ def test_what_forms_come_to_is_told_before_a_job_is_queued(
     found = resolve_inputs(read_job(file), folder, str(file)).remarks
 
     assert [one for one in found if "places" not in one] == said
+
+
+def known_already(tmp_path: Path, words: str, *tokens: str, case: str = "as-is") -> str:
+    """What enqueue says where the model's tokenizer has these tokens."""
+    (tmp_path / "jobs").mkdir()
+    folder = write_jobs(tmp_path / "jobs")
+    vocab = {"model": {"vocab": {token: number for number, token in enumerate(tokens)}}}
+    (folder / "model" / "tokenizer.json").write_text(json.dumps(vocab))
+    (folder / "words.txt").write_text(words)
+    (folder / "text.txt").write_text(TEXT)
+    file = folder / "a_p1.toml"
+    file.write_text(file.read_text().replace('"words.txt"', f'"words.txt"\ncase = "{case}"'))
+    try:
+        resolve_inputs(read_job(file), folder, str(file))
+    except SpecError as error:
+        return str(error)
+    return ""
+
+
+def test_a_list_of_which_the_model_knows_every_word_is_refused(tmp_path: Path) -> None:
+    told = known_already(tmp_path, "shore\nswerve\n", "shore", "swerve")
+
+    assert "vocab.lexicon: the model has a token for each of its 2 words already (shore, swerve)" in told
+    assert told.endswith("list words that are new to it")
+
+
+def test_a_known_word_whose_capitalised_spelling_is_new_is_enough(tmp_path: Path) -> None:
+    assert known_already(tmp_path, "shore\nriverrun\n", "shore", "riverrun", case="also-capitalised") == ""
+
+
+def test_new_words_that_do_not_stand_in_the_text_are_refused_beside_known_ones_that_do(tmp_path: Path) -> None:
+    told = known_already(tmp_path, "shore\nzzqx\n", "shore")
+
+    assert "0 of 1 words that are new to the model (zzqx) stand in the text" in told
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("mole's\nshore\n", ["2 places of the text would be met if the list had the other apostrophe"]),
+        ("mole's\nmole’s\nshore\n", []),
+        ("moles\nshore\n", []),
+    ],
+)
+def test_places_with_the_other_apostrophe_are_told(tmp_path: Path, words: str, said: list[str]) -> None:
+    (tmp_path / "jobs").mkdir()
+    folder = write_jobs(tmp_path / "jobs")
+    (folder / "words.txt").write_text(words)
+    (folder / "text.txt").write_text("a shore, the mole’s and a mole’s, a mole's moles " + "the shore " * 60)
+    file = folder / "a_p1.toml"
+    told = [one for one in resolve_inputs(read_job(file), folder, str(file)).remarks if "apostrophe" in one]
+
+    assert [one.partition(" (")[0] for one in told] == said

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from runner.machine.launcher import Holder, Launcher, describe_exit, end_group, trainer_environment
+from tests import zygote
 from wake2vec.contract.rundir import RunDir
 
 HOLD = """
@@ -129,16 +130,19 @@ def test_an_exit_is_told_in_words(code, words):
     assert words in describe_exit(code)
 
 
-def waiting(tmp_path):
+@pytest.fixture
+def waiting(tmp_path, monkeypatch):
+    """A launcher, and its trainer that waits: a fork of one that has imported everything."""
+    monkeypatch.setattr("runner.machine.launcher.python", zygote.python)
     (tmp_path / "locks").mkdir(exist_ok=True)
     trainers = Launcher(None, tmp_path / "locks")
     trainers.warm(os.environ)
     return trainers, trainers._waiting[os.environ.get("CUDA_VISIBLE_DEVICES", "")]
 
 
-def test_a_trainer_that_waits_becomes_the_next_attempt_and_its_words_go_to_the_log(tmp_path, run):
+def test_a_trainer_that_waits_becomes_the_next_attempt_and_its_words_go_to_the_log(waiting, run):
     run.order.write_text("{}")
-    trainers, waits = waiting(tmp_path)
+    trainers, waits = waiting
     trainers.warm(os.environ)  # one is enough
 
     assert trainers.start(run, 3, os.environ) == waits.pid
@@ -151,8 +155,8 @@ def test_a_trainer_that_waits_becomes_the_next_attempt_and_its_words_go_to_the_l
     trainers.forget(3)
 
 
-def test_where_the_one_that_waited_is_gone_an_attempt_starts_as_ever(tmp_path, run):
-    trainers, waits = waiting(tmp_path)
+def test_where_the_one_that_waited_is_gone_an_attempt_starts_as_ever(waiting, run):
+    trainers, waits = waiting
     end_group(waits.pid, signal.SIGKILL)
     waits.wait()
 
@@ -164,8 +168,8 @@ def test_where_the_one_that_waited_is_gone_an_attempt_starts_as_ever(tmp_path, r
     trainers.close()
 
 
-def test_one_that_saw_another_card_is_not_taken(tmp_path, run):
-    trainers, waits = waiting(tmp_path)
+def test_one_that_saw_another_card_is_not_taken(waiting, run):
+    trainers, waits = waiting
 
     assert trainers.start(run, 3, dict(os.environ) | {"CUDA_VISIBLE_DEVICES": "7"}) != waits.pid
     trainers.forget(3)
@@ -174,12 +178,16 @@ def test_one_that_saw_another_card_is_not_taken(tmp_path, run):
     assert waits.returncode == -signal.SIGKILL
 
 
-def test_one_that_waits_ends_with_its_daemon(tmp_path):
+def test_one_that_waits_ends_with_its_daemon():
     daemon = (
-        "import os, sys; from pathlib import Path; from runner.machine.launcher import Launcher;"
-        "trainers = Launcher(None, Path('.')); trainers.warm(os.environ);"
+        "import os, sys; from pathlib import Path; from runner.machine import launcher; from tests import zygote;"
+        "launcher.python = zygote.python;"
+        "trainers = launcher.Launcher(None, Path('.')); trainers.warm(os.environ);"
         "print(*(one.pid for one in trainers._waiting.values()), flush=True); os._exit(9)"
     )
-    said = subprocess.run([sys.executable, "-c", daemon], capture_output=True, text=True, check=False).stdout
+    zygote.server(zygote.TRAINERS)
+    said = subprocess.run(
+        [sys.executable, "-c", daemon], cwd=zygote.ROOT, capture_output=True, text=True, check=False
+    ).stdout
 
     assert until(lambda: not is_running(int(said)))

@@ -56,8 +56,9 @@ def test_kaggle_ends_half_an_hour_before_its_twelve_hours_and_colab_promises_not
     assert session_end(machine("colab"), 100.0, max_hours=None, stop_at=None) is None
 
 
-def test_a_kaggle_machine_that_has_outlived_the_limit_tells_nothing_of_its_sessions_end():
-    assert session_end(machine("kaggle"), 11.9 * 3600, max_hours=None, stop_at=None) == 11.5 * 3600
+def test_a_session_that_begins_on_an_old_kaggle_machine_works_until_it_is_gone():
+    assert session_end(machine("kaggle"), 11.4 * 3600, max_hours=None, stop_at=None) == 11.5 * 3600
+    assert session_end(machine("kaggle"), 11.5 * 3600, max_hours=None, stop_at=None) is None
     assert session_end(machine("kaggle"), 12 * 3600, max_hours=None, stop_at=None) is None
     assert session_end(machine("kaggle"), 12 * 3600, max_hours=1.0, stop_at=None) == 13 * 3600
 

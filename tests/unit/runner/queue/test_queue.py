@@ -10,7 +10,7 @@ from sqlalchemy import insert, update
 from runner.errors import DatabaseCorrupt, HomeUnusable, IllegalTransition, JobExists, UnknownJob
 from runner.queue import attempts, checkpoints, jobs, ledger, tables, waiting
 from runner.queue.database import open_queue
-from runner.queue.sqlite import check_integrity, copy_database, set_aside
+from runner.queue.sqlite import Aside, check_integrity, copy_database, set_aside
 from runner.queue.tables import segments
 from runner.queue.view import see
 from runner.states import PLANNED_AHEAD, Change, Outcome, State, Verdict, Wish
@@ -376,7 +376,7 @@ def test_a_file_that_is_no_database_is_named_and_can_be_set_aside(tmp_path):
 
     with pytest.raises(DatabaseCorrupt, match=r"runner\.db"):
         open_queue(path)
-    kept = set_aside(path, "2026-01-01")
+    kept = set_aside(path, Aside.CORRUPT)
     open_queue(path).close()
 
     assert kept.read_bytes().startswith(b"not a database")

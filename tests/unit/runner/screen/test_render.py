@@ -176,6 +176,13 @@ def test_a_best_loss_above_ln_v_is_called_a_guess():
     assert any("ln V 12.19: no better than a guess" in line for line in _lines(moment))
 
 
+def test_a_job_that_starts_is_first_measured_before_its_first_step():
+    starting = running_surroundings(heartbeats={"a": heartbeat(0, state="loading", saved_step=None)})
+    moment = running_moment(evaluations={}, metrics={}, checkpoints={})
+
+    assert any("first measured before step 1" in line for line in _lines(moment, starting))
+
+
 def test_a_loss_that_is_no_number_is_shown_as_such():
     moment = running_moment(evaluations={"a": [evaluation(100, math.nan)]})
 

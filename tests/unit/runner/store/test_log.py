@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from runner.errors import Fenced, JobExists, LeaseHeld, NotStored, StoreBusy
+from runner.settings import LEASE_SECONDS
 from runner.store.base import Store
-from runner.store.lease import TTL_SECONDS, Lease, Watch, acquire, read_beat
+from runner.store.lease import Lease, Watch, acquire, read_beat
 from runner.store.log import Log
 from runner.store.places.directory import DirectoryStore
 from runner.store.records import CARRY_EVERY, Genesis, is_done, lease_epoch, regimes
@@ -166,13 +167,13 @@ def test_a_living_holder_is_respected_and_a_silent_one_is_not(store: Store) -> N
         acquire(rival, watch, at=1000.0)
     lease.beat()
     with pytest.raises(LeaseHeld) as still:
-        acquire(rival, watch, at=1000.0 + TTL_SECONDS)
+        acquire(rival, watch, at=1000.0 + LEASE_SECONDS)
     with pytest.raises(LeaseHeld):
-        acquire(rival, watch, at=1000.0 + 2 * TTL_SECONDS - 1)
+        acquire(rival, watch, at=1000.0 + 2 * LEASE_SECONDS - 1)
 
-    taken = acquire(rival, watch, at=1000.0 + 2 * TTL_SECONDS)
+    taken = acquire(rival, watch, at=1000.0 + 2 * LEASE_SECONDS)
 
-    assert still.value.seconds_left == TTL_SECONDS
+    assert still.value.seconds_left == LEASE_SECONDS
     assert still.value.holder == "mine"
     assert taken.epoch == 2
     with pytest.raises(Fenced):
@@ -187,7 +188,7 @@ def test_a_commit_shows_that_its_author_lives(store: Store) -> None:
     mine.append("COMMIT", {"step": 1}, epoch=1)
 
     with pytest.raises(LeaseHeld):
-        acquire(rival, watch, at=TTL_SECONDS)
+        acquire(rival, watch, at=LEASE_SECONDS)
 
 
 def test_a_released_job_is_free_at_once(store: Store) -> None:

@@ -112,6 +112,22 @@ def test_triplets_follow_from_the_step_and_a_positive_is_never_its_anchor():
     assert abs(share[1] - 6 / 66) < 0.05
 
 
+def test_no_triplet_shows_a_word_that_is_held_out_and_more_words_hold_out_the_same():
+    some = [(f"n{n}", "nonce") for n in range(40)] + [(f"p{n}", "pun") for n in range(40)]
+    one = choose([], some, {word: [FIRST + n] for n, (word, _) in enumerate(some)}, first_new_id=FIRST, seed=3,
+                 devices_held_out=0.25)  # fmt: skip
+    apart = {one.words[place] for place in one.members[one.apart].tolist()}
+    drawn = draw_triplets(one, seed=3, step=0, count=4000, balance=True)
+    shown = {one.words[place] for part in vars(drawn).values() for place in part.tolist()}
+
+    assert 8 <= len(apart) <= 32
+    assert shown == {word for word, _ in some} - apart
+    more = [(f"q{n}", "pun") for n in range(9)] + some
+    other = choose([], more, {word: [FIRST + n] for n, (word, _) in enumerate(more)}, first_new_id=FIRST, seed=3,
+                   devices_held_out=0.25)  # fmt: skip
+    assert apart <= {other.words[place] for place in other.members[other.apart].tolist()}
+
+
 def test_one_device_alone_gives_no_triplets():
     one = chosen(pairs(20), [("a", "pun"), ("b", "pun")])
 

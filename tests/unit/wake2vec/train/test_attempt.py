@@ -25,7 +25,7 @@ from wake2vec.model.new_rows import install_rows
 from wake2vec.phases.inputs import JobInputs, read_inputs, total_steps
 from wake2vec.phases.p1 import export, prepare
 from wake2vec.phases.parity import PublishedOutputs, as_published, check_parity, load
-from wake2vec.train.attempt import words_met
+from wake2vec.train.attempt import show, words_met
 from wake2vec.train.loop import Loop
 from wake2vec.train.schedule import warmup_steps
 from wake2vec.train.stopping import Stop
@@ -43,7 +43,11 @@ def end(loop: Loop) -> dict[str, Any]:
         if row["kind"] != "event"
     ]
     tensors = copy_to_host(loop.prepared.tensors) | copy_to_host(loop.optimizer.state_tensors())
-    return {"rows": measured, **{name: tensor.numpy().tobytes() for name, tensor in tensors.items()}}
+    # as bytes: NumPy has no bf16
+    return {
+        "rows": measured,
+        **{name: one.reshape(-1).view(torch.uint8).numpy().tobytes() for name, one in tensors.items()},
+    }
 
 
 def test_a_loop_that_was_stopped_and_resumed_ends_in_the_same_bits(tmp_path: Path) -> None:
@@ -455,6 +459,21 @@ def test_every_choice_of_what_trains_resumes_in_the_same_bits(tmp_path: Path, tr
 
     assert second.progress.step == 4
     assert end(second) == end(expected)
+
+
+def test_pictures_are_drawn_anew_only_where_there_is_more_to_show(tmp_path: Path) -> None:
+    material = material_for(tmp_path, order_for(tmp_path, train__steps=2))
+    loop = loop_for(material)
+    loop.run_to_end(lambda: show(loop, material))
+    curve = material.run.evaluation / "val_loss_curve.png"
+    drawn = curve.stat().st_ino
+
+    show(loop, material)
+    assert curve.stat().st_ino == drawn
+
+    loop.note("regime", "more to show")
+    show(loop, material)
+    assert curve.stat().st_ino != drawn
 
 
 @pytest.mark.parametrize(("steps", "ratio", "expected"), [(None, 0.05, 65), (0, 0.05, 0), (7, 0.5, 7)])

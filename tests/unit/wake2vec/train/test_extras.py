@@ -296,9 +296,11 @@ def test_a_process_that_dies_while_it_measures_tries_twice_and_is_done_without(t
     for _ in range(beside.TRIES):
         assert subprocess.run(command, env=deadly, capture_output=True, check=False).returncode == -signal.SIGKILL
         assert run.final.is_dir()
+        assert len(list(run.evaluation.glob("partial*.json"))) == 3  # no ledger is durable before the end
     subprocess.run(command, env=deadly, capture_output=True, check=True)
 
     assert read_json(run.result)["outcome"] == "completed"
+    assert not list(run.evaluation.glob("partial*.json"))
     assert not (run.evaluation / "hopes.json").exists()
     told = [row for row in run.metrics.read_text("utf-8").splitlines() if '"hopes"' in row]
     assert len(told) == 1

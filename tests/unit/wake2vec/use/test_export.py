@@ -57,7 +57,7 @@ def order_of(root: Path, phase: str, model: Path, source: Source | None, **chang
     table = tomllib.loads((JOBS / f"tiny_{phase}.toml").read_text())
     table |= {"name": phase, "model": {"base": str(model), "load": "fp32", "compute": "fp32"}}
     table["train"] |= {"steps": 4, "lr": 0.05}
-    table["evaluate"] |= {"every_steps": 4, "samples": 0, "max_windows": 2}
+    table["evaluate"] |= {"every_steps": 4, "samples": 0, "hopes": False, "max_windows": 2}
     for name, change in changes.items():
         table[name] = table.get(name, {}) | change
     inputs = []

@@ -127,3 +127,17 @@ def test_with_forms_every_place_is_met(byte_level: Any, tmp_path: Path) -> None:
     assert found.corpus is not None
     assert found.corpus.places.met == found.corpus.places.occurrences == 15
     assert "2 of them for forms of words" in as_text(found)
+
+
+@pytest.mark.parametrize(("listed", "printed"), [("mole's", "mole’s"), ("mole’s", "mole's")])
+def test_places_with_the_other_apostrophe_are_told(byte_level: Any, tmp_path: Path, listed: str, printed: str) -> None:
+    (tmp_path / "lexicon.txt").write_text(f"riverrun\n{listed}\n")
+    (tmp_path / "text.txt").write_text(f"the riverrun, a {printed}, {printed} and a {listed} past " * 3)
+    lexicon, corpus = read_lexicon(tmp_path / "lexicon.txt"), open_corpus([tmp_path / "text.txt"])
+
+    found = survey(lexicon, byte_level, model="tiny", corpus=corpus)
+
+    assert json.loads(as_json(found))["corpus"]["other_apostrophes"] == {printed: 6}
+    assert f"6 places of the text would be met if the list had the other apostrophe ({printed} for {listed})" in (
+        as_text(found)
+    )

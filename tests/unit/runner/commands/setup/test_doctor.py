@@ -34,7 +34,7 @@ def no_trial(monkeypatch):
 def test_a_trial_that_fails_says_the_cause_of_the_trainer(tmp_path, capsys, monkeypatch):
     broken = tmp_path / "broken"
     broken.mkdir()
-    (broken / "bitsandbytes.py").write_text("raise ImportError('no kernels for this card')")
+    (broken / "torch.py").write_text("raise ImportError('no kernels for this card')")
     monkeypatch.setenv("PYTHONPATH", str(broken))
 
     assert _run(read_settings(tmp_path / "home", f"dir:{tmp_path / 'store'}", {})) == 1

@@ -47,6 +47,12 @@ def test_a_mark_that_ends_most_words_is_told_since_it_becomes_part_of_them(tmp_p
     assert remark == f"lexicon.txt: 2 of its words end in '{mark}', which is taken as part of them"
 
 
+def test_what_looks_like_a_comment_is_told_since_it_becomes_a_word(tmp_path: Path) -> None:
+    (remark,) = read_lexicon(lexicon(tmp_path, "#mine\none\n")).remarks()
+
+    assert remark.endswith("1 of its words begin with '#', which is taken as part of them: a word list has no comments")
+
+
 def test_a_text_in_place_of_a_list_is_not_repeated_whole(tmp_path: Path) -> None:
     with pytest.raises(InputError) as raised:
         read_lexicon(lexicon(tmp_path, "riverrun past Eve " * 100_000))
@@ -58,6 +64,7 @@ def test_a_text_in_place_of_a_list_is_not_repeated_whole(tmp_path: Path) -> None
     ("content", "problem"),
     [
         ("one\ntwo words\n", "line 2: 'two words' has a space in it"),
+        ("# of mine\none\n", "line 1: '# of mine' has a space in it; a word list has no comments: remove it"),
         ("one\ntwo\u00a0words", "line 2: .* has a space in it"),
         ("one\x07", r"line 1: 'one\\x07' has the control character"),
         ("a\nsoft\u00adhyphen", "line 2: .* has the control character"),

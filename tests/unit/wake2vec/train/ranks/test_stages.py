@@ -14,6 +14,7 @@ import torch
 
 from tests.machine import JOBS
 from tests.tiny import material_for, order_for, prepared_for, run_of
+from tests.zygote import start_ranks
 from wake2vec.contract.errors import ModelError, RankLost
 from wake2vec.contract.failpoints import VARIABLE
 from wake2vec.contract.models.weight_files import ADAPTER_FILE
@@ -26,6 +27,7 @@ from wake2vec.train.attempt import start_loop
 from wake2vec.train.heartbeat import HeartbeatWriter
 from wake2vec.train.loop import Loop
 from wake2vec.train.plans.spreading import spread
+from wake2vec.train.ranks import team
 from wake2vec.train.ranks.stages import Stages
 from wake2vec.train.ranks.team import Ranks
 from wake2vec.train.stopping import Stop
@@ -58,6 +60,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     """A loop on one rank, or with its layers or samples dealt to several, which live until the next is asked for."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(team, "start_processes", start_ranks)
     with ExitStack() as stack:
 
         def start(
@@ -113,10 +116,11 @@ def p1(models: Path, folder: Path, which: str, **changes: Any) -> Order:
     return order_for(folder, model__base=str(models / which), **{**P1, **changes})
 
 
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_rows_of_an_untied_model_get_the_bits_of_one_card_and_so_do_sample_texts(
-    tmp_path: Path, models: Path, start: Start
+    tmp_path: Path, models: Path, start: Start, dtype: str
 ) -> None:
-    order = p1(models, tmp_path, "untied", evaluate__samples=1)
+    order = p1(models, tmp_path, "untied", evaluate__samples=1, vocab__dtype=dtype)
     found = []
     for name, ranks in (("alone", 1), ("dealt", 2)):
         loop = start(tmp_path, order, name, ranks)
