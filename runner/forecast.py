@@ -44,8 +44,8 @@ class Forecast:
         return None if self.steps is None else self.steps * self.step_seconds / 3600
 
 
-def load_of(spec: TrainingSpec, shape: ModelShape, new_words: int) -> Load:
-    """The job as the budget wants it: what `auto` means on a GPU is resolved."""
+def load_of(spec: TrainingSpec, shape: ModelShape, new_words: int, row_bytes: int = 4) -> Load:
+    """The job as the budget wants it: what `auto` means on a GPU is resolved. `row_bytes`: of one number of a row."""
     asked, lora = spec.vocab.rows if spec.vocab is not None else "auto", spec.lora or LoraTable()
     tied_or_not = "shared" if shape.tied else "separate"
     return Load(
@@ -54,6 +54,7 @@ def load_of(spec: TrainingSpec, shape: ModelShape, new_words: int) -> Load:
         load="nf4" if spec.model.load == "auto" else spec.model.load,
         new_tokens=new_words,
         rows=tied_or_not if asked == "auto" else asked,  # type: ignore[arg-type]
+        row_bytes=row_bytes,
         batch=spec.train.batch,
         seq_len=spec.data.seq_len,
         optimizer=spec.train.optimizer,
@@ -62,16 +63,17 @@ def load_of(spec: TrainingSpec, shape: ModelShape, new_words: int) -> Load:
     )
 
 
-def checkpoint_bytes(spec: TrainingSpec, shape: ModelShape, new_words: int) -> int | None:
-    """A checkpoint of the job in the store: what trains, in fp32, and the optimizer's state. None where all trains."""
+def checkpoint_bytes(spec: TrainingSpec, shape: ModelShape, new_words: int, row_bytes: int = 4) -> int | None:
+    """A checkpoint of the job in the store: what trains, and the optimizer's state in fp32. None where all trains."""
     if spec.lora and spec.lora.train == "all":
         return None
-    load = load_of(spec, shape, new_words)
+    load = load_of(spec, shape, new_words, row_bytes)
     row_sets = load.trained_row_sets
-    trained = row_sets * new_words * shape.width + load.adapter_weights
+    rows = row_sets * new_words * shape.width
+    trained = row_bytes * rows + 4 * load.adapter_weights
     if load.optimizer == "adamw":
-        return 12 * trained
-    return 4 * (trained + row_sets * (new_words + shape.width) + load.adapter_weights // max(1, load.rank))
+        return trained + 8 * (rows + load.adapter_weights)
+    return trained + 4 * (row_sets * (new_words + shape.width) + load.adapter_weights // max(1, load.rank))
 
 
 def forecast(spec: TrainingSpec, load: Load, card: Card, cards: int = 1) -> Forecast:

@@ -13,6 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from wake2vec.model.dropout import salt_of
+from wake2vec.model.precision import rounded
+
 FEATURES = 256  # of a spelling: hashed pairs of letters
 _RIDGE = 1e-2
 _LETTERS = re.compile(r"[^\W\d_]{2,}")
@@ -86,34 +89,23 @@ def spellings(words: Sequence[str]) -> Tensor:
 
 
 class Stored(Lever):
-    """Rows held in 16 bits: whatever a step changed is rounded, to the nearest or by a draw."""
+    """Rows held in 16 bits: whatever a step changed is rounded, to the nearest or, in bf16, by a job's own draw."""
 
-    def __init__(self, dtype: torch.dtype, *, stochastic: bool, seed: int, device: Any) -> None:
-        self.dtype, self.stochastic = dtype, stochastic
-        self.generator = torch.Generator(device).manual_seed(seed)
+    def __init__(self, dtype: torch.dtype, *, drawn: bool, seed: int, device: Any) -> None:
+        self.dtype, self.drawn, self.seed, self.step = dtype, drawn, seed, 0
         self.lost = torch.zeros((), device=device, dtype=torch.float64)  # asked to move, and did not
         self.asked = torch.zeros((), device=device, dtype=torch.float64)
 
     def settle(self, name: str, rows: Tensor, before: Tensor, lr: float) -> None:
         held = before.to(self.dtype).float()  # the start too is held so
         aimed = held + (rows - before)
-        rounded = self._drawn(aimed) if self.stochastic else aimed.to(self.dtype).float()
+        self.step += 1
+        salt = salt_of(self.seed, self.step, name)
+        found = rounded(aimed, self.dtype, first_row=0, salt=salt) if self.drawn else aimed.to(self.dtype)
         moves = aimed != held
         self.asked += moves.sum()
-        self.lost += (moves & (rounded == held)).sum()
-        rows.copy_(rounded)
-
-    def _drawn(self, values: Tensor) -> Tensor:
-        """The nearest value or its neighbour on the other side, so that the mean is the value."""
-        near = values.to(self.dtype)
-        rest = values - near.float()
-        bits = near.view(torch.int16)
-        away = torch.where((rest > 0) == (near.float() >= 0), 1, -1).to(torch.int16)
-        neighbour = torch.where(bits & 0x7FFF == 0, bits, bits + away).view(self.dtype).float()
-        gap = (neighbour - near.float()).abs()
-        chance = torch.where(gap > 0, rest.abs() / gap.clamp(min=1e-30), 0)
-        draw = torch.rand(values.shape, generator=self.generator, device=values.device)
-        return torch.where(draw < chance, neighbour, near.float())
+        self.lost += (moves & (found == held)).sum()
+        rows.copy_(found)
 
     def figures(self) -> dict[str, float]:
         return {"rounded_to_nothing": float(self.lost / self.asked.clamp(min=1))}

@@ -21,6 +21,7 @@ from wake2vec.contract.tables import LoraTable
 from wake2vec.data.control import english
 from wake2vec.model.forms import write_out
 from wake2vec.model.new_rows import SharedForms, is_tied
+from wake2vec.model.precision import DTYPES
 from wake2vec.vocab.calibrate import calibrate_head
 from wake2vec.vocab.initial import Method, initial_rows
 from wake2vec.vocab.offsets import form_offsets, words_with
@@ -28,8 +29,7 @@ from wake2vec.vocab.offsets import form_offsets, words_with
 WARMUP = 0.05
 CURVE = 20  # points of the training curve
 FORWARD = 0.4  # of a training step's work on the same text: a body's forward pass and one over the head
-Held = Literal["fp32", "fp16", "bf16", "fp16 drawn", "bf16 drawn"]
-DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+Held = Literal["fp32", "fp16", "bf16", "bf16 drawn"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,7 +203,7 @@ def levers(lab: Lab, trial: Trial, cutting: Cutting, model: Any) -> list[Lever]:
         found.append(Spelling(trial.spelling, published, tokens, words))
     if trial.held != "fp32":
         name, _, drawn = trial.held.partition(" ")
-        found.append(Stored(DTYPES[name], stochastic=bool(drawn), seed=trial.seed, device=lab.device))
+        found.append(Stored(DTYPES[name], drawn=bool(drawn), seed=trial.seed, device=lab.device))
     return found
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from runner import figures
@@ -110,8 +111,9 @@ def _require_rows(entries: Sequence[JobFile]) -> None:
     for entry in entries:
         if entry.job.phase in ("p2", "p3") and entry.job.vocab is not None and entry.job.after is None:
             before = "P1" if entry.job.phase == "p2" else "P2"
-            remedy = f"wake2vec-runner import OLD... --into {entry.file}, or name its {before} with after instead"
-            problem = f"a {entry.job.phase.upper()} takes its words from a P1; {remedy}"
+            take_over = f"wake2vec-runner import OLD... --into {quote(str(entry.file))}"
+            problem = f"a {entry.job.phase.upper()} takes its words from a P1; {take_over}"
+            problem += f", or name its {before} with after instead"
             raise SpecError(str(entry.file), [Fault(key="vocab", problem=problem)])
 
 

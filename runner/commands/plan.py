@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,11 @@ from runner.machine.session import PRIOR_MINUTES
 from wake2vec.contract.budget import CARDS, Card, Workload
 from wake2vec.contract.errors import Fault, OutOfMemory, SpecError
 from wake2vec.contract.files import counted
+from wake2vec.contract.models.families import undealt
 from wake2vec.contract.models.model_shapes import SHAPES, ModelShape, known_shape, shape_of_config
 from wake2vec.contract.plan import Plan
 from wake2vec.contract.spec import CommandSpec, JobSpec, TrainingSpec
+from wake2vec.contract.tables import VocabTable
 
 PARTS = {
     "body": "frozen body",
@@ -51,17 +53,17 @@ def run(files: Sequence[Path], *, gpu: str, new_words: int | None, as_json: bool
     card = CARDS.get(card_name(gpu))
     if card is None:
         raise RunnerError(f"--gpu {gpu}: not known; known are {', '.join(CARDS)}")
-    found: list[tuple[TrainingSpec, list[Forecast], int]] = []
+    found: list[tuple[TrainingSpec, list[Forecast], Words]] = []
     for file in files:
         spec = read_job(file)
         if isinstance(spec, CommandSpec):
             raise SpecError(str(file), [Fault(key="phase", problem="nothing can be foretold of a program of your own")])
-        words = new_words if new_words is not None else count_words(spec, file)
+        words = words_of(spec, file, new_words)
         share = cards or (1 if spec.train.cards == "auto" else spec.train.cards)
-        if share > spec.train.batch:
-            problem = f"{share} cards cannot share the {spec.train.batch} blocks of a step"
-            raise SpecError(str(file), [Fault(key="train.batch", problem=problem)])
-        found.append((spec, ways(spec, load_of(spec, shape_of(spec, file), words), card, share), words))
+        shape = shape_of(spec, file)
+        if fault := _unshared(spec, shape, share):
+            raise SpecError(str(file), [fault])
+        found.append((spec, ways(spec, load_of(spec, shape, words.count, words.row_bytes), card, share), words))
     if as_json:
         print(json.dumps([_as_json(*one) for one in found], indent=1))
     else:
@@ -72,12 +74,27 @@ def run(files: Sequence[Path], *, gpu: str, new_words: int | None, as_json: bool
         raise OutOfMemory(f"{', '.join(misfits)}: no plan fits a {card.name.upper()}; {remedy}")
 
 
+def _unshared(spec: TrainingSpec, shape: ModelShape, cards: int) -> Fault | None:
+    """Why a job cannot be dealt to so many cards."""
+    if spec.train.spread != "layers":
+        problem = f"{cards} cards cannot share the {spec.train.batch} blocks of a step"
+        return Fault(key="train.batch", problem=problem) if cards > spec.train.batch else None
+    if cards > shape.layers:
+        return Fault(key="train.cards", problem=f"{cards} cards for the {shape.layers} layers of {shape.name}")
+    if cards > 1 and (why := undealt({"model_type": shape.family}, ())):
+        return Fault(key="train.spread", problem=f"{why}; its layers cannot be dealt out to several cards")
+    return None
+
+
 def ways(spec: TrainingSpec, load: Workload, card: Card, cards: int) -> list[Forecast]:
     """How the job can run on so many cards, first the way that it would take."""
-    samples = forecast(spec, load, card, cards)
-    if cards == 1 or cards > load.shape.layers or (spec.lora and spec.lora.train == "all"):
-        return [samples]
+    stays_whole = cards > load.shape.layers or undealt({"model_type": load.shape.family}, ())
+    if cards == 1 or stays_whole or (spec.lora and spec.lora.train == "all"):
+        return [forecast(spec, load, card, cards)]
     layers = forecast_layers(spec, load, card, cards)
+    if cards > spec.train.batch:
+        return [layers]
+    samples = forecast(spec, load, card, cards)
     asked = spec.train.spread
     takes_layers = asked == "layers" or (asked == "auto" and not is_whole(samples))
     return [layers, samples] if takes_layers else [samples, layers]
@@ -102,27 +119,44 @@ def shape_of(spec: TrainingSpec, file: Path) -> ModelShape:
         raise SpecError(str(file), [Fault(key="model.base", problem=problem)]) from error
 
 
-def count_words(spec: JobSpec, file: Path) -> int:
-    """The most rows that can be added: words, and forms with rows of their own. P2 asks the file of its P1."""
-    if spec.vocab is None:
-        source = file.parent / f"{spec.after}.toml"
-        if not source.is_file():
-            raise SpecError(str(file), [Fault(key="after", problem=f"{source} is not there; say --new-words N")])
-        return count_words(read_job(source), source)
-    path = file.parent / Path(spec.vocab.lexicon).expanduser()
+@dataclass(frozen=True, kw_only=True)
+class Words:
+    """The most rows that can be added, and how they are held."""
+
+    count: int
+    dtype: str = "fp32"
+    row_bytes: int = 4  # of a number
+
+
+def words_of(spec: JobSpec, file: Path, count: int | None = None) -> Words:
+    """P2 and P3 ask the file of the job before them, which is not needed where the words are counted already."""
+    if spec.vocab is not None:
+        count = count_words(spec, spec.vocab, file) if count is None else count
+        return Words(count=count, dtype=spec.vocab.dtype, row_bytes=spec.vocab.row_bytes)
+    source = file.parent / f"{spec.after}.toml"
+    if source.is_file():
+        return words_of(read_job(source), source, count)
+    if count is None:
+        raise SpecError(str(file), [Fault(key="after", problem=f"{source} is not there; say --new-words N")])
+    return Words(count=count)
+
+
+def count_words(spec: JobSpec, vocab: VocabTable, file: Path) -> int:
+    """Words, and forms with rows of their own."""
+    path = file.parent / Path(vocab.lexicon).expanduser()
     try:
         words = list(dict.fromkeys(line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()))
-        if spec.vocab.forms != "separate" or spec.data is None:
+        if vocab.forms != "separate" or spec.data is None:
             return len(words)
-        return new_ids(spec.vocab, words, [file.parent / Path(name).expanduser() for name in spec.data.corpora])
+        return new_ids(vocab, words, [file.parent / Path(name).expanduser() for name in spec.data.corpora])
     except (OSError, ValueError) as error:
         problem = f"{path}: cannot be read; say --new-words N"
         raise SpecError(str(file), [Fault(key="vocab.lexicon", problem=problem)]) from error
 
 
-def _as_json(spec: TrainingSpec, each: Sequence[Forecast], words: int) -> dict[str, Any]:
+def _as_json(spec: TrainingSpec, each: Sequence[Forecast], words: Words) -> dict[str, Any]:
     one, *others = each
-    about = {"name": spec.name, "gpu": one.card.name, "new_words": words}
+    about = {"name": spec.name, "gpu": one.card.name, "new_words": words.count, "rows_in": words.dtype}
     return about | _figures(one) | {"other_way": _figures(others[0]) if others else None}
 
 
@@ -144,11 +178,10 @@ def _figures(one: Forecast) -> dict[str, Any]:
     }
 
 
-def _show(spec: TrainingSpec, each: Sequence[Forecast], words: int) -> None:
+def _show(spec: TrainingSpec, each: Sequence[Forecast], words: Words) -> None:
     console, (one, *others) = Console(highlight=False), each
-    console.print(
-        f"{spec.name}: {spec.phase.upper()} of {spec.model.base} with up to {words:,} new words", style="bold"
-    )
+    new = f"up to {words.count:,} new words" + ("" if words.dtype == "fp32" else f", their rows in {words.dtype}")
+    console.print(f"{spec.name}: {spec.phase.upper()} of {spec.model.base} with {new}", style="bold")
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column()
     table.add_column(justify="right")

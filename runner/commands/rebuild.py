@@ -14,6 +14,7 @@ from runner.queue import jobs
 from runner.queue.database import open_queue
 from runner.queue.rows import Job
 from runner.queue.sqlite import Aside, check_integrity, set_aside
+from runner.screen.daemon_note import forget_note
 from runner.settings import Settings, holder_of
 from runner.store.known import ROOT, KnownLogs
 from runner.store.open import open_store
@@ -40,6 +41,7 @@ def run(settings: Settings) -> None:
         is_new = KnownLogs(settings.home, store.properties.place).read(ROOT) is None
         open_root(store, holder=holder_of(settings.home), may_begin=is_new).refresh()
         kept = set_aside(place, Aside.REBUILT if before is not None else Aside.CORRUPT)
+        forget_note(settings.home)
         with open_queue(place) as queue:
             context = context_of(settings, queue)
             restored = rebuild(context, read_clocks(), print)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from runner.commands.plan import count_words, shape_of
+from runner.commands.plan import shape_of, words_of
 from runner.errors import RunnerError
 from runner.forecast import checkpoint_bytes
 from runner.retention import KEPT_LAST
@@ -46,8 +46,8 @@ def need_of(spec: JobSpec, file: Path) -> StoreNeed | None:
     if isinstance(spec, CommandSpec):
         return None
     try:
-        words = 0 if trained_by(spec) == "p2" else count_words(spec, file)
-        size = checkpoint_bytes(spec, shape_of(spec, file), words)
+        words = words_of(spec, file, 0 if trained_by(spec) == "p2" else None)
+        size = checkpoint_bytes(spec, shape_of(spec, file), words.count, words.row_bytes)
     except Wake2vecError:
         return None
     every = spec.checkpoint.every_steps * spec.checkpoint.keep_milestones

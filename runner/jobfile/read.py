@@ -28,6 +28,10 @@ from wake2vec.contract.tables import NAME_PATTERN, DataTable, LoraTable, ModelTa
 from wake2vec.contract.words.groups import read_groups
 from wake2vec.contract.words.lexicon import Lexicon, read_lexicon
 
+ROUNDED = {
+    "bf16": ["its rows are held in bf16: each step is rounded by a draw that is right on average"],
+    "fp16": ["its rows are held in fp16: steps below half of its spacing vanish, and beyond 65,504 the job ends"],
+}
 MAX_JOB_BYTES = 1 << 20
 ENOUGH_CONTROL = 30_000  # bytes
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -180,6 +184,7 @@ def resolve_inputs(job: JobSpec, base_dir: Path, place: str) -> Resolved:
                 remarks += places_in_pieces(job.vocab, job.data, listed, corpora, published)
                 remarks += with_other_apostrophe(listed, corpora)
                 remarks += about_forms(job.vocab, listed, corpora)
+                remarks += ROUNDED.get(job.vocab.dtype, [])
         except InputError as error:
             faults.append(Fault(key="model.base", problem=str(error)))
     if faults:

@@ -60,7 +60,7 @@ def _variant(path: Path, file: Path, choice: tuple[tuple[str, Any, list[Pair]], 
     parts = [path.stem, *([] if alone else [name_of(file)])]
     for axis, value, _ in choice:
         parts.append(str(value) if isinstance(value, str) else f"{axis.rpartition('.')[2]}-{value}")
-    name = re.sub(r"[^\w.-]+", "_", "-".join(parts))
+    name = re.sub(r"[^\w.-]+", "_", "-".join(parts), flags=re.ASCII).lstrip("_.-")  # what a job may be called
     pairs = (("name", name), *(pair for _, _, pairs in choice for pair in pairs))
     label = {axis: value for axis, value, _ in choice} | ({} if alone else {"job": name_of(file)})
     return Variant(name=name, file=file, label=label, pairs=pairs)

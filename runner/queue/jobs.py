@@ -215,7 +215,8 @@ def kill(queue: Queue, name: str, now: float) -> Job:
     """End the trainer now, without a checkpoint, and hold the job; `release` goes on from the newest checkpoint."""
     job = get_job(queue, name)
     if job.state is not State.RUNNING:
-        raise IllegalTransition(f"{name}: is {job.state}, nothing of it runs; hold or cancel it instead")
+        remedy = "" if job.is_final else "; hold or cancel it instead"
+        raise IllegalTransition(f"{name}: is {job.state}, nothing of it runs{remedy}")
     return set_wish(queue, name, Wish.HOLD, now, end_now=True)
 
 

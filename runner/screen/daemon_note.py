@@ -125,6 +125,11 @@ def note_path(home: Path) -> Path:
     return home / "work.json"
 
 
+def forget_note(home: Path) -> None:
+    """Of a database that is no longer the one here."""
+    note_path(home).unlink(missing_ok=True)
+
+
 def write_note(home: Path, note: DaemonNote) -> None:
     """Not fsynced: it says something only while the daemon lives."""
     write_json(note_path(home), asdict(note), durable=False)

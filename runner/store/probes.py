@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runner.errors import RunnerError
+from runner.figures import size
 from runner.store.base import Store
 from wake2vec.contract.files import digest_file
 
@@ -145,7 +145,7 @@ def listing_lag(scratch: Scratch, limit_seconds: float = 60.0) -> str:
 def quota_is_known(scratch: Scratch) -> str:
     quota = scratch.open().quota()
     _expect(quota.free is None or quota.free > 0, "there is no room left")
-    return "no limit is told" if quota.free is None else f"{json.dumps(quota.free)} bytes free"
+    return "no limit is told" if quota.free is None else f"{size(quota.free)} free"
 
 
 PROBES = (

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
+from shlex import quote
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -56,7 +57,7 @@ class TensorBoard:
         writer = _library("tensorboard.summary.writer.event_file_writer", "tensorboard")
         self._proto = _library("tensorboard.compat.proto.event_pb2", "tensorboard")
         self._loader = _library("tensorboard.backend.event_processing.event_file_loader", "tensorboard")
-        self.look_at = f"tensorboard --logdir {into / 'tensorboard'}"
+        self.look_at = f"tensorboard --logdir {quote(str(into / 'tensorboard'))}"
         self._folder = into / "tensorboard" / job
         self._reached = self._read()
         self._writer = writer.EventFileWriter(str(self._folder))

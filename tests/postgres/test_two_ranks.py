@@ -13,12 +13,12 @@ from tests.machine import Machine, job_file
 from tests.postgres_server import PostgresServer
 
 
-@pytest.mark.parametrize("spread", ["samples", "layers"])
+@pytest.mark.timeout(1800)
 def test_another_home_goes_on_with_a_job_of_two_ranks_and_ends_in_the_bits_of_one(
-    tmp_path: Path, postgres: PostgresServer, spread: str
+    tmp_path: Path, postgres: PostgresServer
 ) -> None:
     path = job_file(
-        tmp_path, "a", of="tiny_p1", train__steps=60, train__cards="auto", train__spread=spread,
+        tmp_path, "a", of="tiny_p1", train__steps=60, train__cards="auto", train__spread="layers",
         train__reduction="fixed", checkpoint__every_steps=20, evaluate__every_steps=30, evaluate__samples=0,
     )  # fmt: skip
     shared = {

@@ -20,9 +20,10 @@ import pytest
 from runner.errors import ClusterLost
 from runner.queue import attempts
 from runner.states import Outcome
+from tests.faults.protocols.ranks import PATIENCE_SECONDS
 from tests.faults.world import World, expected_weights, fake_spec, wait_until
 from tests.machine import Machine, job_file
-from tests.ray_cluster.cluster import PATIENCE_SECONDS, Hosts
+from tests.ray_cluster.cluster import Hosts
 
 ENABLED = "WAKE2VEC_TEST_RAY"
 PACE = {"seconds_per_step": 0.05, "save_every": 5}
@@ -162,13 +163,17 @@ def test_a_cluster_whose_head_is_gone_ends_the_daemon_and_a_new_one_goes_on(worl
     assert runs_of(world, "a")[0] is Outcome.LOST
 
 
+@pytest.mark.timeout(1800)
 def test_a_job_of_two_cards_trains_on_one_host_and_goes_on_there_on_another(tmp_path: Path, cluster: Hosts) -> None:
     """Its layers dealt out, by the real trainer; in the end the bits of one card."""
     path = job_file(
         tmp_path, "a", of="tiny_p1", train__steps=60, train__cards=2, train__spread="layers",
         train__reduction="fixed", checkpoint__every_steps=20, evaluate__every_steps=30, evaluate__samples=0,
     )  # fmt: skip
-    uncut, machine = (Machine(home=tmp_path / name, store=tmp_path / f"{name}-store") for name in ("uncut", "ray"))
+    uncut, machine = (
+        Machine(home=tmp_path / name, store=tmp_path / f"{name}-store", settings="lease_seconds = 10\n")
+        for name in ("uncut", "ray")
+    )
     machine.run("enqueue", str(path))
     uncut.run("enqueue", str(path))
     uncut.run("set", "a", "train.cards=1", "train.spread=auto")

@@ -72,6 +72,7 @@ class Workload:
     load: Load
     new_tokens: int
     rows: RowSets  # resolved, not auto
+    row_bytes: int = 4  # of a number of the new rows; their gradient and optimizer state are fp32 all the same
     batch: int
     seq_len: int
     optimizer: Literal["adafactor", "adamw"] = "adafactor"
@@ -165,12 +166,12 @@ def _body(job: Workload) -> int:
 
 
 def _rows(job: Workload, plan: Plan) -> int:
-    """New rows: fp32 while they train, afterwards held like the base rows of their side."""
+    """New rows: as the job holds them while they train, afterwards no wider than the base rows of their side."""
     numbers = job.new_tokens * job.shape.width
     if job.phase != "p2":
-        return 4 * job.row_sets * numbers
+        return job.row_bytes * job.row_sets * numbers
     sides = 1 if plan.embedding == "host" or job.rows == "shared" else 2
-    return sides * numbers * job.number_bytes
+    return sides * numbers * min(job.row_bytes, job.number_bytes)
 
 
 def _optimizer(job: Workload) -> int:

@@ -95,6 +95,7 @@ PLAN_AND_CADENCE = (
 # Keys that came after the first release, at the value that says what was done before there was a choice.
 AS_BEFORE = {
     "vocab.forms": "one",
+    "vocab.dtype": "fp32",
     "train.row_steps": "job",
     "data.shuffle": "hashes",
     "data.line_breaks": "keep",

@@ -63,6 +63,11 @@ class VocabTable(Table):
     rows: Literal["auto", "shared", "separate", "input"] = Field(
         "auto", description="Which rows train. auto: one set where the model ties its matrices, two where it does not."
     )
+    dtype: Literal["fp32", "fp16", "bf16"] = Field(
+        "fp32",
+        description="How the rows of words are held: 16 bits halve them and what is saved of them. A step is computed "
+        "in fp32 and rounded, by a draw that is right on average (bf16) or to the nearest (fp16: small steps vanish).",
+    )
     update: Literal["all", "seen"] = Field(
         "seen",
         description="seen: a row moves from the first step that meets its word. all: every row from step 1, as once.",
@@ -73,6 +78,11 @@ class VocabTable(Table):
         if self.forms != "one" and self.match == "anywhere":
             raise ValueError('forms are of whole words: match = "anywhere" has one')
         return self
+
+    @property
+    def row_bytes(self) -> int:
+        """Of one number of a row."""
+        return 4 if self.dtype == "fp32" else 2
 
     @property
     def output_init(self) -> Literal["mean", "mean_noise", "spherical", "subwords", "first_piece", "compositional"]:

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,7 @@ def run(options: BlindOptions) -> None:
         subject = subject_of(directory, options.step, device)
         passages = written(subject, options)
     sheet = write(folder, subject, passages, options.seed)
-    score_it = f"wake2vec-runner blind {subject.order.job.name} --score {sheet}"
+    score_it = f"wake2vec-runner blind {subject.order.job.name} --score {quote(str(sheet))}"
     if options.as_json:
         print(json.dumps({"format": 1, "sheet": str(sheet), "key": str(folder / KEY), "score": score_it}))
     else:
@@ -100,7 +101,7 @@ def write(folder: Path, subject: Subject, passages: dict[str, list[str]], seed: 
     every = [(kind, text) for kind, texts in passages.items() for text in texts]
     shuffled = [every[place] for place in np.random.default_rng([seed, 1]).permutation(len(every))]
     job, each = subject.order.job.name, len(passages[KINDS[0]])
-    head = HEAD.format(count=len(every), each=each, key=folder / KEY, job=job, sheet=folder / SHEET)
+    head = HEAD.format(count=len(every), each=each, key=folder / KEY, job=job, sheet=quote(str(folder / SHEET)))
     body = [f"--- {number}\n{text}\nanswer:\n" for number, (_, text) in enumerate(shuffled, start=1)]
     folder.mkdir(parents=True, exist_ok=True)
     key = {str(number): kind for number, (kind, _) in enumerate(shuffled, start=1)}

@@ -83,8 +83,7 @@ class KeyedDropout(nn.Module):
         """What tells this module and step from others. A signed 32-bit number"""
         step = self.context.step
         if self._salt is None or self._salt[1] != step:
-            digest = hashlib.blake2b(f"{self.seed}/{step}/{self.name}".encode(), digest_size=4).digest()
-            self._salt = int.from_bytes(digest, "little", signed=True), step
+            self._salt = salt_of(self.seed, step, self.name), step
         return self._salt[0]
 
 
@@ -111,8 +110,18 @@ def drop(x: Tensor, keys: Tensor, salt: int, p: float) -> Tensor:
 
 def keep_mask(keys: Tensor, features: int, salt: int, p: float) -> Tensor:
     """Which features of each token stay. [tokens] int32 -> [tokens, f] bool"""
-    bits = draws(keys, _counters((features + 1) // 2, keys.device), salt).view(torch.int16)  # uniform, 16 bits each
-    return bits[:, :features] >= round(p * 65536) - 32768
+    return sixteen_bits(keys, features, salt) >= round(p * 65536) - 32768
+
+
+def sixteen_bits(keys: Tensor, features: int, salt: int) -> Tensor:
+    """Uniform over all of int16, for each key and feature. [t] int32 -> [t, f]"""
+    return draws(keys, _counters((features + 1) // 2, keys.device), salt).view(torch.int16)[:, :features]
+
+
+def salt_of(seed: int, step: int, name: str) -> int:
+    """A signed 32-bit number."""
+    digest = hashlib.blake2b(f"{seed}/{step}/{name}".encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "little", signed=True)
 
 
 @functools.cache

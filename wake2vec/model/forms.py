@@ -55,7 +55,7 @@ class Forms(nn.Module):
     def whole(self, rows: Tensor) -> Tensor:
         """Every id's row, made whole. [n_words, d] -> [n_ids, d]"""
         places = torch.arange(self.n_ids, device=rows.device)
-        return rows[self.word_of] + self.added(places).to(rows.dtype)
+        return rows[self.word_of] + self.added(places)  # in fp32 where the rows are held in less
 
     @torch.no_grad()
     def shift(self, rows: Tensor, by: Tensor) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from wake2vec.contract.errors import ModelError
 from wake2vec.model.forms import FORMS, Forms
+from wake2vec.model.precision import HeldRows
 from wake2vec.model.split_vocabulary import SplitEmbedding, SplitHead
 
 RowMode = Literal["shared", "separate", "input"]
@@ -40,12 +41,25 @@ class InstalledRows:
         """Names of the matrices whose rows are words', and so wait for them."""
         return [name for name, rows in self.trainable().items() if rows.requires_grad and not name.endswith(FORMS)]
 
+    def hold(self, dtype: torch.dtype, *, seed: int) -> None:
+        """Hold the rows of words in 16 bits from now on; the few offsets of forms stay fp32. Raises ModelError."""
+        for name, rows in self.everything().items() if dtype != torch.float32 else ():
+            if not name.endswith(FORMS):
+                held = HeldRows.of(rows, dtype, name=name, seed=seed)
+                for side in (self.embedding, self.head):
+                    side.rows = held if side.rows is rows else side.rows
+
+    @property
+    def held_in(self) -> torch.dtype:
+        return self.head.rows.dtype
+
     def freeze(self, dtype: torch.dtype) -> None:
-        """Stop training the rows, and hold them in the given dtype (P2)."""
+        """Stop training the rows, and hold those that are in fp32 in the given dtype (P2)."""
         for parameter in self.everything().values():
             parameter.requires_grad_(False)
             parameter.grad = None
-            parameter.data = parameter.data.to(dtype)
+            if not isinstance(parameter, HeldRows):
+                parameter.data = parameter.data.to(dtype)
 
     def everything(self) -> dict[str, nn.Parameter]:
         """All new rows and the offsets of forms that share them, trained or not."""

@@ -1,4 +1,7 @@
-"""In what numbers a model is held and computed on a given device, decided by hardware and proved by a real product."""
+"""In what numbers a model is held and computed on a given device, decided by hardware and proved by a real product.
+
+And new rows in 16 bits: whatever is computed of them is fp32, and what comes of it is rounded here.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from torch import Tensor, nn
 
-from wake2vec.contract.errors import NoGpu, first_line
+from wake2vec.contract.errors import ModelError, NoGpu, first_line
+from wake2vec.model.dropout import salt_of, sixteen_bits
+from wake2vec.model.layers.kernels import mix
 
 Load = Literal["nf4", "int8", "fp16", "bf16", "fp32"]
 Compute = Literal["fp16", "bf16", "fp32"]
 DTYPES: dict[str, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 QUANTISED = ("nf4", "int8")
+CHUNK_BYTES = 16 << 20  # of one fp32 temporary; an update needs up to four of them at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +104,70 @@ def make_repeatable() -> None:
     torch.autograd.set_multithreading_enabled(False)
     # cuDNN's attention took 0.6 ms of CPU a call, as much as the rest of a layer; flash and mem-efficient stay
     torch.backends.cuda.enable_cudnn_sdp(False)
+
+
+class HeldRows(nn.Parameter):
+    """New rows in 16 bits, `[n, d]`; their gradient is fp32, which PyTorch would not have beside them."""
+
+    key: str  # of the matrix, for its draws
+    seed: int
+
+    @classmethod
+    def of(cls, rows: nn.Parameter, dtype: torch.dtype, *, name: str, seed: int) -> HeldRows:
+        """Raises ModelError where the rows do not fit into the range of `dtype`."""
+        held = cls(torch.empty_like(rows, dtype=dtype), requires_grad=rows.requires_grad)
+        held.key, held.seed = name, seed
+        for part in row_chunks(rows):
+            values = rows.detach()[part]
+            held.settle(part, values, step=0)
+            off = torch.linalg.vector_norm(held.detach()[part].float() - values, dim=1)
+            if not bool((off <= torch.linalg.vector_norm(values, dim=1) / 64).all()):  # nor is NaN
+                limits = torch.finfo(dtype)
+                problem = (
+                    f"{limits.dtype} cannot hold {name}: it has numbers from {limits.tiny:.1g} to {limits.max:,.6g}"
+                )
+                raise ModelError("vocab.dtype", problem, 'leave it at "fp32"')
+        return held
+
+    @property
+    def grad(self) -> Tensor | None:
+        return self.__dict__.get("_grad32")
+
+    @grad.setter
+    def grad(self, gradient: Tensor | None) -> None:
+        self.__dict__["_grad32"] = gradient
+
+    def settle(self, part: slice, values: Tensor, *, step: int) -> None:
+        """Hold these fp32 values, rounded by the draw of a step."""
+        self.data[part] = rounded(values, self.dtype, first_row=part.start, salt=salt_of(self.seed, step, self.key))
+
+
+def row_chunks(tensor: Tensor) -> Iterator[slice]:
+    """Slices of the first dimension, each at most CHUNK_BYTES of fp32."""
+    per_row = 4 * max(1, tensor[0].numel()) if tensor.shape[0] else 4
+    rows = max(1, CHUNK_BYTES // per_row)
+    for start in range(0, tensor.shape[0], rows):
+        yield slice(start, min(start + rows, tensor.shape[0]))
+
+
+def worked_in(parameter: Tensor) -> torch.dtype:
+    """In what numbers gradient and optimizer state of a parameter are."""
+    return torch.float32 if isinstance(parameter, HeldRows) else parameter.dtype
+
+
+def rounded(values: Tensor, dtype: torch.dtype, *, first_row: int, salt: int) -> Tensor:
+    """fp32 rows `[n, d]` in 16 bits: fp16 to the nearest, bf16 up or down by a draw whose mean is the value.
+
+    To the nearest, bf16 would lose three steps of four (docs/questions.md). What is drawn for an entry follows from the
+    salt and its place in the whole matrix, so neither slabs nor cards change it. What bf16 can hold stays as it is.
+    """
+    if dtype != torch.bfloat16:
+        return values.to(dtype)
+    rows = torch.arange(first_row, first_row + len(values), dtype=torch.int32, device=values.device)
+    drawn = sixteen_bits(mix(rows), values.shape[1], salt).to(torch.int32).add_(1 << 15)  # [n, d], 0 to 65,535
+    # a bf16 is the upper half of an fp32: the lower half is the chance, of 65,536, to go on to the next
+    drawn.add_(values.view(torch.int32)).bitwise_and_(-(1 << 16))
+    return torch.where(values.isfinite(), drawn.view(torch.float32), values).to(dtype)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """The two sides of a split vocabulary: frozen base rows beside a small matrix for the new tokens.
 
-Ids below `first_new_id` belong to the base model. Ids from there on are the new tokens, and their rows are one fp32
-parameter `[n_new, d]`, whatever padding the base matrix has at those places.
+Ids below `first_new_id` belong to the base model. Ids from there on are the new tokens, and their rows are one
+parameter `[n_new, d]`, fp32 or HeldRows, whatever padding the base matrix has at those places.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wake2vec.model.forms import BlockForms, Forms
+from wake2vec.model.precision import worked_in
 
 
 class BaseRows(Protocol):
@@ -75,7 +76,7 @@ class PlainRows(nn.Module):
 def gradient_of(parameter: Tensor) -> Tensor:
     """The gradient buffer of a parameter, made of zeros when there is none yet."""
     if parameter.grad is None:
-        parameter.grad = torch.zeros_like(parameter)
+        parameter.grad = torch.zeros_like(parameter, dtype=worked_in(parameter))
     return parameter.grad
 
 
@@ -129,7 +130,7 @@ class _Side(nn.Module):
         super().__init__()
         self.base = PlainRows(base) if isinstance(base, Tensor) else base
         self.first_new_id = first_new_id
-        self.rows = rows  # [n_new, d] fp32; of words alone where ids share them
+        self.rows = rows  # [n_new, d] fp32, or HeldRows; of words alone where ids share them
         self.forms = forms
 
     @property

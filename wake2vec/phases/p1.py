@@ -15,6 +15,7 @@ from wake2vec.model.device import copy_to_host
 from wake2vec.model.dropout import StepKey
 from wake2vec.model.forms import FORMS, write_out
 from wake2vec.model.new_rows import SharedForms, install_rows, is_tied, resolve_mode
+from wake2vec.model.precision import DTYPES
 from wake2vec.phases.base import Prepared
 from wake2vec.phases.imported import starting_rows
 from wake2vec.phases.inputs import JobInputs
@@ -59,6 +60,7 @@ def prepare(material: JobInputs) -> Prepared:
     if vocab.calibrate and mode == "separate":
         # shared rows are read as inputs too, and an offset there changes what the words mean
         calibrate_head(model, installed.head, material.blocks, first_new_id=id_map.first_new_id)
+    installed.hold(DTYPES[vocab.dtype], seed=job.train.seed)
     check_parity(model, material, before)
     return Prepared(
         model=model,
@@ -82,7 +84,7 @@ def offsets_of(weight: Tensor, id_map: IdMap, tokenizer: Any) -> Tensor:
 
 
 def export(prepared: Prepared, material: JobInputs, folder: Path) -> None:
-    """The new rows in fp32, one for each id, the tokenizer and the id map."""
+    """The new rows in the numbers that they trained in, one for each id, the tokenizer and the id map."""
     save_file(write_out(copy_to_host(prepared.tensors), material.id_map), folder / ROWS_FILE)
     copy_tokenizer(material, folder)
 

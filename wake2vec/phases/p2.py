@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -20,6 +21,7 @@ from wake2vec.model.device import copy_to_host
 from wake2vec.model.dropout import StepKey, key_dropouts
 from wake2vec.model.new_rows import InstalledRows, install_rows
 from wake2vec.model.outline import is_transposed
+from wake2vec.model.precision import DTYPES
 from wake2vec.phases.base import Prepared
 from wake2vec.phases.imported import overwrite, starting_rows, taken_over
 from wake2vec.phases.inputs import JobInputs
@@ -49,6 +51,8 @@ def prepare(material: JobInputs) -> Prepared:
         input_rows=rows_in,
         output_rows=rows_out,
     )
+    # rows at rest stay as they are: a form's, which is a sum, in fp32
+    installed.hold(rows_in.dtype if lora.train == "lora" else trained_in(material, found), seed=job.train.seed)
     check_parity(model, material, before)
     context = StepKey()
     adapters = adapters_of(material, model, lora, context, found)
@@ -78,6 +82,14 @@ def prepare(material: JobInputs) -> Prepared:
         stage=stage,
         elsewhere=elsewhere,
     )
+
+
+def trained_in(material: JobInputs, found: dict[str, Tensor]) -> torch.dtype:
+    """In what rows go on: as the job that they come from held them, or as [vocab] has it where they were imported."""
+    rows, vocab = found.get("rows", found.get("rows.input")), material.job.vocab
+    if rows is not None:
+        return rows.dtype
+    return DTYPES[vocab.dtype if vocab else "fp32"]
 
 
 def adapters_of(
@@ -160,8 +172,6 @@ def is_linear(module: nn.Module) -> bool:
 
 def add_lora(model: Any, table: LoraTable, context: StepKey, seed: int) -> dict[str, nn.Parameter]:
     """Put LoRA into the model; start and dropout depend on the seed and the names alone."""
-    import torch
-
     inject_lora(model, table)
     key_dropouts(model, context, seed)
     for module in [one for name, one in model.named_modules() if "lora_" in name]:

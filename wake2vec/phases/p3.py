@@ -92,8 +92,8 @@ def dress(material: JobInputs, prepared: Prepared, chosen: Chosen, told: list[st
                 name=name,
                 rows=parameter,
                 base=base.lookup(chosen.base_ids.to(prepared.device)).float(),
-                start=parameter[chosen.rows.to(parameter.device)].cpu(),
-                untouched_start=parameter[untouched.to(parameter.device)].cpu(),
+                start=parameter[chosen.rows.to(parameter.device)].cpu().float(),
+                untouched_start=parameter[untouched.to(parameter.device)].cpu().float(),
                 mean_norm=mean,
                 norm_deviation=deviation,
             )

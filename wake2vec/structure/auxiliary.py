@@ -79,7 +79,7 @@ class Auxiliary:
             rows = self.chosen.rows.to(side.rows.device)
             assert side.rows.grad is not None, "the text was there first"
             text = float(torch.linalg.vector_norm(side.rows.grad[rows])) / scale
-            points = side.rows.detach()[rows].requires_grad_()  # [t, d]
+            points = side.rows.detach()[rows].float().requires_grad_()  # [t, d]
             total = torch.zeros_like(points, requires_grad=False)
             found: dict[str, Any] = {}
             for name, weight, value in self._terms(points, side, step):
@@ -141,11 +141,11 @@ class Auxiliary:
                 found["trained_nulls"] = measures.trained_nulls(now, start, chosen, points, seed=seed, nulls=nulls)
             if nulls and whole and len(chosen.held):
                 found["held_out_nulls"] = measures.held_out_nulls(words, chosen, seed=seed, nulls=nulls)
-            found["analogy"] = measures.analogies(words, chosen, side.rows.detach())
+            found["analogy"] = measures.analogies(words, chosen, side.rows.detach().float())
         found["devices"] = measures.device_classes(words, chosen, seed=seed, nulls=nulls if whole else 0)
         if found["devices"] and chosen.apart.any():
             found["devices"]["held_out"] = measures.held_out_devices(words, start_words, chosen, seed=seed, nulls=nulls)
-        found["cosines"] = measures.cosines(side.rows.detach(), seed=seed)
+        found["cosines"] = measures.cosines(side.rows.detach().float(), seed=seed)
         moved = (measures.moved(touched, side.start.double()), measures.moved(untouched, side.untouched_start.double()))
         found["moved"] = measures.difference(*moved, seed=seed, times=nulls)
         if found["moved"]["treated"]:

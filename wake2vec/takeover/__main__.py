@@ -16,7 +16,7 @@ from wake2vec.contract.tables import ModelTable, VocabTable
 from wake2vec.contract.words.lexicon import read_lexicon
 from wake2vec.model.bare import empty_model, read_config
 from wake2vec.model.device import quiet_libraries
-from wake2vec.model.precision import Precision
+from wake2vec.model.precision import DTYPES, HeldRows, Precision
 from wake2vec.model.published_files import origin_of
 from wake2vec.phases.imported import write_taken
 from wake2vec.phases.inputs import input_paths, load_tokenizer
@@ -46,6 +46,9 @@ def take_over(order: Order, old: OldRun, out: Path) -> None:
         if old.words is not None:
             fit_words(old.words, id_map)
         fitted = fit_rows(old.rows, id_map, base)
+        if job.vocab.dtype != "fp32":
+            taken = nn.Parameter(fitted.rows.float(), requires_grad=False)
+            HeldRows.of(taken, DTYPES[job.vocab.dtype], name="rows", seed=0)  # raises where they do not fit
         told += tell_rows(old, old.rows, fitted, id_map, job.vocab)
         if job.phase == "p1" and not base.tied and job.vocab.rows != "shared":
             told.append(

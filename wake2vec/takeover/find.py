@@ -14,6 +14,7 @@ from wake2vec.contract.models.weight_files import ADAPTER_FILE
 from wake2vec.takeover.files import read_pt, read_table, state_dict
 
 _ADAPTER = (ADAPTER_FILE, "adapter_model.bin")
+_STEPS = ("sentry_step_*.pt", "emb_step*.pt")
 _MATRIX = "embed_tokens.weight"
 _EXPECTED = (
     "sentry_step_NNNN.pt, embeddings.pt, embed_tokens.pt, emb_stepNNNN.pt, added_tokens.json, tokenizer.json, or a "
@@ -121,7 +122,17 @@ def _look_into(folder: Path, found: Found) -> None:
         found.words.append(_words(words))
     _step(folder, found)
     if before == (len(found.rows), len(found.adapters), len(found.words)):
+        _take_only_step(folder, found)
+
+
+def _take_only_step(folder: Path, found: Found) -> None:
+    steps = sorted((path for name in _STEPS for path in folder.glob(name)), key=lambda path: path.stat().st_mtime)
+    if not steps:
         raise InputError(folder, "holds nothing that can be taken over", f"name {_EXPECTED}")
+    if len(steps) > 1:
+        remedy = f"name the one that the new job begins with; the newest is {steps[-1].name}"
+        raise InputError(folder, f"holds the rows of {len(steps)} steps", remedy)
+    _look_at(steps[0], found)
 
 
 def _take_adapter(path: Path, found: Found, *, with_matrix: bool) -> None:

@@ -1,7 +1,8 @@
-"""Optimizers over named fp32 parameters, in row chunks, with a state that is a flat table of tensors.
+"""Optimizers over named parameters, in row chunks, with a state that is a flat table of tensors.
 
-Temporaries stay under CHUNK_BYTES whatever the size of the matrix. Every reduction has a fixed order that depends on
-the shapes alone, so a resumed run repeats the same bits.
+Parameters are fp32, or HeldRows, of which each chunk is computed in fp32 and rounded. Temporaries stay small whatever
+the size of the matrix (`row_chunks`). Every reduction has a fixed order that depends on the shapes alone, so a resumed
+run repeats the same bits.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from wake2vec.contract.errors import CheckpointCorrupt, ModelError
+from wake2vec.contract.errors import CheckpointCorrupt, Diverged, ModelError
 from wake2vec.contract.tables import TrainTable
+from wake2vec.model.precision import HeldRows, row_chunks, worked_in
 from wake2vec.phases.base import Prepared
 
 COUNT = "step"  # the state's count of steps, of all parameters together
-CHUNK_BYTES = 16 << 20  # of one fp32 temporary; an update needs up to four of them at once
 
 
 class Optimizer(Protocol):
@@ -29,7 +30,7 @@ class Optimizer(Protocol):
         """One update. Gradients are multiplied by `gradient_factor` (unscaling and clipping) as they are read."""
 
     def changed(self) -> tuple[int, int]:
-        """How many entries the last update changed, and of how many."""
+        """How many entries the last update changed, and of how many. Raises Diverged where 16 bits cannot hold one."""
 
     def zero_grad(self) -> None:
         """Set the gradients to zero, keeping their buffers."""
@@ -61,7 +62,8 @@ class _Base:
         for name in own_steps:
             like = self.parameters[name].detach()
             self.state[f"{name}.steps"] = torch.zeros(len(like), 1, dtype=torch.float32, device=like.device)
-        self._changed: list[Tensor] = []  # counts of the last update, left on the device until somebody asks
+        # counts of the last update, left on the device until somebody asks: what changed, what 16 bits could not hold
+        self._changed, self._lost = list[Tensor](), list[Tensor]()
 
     def zero_grad(self) -> None:
         for parameter in self.parameters.values():
@@ -82,11 +84,14 @@ class _Base:
             mine.copy_(state[name])
 
     def changed(self) -> tuple[int, int]:
+        if lost := sum(map(int, self._lost)):
+            problem = f"step {int(self.state[COUNT])}: {lost:,} numbers of the new rows left the range of 16 bits"
+            raise Diverged(f'{problem}; vocab.dtype = "bf16" has that of fp32, and a smaller train.lr may do')
         return sum(map(int, self._changed)), sum(parameter.numel() for parameter in self.parameters.values())
 
     def _count(self) -> int:
         """Number of this step, from 1."""
-        self._changed.clear()
+        self._changed, self._lost = [], []
         self.state[COUNT] += 1
         return int(self.state[COUNT])
 
@@ -103,11 +108,16 @@ class _Base:
         return 1.0 - self.weight_decay * lr * (1.0 if steps is None else (steps > 0).to(torch.float32))
 
     @contextmanager
-    def _counting(self, values: Tensor) -> Iterator[None]:
-        """Around the change of a chunk."""
-        before = values.clone()
-        yield
-        self._changed.append(torch.count_nonzero(values != before))
+    def _moving(self, name: str, part: slice = slice(None)) -> Iterator[Tensor]:
+        """A chunk to be changed in place, in the numbers that are worked in."""
+        parameter = self.parameters[name]
+        held = parameter.detach()[part]
+        before = held.clone()
+        yield (values := held.to(worked_in(parameter)))  # the chunk itself where it is fp32
+        if isinstance(parameter, HeldRows):
+            parameter.settle(part, values, step=int(self.state[COUNT]))
+            self._lost.append(torch.count_nonzero(~held.isfinite()))
+        self._changed.append(torch.count_nonzero(held != before))
 
     def _with_gradients(self) -> Iterator[tuple[str, Tensor, Tensor]]:
         for name, parameter in self.parameters.items():
@@ -134,10 +144,10 @@ class Adafactor(_Base):
         super().__init__(parameters, **more)
         self.clip_threshold, self.eps, self.decay_rate = clip_threshold, eps, decay_rate
         for name, parameter in self.known.items():
-            like = parameter.detach()
+            like, kind = parameter.detach(), worked_in(parameter)
             if parameter.ndim == 2:
-                self.state[f"{name}.row"] = like.new_zeros(parameter.shape[0])
-                self.state[f"{name}.column"] = like.new_zeros(parameter.shape[1])
+                self.state[f"{name}.row"] = like.new_zeros(parameter.shape[0], dtype=kind)
+                self.state[f"{name}.column"] = like.new_zeros(parameter.shape[1], dtype=kind)
             else:
                 self.state[f"{name}.square"] = torch.zeros_like(like)
 
@@ -170,12 +180,12 @@ class Adafactor(_Base):
             update = gradient[part] * row_factor[part].unsqueeze(1) * column_factor
             squares += update.square_().sum().double()
         clip = (squares / parameter.numel()).sqrt().div_(self.clip_threshold).clamp_(min=1.0)
-        rate = (lr / clip).to(parameter.dtype)  # stays on the device: no wait for it
+        rate = (lr / clip).to(gradient.dtype)  # stays on the device: no wait for it
         for part in row_chunks(parameter):
             update = gradient[part] * row_factor[part].unsqueeze(1) * column_factor
-            with self._counting(parameter[part]):
+            with self._moving(name, part) as values:
                 kept = self._keep(lr, None if steps is None else steps[part])
-                parameter[part].mul_(kept).sub_(update.mul_(rate))
+                values.mul_(kept).sub_(update.mul_(rate))
 
     def _step_vector(
         self, name: str, parameter: Tensor, gradient: Tensor, lr: float, beta: float, factor: float | Tensor
@@ -185,8 +195,8 @@ class Adafactor(_Base):
         square.mul_(beta).add_(gradient.square().add_(self.eps), alpha=1.0 - beta)
         update = square.rsqrt().mul_(gradient)
         clip = update.square().mean().sqrt().div_(self.clip_threshold).clamp_(min=1.0)
-        with self._counting(parameter):
-            parameter.mul_(1.0 - self.weight_decay * lr).sub_(update.div_(clip).mul_(lr))
+        with self._moving(name) as values:
+            values.mul_(1.0 - self.weight_decay * lr).sub_(update.div_(clip).mul_(lr))
 
 
 class AdamW(_Base):
@@ -203,8 +213,8 @@ class AdamW(_Base):
         super().__init__(parameters, **more)
         self.betas, self.eps = betas, eps
         for name, parameter in self.known.items():
-            self.state[f"{name}.mean"] = torch.zeros_like(parameter.detach())
-            self.state[f"{name}.square"] = torch.zeros_like(parameter.detach())
+            for moment in ("mean", "square"):
+                self.state[f"{name}.{moment}"] = torch.zeros_like(parameter.detach(), dtype=worked_in(parameter))
 
     @torch.no_grad()
     def step(self, lr: float, *, gradient_factor: float | Tensor = 1.0) -> None:
@@ -219,15 +229,15 @@ class AdamW(_Base):
                 gradient = full_gradient[part] * gradient_factor
                 mean[part].lerp_(gradient, 1.0 - first)
                 square[part].mul_(second).addcmul_(gradient, gradient, value=1.0 - second)
-                with self._counting(parameter[part]):
+                with self._moving(name, part) as values:
                     if steps is None:
-                        parameter[part].mul_(1.0 - self.weight_decay * lr)
-                        parameter[part].addcdiv_(mean[part], (square[part].sqrt() / root).add_(self.eps), value=-size)
+                        values.mul_(1.0 - self.weight_decay * lr)
+                        values.addcdiv_(mean[part], (square[part].sqrt() / root).add_(self.eps), value=-size)
                     else:
                         own = steps[part].clamp(min=1.0)
                         bottom = (square[part] / (1.0 - second**own)).sqrt_().add_(self.eps)
                         update = (mean[part] / (1.0 - first**own)).div_(bottom)
-                        parameter[part].mul_(self._keep(lr, steps[part])).sub_(update, alpha=lr)
+                        values.mul_(self._keep(lr, steps[part])).sub_(update, alpha=lr)
 
 
 def make_optimizer(
@@ -280,14 +290,6 @@ def gradient_norm(parameters: Mapping[str, nn.Parameter]) -> float:
 def clip_factor(norm: float, limit: float) -> float:
     """What to multiply gradients by so that their norm is at most `limit`, as torch's clip_grad_norm_ does."""
     return min(1.0, limit / (norm + 1e-6))
-
-
-def row_chunks(tensor: Tensor) -> Iterator[slice]:
-    """Slices of the first dimension, each at most CHUNK_BYTES of fp32."""
-    per_row = 4 * max(1, tensor[0].numel()) if tensor.shape[0] else 4
-    rows = max(1, CHUNK_BYTES // per_row)
-    for start in range(0, tensor.shape[0], rows):
-        yield slice(start, min(start + rows, tensor.shape[0]))
 
 
 def _gradient(name: str, parameter: nn.Parameter) -> Tensor:

@@ -24,6 +24,7 @@ from wake2vec.model.dropout import drop_only_keyed
 from wake2vec.model.forms import FORMS
 from wake2vec.model.loss import IGNORE, blocked_cross_entropy
 from wake2vec.model.new_rows import InstalledRows
+from wake2vec.model.split_vocabulary import gradient_of
 from wake2vec.phases.base import Prepared
 from wake2vec.phases.inputs import JobInputs
 from wake2vec.train.movement import lora_norm, lora_norms, moving_rows
@@ -294,7 +295,5 @@ def keep_met_rows(rows: InstalledRows, met: Tensor) -> None:
 
 def _gradient_of(parameter: nn.Parameter) -> Tensor:
     """Zeros where none of this rank's samples came by: an expert that was not chosen, for one."""
-    if parameter.grad is None:
-        parameter.grad = torch.zeros_like(parameter)
-    parameter.grad = parameter.grad.contiguous()  # messages are flat views of it
+    parameter.grad = gradient_of(parameter).contiguous()  # messages are flat views of it
     return parameter.grad

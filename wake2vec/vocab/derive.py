@@ -123,7 +123,8 @@ def groups_told(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
 
 
 def _as_text(told: Mapping[str, Any]) -> Iterator[str]:
-    yield f"{counted(told['pairs'], 'pair')} in {counted(len(told['groups']), 'group')}, of {told['words']:,} words"
+    of = f", of {counted(told['words'], 'word')}" if told["words"] else ""
+    yield f"{counted(told['pairs'], 'pair')} in {counted(len(told['groups']), 'group')}{of}"
     for group in told["groups"]:
         yield f"  {group['morpheme']:<10} {group['pairs']:>5}  {', '.join(group['shown'])}"
     yield from told["remarks"]

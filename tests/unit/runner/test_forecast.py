@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from runner.forecast import forecast, load_of
+from runner.forecast import checkpoint_bytes, forecast, load_of
 from runner.jobfile.read import read_job
 from tests.unit.test_jobs import JOBS, MODELS
 from wake2vec.contract.budget import CARDS
@@ -75,3 +75,15 @@ def test_a_family_that_is_not_written_out_is_foretold_on_the_librarys_layers(fam
     shape = dataclasses.replace(known_shape("meta-llama/Llama-3.2-1B"), family=family)
 
     assert forecast(spec, load_of(spec, shape, 44_000), T4).plan.layers in paths
+
+
+@pytest.mark.parametrize("optimizer", ["adafactor", "adamw"])
+@pytest.mark.parametrize("name", ["qwen_p1", "llama8b_p3"])
+def test_a_checkpoint_with_rows_in_16_bits_is_smaller_by_half_of_the_rows(name, optimizer):
+    spec = read_job(JOBS / f"{name}.toml")
+    spec = spec.model_copy(update={"train": spec.train.model_copy(update={"optimizer": optimizer})})
+    shape = known_shape(spec.model.base)
+
+    wide, narrow = (checkpoint_bytes(spec, shape, 44_223, row_bytes) for row_bytes in (4, 2))
+
+    assert wide - narrow == 2 * load_of(spec, shape, 44_223).trained_row_sets * 44_223 * shape.width

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -134,6 +135,30 @@ def test_an_old_run_has_one_form_of_each_word(tmp_path: Path, old: Old, capsys: 
     )
 
 
+def test_a_folder_of_one_sentry_is_that_sentry(tmp_path: Path, old: Old) -> None:
+    (tmp_path / "run").mkdir()
+    shutil.copy(old.sentry(), tmp_path / "run")
+
+    order = imported(tmp_path, order_for(tmp_path, vocab__match="anywhere"), tmp_path / "run")
+
+    assert f"from {old.sentry().name}" in told(order)
+
+
+def test_old_rows_that_fp16_cannot_hold_are_refused_before_they_are_queued(
+    tmp_path: Path, old: Old, capsys: pytest.CaptureFixture[str]
+) -> None:
+    order = order_for(tmp_path, vocab__match="anywhere", vocab__dtype="fp16")
+    matrix = old.matrix.clone()
+    matrix[-2, 5] = 70_000.0
+    torch.save(matrix, tmp_path / "embeddings.pt")
+
+    line = refused(tmp_path, order, tmp_path / "embeddings.pt", capsys=capsys)
+
+    assert 'vocab.dtype: float16 cannot hold rows: it has numbers from 6e-05 to 65,504; leave it at "fp32"' in line
+    rows = loop_for(material_for(tmp_path, imported(tmp_path, order, old.sentry()))).prepared.rows.embedding.rows
+    assert torch.equal(rows.detach(), old.matrix[old.wake_start :].half())
+
+
 def test_a_whole_matrix_and_its_tokenizer_are_taken_over_for_both_sides_of_a_tied_model(
     tmp_path: Path, old: Old
 ) -> None:
@@ -260,6 +285,14 @@ def another_start(folder: Path, old: Old) -> Path:
     return folder / "sentry_step_0001.pt"
 
 
+def several_steps(folder: Path, old: Old) -> Path:
+    for number, step in enumerate((900, 1000)):
+        path = folder / f"sentry_step_{step}.pt"
+        path.write_bytes(b"")
+        os.utime(path, (number, number))
+    return folder
+
+
 def half_copied(folder: Path, old: Old) -> Path:
     (folder / "checkpoint-400").mkdir()
     (folder / "checkpoint-400" / "adapter_config.json").write_text("{}")
@@ -274,6 +307,7 @@ def half_copied(folder: Path, old: Old) -> Path:
     (torn, "embeddings.pt: is torn, or no file of torch.save"),
     (optimizer, "optimizer.pt: holds no single embedding matrix, but state, param_groups"),
     (another_start, "embeddings: has shape (9, 64) from id 2048 on, but this job has 2173 ids"),
+    (several_steps, "rows of 2 steps; name the one that the new job begins with; the newest is sentry_step_1000.pt"),
     (half_copied, "has an adapter_config.json but no adapter_model.safetensors beside it: a half-copied folder"),
 ])  # fmt: skip
 def test_what_does_not_fit_is_refused_with_its_place_and_remedy(

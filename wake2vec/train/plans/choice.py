@@ -66,11 +66,12 @@ def as_budgeted(material: JobInputs, prepared: Prepared, ranks: int = 1) -> budg
     shape = shape_of_config(material.job.model.base, config, tokenizer_length=material.id_map.first_new_id)
     # the config in memory counts the new tokens and is untied: what is held is what was published
     shape = replace(shape, matrix_rows=rows.published_rows, tied=rows.was_tied)
-    return budgeted(material, shape, load=prepared.precision.load, rows=rows.mode, ranks=ranks)
+    held, size = prepared.precision.load, rows.held_in.itemsize
+    return budgeted(material, shape, load=held, rows=rows.mode, row_bytes=size, ranks=ranks)
 
 
 def budgeted(
-    material: JobInputs, shape: ModelShape, *, load: budget.Load, rows: budget.RowSets, ranks: int = 1
+    material: JobInputs, shape: ModelShape, *, load: budget.Load, rows: budget.RowSets, row_bytes: int, ranks: int = 1
 ) -> budget.Workload:
     job, lora = material.job, material.job.lora or LoraTable()
     return budget.Workload(
@@ -79,6 +80,7 @@ def budgeted(
         load=load,
         new_tokens=material.id_map.n_new,
         rows=rows,
+        row_bytes=row_bytes,
         batch=-(-job.train.batch // ranks),
         seq_len=job.data.seq_len,
         optimizer=job.train.optimizer,

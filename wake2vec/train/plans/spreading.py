@@ -69,4 +69,4 @@ def _before_loading(material: JobInputs) -> Workload:
     shape = shape_of_config(table.base, config, tokenizer_length=material.id_map.first_new_id)
     load = choose_precision(table.load, table.compute, device=str(device), capability=capability_of(device)).load
     rows = resolve_mode(vocab.rows if vocab else "auto", tied=shape.tied)
-    return budgeted(material, shape, load=load, rows=rows)
+    return budgeted(material, shape, load=load, rows=rows, row_bytes=vocab.row_bytes if vocab else 4)

@@ -117,5 +117,8 @@ def test_kill_ends_the_trainer_without_a_daemon_and_leaves_others_alone(running)
 
 
 def test_kill_of_a_job_that_does_not_run_is_refused(settings):
-    with pytest.raises(IllegalTransition, match="nothing of it runs"):
+    with pytest.raises(IllegalTransition, match="is queued, nothing of it runs; hold or cancel it instead"):
+        run(settings, "kill", ["a"], as_json=False)
+    run(settings, "cancel", ["a"], as_json=False)
+    with pytest.raises(IllegalTransition, match=r"is cancelled, nothing of it runs$"):
         run(settings, "kill", ["a"], as_json=False)

@@ -114,3 +114,41 @@ def test_a_model_too_large_for_one_card_has_its_layers_dealt_out_and_both_ways_a
     assert "or, with the model on each card: does not fit each of 2 T4" in said
     with pytest.raises(OutOfMemory, match="no plan fits a T4; try a larger --gpu, more --cards"):
         run([large], gpu="t4", new_words=44_223, as_json=True)
+
+
+def test_only_layers_go_over_more_cards_than_a_step_has_blocks_and_only_where_they_can(tmp_path, capsys):
+    large, small = tmp_path / "large.toml", tmp_path / "small.toml"
+    for file, of in ((large, "qwen_p1.toml"), (small, "distilgpt2_p1.toml")):
+        file.write_text((JOBS / of).read_text().replace("[train]", '[train]\nspread = "layers"'))
+    run([large], gpu="t4", new_words=10, as_json=True, cards=32)
+    (dealt,) = json.loads(capsys.readouterr().out)
+    run([JOBS / "distilgpt2_p1.toml"], gpu="t4", new_words=10, as_json=True, cards=2)
+    (whole,) = json.loads(capsys.readouterr().out)
+
+    assert (dealt["spread"], len(dealt["layers"]), dealt["other_way"]) == ("layers", 32, None)
+    assert (whole["spread"], whole["other_way"]) == ("samples", None)
+    with pytest.raises(SpecError, match=r"train.cards: 49 cards for the 48 layers of Qwen"):
+        run([large], gpu="t4", new_words=10, as_json=True, cards=49)
+    with pytest.raises(SpecError, match=r"train.spread: gpt2 does more than its layers do; its layers cannot"):
+        run([small], gpu="t4", new_words=10, as_json=True, cards=2)
+
+
+def test_rows_in_16_bits_are_said_and_weigh_half_in_the_p1_and_in_what_stands_on_it(tmp_path, capsys):
+    write_jobs(tmp_path)
+    (tmp_path / "model" / "config.json").write_text(json.dumps(CONFIG))
+    file, found = tmp_path / "a_p1.toml", {}
+    p2 = (tmp_path / "a_p2.toml").read_text() + '\n[lora]\ntrain = "lora+rows"\n'
+    (tmp_path / "a_p2.toml").write_text(p2)
+
+    for dtype in ("fp32", "bf16"):
+        file.write_text(P1.replace("[vocab]", f'[vocab]\ndtype = "{dtype}"'))
+        run([file, tmp_path / "a_p2.toml"], gpu="t4", new_words=None, as_json=True)
+        found[dtype] = json.loads(capsys.readouterr().out)
+        run([file, tmp_path / "a_p2.toml"], gpu="t4", new_words=1000, as_json=False)
+        assert capsys.readouterr().out.count("1,000 new words, their rows in bf16") == (2 if dtype == "bf16" else 0)
+
+    for wide, narrow in zip(*found.values(), strict=True):
+        assert (wide["rows_in"], narrow["rows_in"]) == ("fp32", "bf16")
+        assert wide["parts_bytes"]["rows"] == 2 * narrow["parts_bytes"]["rows"]
+        for part in ("gradients", "optimizer"):
+            assert wide["parts_bytes"][part] == narrow["parts_bytes"][part]

@@ -12,6 +12,7 @@ from runner.commands import rebuild
 from runner.errors import DaemonRunning, StoreUnavailable
 from runner.queue import checkpoints, jobs
 from runner.queue.database import open_queue
+from runner.screen.daemon_note import DaemonNote, write_note
 from runner.settings import Settings, read_settings
 from tests.machine import Machine, job_file, quick_machine
 from wake2vec.contract.lock import hold_lock
@@ -42,6 +43,7 @@ def machine(tmp_path: Path) -> Machine:
 
 
 def test_jobs_come_back_from_the_logs_and_local_ones_stay(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
+    write_note(machine.home, DaemonNote(written_at=0.0, newest_event=1000))  # of the database that is put aside
     rebuild.run(settings_of(machine))
 
     assert sorted(names(machine)) == ["first", "second"]
@@ -51,6 +53,7 @@ def test_jobs_come_back_from_the_logs_and_local_ones_stay(machine: Machine, caps
     assert "1 from the store, 1 that the store has not heard of" in capsys.readouterr().out
     assert len(list(machine.home.glob("runner.db.before-rebuild-*"))) == 1
     assert not list(machine.home.glob("*corrupt*"))
+    assert "what was written last is missing" not in machine.run("status", "--once")
 
 
 def test_a_corrupt_database_is_no_hindrance(machine: Machine) -> None:

@@ -40,6 +40,18 @@ def test_a_large_p1_is_told_before_it_costs_anything(tmp_path: Path) -> None:
     assert need.kept == 3
 
 
+def test_rows_in_16_bits_take_half_the_room() -> None:
+    spec = read_job(JOBS / "tiny_p1.toml")
+    assert spec.vocab is not None
+    in_bf16 = spec.vocab.model_copy(update={"dtype": "bf16"})
+
+    wide, narrow = of("tiny_p1.toml"), of("tiny_p1.toml", vocab=in_bf16)
+
+    assert wide is not None
+    assert narrow is not None
+    assert 0.5 < narrow.checkpoint_bytes / wide.checkpoint_bytes < 0.6
+
+
 def test_p2_needs_no_count_of_words() -> None:
     need = of("qwen_p2.toml")
 

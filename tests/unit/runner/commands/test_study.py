@@ -60,6 +60,12 @@ def test_every_combination_is_a_job_with_a_name_that_says_it(folder):
     assert [path.name for path in sources(found)] == ["p1.toml", "p2.toml"]
 
 
+def test_a_study_whose_name_no_job_may_have_gives_its_jobs_one(folder):
+    path = written(folder, f'of = "p3.toml"\n{VARY}').rename(folder / "übungen für mich.toml")
+
+    assert read_study(path)[0].name.startswith("bungen_f_r_mich-")
+
+
 def test_several_job_files_are_an_axis_too(folder):
     found = read_study(written(folder, 'of = ["p1.toml", "p2.toml"]\n[vary]\n"train.lr" = [1e-3]'))
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from runner.jobfile.faults import check
 from runner.jobfile.read import read_job, resolve_inputs
-from tests.machine import JOBS
+from tests.machine import JOBS, job_file
 from tests.unit.runner.folders import P1, P2, write_jobs, write_model
 from wake2vec.contract.errors import SpecError
 from wake2vec.contract.spec import JOB_SPEC, JobTable
@@ -334,3 +334,12 @@ def test_whatever_stands_in_a_job_file_is_either_accepted_or_named(  # type: ign
     if faults and accepted:  # stricter than the schema only where no number is one, and no text
         known = ("finite", "12 digits", "NUL character")
         assert all(any(one in fault.problem for one in known) for fault in faults)
+
+
+@pytest.mark.parametrize(("dtype", "says"), [("fp32", 0), ("bf16", 1), ("fp16", 1)])
+def test_rows_that_are_rounded_are_remarked_on(tmp_path, dtype, says):
+    path = job_file(tmp_path, "rows", of="tiny_p1", vocab__dtype=dtype)
+
+    remarks = resolve_inputs(read_job(path), JOBS, str(path)).remarks
+
+    assert sum(f"its rows are held in {dtype}: " in one for one in remarks) == says

@@ -37,6 +37,7 @@ def test_cadence_and_budget_change_and_the_segments_follow(queue):
     ("key", "value", "words"),
     [
         ("train.lr", 0.1, "train.lr decides the result"),
+        ("vocab.dtype", "bf16", "vocab.dtype decides the result"),
         ("name", "b", "name decides the result"),
         ("train.steps", 900, "cannot change while a job lives; `extend a STEPS` gives it more"),
         ("priority", 3, "there is no key priority; did you mean runner.priority\\? What may change is checkpoint"),

@@ -68,3 +68,9 @@ def test_a_package_that_is_not_here_is_named_with_its_remedy(name, tmp_path, mon
 
     with pytest.raises(RunnerError, match=f"pip install {name}"):
         open_tracker(name, "a", Path(tmp_path))
+
+
+def test_what_shows_its_curves_is_a_command_that_can_be_copied(tmp_path: Path) -> None:
+    tracker = open_tracker("tensorboard", "a", tmp_path / "my runs")
+
+    assert tracker.look_at == f"tensorboard --logdir '{tmp_path / 'my runs' / 'tensorboard'}'"

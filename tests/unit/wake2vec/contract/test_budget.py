@@ -122,3 +122,18 @@ def test_a_split_block_needs_less_and_adamw_needs_more() -> None:
     assert budget(QWEN, replace(plan, block_splits=4)).total < budget(QWEN, plan).total
     extra = budget(replace(QWEN, optimizer="adamw"), plan).optimizer - budget(QWEN, plan).optimizer
     assert extra == pytest.approx(2 * 4 * 44_223 * 5120, rel=1e-3)
+
+
+def test_rows_in_16_bits_halve_their_bytes_and_neither_gradient_nor_optimizer_state() -> None:
+    plan = Plan(micro_batch=1, layers="offload", embedding="host")
+    for phase in ("p1", "p3"):
+        for optimizer in ("adafactor", "adamw"):
+            job = replace(QWEN, phase=phase, optimizer=optimizer)
+            wide, narrow = budget(job, plan), budget(replace(job, row_bytes=2), plan)
+
+            assert wide.rows == 2 * narrow.rows == 2 * 2 * job.row_sets * job.new_tokens * job.shape.width
+            assert replace(narrow, rows=wide.rows) == wide
+    at_rest = replace(QWEN, phase="p2")
+    assert budget(replace(at_rest, row_bytes=2), plan) == budget(at_rest, plan)  # beside a body in 16 bits already
+    whole = replace(at_rest, load="fp32")
+    assert 2 * budget(replace(whole, row_bytes=2), plan).rows == budget(whole, plan).rows

@@ -43,6 +43,8 @@ def test_plan_cadence_and_places_do_not_change_what_a_job_is(changes: dict[str, 
         {"data__seq_len": 128},
         {"vocab__init": "mean"},
         {"vocab__rows": "input"},
+        {"vocab__dtype": "bf16"},
+        {"vocab__dtype": "fp16"},
         {"evaluate__patience": 2},
         {"model__base": "Qwen/Qwen2.5-7B"},
         {"model__load": "nf4"},
@@ -69,7 +71,7 @@ def test_a_local_model_is_known_by_its_content_and_not_by_its_place() -> None:
     assert fingerprint(here, [*INPUTS, model]) == fingerprint(there, [*INPUTS, model])
 
 
-@pytest.mark.parametrize("dotted", [dotted for dotted in AS_BEFORE if dotted.startswith("data.")])
+@pytest.mark.parametrize("dotted", [dotted for dotted in AS_BEFORE if dotted.startswith(("data.", "vocab."))])
 def test_a_key_that_came_later_changes_no_job_that_does_not_use_it(dotted: str) -> None:
     """A frozen job of the first release lacks the key, and must go on as the work that it was."""
     table, key = dotted.split(".")

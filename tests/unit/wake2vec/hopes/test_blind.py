@@ -23,7 +23,7 @@ from wake2vec.use.__main__ import use
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
-    folder = tmp_path_factory.mktemp("blind")
+    folder = tmp_path_factory.mktemp("a blind test")
     order = order_for(folder, train__steps=2, checkpoint__every_steps=2)
     material = material_for(folder, order)
     write_json(material.run.order, order.model_dump(mode="json"))
@@ -39,8 +39,9 @@ def sheet(trained: RunDir) -> Path:
     assert said.getvalue().splitlines() == [
         str(sheet),
         f"key (leave it closed): {sheet.parent / KEY}",
-        f"filled in: wake2vec-runner blind tiny --score {sheet}",
+        f"filled in: wake2vec-runner blind tiny --score '{sheet}'",
     ]
+    assert f"--score '{sheet}'\n" in sheet.read_text("utf-8")
     return sheet
 
 

@@ -43,7 +43,11 @@ def end(loop: Loop) -> dict[str, Any]:
         if row["kind"] != "event"
     ]
     tensors = copy_to_host(loop.prepared.tensors) | copy_to_host(loop.optimizer.state_tensors())
-    return {"rows": measured, **{name: tensor.numpy().tobytes() for name, tensor in tensors.items()}}
+    # as bytes: NumPy has no bf16
+    return {
+        "rows": measured,
+        **{name: one.reshape(-1).view(torch.uint8).numpy().tobytes() for name, one in tensors.items()},
+    }
 
 
 def test_a_loop_that_was_stopped_and_resumed_ends_in_the_same_bits(tmp_path: Path) -> None:

@@ -11,9 +11,12 @@ import torch
 from torch import nn
 from transformers.optimization import Adafactor as TheirAdafactor
 
-from wake2vec.contract.errors import CheckpointCorrupt, ModelError
+from wake2vec.contract.errors import CheckpointCorrupt, Diverged, ModelError
+from wake2vec.model import precision
+from wake2vec.model.dropout import salt_of
+from wake2vec.model.precision import HeldRows, rounded, row_chunks
 from wake2vec.train import optimizers as optim
-from wake2vec.train.optimizers import Adafactor, AdamW, clip_factor, gradient_norm, make_optimizer, row_chunks
+from wake2vec.train.optimizers import Adafactor, AdamW, clip_factor, gradient_norm, make_optimizer
 
 BASE, NEW, WIDTH, STEPS = 70, 30, 12, 30
 
@@ -123,7 +126,7 @@ def test_adafactor_in_fp32_stays_within_rounding_of_the_masked_matrix() -> None:
 def test_the_chunk_size_does_not_change_an_update(make: type, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = run(make, start(), gradients())
 
-    monkeypatch.setattr(optim, "CHUNK_BYTES", 4 * WIDTH * 7)
+    monkeypatch.setattr(precision, "CHUNK_BYTES", 4 * WIDTH * 7)
 
     assert len(list(row_chunks(start()))) == 5
     assert relative(run(make, start(), gradients()), whole) < 1e-13
@@ -235,3 +238,114 @@ def test_rows_that_are_met_from_the_first_step_move_alike_however_steps_are_coun
         found.append(rows.detach())
 
     torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-6)
+
+
+HELD = (torch.bfloat16, torch.float16)
+
+
+def held(dtype: torch.dtype, value: torch.Tensor | None = None) -> HeldRows:
+    value = 0.05 * start(dtype=torch.float32) if value is None else value
+    return HeldRows.of(nn.Parameter(value.to(dtype).float()), dtype, name="rows", seed=7)
+
+
+@pytest.mark.parametrize("dtype", HELD)
+@pytest.mark.parametrize("own", [[], ["rows"]])
+@pytest.mark.parametrize("kind", ["adafactor", "adamw"])
+def test_rows_in_16_bits_take_the_step_of_fp32_rounded_and_the_state_stays_fp32(
+    kind: Any, own: list[str], dtype: torch.dtype
+) -> None:
+    rows = held(dtype)
+    optimizer = make_optimizer(kind, {"rows": rows}, weight_decay=0.1, own_steps=own)
+    for count, gradient in enumerate(gradients(dtype=torch.float32, zero_rows=2), start=1):
+        full = nn.Parameter(rows.detach().float())
+        beside = make_optimizer(kind, {"rows": full}, weight_decay=0.1, own_steps=own)
+        beside.load_state_tensors(optimizer.state_tensors())
+        before = rows.detach().clone()
+        rows.grad, full.grad = gradient.clone(), gradient.clone()
+
+        optimizer.step(5e-3, gradient_factor=0.5)
+        beside.step(5e-3, gradient_factor=0.5)
+
+        right = rounded(full.detach(), dtype, first_row=0, salt=salt_of(7, count, "rows"))
+        assert torch.equal(rows.detach(), right)
+        assert optimizer.changed() == (int((rows.detach() != before).sum()), rows.numel())
+        for name, tensor in optimizer.state_tensors().items():
+            assert torch.equal(tensor, beside.state_tensors()[name])
+            assert tensor.dtype == (torch.int64 if name == "step" else torch.float32)
+
+
+@pytest.mark.parametrize("dtype", HELD)
+@pytest.mark.parametrize("kind", ["adafactor", "adamw"])
+def test_rows_in_16_bits_without_a_gradient_never_change_by_a_bit(kind: Any, dtype: torch.dtype) -> None:
+    rows = held(dtype)
+    began = rows.detach().clone()
+    optimizer = make_optimizer(kind, {"rows": rows}, weight_decay=0.1, own_steps=["rows"])
+    for gradient in gradients(dtype=torch.float32, zero_rows=10) * 10:
+        rows.grad = gradient
+        optimizer.step(5e-2)
+
+    assert torch.equal(rows.detach()[:10], began[:10])
+    assert not (rows.detach()[10:] == began[10:]).all(dim=1).any()
+
+
+def test_steps_too_small_for_bf16_add_up_by_draws_and_vanish_in_fp16() -> None:
+    steps, size = 400, 1e-6  # of 0.05, whose neighbours are 2.4e-4 and 3.1e-5 away
+    moved = {}
+    for dtype in HELD:
+        rows = held(dtype, torch.full((64, 256), 0.05))
+        began = rows.detach().double()
+        optimizer = AdamW({"rows": rows}, eps=0.0)
+        for _ in range(steps):
+            rows.grad = torch.ones_like(began, dtype=torch.float32)
+            optimizer.step(size)  # Adam's step of a gradient that never changes
+        moved[dtype] = float((rows.detach().double() - began).mean())
+
+    # a draw changes an entry by one spacing at most, and what it adds has mean 0: by Hoeffding-Azuma the mean over all
+    # entries is within sqrt(2 ln(2e9) steps / entries) spacings
+    margin = 2.5e-4 * math.sqrt(2 * math.log(2e9) * steps / (64 * 256))
+    assert abs(moved[torch.bfloat16] + steps * size) < margin < steps * size
+    assert moved[torch.float16] == 0.0
+
+
+@pytest.mark.parametrize("kind", ["adafactor", "adamw"])
+def test_rows_in_bf16_go_on_with_the_same_bits_from_a_saved_state_and_in_chunks_of_any_size(
+    kind: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grads = gradients(dtype=torch.float32)
+
+    def trained(cut: int) -> torch.Tensor:
+        rows = held(torch.bfloat16)
+        optimizer = make_optimizer(kind, {"rows": rows})
+        for step, gradient in enumerate(grads):
+            if step == cut:
+                state = {name: tensor.clone() for name, tensor in optimizer.state_tensors().items()}
+                rows = held(torch.bfloat16, rows.detach().float())
+                optimizer = make_optimizer(kind, {"rows": rows})
+                optimizer.load_state_tensors(state)
+            rows.grad = gradient.clone()
+            optimizer.step(5e-3)
+        return rows.detach()
+
+    straight = trained(0)
+    assert torch.equal(trained(11), straight)
+    monkeypatch.setattr(precision, "CHUNK_BYTES", 4 * WIDTH * 7)
+    if kind == "adamw":  # the sums of Adafactor are rounded otherwise in other chunks, in fp32 too
+        assert torch.equal(trained(0), straight)
+
+
+def test_a_row_that_leaves_the_range_of_fp16_is_told_before_anything_is_made_of_it() -> None:
+    found = []
+    for dtype in HELD:
+        rows = held(dtype, torch.full((3, WIDTH), 65_000.0))
+        optimizer = AdamW({"rows": rows})
+        rows.grad = -torch.ones(3, WIDTH)
+        rows.grad[1] = 0
+        optimizer.step(1e3)
+        found.append((rows, optimizer))
+
+    (_, in_bf16), (_, in_fp16) = found
+    assert in_bf16.changed() == (2 * WIDTH, 3 * WIDTH)
+    with pytest.raises(
+        Diverged, match=r'step 1: 24 numbers of the new rows left the range of 16 bits; vocab\.dtype = "bf16"'
+    ):
+        in_fp16.changed()

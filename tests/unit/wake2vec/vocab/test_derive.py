@@ -62,6 +62,8 @@ def test_the_tool_writes_a_file_that_is_read_again_and_shows_pairs_of_each_group
     assert read_groups(out, "morpheme")[0].bases == ("sing", "talk", "walk")
     run(MorphemesOptions(groups=out, lexicon=lexicon, corpora=[text]))
     assert "3 pairs in 1 group, of 3 words" in capsys.readouterr().out
+    run(MorphemesOptions(groups=out))
+    assert capsys.readouterr().out.startswith("3 pairs in 1 group\n")
 
 
 def test_a_list_without_any_base_is_told(tmp_path):

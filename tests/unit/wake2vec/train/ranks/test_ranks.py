@@ -184,3 +184,18 @@ def test_ranks_that_cannot_talk_name_what_to_try(tmp_path: Path, monkeypatch: py
 
     with pytest.raises(NoGpu, match=r"rank 0 of 1 cannot talk to the others over gloo: .*; set GLOO_SOCKET_IFNAME to"):
         group.join(tmp_path / "meet", 0, 1, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+def test_rows_in_16_bits_get_the_same_bits_on_one_and_two_ranks(tmp_path: Path, start: Start, dtype: str) -> None:
+    order = order_for(tmp_path, train__reduction="fixed", vocab__dtype=dtype, **SMALL)
+    found = []
+    for ranks in (1, 2):
+        loop = start(tmp_path, order, f"r{ranks}", ranks)
+        loop.run_to_end(lambda: None)
+        found.append((weights(loop), losses(loop)))
+
+    (mine, figures), (theirs, same) = found
+    assert mine["rows"].element_size() == 2
+    assert figures == same
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in mine.items())

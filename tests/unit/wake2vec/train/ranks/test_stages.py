@@ -116,10 +116,11 @@ def p1(models: Path, folder: Path, which: str, **changes: Any) -> Order:
     return order_for(folder, model__base=str(models / which), **{**P1, **changes})
 
 
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_rows_of_an_untied_model_get_the_bits_of_one_card_and_so_do_sample_texts(
-    tmp_path: Path, models: Path, start: Start
+    tmp_path: Path, models: Path, start: Start, dtype: str
 ) -> None:
-    order = p1(models, tmp_path, "untied", evaluate__samples=1)
+    order = p1(models, tmp_path, "untied", evaluate__samples=1, vocab__dtype=dtype)
     found = []
     for name, ranks in (("alone", 1), ("dealt", 2)):
         loop = start(tmp_path, order, name, ranks)
