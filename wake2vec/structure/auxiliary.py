@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from wake2vec.contract.tables import DevicesTable, GeometryTable, MorphemesTable
 from wake2vec.structure import draws, losses, measures
 from wake2vec.structure.chosen import Chosen, draw_triplets
+from wake2vec.structure.devices import device_classes, held_out_devices
 from wake2vec.structure.verdict import verdict
 
 REPELLED = 100  # drawn pairs of rows
@@ -142,9 +143,9 @@ class Auxiliary:
             if nulls and whole and len(chosen.held):
                 found["held_out_nulls"] = measures.held_out_nulls(words, chosen, seed=seed, nulls=nulls)
             found["analogy"] = measures.analogies(words, chosen, side.rows.detach().float())
-        found["devices"] = measures.device_classes(words, chosen, seed=seed, nulls=nulls if whole else 0)
+        found["devices"] = device_classes(words, chosen, seed=seed, nulls=nulls if whole else 0)
         if found["devices"] and chosen.apart.any():
-            found["devices"]["held_out"] = measures.held_out_devices(words, start_words, chosen, seed=seed, nulls=nulls)
+            found["devices"]["held_out"] = held_out_devices(words, start_words, chosen, seed=seed, nulls=nulls)
         found["cosines"] = measures.cosines(side.rows.detach().float(), seed=seed)
         moved = (measures.moved(touched, side.start.double()), measures.moved(untouched, side.untouched_start.double()))
         found["moved"] = measures.difference(*moved, seed=seed, times=nulls)

@@ -19,7 +19,6 @@ from wake2vec.structure import draws
 from wake2vec.structure.chosen import Chosen
 from wake2vec.structure.products import Cells, Inner
 
-FOLDS = 5
 ROWS_AT_ONCE = 4096
 COSINES = 4096  # drawn pairs of rows
 NULL_PAIRS = 500  # that are permuted: of 1,500, hundreds of times, an evaluation of an 8B model took a minute more
@@ -78,14 +77,14 @@ def consistency(now: Directions, start: Directions, chosen: Chosen, *, seed: int
     here = near[torch.arange(len(held)), held.group]
     gain = here - near_before[torch.arange(len(held)), held.group]
     found: dict[str, Any] = {
-        "trained": _mean(level),
+        "trained": mean_of(level),
         "trained_macro": macro(level, pairs.group),
-        "trained_raw": _mean(leave_one_out(now.raw, pairs.group, count)),
-        "trained_gain": _mean(level - before),
-        "as_labelled": _mean(leave_one_out(now.train, chosen.labels.group, count)),
-        "held_out": _mean(here),
+        "trained_raw": mean_of(leave_one_out(now.raw, pairs.group, count)),
+        "trained_gain": mean_of(level - before),
+        "as_labelled": mean_of(leave_one_out(now.train, chosen.labels.group, count)),
+        "held_out": mean_of(here),
         "held_out_macro": macro(here, held.group),
-        "held_out_gain": _mean(gain),
+        "held_out_gain": mean_of(gain),
         "pairs": len(pairs),
         "held_out_pairs": len(held),
     }
@@ -94,9 +93,11 @@ def consistency(now: Directions, start: Directions, chosen: Chosen, *, seed: int
         orders = [torch.from_numpy(draws.permutation(seed, "null-label", k, len(held))) for k in range(nulls)]
         labels = [held.group[order] for order in orders]
         place = torch.arange(len(held))
-        found["held_out_null"] = beside_null(_mean(here), _each(labels, lambda one: _mean(near[place, one])))
+        found["held_out_null"] = beside_null(mean_of(here), each_of(labels, lambda one: mean_of(near[place, one])))
         moved = near - near_before
-        found["held_out_gain_null"] = beside_null(_mean(gain), _each(labels, lambda one: _mean(moved[place, one])))
+        found["held_out_gain_null"] = beside_null(
+            mean_of(gain), each_of(labels, lambda one: mean_of(moved[place, one]))
+        )
     return found
 
 
@@ -116,25 +117,25 @@ def trained_nulls(
     def rebased(k: int) -> float:
         within = _within(pairs.group, draws.permutation(seed, "null-base", k, len(pairs)))
         places, shares = (torch.stack([part[:, 0], part[within, 1]], dim=1) for part in (inner.places, inner.shares))
-        return _mean(cells.leave_one_out(inner.products(places, shares, cells)))
+        return mean_of(cells.leave_one_out(inner.products(places, shares, cells)))
 
     def refilled(k: int) -> float:
         order = torch.from_numpy(draws.permutation(seed, "null-row", k, len(inner.gram)))
-        return _mean(cells.leave_one_out(inner.products(order[inner.places], inner.shares, cells)))
+        return mean_of(cells.leave_one_out(inner.products(order[inner.places], inner.shares, cells)))
 
     def relabelled(gram: Tensor, order: Tensor) -> float:
-        return _mean(cells.leave_one_out(gram[order[cells.left], order[cells.right]]))
+        return mean_of(cells.leave_one_out(gram[order[cells.left], order[cells.right]]))
 
     level, before = (one.train[kept] @ one.train[kept].T for one in (now, start))  # [p, p]
     as_is = torch.arange(len(pairs))
     orders = [torch.from_numpy(draws.permutation(seed, "null-train", k, len(pairs))) for k in range(nulls)]
-    by_label, by_label_before = (_each(orders, partial(relabelled, gram)) for gram in (level, before))
+    by_label, by_label_before = (each_of(orders, partial(relabelled, gram)) for gram in (level, before))
     observed, gain = relabelled(level, as_is), relabelled(level, as_is) - relabelled(before, as_is)
     return {
         "labels": beside_null(observed, by_label),
         "labels_gain": beside_null(gain, by_label - by_label_before),
-        "bases": beside_null(observed, _each(range(nulls), rebased)),
-        "rows": beside_null(observed, _each(range(nulls), refilled)),
+        "bases": beside_null(observed, each_of(range(nulls), rebased)),
+        "rows": beside_null(observed, each_of(range(nulls), refilled)),
     }
 
 
@@ -158,7 +159,7 @@ def held_out_nulls(words: Tensor, chosen: Chosen, *, seed: int, nulls: int) -> d
         """Mean of cos(word - base - mean, toward), for places in the pool. [h] twice"""
         across = along[word, at] - along[base, at] - toward @ mean
         length = square[word] + square[base] - 2 * (gram[word, base] + of_mean[word] - of_mean[base]) + mean @ mean
-        return _mean(across / length.clamp_min(1e-16).sqrt())
+        return mean_of(across / length.clamp_min(1e-16).sqrt())
 
     def rebased(k: int) -> float:
         return value(at, len(held) + _within(held.group, draws.permutation(seed, "null-held-base", k, len(held))))
@@ -168,8 +169,8 @@ def held_out_nulls(words: Tensor, chosen: Chosen, *, seed: int, nulls: int) -> d
 
     observed = value(at, len(held) + at)
     return {
-        "bases": beside_null(observed, _each(range(nulls), rebased)),
-        "rows": beside_null(observed, _each(range(nulls), refilled)),
+        "bases": beside_null(observed, each_of(range(nulls), rebased)),
+        "rows": beside_null(observed, each_of(range(nulls), refilled)),
     }
 
 
@@ -203,7 +204,10 @@ def analogies(words: Tensor, chosen: Chosen, rows: Tensor) -> dict[str, float]:
     nearest = rank(words[base], rows, target, own)
     found = {"acc1": (ranks <= 1).double(), "acc10": (ranks <= 10).double(), "mrr": 1 / ranks.double()}
     found |= {"nearest_acc1": (nearest <= 1).double(), "nearest_mrr": 1 / nearest.double()}
-    return {key: round(_mean(value), 6) for key, value in found.items()} | {"pairs": len(word), "candidates": len(rows)}
+    return {key: round(mean_of(value), 6) for key, value in found.items()} | {
+        "pairs": len(word),
+        "candidates": len(rows),
+    }
 
 
 def _row_of(chosen: Chosen, words: Tensor) -> Tensor:
@@ -228,69 +232,6 @@ def rank(asked: Tensor, rows: Tensor, target: Tensor, left_out: Tensor) -> Tenso
     return found.cpu()
 
 
-# ---- devices ------------------------------------------------------------------------------------------------
-
-
-def balanced_accuracy(vectors: Tensor, labels: Tensor, fold: Tensor, classes: int) -> float:
-    """Mean recall of the nearest centroid, each word judged by centroids of the other folds. vectors [m, d]
-
-    In sample, centroids tell pure noise apart in 60 % of cases; so they score 1 / classes.
-    """
-    unit = F.normalize(vectors - vectors.mean(dim=0), dim=1).float()  # a permutation passes through it twice
-    cell = labels * FOLDS + fold
-    sums = torch.zeros(classes * FOLDS, unit.shape[1], dtype=unit.dtype).index_add_(0, cell, unit)
-    sums = sums.view(classes, FOLDS, -1)
-    others = F.normalize(sums.sum(dim=1, keepdim=True) - sums, dim=2)  # [c, folds, d]
-    near = (unit @ others.flatten(0, 1).T).view(-1, classes, FOLDS)
-    nearest = near[torch.arange(len(unit)), :, fold].argmax(dim=1)
-    right = torch.zeros(classes, dtype=torch.float64).index_add_(0, labels, (nearest == labels).double())
-    return _mean(right / torch.bincount(labels, minlength=classes).clamp_min(1))
-
-
-def nearest_to_shown(words: Tensor, chosen: Chosen) -> Tensor:
-    """The device whose shown words lie nearest, for each word that no triplet shows. [h]"""
-    vectors = words[chosen.members]
-    unit = F.normalize(vectors - vectors[~chosen.apart].mean(dim=0), dim=1)
-    sums = torch.zeros(len(chosen.devices), unit.shape[1], dtype=unit.dtype)
-    sums.index_add_(0, chosen.device[~chosen.apart], unit[~chosen.apart])
-    return (unit[chosen.apart] @ F.normalize(sums, dim=1).T).argmax(dim=1)
-
-
-def held_out_devices(
-    words: Tensor, start_words: Tensor, chosen: Chosen, *, seed: int, nulls: int
-) -> dict[str, float | int]:
-    """Balanced accuracy of words that no triplet shows, now and at the start; p of the gain, labels permuted."""
-    labels, classes = chosen.device[chosen.apart], len(chosen.devices)
-    now, start = (nearest_to_shown(one, chosen) for one in (words, start_words))
-
-    def value(found: Tensor, of: Tensor) -> float:
-        right = torch.zeros(classes, dtype=torch.float64).index_add_(0, of, (found == of).double())
-        count = torch.bincount(of, minlength=classes)
-        return _mean((right / count)[count > 0])
-
-    told: dict[str, float | int] = {"value": round(value(now, labels), 6), "start": round(value(start, labels), 6)}
-    if nulls:
-        orders = [torch.from_numpy(draws.permutation(seed, "null-apart", k, len(labels))) for k in range(nulls)]
-        gains = _each(orders, lambda order: value(now, labels[order]) - value(start, labels[order]))
-        told["p"] = round(p_value(value(now, labels) - value(start, labels), gains), 6)
-    return told | {"words": len(labels)}
-
-
-def device_classes(words: Tensor, chosen: Chosen, *, seed: int, nulls: int) -> dict[str, Any]:
-    """Of all device words, shown or not: how far their devices are told apart, each word judged by the others."""
-    vectors, labels, classes = words[chosen.members], chosen.device, len(chosen.devices)
-    if classes < 2:
-        return {}
-    texts = [chosen.words[place] for place in chosen.members.tolist()]
-    fold = torch.from_numpy((draws.of_text(seed, "fold", texts) * FOLDS).astype(np.int64))
-    found = balanced_accuracy(vectors, labels, fold, classes)
-    if not nulls:
-        return {"value": round(found, 6), "chance": round(1 / classes, 6)}
-    orders = [torch.from_numpy(draws.permutation(seed, "null-device", k, len(labels))) for k in range(nulls)]
-    null = _each(orders, lambda order: balanced_accuracy(vectors, labels[order], fold, classes))
-    return beside_null(found, null) | {"chance": round(1 / classes, 6), "words": len(labels)}
-
-
 # ---- rows as such -------------------------------------------------------------------------------------------
 
 
@@ -303,7 +244,7 @@ def cosines(rows: Tensor, *, seed: int) -> dict[str, float]:
     )
     mean = rows.mean(dim=0)
     found = {"raw": (left, right), "centred": (left - mean, right - mean)}
-    return {name: round(_mean(F.cosine_similarity(*pair, dim=1)), 6) for name, pair in found.items()}
+    return {name: round(mean_of(F.cosine_similarity(*pair, dim=1)), 6) for name, pair in found.items()}
 
 
 def moved(now: Tensor, start: Tensor) -> Tensor:
@@ -315,18 +256,18 @@ def difference(treated: Tensor, others: Tensor, *, seed: int, times: int) -> dic
     """Of two means, with the middle 95 % of so many draws of the rows."""
 
     def drawn(values: Tensor, name: str, k: int) -> float:
-        return _mean(values[draws.places(seed, f"bootstrap-{name}", k, len(values), len(values))])
+        return mean_of(values[draws.places(seed, f"bootstrap-{name}", k, len(values), len(values))])
 
-    found: dict[str, Any] = {"treated": round(_mean(treated), 6), "untreated": round(_mean(others), 6)}
+    found: dict[str, Any] = {"treated": round(mean_of(treated), 6), "untreated": round(mean_of(others), 6)}
     if times and len(treated) and len(others):
         gaps = [drawn(treated, "treated", k) - drawn(others, "untreated", k) for k in range(times)]
         found["interval"] = [round(float(one), 6) for one in np.quantile(gaps, (0.025, 0.975))]
     return found
 
 
-def _mean(values: Tensor) -> float:
+def mean_of(values: Tensor) -> float:
     return float(values.double().mean()) if len(values) else 0.0
 
 
-def _each(items: Any, value: Callable[[Any], float]) -> np.ndarray:
+def each_of(items: Any, value: Callable[[Any], float]) -> np.ndarray:
     return np.array([value(one) for one in items])
