@@ -54,7 +54,9 @@ def groups_fit(resolved: Resolved, known: Mapping[str, SourceJob]) -> tuple[list
         if classes < 2:
             problem = f"{len(kept):,} of its words train, in {counted(classes, 'device')}; two are needed"
             return [Fault(key="devices.groups", problem=problem)], []
-        remarks.append(f"{len(kept):,} device words train, in {classes} devices")
+        asked = resolved.job.devices
+        apart = f", about {asked.held_out:.0%} of them held out" if asked and asked.held_out else ""
+        remarks.append(f"{len(kept):,} device words, in {classes} devices{apart}")
     return [], remarks
 
 

@@ -144,7 +144,7 @@ class Auxiliary:
                 found["held_out_nulls"] = measures.held_out_nulls(words, chosen, seed=seed, nulls=nulls)
             found["analogy"] = measures.analogies(words, chosen, side.rows.detach().float())
         found["devices"] = device_classes(words, chosen, seed=seed, nulls=nulls if whole else 0)
-        if found["devices"] and chosen.apart.any():
+        if found["devices"] and chosen.apart.any() and not chosen.apart.all():
             found["devices"]["held_out"] = held_out_devices(words, start_words, chosen, seed=seed, nulls=nulls)
         found["cosines"] = measures.cosines(side.rows.detach().float(), seed=seed)
         moved = (measures.moved(touched, side.start.double()), measures.moved(untouched, side.untouched_start.double()))

@@ -148,10 +148,8 @@ def held_out_nulls(words: Tensor, chosen: Chosen, *, seed: int, nulls: int) -> d
     held, train = chosen.held.of(drawn[:NULL_PAIRS].sort().values), chosen.train.offsets(words)
     mean, at = train.mean(dim=0), torch.arange(len(held))
     sums = torch.zeros(len(chosen.groups), len(mean), dtype=words.dtype).index_add_(0, chosen.train.group, train - mean)
-    toward, pool = (
-        F.normalize(sums[held.group], dim=1),
-        torch.cat([words[held.word], words[held.base]]),
-    )  # [h, d], [2h, d]
+    toward = F.normalize(sums[held.group], dim=1)  # [h, d]
+    pool = torch.cat([words[held.word], words[held.base]])  # [2h, d]
     along, gram = pool @ toward.T, pool @ pool.T  # [2h, h], [2h, 2h]
     square, of_mean = gram.diagonal(), pool @ mean  # [2h]
 

@@ -49,7 +49,7 @@ def test_the_counts_and_the_power_that_is_left_are_told(queue_p3):
     assert "33 of 40 pairs may train, in 5 groups" in said
     assert "7 pairs left out, the base is no word of the list or the text (line 2: bothered, bother" in said
     assert "33 pairs, fewer than 200; about 8 would be held out" in said
-    assert "46 device words train, in 3 devices" in said
+    assert "46 device words, in 3 devices" in said
 
 
 def test_the_adapter_of_the_p2_is_written_into_the_job(queue_p3, settings):
