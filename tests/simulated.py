@@ -20,8 +20,9 @@ from runner.queue.rows import Attempt, Job, row_of
 from runner.settings import Numbers, Settings
 from runner.store.base import Store
 from runner.store.places.directory import DirectoryStore
+from runner.sync.copies import mirror
 from runner.sync.job_in_store import SyncContext
-from runner.sync.loop import sync
+from runner.sync.loop import release_all, sync
 from runner.sync.rebuild import restore
 from wake2vec.contract.files import digest_file, read_json, write_json
 from wake2vec.contract.manifest import CHECKPOINT_FILES, MANIFEST, Manifest, manifest_sha256, saved_steps
@@ -227,6 +228,11 @@ class Home:
     def kill_daemon(self) -> None:
         self.queue.close()
         self.start_daemon()
+
+    def leave(self) -> None:
+        """What a daemon does for the store before its last lines."""
+        release_all(self.context, self.now)
+        mirror(self.context, self.now, leaving=True)
 
     def lose(self, *, take_over: bool = True) -> None:
         """The machine is gone with everything on it, and the person starts on a new one."""

@@ -79,7 +79,8 @@ def parse() -> argparse.Namespace:
     options.add_argument("--seq-len", type=int, default=256)
     options.add_argument("--phase", choices=("p1", "p2", "p3"), default="p1")
     options.add_argument("--max-loss-minutes", type=float, help="default: a minute for each GiB of a checkpoint")
-    options.add_argument("--train", default="", help="more lines of [train], as TOML; ';' for a new line")
+    options.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of the job that is rehearsed")
+    options.add_argument("--uncut", action="store_true", help="no second job that is killed")
     options.add_argument("--published", type=Path, help="a folder that an earlier rehearsal published; made if missing")
     options.add_argument("--folder", type=Path, help="where there is room")
     options.add_argument("--out", type=Path, default=RESULTS)
@@ -89,7 +90,7 @@ def parse() -> argparse.Namespace:
 def about(chosen: argparse.Namespace) -> dict[str, Any]:
     from bench.speed.measure import setting
 
-    asked = {key: getattr(chosen, key) for key in ("model", "cap_gib", "phase", "steps", "batch", "seq_len", "train")}
+    asked = {key: getattr(chosen, key) for key in ("model", "cap_gib", "phase", "steps", "batch", "seq_len", "set")}
     return {**setting(), "question": "dress rehearsal", **asked}
 
 
@@ -118,10 +119,13 @@ def rehearse(chosen: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any
     elif chosen.phase == "p3":
         machine.run("morphemes", str(chosen.lexicon), "--derive", "--corpus", str(chosen.corpus), "--out",
                     str(folder / GROUPS))  # fmt: skip
-    queue("uncut", chosen.phase, chosen.steps)
+    settings = [word for setting in chosen.set for word in ("--set", setting)]
+    queue("uncut", chosen.phase, chosen.steps, *settings)
     uncut = watched(machine, "uncut", [])
     yield {"uncut": uncut}
-    queue("cut", chosen.phase, chosen.steps, "--again")
+    if chosen.uncut:
+        return
+    queue("cut", chosen.phase, chosen.steps, "--again", *settings)
     remember(machine, uncut["plan"])
     yield {"cut": watched(machine, "cut", [int(share * chosen.steps) for share in KILLS_AT])}
     hashes = {name: result_hash(machine.run_dir(name)) for name in ("uncut", "cut")}
@@ -171,7 +175,6 @@ def job_file(chosen: argparse.Namespace, folder: Path, model: Path, name: str, p
         "p2": LORA,
         "p3": f'[lora]\ntrain = "lora+rows"\n[morphemes]\ngroups = "{folder / GROUPS}"\n[geometry]\nramp_steps = 0\n',
     }[phase]
-    more = chosen.train.replace(";", "\n") if name not in (FIRST, SECOND) else ""
     path.write_text(f"""
 phase = "{phase}"
 {head}
@@ -187,7 +190,6 @@ steps = {steps}
 batch = {chosen.batch}
 optimizer = "{"adafactor" if phase == "p1" else "adamw"}"
 lr = 1e-4
-{more}
 {own}
 [evaluate]
 every_steps = {max(1, steps // 2)}

@@ -33,7 +33,6 @@ from runner.store.places.fsspec import open_fs
 from runner.store.publish import publish_checkpoint
 from runner.store.retry import Backoff, RetryingStore
 from runner.sync.fetch import fetch_result
-from runner.sync.loop import release_all
 from runner.sync.mend import repair
 from runner.sync.opening import open_job_log
 from runner.sync.prepare import prepare
@@ -362,7 +361,7 @@ def _one(place: Place, moment: str, part: str, draw: random.Random, found: Found
     place.keep()
     go_on(home, draw, draw.randint(0, 12))
     if moment != "training":
-        release_all(home.context, home.now)
+        home.leave()
         home.queue.close()
     way = place.strike(part)
     called = f"{called}, {way})"
@@ -377,7 +376,7 @@ def _one(place: Place, moment: str, part: str, draw: random.Random, found: Found
         go_on(home, draw, 1)
         _weigh(place, said_in_between(home), found, f"{called} in between", clock)
         go_on(home, draw, draw.randint(0, 20))
-        release_all(home.context, home.now)
+        home.leave()
         _weigh(place, claims(home), found, f"{called} at the end", clock)
     found.noticed += bool(home.daemon.lost) or not is_open
     home.queue.close()

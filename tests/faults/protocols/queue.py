@@ -163,6 +163,7 @@ class QueueLeaseCommit(RuleBasedStateMachine):
         for job in jobs.list_jobs(home.queue):
             if job.state is State.SUCCEEDED:
                 assert is_done(logs(home)[job.name])
+        home.leave()
         self.a_new_home_confirms(home)
 
     def a_new_home_confirms(self, home: Home) -> None:

@@ -23,7 +23,7 @@ from wake2vec.contract.models.model_shapes import SHAPES
 def minutes(folder: Path, *, phase: str, words: int) -> float:
     lexicon = folder / "words.txt"
     lexicon.write_text("".join(f"word{number}\n" for number in range(words)))
-    chosen = argparse.Namespace(lexicon=lexicon, corpus=folder / "text.txt", seq_len=256, batch=16, train="")
+    chosen = argparse.Namespace(lexicon=lexicon, corpus=folder / "text.txt", seq_len=256, batch=16)
     for name, below in before(phase):
         job_file(chosen, folder, folder / "model", name, below, steps=2)
     return minutes_between_checkpoints(job_file(chosen, folder, folder / "model", "uncut", phase, steps=20))
