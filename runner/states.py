@@ -127,6 +127,24 @@ def next_state(state: State, change: Change) -> State:
         ) from None
 
 
+# How a job comes to stand as a person wished it elsewhere; what is not here stands so, or better stays as it is.
+TO_STAND: dict[tuple[State, State], tuple[Change, ...]] = {
+    (State.QUEUED, State.HELD): (Change.HOLD,),
+    (State.QUEUED, State.CANCELLED): (Change.CANCEL,),
+    (State.HELD, State.QUEUED): (Change.RELEASE,),
+    (State.HELD, State.CANCELLED): (Change.CANCEL,),
+    (State.FAILED, State.CANCELLED): (Change.CANCEL,),
+    (State.CANCELLED, State.QUEUED): (Change.RETRY,),
+    (State.CANCELLED, State.HELD): (Change.RETRY, Change.HOLD),
+}
+
+
+def as_wished(state: State, remedy: str) -> State:
+    """Held, cancelled or else queued: what a person last made of a job. What the runner holds has a remedy."""
+    is_wished = state is State.CANCELLED or (state is State.HELD and not remedy)
+    return state if is_wished else State.QUEUED
+
+
 PLANNED_AHEAD = 1000  # segments that are rows of the queue before a durable checkpoint comes near them
 
 

@@ -13,8 +13,8 @@ from runner.queue.database import Queue
 from runner.queue.jobs import apply_change, fetch_job, get_job, list_segments, replace_spec
 from runner.queue.ledger import add_regime, list_regimes
 from runner.queue.rows import Job
-from runner.queue.tables import logs
-from runner.states import Change, State
+from runner.queue.tables import jobs, logs
+from runner.states import TO_STAND, Change, State, Wish, as_wished
 from wake2vec.contract.files import at
 from wake2vec.contract.order import PLAN_AND_CADENCE, fingerprint
 from wake2vec.contract.spec import JOB_SPEC, JobSpec
@@ -141,3 +141,22 @@ def follow(queue: Queue, name: str, payload: dict[str, Any], now: float) -> None
         add_regime(connection, name, int(payload["from_step"]), change, now, is_told=True)
         if change["what"] == "extend" and before is not None and before < int(change["steps"]):
             _open_again(connection, fetch_job(connection, name), now)
+
+
+def follow_person(queue: Queue, name: str, before: State, told: State, now: float, *, reason: str) -> bool:
+    """Have the job stand as a person at another home has it; False where it does, or where one here said otherwise.
+
+    `before` is how it stood by the last word that was heard from there. A trainer is asked to end as by `set_wish`.
+    """
+    with queue.write() as connection:
+        job = fetch_job(connection, name)
+        if as_wished(job.state, job.remedy) is not before or told is before or job.wish is not None:
+            return False
+        if job.state is State.RUNNING:
+            wish = {State.HELD: Wish.HOLD, State.CANCELLED: Wish.CANCEL}[told]
+            connection.execute(update(jobs).where(jobs.c.name == name).values(wish=wish))
+            return True
+        changes = TO_STAND.get((job.state, told), ())
+        for change in changes:
+            apply_change(connection, name, change, now, reason=reason)
+        return bool(changes)

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from runner.errors import Damaged
+from runner.states import State, as_wished
 from wake2vec.contract.files import FileDigest
 from wake2vec.contract.manifest import MANIFEST
 from wake2vec.contract.order import InputFile
@@ -133,6 +134,10 @@ class StateNote(Note):
     state: str = ""
     reason: str = ""
     remedy: str = ""
+
+    @property
+    def stands(self) -> State:
+        return as_wished(State(self.state or State.QUEUED), self.remedy)
 
 
 @dataclass(frozen=True, kw_only=True)

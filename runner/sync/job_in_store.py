@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from runner.context import DaemonContext, Now, read_clocks
-from runner.errors import Damaged, Fenced, Loss, NotStored, StoreLost, StoreUnavailable
+from runner.errors import Damaged, Fenced, LeaseHeld, Loss, NotStored, StoreLost, StoreUnavailable
 from runner.queue import checkpoints, jobs
-from runner.queue.changing import follow, unknown_changes
+from runner.queue.changing import follow, follow_person, unknown_changes
 from runner.queue.database import Queue
 from runner.queue.history import Mark
 from runner.queue.ledger import add_event, in_words
@@ -24,7 +24,7 @@ from runner.store.lease import BEAT_SECONDS, Lease, Watch, acquire
 from runner.store.log import Log
 from runner.store.presence import check_record
 from runner.store.publish import sweep
-from runner.store.records import AnyNote, Commit, Note, Record, is_done, notes, regimes
+from runner.store.records import AnyNote, Commit, Note, Record, StateNote, is_done, notes, regimes
 from runner.store.retry import Busy
 from runner.store.root import open_root
 from runner.store.space import ORPHAN_SECONDS
@@ -48,6 +48,13 @@ class JobInStore:
     confirmed_at: float = -1e9  # monotonic: when the store last showed all of it
     page_step: int | None = None  # of the newest evaluation on the page in the store
     rested_at: float | None = None  # the `changed_at` of the state that the log was last told
+    heard: int = field(init=False)  # the newest record whose news this home has taken
+
+    def __post_init__(self) -> None:
+        """What a home has seen of a log it has heard; a log that is new to it says all at once."""
+        copy = self.context.known.read(self.log.name)
+        is_same = copy is not None and copy.records[0].nonce == self.records[0].nonce
+        self.heard = copy.tail.seq if copy is not None and is_same else self.records[-1].seq
 
     @property
     def epoch(self) -> int:
@@ -102,14 +109,15 @@ class JobInStore:
         daemon, taken = self.context.daemon, self.context.taken
         self.used_at = now.monotonic
         if self.lease is None:
-            self.log.refresh()
-            self.take_changes(now)
             if self.is_done and not self._open_again():
                 return False
             take_over = daemon.take_over and self.job not in taken
             ttl = daemon.settings.numbers.lease_seconds * self.store.properties.pace
             self.lease = acquire(self.log, self.watch, at=now.monotonic, take_over=take_over, ttl_seconds=ttl)
             self.beat_at = -1e9
+            if self._unheard():  # came while the lease was being taken
+                self.give_back(now)
+                raise LeaseHeld(f"{self.job}: its state has just been changed", holder=daemon.holder, seconds_left=0.0)
             taken.add(self.job)
             self.set_state(now, epoch=self.lease.epoch, **checkpoints.SOUND)
         if now.monotonic - self.swept_at > ORPHAN_SECONDS:  # what killed uploads left is old enough an hour later
@@ -118,11 +126,39 @@ class JobInStore:
         self.beat(now)
         return True
 
-    def take_changes(self, now: Now) -> None:
-        """Do here what other homes have changed of the job since."""
+    def hear(self, now: Now) -> bool:
+        """Do here what other homes have said of the job since; True when it stands otherwise now.
+
+        A person's word counts in the order of the log: what one here said after it was last heard comes later.
+        """
+        self.log.refresh()
         for change in unknown_changes(self.queue, self.job, [record.payload for record in regimes(self.records)]):
             follow(self.queue, self.job, change, now.wall)
             self.tell(now, "regime", f"another runner has changed it: {in_words(change)}")
+        new, before = self._unheard(), self._told()
+        self.heard = self.records[-1].seq
+        if not new or self.queue.is_shared:  # there the row has it
+            return False
+        told = StateNote.from_payload(new[-1].payload)
+        if not follow_person(self.queue, self.job, before.stands, told.stands, now.wall, reason=told.reason):
+            return False
+        self.tell(now, "regime", f"{new[-1].holder} has it {told.stands}")
+        self.context.known.keep(self.log)
+        return True
+
+    def _states(self) -> list[Record]:
+        return [one for one in regimes(self.records) if one.payload.get("what") == StateNote.WHAT]
+
+    def _unheard(self) -> list[Record]:
+        """What other homes said of the job's state, if nobody here has said anything after it."""
+        new = [one for one in self._states() if one.seq > self.heard]
+        return new if new and new[-1].holder != self.context.daemon.holder else []
+
+    def _told(self) -> StateNote:
+        """What was heard last, or said here."""
+        holder = self.context.daemon.holder
+        heard = [one for one in self._states() if one.seq <= self.heard or one.holder == holder]
+        return StateNote.from_payload(heard[-1].payload) if heard else StateNote()
 
     def _open_again(self) -> bool:
         """Give a job that is done more steps, where a person here wants them; False when nobody does.

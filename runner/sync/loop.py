@@ -181,6 +181,8 @@ def _look_after(context: SyncContext, job: Job, now: Now) -> None:
     is_idle = job.state is not State.RUNNING and not daemon.handover.asks(job.name) and job.name not in daemon.lost
     if is_due(stored, now) and (not is_idle or context.has_turn("idle", now)):
         confirm(stored, now)
+        if is_idle and stored.lease is None and stored.hear(now):
+            return
     if job.state is State.RUNNING:
         _keep_running(stored, job, now)
     elif daemon.handover.asks(job.name):
@@ -199,8 +201,7 @@ def _see_that_it_is_there(context: SyncContext, job: Job, now: Now) -> None:
     if ROOT in context.daemon.lost or (known and not is_due(known, now)) or not context.has_turn("done", now):
         return
     stored = open_job_log(context, job, now)
-    stored.log.refresh()
-    stored.take_changes(now)  # another home may have given it more steps
+    stored.hear(now)  # another home may have given it more steps
     confirm(stored, now)
     stored.sweep(now)
     if now.monotonic - context.swept_inputs_at > INPUTS_DAY_SECONDS:
@@ -209,7 +210,9 @@ def _see_that_it_is_there(context: SyncContext, job: Job, now: Now) -> None:
 
 
 def _hold(stored: JobInStore, now: Now) -> bool:
-    """Have the lease; False when the job is done, which counts once all of it has been seen."""
+    """Have the lease; False when another home has it stand otherwise, or when it is done, all of it seen."""
+    if stored.lease is None and stored.hear(now):
+        return False
     if stored.hold(now):
         return True
     confirm(stored, now, fully=True)
