@@ -173,3 +173,13 @@ def test_rows_that_moved_more_stand_apart_with_an_interval():
     found = measures.difference(torch.full((40,), 0.3), torch.full((40,), 0.1), seed=1, times=50)
 
     assert found["interval"] == pytest.approx([0.2, 0.2])
+
+
+def test_permutations_run_on_one_thread_and_leave_the_others_to_what_follows() -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert list(measures.each_of(range(2), lambda _: torch.get_num_threads())) == [1, 1]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
