@@ -201,11 +201,13 @@ def end_group(pid: int, number: signal.Signals) -> None:
 
 
 def trainer_environment(base: Mapping[str, str], gpus: Sequence[int], cards: int) -> dict[str, str]:
-    """The trainer's: no secret of the runner, its cards in sight, output unbuffered so that its log is true at once."""
+    """The trainer's: no secret of the runner, its cards and its share of the cores, output that is written at once."""
     environment = without_secrets(base) | {"PYTHONUNBUFFERED": "1"}
     if cards > 1:
         # numbered as the driver does, not by speed
         environment |= {CARD_VARIABLE: ",".join(map(str, gpus)), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+        # else each process has a thread for every core, and all of them wait for one another
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // cards)))
     return environment
 
 

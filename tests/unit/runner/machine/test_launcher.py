@@ -117,9 +117,19 @@ def test_one_of_several_cards_is_all_that_a_trainer_sees():
     found = trainer_environment({"A": "1"}, [1], 2)
 
     assert found.pop("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
+    del found["OMP_NUM_THREADS"]
     assert found == {"A": "1", "PYTHONUNBUFFERED": "1", "CUDA_VISIBLE_DEVICES": "1"}
     assert trainer_environment({}, [0, 2], 4)["CUDA_VISIBLE_DEVICES"] == "0,2"
     assert "CUDA_VISIBLE_DEVICES" not in trainer_environment({}, [0], 1)
+
+
+def test_trainers_beside_each_other_share_the_cores(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+
+    assert trainer_environment({}, [1], 4)["OMP_NUM_THREADS"] == "4"
+    assert trainer_environment({}, [1], 32)["OMP_NUM_THREADS"] == "1"
+    assert trainer_environment({"OMP_NUM_THREADS": "6"}, [1], 4)["OMP_NUM_THREADS"] == "6"
+    assert "OMP_NUM_THREADS" not in trainer_environment({}, [0], 1)
 
 
 @pytest.mark.parametrize(
