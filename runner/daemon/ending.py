@@ -15,6 +15,7 @@ from runner.queue.rows import Job
 from runner.queue.view import View, see
 from runner.states import State
 from runner.sync.job_in_store import SyncContext
+from runner.sync.loop import untold
 from runner.sync.upload import is_settled
 from runner.trouble import OF_THE_STORE, Cause, conclude, still_moving
 
@@ -31,7 +32,7 @@ def conclusion(
     moving = {job.name for job in waiting.unfinished(every) if not is_elsewhere(view, job)} | held | working
     left = [job for job in every if job.name in moving]
     if not left:
-        return left_to_you(daemon.queue)
+        return None if untold(context) else left_to_you(daemon.queue)
     found = {job.name: trouble for job in left if (trouble := context.trouble_of(job.name)) is not None}
     moves = moving & {job.name for job in still_moving(every, working, context.trouble_of)}
     if working or moves or held - found.keys():

@@ -15,6 +15,7 @@ from runner.queue.view import see
 from runner.settings import Settings
 from runner.states import State
 from runner.sync.job_in_store import SyncContext
+from runner.sync.loop import untold
 from runner.sync.upload import is_settled
 from wake2vec.contract.manifest import saved_steps
 from wake2vec.contract.rundir import RunDir
@@ -40,6 +41,8 @@ def bring_to_safety(
     if not all(is_settled(context, job) for job in held):
         say(f"bringing the last checkpoint to {daemon.store.properties.place}")
     wait_for(lambda: all(is_settled(context, job) for job in held), grace, meanwhile)
+    if for_the_store:  # another home would else go on with what is cancelled or held here
+        wait_for(lambda: not untold(context), grace, meanwhile)
     add_event(daemon.queue, time.time(), "stopped", "the daemon stopped")
 
 

@@ -20,7 +20,8 @@ from runner.errors import (
 )
 from runner.queue import checkpoints, sharing
 from runner.queue.ledger import add_event
-from runner.queue.rows import Job
+from runner.queue.rows import Job, LogState
+from runner.queue.view import see
 from runner.states import FINAL, State
 from runner.store.known import ROOT
 from runner.store.presence import missing
@@ -271,6 +272,21 @@ def _rest(stored: JobInStore, job: Job, now: Now) -> None:
             stored.note(StateNote(state=str(job.state), reason=job.reason, remedy=job.remedy))
         stored.give_back(now)
         stored.rested_at = job.changed_at
+
+
+def untold(context: SyncContext) -> list[str]:
+    """Jobs whose log does not say yet how they stand, where nothing is known to keep it from that."""
+    view = see(context.queue)
+    return [job.name for job in view.mine if not _is_told(context, job, view.log(job.name))]
+
+
+def _is_told(context: SyncContext, job: Job, log: LogState) -> bool:
+    """One that waits, runs or has no log need not; nor one that is done."""
+    if job.state not in TOLD_IN_THE_LOG or log.created_at is None or log.done_at is not None:
+        return True
+    stored = context.opened.get(job.name)
+    is_told = stored is not None and (stored.is_done or stored.rested_at == job.changed_at)
+    return is_told or context.trouble_of(job.name) is not None
 
 
 def _publish(stored: JobInStore, job: Job, now: Now) -> None:

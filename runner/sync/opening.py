@@ -34,6 +34,7 @@ def open_job_log(context: SyncContext, job: Job, now: Now) -> JobInStore:
         for item in job.inputs:
             forget(context.journal, _input_folder(item.sha256))
         found = context.opened[job.name] = JobInStore(context=context, job=job.name, log=log)
+        context.known.keep(log)
         found.set_state(now, created_at=log.records[0].written_at)
     return found
 

@@ -130,6 +130,7 @@ def _add(context: SyncContext, name: str, log: Log, now: Now) -> None:
         again=True,
     )
     context.opened[name] = stored
+    context.known.keep(log)  # what other homes say from here on is news
     for change in unknown_changes(queue, name, [record.payload for record in regimes(log.records)]):
         follow(queue, name, change, now.wall)
     quarantined = {one.manifest_sha256 for one in notes(log.records, QuarantineNote)}

@@ -6,6 +6,8 @@ import pytest
 
 from runner.queue import jobs
 from runner.states import State, Wish
+from runner.store.records import StateNote
+from runner.sync.loop import untold
 from tests.simulated import Clock, Home
 from tests.unit.runner.conftest import job_spec
 
@@ -62,7 +64,6 @@ def test_it_stays_cancelled_after_the_other_home_has_begun_anew(homes):
 
 def test_a_home_that_was_off_meanwhile_hears_of_it_when_it_begins(homes):
     one, other = homes
-    other.rounds(2)
     other.queue.close()
     wish(one, Wish.CANCEL)
 
@@ -71,6 +72,20 @@ def test_a_home_that_was_off_meanwhile_hears_of_it_when_it_begins(homes):
 
     assert not other.trainers.living
     assert other.state() == "cancelled"
+
+
+def test_nobody_leaves_before_the_log_says_what_is_cancelled_or_held(homes):
+    one, _ = homes
+    one.end_trainer("yielded")
+    one.tick()
+    one.trainers.living.clear()
+    jobs.set_wish(one.queue, "a", Wish.CANCEL, one.clock.now)
+    one.kill_daemon()
+    assert untold(one.context) == ["a"]
+
+    one.until(lambda: not untold(one.context))
+
+    assert one.context.opened["a"].noted(StateNote).state == "cancelled"
 
 
 def test_a_hold_is_heard_and_so_is_its_release(homes):
