@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 from collections.abc import Sequence
@@ -222,11 +223,15 @@ def _too_short(data: DataTable, inputs: list[InputFile]) -> Fault | None:
 
 
 def _only_warm_up(train: TrainTable) -> Fault | None:
-    warmup = train.warmup_steps or 0
-    if train.steps is None or warmup < train.steps:
+    if train.steps is None:
+        return None
+    is_share = train.warmup_steps is None
+    warmup = math.ceil(train.warmup_ratio * train.steps) if train.warmup_steps is None else train.warmup_steps
+    if warmup == 0 or warmup < train.steps:
         return None
     problem = f"{warmup} steps of warm-up in a job of {train.steps}: the learning rate would never arrive"
-    return Fault(key="train.warmup_steps", problem=f"{problem}; give fewer")
+    less = "a smaller share, or 0" if is_share else "fewer"
+    return Fault(key=f"train.warmup_{'ratio' if is_share else 'steps'}", problem=f"{problem}; give {less}")
 
 
 def _resolve_model(model: ModelTable, base_dir: Path) -> tuple[ModelTable, InputFile | None]:
