@@ -104,6 +104,33 @@ def remarks(tmp_path: Path, text: str, *changes: tuple[str, str]) -> list[str]:
     return [one for one in resolve_inputs(read_job(file), folder, str(file)).remarks if "places" in one]
 
 
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ('stop_if = "val > 5.4 at 25"', "evaluate.stop_if val > 5.4 at 25: step 25 is not measured"),
+        ('stop_if = "val > 5.4 at 80"', "step 80 is not measured (each 20 steps, and at 60)"),
+        ('stop_if = "val > 5.4 at 0"', "step 0 is not measured"),
+        (
+            'expect = ["val = 5 at 7 within 1", "loss = 5 at 7 within 1"]',
+            "evaluate.expect val = 5 at 7 within 1: step 7",
+        ),
+        ('stop_if = "val > 5.4 at 40"', ""),
+        ('stop_if = "val > 5.4 at 60"', ""),
+        ('expect = ["val = 5 at 0 within 1"]', ""),
+    ],
+)
+def test_a_rule_for_a_step_at_which_nothing_is_measured_is_told(tmp_path: Path, rule: str, said: str) -> None:
+    (tmp_path / "jobs").mkdir()
+    folder = write_jobs(tmp_path / "jobs")
+    file = folder / "a_p1.toml"
+    file.write_text(f"{file.read_text()}\n[evaluate]\nevery_steps = 20\n{rule}\n")
+
+    told = [one for one in resolve_inputs(read_job(file), folder, str(file)).remarks if one.startswith("evaluate.")]
+
+    assert len(told) == bool(said)
+    assert said in "".join(told)
+
+
 def test_places_that_are_read_in_pieces_are_told_with_what_helps(tmp_path: Path) -> None:
     (told,) = remarks(tmp_path, "a swerve of shore\nshore, Shore\n\n")
 
