@@ -23,7 +23,7 @@ from runner.jobfile.reach import about_forms, nothing_new, places_in_pieces, wit
 from runner.jobfile.wording import PATTERNS
 from wake2vec.contract.errors import Fault, InputError, SpecError
 from wake2vec.contract.expectation import parse_expectation, parse_stop_rule
-from wake2vec.contract.files import open_regular
+from wake2vec.contract.files import counted, open_regular
 from wake2vec.contract.order import InputFile
 from wake2vec.contract.spec import JOB_SPEC, CommandSpec, JobSpec, JobTable, TrainingSpec
 from wake2vec.contract.tables import NAME_PATTERN, DataTable, EvaluateTable, LoraTable, ModelTable, TrainTable
@@ -231,7 +231,7 @@ def _only_warm_up(train: TrainTable) -> Fault | None:
     warmup = math.ceil(train.warmup_ratio * train.steps) if train.warmup_steps is None else train.warmup_steps
     if warmup == 0 or warmup < train.steps:
         return None
-    problem = f"{warmup} steps of warm-up in a job of {train.steps}: the learning rate would never arrive"
+    problem = f"{counted(warmup, 'step')} of warm-up in a job of {train.steps}: the learning rate would never arrive"
     less = "a smaller share, or 0" if is_share else "fewer"
     return Fault(key=f"train.warmup_{'ratio' if is_share else 'steps'}", problem=f"{problem}; give {less}")
 

@@ -82,7 +82,7 @@ def test_a_word_is_found_across_pieces_of_a_long_text_and_in_either_normal_form(
     [
         ("steps = 60", "steps = 60\nwarmup_steps = 60", "train.warmup_steps: 60 steps of warm-up in a job of 60"),
         ("steps = 60", "steps = 60\nwarmup_steps = 99", "train.warmup_steps: 99 steps"),
-        ("steps = 60", "steps = 1\nwarmup_ratio = 0.05", "train.warmup_ratio: 1 steps of warm-up in a job of 1"),
+        ("steps = 60", "steps = 1\nwarmup_ratio = 0.05", "train.warmup_ratio: 1 step of warm-up in a job of 1"),
         ("steps = 60", "steps = 60\nwarmup_ratio = 0.999", "train.warmup_ratio: 60 steps"),
         ("seq_len = 64", "seq_len = 64\nheld_out = 0.0001", "data.held_out: 0.0001 of"),
         ("seq_len = 64", 'seq_len = 2048\nsplit = "blocks"', "data.held_out: 0.1 of"),
