@@ -112,12 +112,23 @@ def guarded(action: Callable[[], object], words: Sequence[str]) -> None:
         sys.exit(error.exit_code)
     except OSError as error:
         if error.errno not in UNUSABLE:
+            if isinstance(error, FileNotFoundError) and _is_nowhere():
+                _tell("the current folder is gone, so nothing can be found from it; cd into another one")
+                sys.exit(RunnerError.exit_code)
             _report_bug(error, words)
         remedy = "make room there" if error.errno in FULL else "see whether it can be written, or choose another --home"
         _tell(f"{error.filename or 'the disk'}: {error.strerror}; {remedy}")
         sys.exit(HomeUnusable.exit_code)
     except Exception as error:
         _report_bug(error, words)
+
+
+def _is_nowhere() -> bool:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _tell(message: str) -> None:

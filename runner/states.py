@@ -151,8 +151,10 @@ PLANNED_AHEAD = 1000  # segments that are rows of the queue before a durable che
 def plan_segments(steps: int, every_steps: int, *, start: int = 0, most: int | None = None) -> list[tuple[int, int]]:
     """(steps completed before it, steps completed at its end) of each segment from `start` on, the first `most`.
 
-    Every one ends at a multiple of `every_steps`, or with the job.
+    Every one ends at a multiple of `every_steps`, or with the job; none is left of a job that is trained to its end.
     """
+    if start >= steps:
+        return []
     begin = range(start // every_steps * every_steps, steps, every_steps)[:most]
     return [(max(first, start), min(first + every_steps, steps)) for first in begin]
 

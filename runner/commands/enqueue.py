@@ -31,6 +31,7 @@ from wake2vec.contract.errors import Fault, SpecError
 from wake2vec.contract.files import at, counted
 from wake2vec.contract.lock import read_lock
 from wake2vec.contract.spec import JobSpec
+from wake2vec.contract.tables import LONGEST_NAME
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,9 +149,11 @@ def check_files(files: Sequence[Path], queued: Sequence[Job], settings: Settings
     if faulty:
         raise _joined(list(faulty.values()))
     for name in (entry.job.name for entry in entries if entry.job.name in states):
+        is_over = states[name] in (State.CANCELLED, State.FAILED)
+        goes_on = f"`retry {name}` queues that one again" if is_over else f"`extend {name} STEPS` gives it more steps"
         raise JobExists(
-            f"{name}: a job of that name is {states[name]}; `status` shows it, `extend {name} STEPS` gives it more "
-            f"steps, --again trains it once more as {free_name(name, taken)}"
+            f"{name}: a job of that name is {states[name]}; `status` shows it, {goes_on}, "
+            f"--again trains it once more as {free_name(name, taken)}"
         )
     return [_compared(entry, stored, taken) for entry in entries]
 
@@ -199,10 +202,11 @@ def _known(job: Job, kept: Path) -> SourceJob:
 
 
 def free_name(name: str, taken: Container[str]) -> str:
-    """NAME-2, NAME-3 … where NAME is taken."""
+    """NAME-2, NAME-3 … where NAME is taken; a long one is cut, since the queue could not be read with a longer name."""
     stem, number = re.sub(r"-\d+$", "", name) if name in taken else name, 2
     while name in taken:
-        name, number = f"{stem}-{number}", number + 1
+        end = f"-{number}"
+        name, number = stem[: LONGEST_NAME - len(end)] + end, number + 1
     return name
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 from collections.abc import Sequence
@@ -21,10 +22,11 @@ from runner.jobfile.overrides import Pair, lay_over
 from runner.jobfile.reach import about_forms, nothing_new, places_in_pieces, with_other_apostrophe, words_not_met
 from runner.jobfile.wording import PATTERNS
 from wake2vec.contract.errors import Fault, InputError, SpecError
-from wake2vec.contract.files import open_regular
+from wake2vec.contract.expectation import parse_expectation, parse_stop_rule
+from wake2vec.contract.files import counted, open_regular
 from wake2vec.contract.order import InputFile
 from wake2vec.contract.spec import JOB_SPEC, CommandSpec, JobSpec, JobTable, TrainingSpec
-from wake2vec.contract.tables import NAME_PATTERN, DataTable, LoraTable, ModelTable, TrainTable
+from wake2vec.contract.tables import NAME_PATTERN, DataTable, EvaluateTable, LoraTable, ModelTable, TrainTable
 from wake2vec.contract.words.groups import read_groups
 from wake2vec.contract.words.lexicon import Lexicon, read_lexicon
 
@@ -164,6 +166,7 @@ def resolve_inputs(job: JobSpec, base_dir: Path, place: str) -> Resolved:
             faults.append(fault)
         if fault := _only_warm_up(job.train):
             faults.append(fault)
+        remarks += _never_met(job.evaluate, job.train.steps)
         corpora = [files[item.sha256] for item in inputs if item.role == "corpus"]
         if lexicon is not None and job.vocab is not None and not faults:
             fault = words_not_met(job.vocab, job.data, lexicon.words, corpora)
@@ -222,11 +225,29 @@ def _too_short(data: DataTable, inputs: list[InputFile]) -> Fault | None:
 
 
 def _only_warm_up(train: TrainTable) -> Fault | None:
-    warmup = train.warmup_steps or 0
-    if train.steps is None or warmup < train.steps:
+    if train.steps is None:
         return None
-    problem = f"{warmup} steps of warm-up in a job of {train.steps}: the learning rate would never arrive"
-    return Fault(key="train.warmup_steps", problem=f"{problem}; give fewer")
+    is_share = train.warmup_steps is None
+    warmup = math.ceil(train.warmup_ratio * train.steps) if train.warmup_steps is None else train.warmup_steps
+    if warmup == 0 or warmup < train.steps:
+        return None
+    problem = f"{counted(warmup, 'step')} of warm-up in a job of {train.steps}: the learning rate would never arrive"
+    less = "a smaller share, or 0" if is_share else "fewer"
+    return Fault(key=f"train.warmup_{'ratio' if is_share else 'steps'}", problem=f"{problem}; give {less}")
+
+
+def _never_met(evaluate: EvaluateTable, steps: int | None) -> list[str]:
+    """Rules for a step at which nothing is measured: they would be passed over without a word."""
+    if steps is None:
+        return []
+    named = [(f"stop_if {rule}", parse_stop_rule(rule)[1]) for rule in [evaluate.stop_if] if rule]
+    named += [(f"expect {line}", parse_expectation(line).step) for line in evaluate.expect if line.startswith("val ")]
+    every = evaluate.every_steps
+    return [
+        f"evaluate.{rule}: step {step} is not measured (each {every} steps, and at {steps}), so this comes to nothing"
+        for rule, step in named
+        if (step % every and step != steps) or step > steps or (step == 0 and rule.startswith("stop_if"))
+    ]
 
 
 def _resolve_model(model: ModelTable, base_dir: Path) -> tuple[ModelTable, InputFile | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -126,10 +126,32 @@ def apply_regime(queue: Queue, name: str, payload: dict[str, Any]) -> None:
         replace_spec(connection, fetch_job(connection, name), spec, steps)
 
 
-def unknown_changes(queue: Queue, name: str, told: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What the log tells of a job's settings and steps that this queue has not heard of: another home's word."""
-    known = [one.change | {"from_step": one.from_step} for one in list_regimes(queue, name)]
-    return [dict(one) for one in told if one.get("what") in ("set", "extend") and one not in known]
+def unknown_changes(queue: Queue, name: str, told: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What the log tells of a job's settings and steps that this queue does not hold to: another home's word.
+
+    Of a setting the last word counts, and a word of this home that the log has yet to be told comes after it.
+    """
+    job, rows = get_job(queue, name), list_regimes(queue, name)
+    known = [one.change | {"from_step": one.from_step} for one in rows]
+    untold = {one.change.get("key") for one in rows if one.durable_at is None}
+    found = [dict(one) for one in told if one.get("what") == "extend" and one not in known]
+    for key, last in last_words(told).items():
+        if key not in untold and changed_spec(job, key, last["value"]) != job.spec:
+            found.append(dict(last))
+    return found
+
+
+def last_words(told: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """What was said last of each setting."""
+    return {str(one["key"]): one for one in told if one.get("what") == "set"}
+
+
+def is_told(change: Mapping[str, Any], told: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the log says so already. A setting may have been the same before, and another since."""
+    if change.get("what") != "set":
+        return change in told
+    last = last_words(told).get(str(change["key"]))
+    return last is not None and last["value"] == change["value"]
 
 
 def follow(queue: Queue, name: str, payload: dict[str, Any], now: float) -> None:

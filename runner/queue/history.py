@@ -61,6 +61,7 @@ class LogSays:
     fingerprint: str
     is_done: bool
     manifests: frozenset[str]  # sha256 of every commit's
+    changes: tuple[Mapping[str, Any], ...] = ()  # of its settings and steps, oldest first
     state_told_at: float = 0.0  # when the log was last told that the job is held, failed, cancelled or none of these
 
 
@@ -136,7 +137,9 @@ def take_history(
                 _take_ledger(connection, copy, name, told[name])
                 _take_limits(connection, copy, name)
                 _take_wishes(connection, rows[name], told[name])
-            return present, [(name, change) for name in same for change in _take_unsent(connection, copy, name)]
+            return present, [
+                (name, change) for name in same for change in _take_unsent(connection, copy, name, told[name])
+            ]
     except (IntegrityError, sqlite3.DatabaseError, TypeError, ValueError, OverflowError) as error:
         reason = getattr(error, "orig", error)  # without the statement and its rows
         raise DatabaseCorrupt(path, f"its rows are none of a queue: {reason}") from error
@@ -215,10 +218,17 @@ def _wanted_state(row: Row) -> State | None:
     return State(row["state"]) if row["state"] in CARRIED_STATES else None
 
 
-def _take_unsent(connection: Connection, copy: sqlite3.Connection, name: str) -> list[Row]:
-    query = "SELECT job, from_step, change, at FROM regimes WHERE job = ? AND durable_at IS NULL ORDER BY id"
-    rows = [dict(row) for row in copy.execute(query, (name,))]
-    changes = [dict(json.loads(row["change"])) | {"from_step": row["from_step"]} for row in rows]
+def _take_unsent(connection: Connection, copy: sqlite3.Connection, name: str, told: LogSays) -> list[Row]:
+    """What the log was not told when the copy was made, and has not been told since."""
+    query = "SELECT job, from_step, change, at, durable_at FROM regimes WHERE job = ? ORDER BY id"
+    in_log, rows, changes = list(told.changes), [], []
+    for row in map(dict, copy.execute(query, (name,))):
+        change = dict(json.loads(row["change"])) | {"from_step": row["from_step"]}
+        if change in in_log:  # each word of the log stands for one: a setting may go back to what it was
+            in_log.remove(change)
+        elif row.pop("durable_at") is None:
+            rows.append(row)
+            changes.append(change)
     _put(connection, regimes, rows)
     return changes
 

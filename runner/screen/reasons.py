@@ -59,11 +59,11 @@ def _explain_queued(
     if source is not None and source.state is State.HELD:  # by the same person: no cause for alarm
         return f"waits for {source.name}, which is held", ""
     if behind := blocked(job, every):
-        return behind.cause, behind.command + behind.also
+        return behind.cause, behind.command or behind.also  # what is shown as a command is typed as it stands
     if source is not None:
         return f"waits for {source.name}", ""
     if problem:
-        return problem, "" if _is_of_the_store(job, around) else remedy
+        return problem.removeprefix(f"{job.name}: "), "" if _is_of_the_store(job, around) else remedy
     if job.not_before > now:
         return f"tries again in {max(1, round((job.not_before - now) / 60))} min: {job.reason}", ""
     if around.daemon is None:

@@ -125,11 +125,13 @@ def _pass_over(context: SyncContext, generation: Generation, error: RunnerError,
 
 
 def _log_says(log: Log) -> LogSays:
-    states = [record.written_at for record in regimes(log.records) if record.payload.get("what") == StateNote.WHAT]
+    said = regimes(log.records)
+    states = [record.written_at for record in said if record.payload.get("what") == StateNote.WHAT]
     return LogSays(
         fingerprint=log.records[0].genesis.fingerprint,
         is_done=is_done(log.records),
         manifests=frozenset(one.commit.manifest.sha256 for one in commits(log.records)),
+        changes=tuple(record.payload for record in said),
         state_told_at=max(states, default=0.0),
     )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from runner.context import Now
 from runner.errors import Fenced
 from runner.queue import attempts, checkpoints, ledger
+from runner.queue.changing import is_told
 from runner.queue.rows import Job
 from runner.retention import kept_for_good
 from runner.screen.daemon_note import Sending, UploadNote
@@ -127,7 +128,7 @@ def publish_regimes(stored: JobInStore, job: Job, now: Now) -> None:
     for regime in stored.context.sight.view.regimes:
         if regime.job == job.name:
             body = dict(regime.change) | {"from_step": regime.from_step}
-            if body not in [record.payload for record in regimes(stored.records)]:
+            if not is_told(body, [record.payload for record in regimes(stored.records)]):
                 stored.log.append("REGIME", body, epoch=stored.epoch)
             ledger.mark_regime_durable(stored.queue, regime.id, now.wall)
 

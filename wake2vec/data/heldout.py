@@ -46,8 +46,9 @@ def choose(pieces: Iterable[str], *, fraction: float, seed: int, place: object) 
     if fraction > 0 and (not chosen or len(chosen) == len(ends)):
         raise InputError(
             place,
-            f"the text has {len(ends)} span(s) of {SPAN_CHARACTERS} characters, too few to hold out {fraction:.0%}",
-            "give a longer text",
+            f"the text has {len(ends)} span(s) of {SPAN_CHARACTERS} characters, "
+            f"too few to hold out {fraction:.3g} of it",
+            "give a longer text, or a held_out that comes to a whole span",
         )
     return tuple(_joined(ends, chosen))
 

@@ -107,6 +107,22 @@ def test_a_full_or_read_only_disk_is_no_bug(tmp_path, number, code):
     assert caught.value.code == code
 
 
+def test_a_current_folder_that_is_gone_is_no_bug(tmp_path, monkeypatch, capsys):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+
+    with pytest.raises(SystemExit) as ended:
+        guarded(lambda: Path("words.txt").absolute(), ["--home", str(tmp_path)])
+
+    assert ended.value.code == 1
+    assert (
+        capsys.readouterr().err
+        == "error: the current folder is gone, so nothing can be found from it; cd into another one\n"
+    )
+
+
 def test_a_bug_is_written_elsewhere_when_the_home_cannot_be_written(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     (tmp_path / "home").write_text("")

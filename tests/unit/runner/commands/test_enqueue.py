@@ -9,9 +9,11 @@ from runner.errors import HomeUnusable, JobExists, RunnerError
 from runner.queue import jobs
 from runner.queue.database import open_queue
 from runner.settings import read_settings
+from runner.states import Wish
 from tests.simulated import Clock, Home
 from tests.unit.runner.folders import P2, write_jobs
 from wake2vec.contract.errors import SpecError
+from wake2vec.contract.tables import LONGEST_NAME
 
 
 @pytest.fixture
@@ -88,6 +90,31 @@ def test_a_name_in_use_is_refused_with_the_way_out(settings, folder):
 
     with pytest.raises(JobExists, match=r"a_p1: a job of that name is queued.*--again trains it once more as a_p1-2"):
         run(settings, [folder / "a_p1.toml"], Asked(again=False), as_json=False)
+
+
+@pytest.mark.parametrize("wish", [Wish.CANCEL, Wish.HOLD])
+def test_the_way_out_of_a_name_in_use_is_one_that_its_job_can_go(settings, folder, wish):
+    run(settings, [folder / "a_p1.toml"], Asked(again=False), as_json=False)
+    with open_queue(settings.database) as queue:
+        jobs.set_wish(queue, "a_p1", wish, 1.0)
+
+    with pytest.raises(JobExists) as caught:
+        run(settings, [folder / "a_p1.toml"], Asked(again=False), as_json=False)
+
+    assert ("`retry a_p1`" in str(caught.value)) is (wish is Wish.CANCEL)
+    assert ("`extend a_p1 STEPS`" in str(caught.value)) is (wish is Wish.HOLD)
+
+
+def test_again_leaves_a_queue_that_can_be_read_however_long_the_name_is(settings, folder):
+    longest = "a" * LONGEST_NAME
+
+    for _ in range(12):
+        run(settings, [folder / "a_p1.toml"], Asked(again=True, pairs=[("name", longest)]), as_json=False)
+
+    with open_queue(settings.database) as queue:
+        names = [job.spec.name for job in jobs.list_jobs(queue)]
+    assert names[:2] == [longest, "a" * (LONGEST_NAME - 2) + "-2"]
+    assert names[-1] == "a" * (LONGEST_NAME - 3) + "-12"
 
 
 def test_again_gives_new_names_and_p2_follows_the_new_p1(settings, folder):

@@ -82,6 +82,8 @@ def test_a_word_is_found_across_pieces_of_a_long_text_and_in_either_normal_form(
     [
         ("steps = 60", "steps = 60\nwarmup_steps = 60", "train.warmup_steps: 60 steps of warm-up in a job of 60"),
         ("steps = 60", "steps = 60\nwarmup_steps = 99", "train.warmup_steps: 99 steps"),
+        ("steps = 60", "steps = 1\nwarmup_ratio = 0.05", "train.warmup_ratio: 1 step of warm-up in a job of 1"),
+        ("steps = 60", "steps = 60\nwarmup_ratio = 0.999", "train.warmup_ratio: 60 steps"),
         ("seq_len = 64", "seq_len = 64\nheld_out = 0.0001", "data.held_out: 0.0001 of"),
         ("seq_len = 64", 'seq_len = 2048\nsplit = "blocks"', "data.held_out: 0.1 of"),
         ("seq_len = 64", "seq_len = 9000", "data.corpus"),
@@ -100,6 +102,33 @@ def remarks(tmp_path: Path, text: str, *changes: tuple[str, str]) -> list[str]:
     for old, new in changes:
         file.write_text(file.read_text().replace(old, f"{old}\n{new}"))
     return [one for one in resolve_inputs(read_job(file), folder, str(file)).remarks if "places" in one]
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ('stop_if = "val > 5.4 at 25"', "evaluate.stop_if val > 5.4 at 25: step 25 is not measured"),
+        ('stop_if = "val > 5.4 at 80"', "step 80 is not measured (each 20 steps, and at 60)"),
+        ('stop_if = "val > 5.4 at 0"', "step 0 is not measured"),
+        (
+            'expect = ["val = 5 at 7 within 1", "loss = 5 at 7 within 1"]',
+            "evaluate.expect val = 5 at 7 within 1: step 7",
+        ),
+        ('stop_if = "val > 5.4 at 40"', ""),
+        ('stop_if = "val > 5.4 at 60"', ""),
+        ('expect = ["val = 5 at 0 within 1"]', ""),
+    ],
+)
+def test_a_rule_for_a_step_at_which_nothing_is_measured_is_told(tmp_path: Path, rule: str, said: str) -> None:
+    (tmp_path / "jobs").mkdir()
+    folder = write_jobs(tmp_path / "jobs")
+    file = folder / "a_p1.toml"
+    file.write_text(f"{file.read_text()}\n[evaluate]\nevery_steps = 20\n{rule}\n")
+
+    told = [one for one in resolve_inputs(read_job(file), folder, str(file)).remarks if one.startswith("evaluate.")]
+
+    assert len(told) == bool(said)
+    assert said in "".join(told)
 
 
 def test_places_that_are_read_in_pieces_are_told_with_what_helps(tmp_path: Path) -> None:

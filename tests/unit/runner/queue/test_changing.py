@@ -33,6 +33,16 @@ def test_cadence_and_budget_change_and_the_segments_follow(queue):
     ]
 
 
+def test_cadence_changes_also_when_every_step_is_durable_and_the_end_is_no_milestone(queue):
+    add(queue)
+    checkpoints.mark_durable(queue, "a", 500, manifest_sha256="0", size=1, now=2.0)
+
+    job = set_value(queue, "a", "checkpoint.every_steps", 300, 3.0)
+
+    assert job.spec.checkpoint.every_steps == 300
+    assert [one.last_step for one in jobs.list_segments(queue, "a")] == [200, 400, 500]
+
+
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [

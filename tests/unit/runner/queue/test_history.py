@@ -170,6 +170,24 @@ def test_a_change_that_no_log_knows_comes_back_to_be_made_and_sent(old, new):
     assert (regime.change["value"], regime.durable_at) == (7, None)
 
 
+def test_a_change_that_the_log_was_told_after_the_copy_was_made_is_no_news(old, new):
+    set_value(old, "a", "runner.priority", 7, 150.0)
+    said = [{"what": "set", "key": "runner.priority", "value": value, "from_step": 0} for value in (7, 1)]
+    _, changes = taken(old, new, changes=tuple(said))
+
+    assert changes == []
+    assert ledger.list_regimes(new, "a") == []
+
+
+def test_a_setting_that_was_set_back_and_not_sent_is_news(old, new):
+    for value in (7, 1, 7):
+        set_value(old, "a", "runner.priority", value, 150.0)
+    said = [{"what": "set", "key": "runner.priority", "value": value, "from_step": 0} for value in (7, 1)]
+    _, changes = taken(old, new, changes=tuple(said))
+
+    assert [change["value"] for _, change in changes] == [7]
+
+
 def test_a_job_of_the_same_name_that_is_other_work_is_left_out(old, new):
     with pytest.raises(DatabaseCorrupt, match="knows none of these jobs"):
         taken(old, new, fingerprint="another")

@@ -172,7 +172,16 @@ def test_every_waiting_job_has_its_reason():
     assert says["i"] == "waits for its turn"
     commands = {need.job: need.command for need in picture.needs}
     retry = "wake2vec-runner retry d"
-    assert commands == {"d": retry, "e": f"{retry}, or cancel e", "g": "make room"}
+    assert commands == {"d": retry, "e": retry, "g": "make room"}
+
+
+def test_what_keeps_a_job_from_the_store_names_it_once():
+    logs = {"g": log_state("g", problem="g: another job has that name", remedy="wake2vec-runner cancel g")}
+
+    picture = _picture(running_moment(jobs=[job("g")], logs=logs))
+
+    assert picture.jobs[0].says == "another job has that name"
+    assert [need.cause for need in picture.needs] == ["g: another job has that name"]
 
 
 @pytest.mark.parametrize(

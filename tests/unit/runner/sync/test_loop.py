@@ -6,6 +6,7 @@ import pytest
 
 from runner.errors import StoreUnavailable
 from runner.queue import attempts, checkpoints, jobs, ledger
+from runner.queue.changing import set_value
 from runner.queue.ledger import add_regime
 from runner.screen.daemon_note import read_upload
 from runner.states import Wish
@@ -373,6 +374,41 @@ def test_a_regime_is_carried_into_the_log_once(home):
 
     told = [record.payload for record in regimes(records(home)) if record.payload["what"] == "cadence"]
     assert told == [{"what": "cadence", "every_steps": 50, "from_step": 7}]
+
+
+def settle(*values):
+    """As `set` does it: (home, key, value) one after the other."""
+    for home, key, value in values:
+        set_value(home.queue, "a", key, value, home.clock.now)
+
+
+def minutes_of(home):
+    return home.job().spec.checkpoint.max_loss_minutes
+
+
+def test_a_setting_that_was_set_back_is_the_same_on_a_new_machine(home):
+    home.add(spec())
+    settle(*((home, "checkpoint.max_loss_minutes", value) for value in (7.0, 1.0, 7.0)))
+    home.until(lambda: home.trainers.living)
+    home.rounds(3)
+    home.lose()
+
+    assert minutes_of(home) == 7.0
+
+
+def test_homes_on_one_store_agree_on_the_setting_that_reached_it_last(home, other, tmp_path, clock):
+    running(home)
+    other.add(spec())
+    settle((home, "checkpoint.max_loss_minutes", 7.0))
+    home.rounds(3)
+    settle((other, "checkpoint.max_loss_minutes", 3.0))
+    other.daemon.take_over = True
+    other.until(lambda: other.trainers.living)
+    other.rounds(3)
+    third = Home.new(tmp_path / "third", tmp_path / "store", clock)
+
+    assert [minutes_of(one) for one in (other, third)] == [3.0, 3.0]
+    third.queue.close()
 
 
 def test_done_is_the_last_record_and_names_every_artefact(home):

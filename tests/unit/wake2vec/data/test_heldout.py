@@ -67,5 +67,5 @@ def test_seeds_choose_differently() -> None:
 
 
 def test_a_text_too_short_to_hold_out_is_refused() -> None:
-    with pytest.raises(InputError, match=r"my\.txt: the text has 1 span\(s\) .* too few to hold out 10%"):
+    with pytest.raises(InputError, match=r"my\.txt: the text has 1 span\(s\) .* too few to hold out 0\.1 of it"):
         choose(["short"], fraction=0.1, seed=1, place="my.txt")
