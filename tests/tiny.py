@@ -21,13 +21,14 @@ from wake2vec.train.loop import Loop
 from wake2vec.train.stopping import Stop
 
 QUICK = {"evaluate__max_windows": 4, "evaluate__samples": 0, "train__batch": 4, "data__seq_len": 32}
+EXCERPT = 24_000  # characters of the text: enough for these few steps, and cut, counted and split in no time
 
 
 def order_for(
     folder: Path, *, of: str = "tiny_p1", name: str = "tiny", source: RunDir | None = None, **changes: Any
 ) -> Order:
     """An order for a changed copy of a tiny job, its inputs copied; `source` is the run that a P2 builds on."""
-    path = job_file(folder, name, of=of, **{**QUICK, **changes})
+    path = job_file(folder, name, of=of, **{**QUICK, "data__corpus": str(excerpt(folder)), **changes})
     found = resolve_inputs(read_job(path), JOBS, str(path))
     inputs = folder / "inputs"
     inputs.mkdir(exist_ok=True)
@@ -45,6 +46,13 @@ def order_for(
         source=None if source is None else adopt(source, run),
         gpu_lock=str(folder / "gpu0.lock"),
     )
+
+
+def excerpt(folder: Path) -> Path:
+    path = folder / "excerpt.txt"
+    if not path.exists():
+        path.write_text((JOBS / "tiny" / "corpus.txt").read_text(encoding="utf-8")[:EXCERPT], encoding="utf-8")
+    return path
 
 
 def adopt(source: RunDir, run: RunDir) -> Source:

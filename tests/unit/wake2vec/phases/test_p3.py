@@ -24,7 +24,7 @@ from wake2vec.train.step import Stepper
 from wake2vec.train.stopping import Stop
 
 SHORT = {
-    "train__steps": 4, "checkpoint__every_steps": 2, "evaluate__every_steps": 2,
+    "train__steps": 4, "checkpoint__every_steps": 2, "evaluate__every_steps": 4,
     "train__micro_batch": 4, "train__layers": "autograd",
 }  # fmt: skip
 QUICK = {"geometry__ramp_steps": 2, "morphemes__nulls": 5, "lora__r": 4, "lora__alpha": 8}
