@@ -21,6 +21,7 @@ from wake2vec.train.loop import Loop
 from wake2vec.train.stopping import Stop
 
 QUICK = {"evaluate__max_windows": 4, "evaluate__samples": 0, "train__batch": 4, "data__seq_len": 32}
+WHOLE = {"data__corpus": str(JOBS / "tiny" / "corpus.txt")}
 EXCERPT = 24_000  # characters of the text: enough for these few steps, and cut, counted and split in no time
 
 

@@ -21,8 +21,11 @@ SCALE = Scale(lab="tiny", steps=4, batch=2, seq_len=32, exploring=2)
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    """On the beginning of its text."""
     scratch = tmp_path_factory.mktemp("lab")
-    return Lab(material("tiny", scratch), "cpu", scratch)
+    found, text = material("tiny", scratch), scratch / "beginning.txt"
+    text.write_text(found.text_path.read_text("utf-8")[:60_000], "utf-8")
+    return Lab(replace(found, text_path=text), "cpu", scratch)
 
 
 @pytest.fixture(autouse=True)
