@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import shutil
+import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,8 @@ def order_for(
     found = resolve_inputs(read_job(path), JOBS, str(path))
     inputs = folder / "inputs"
     inputs.mkdir(exist_ok=True)
+    if not (tokens := folder / "tokens").is_symlink():
+        tokens.symlink_to(tokenised(), target_is_directory=True)
     for sha256, place in found.files.items():
         if place.is_file():
             shutil.copy(place, inputs / sha256)
@@ -47,6 +52,14 @@ def order_for(
         source=None if source is None else adopt(source, run),
         gpu_lock=str(folder / "gpu0.lock"),
     )
+
+
+@cache
+def tokenised() -> Path:
+    """Where the texts of all jobs of this process lie as tokens, each under the hash of what it was made from."""
+    folder = Path(tempfile.mkdtemp(prefix="tokens-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def excerpt(folder: Path) -> Path:

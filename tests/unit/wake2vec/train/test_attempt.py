@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.machine import JOBS
-from tests.tiny import WHOLE, adopt, loop_for, material_for, order_for, prepared_for, run_of
+from tests.tiny import adopt, loop_for, material_for, order_for, prepared_for, run_of
 from wake2vec.contract.errors import CheckpointCorrupt, InputError, ModelChanged, ModelError, StackChanged
 from wake2vec.contract.files import digest_file, read_json, write_json
 from wake2vec.contract.manifest import MANIFEST, saved_steps
@@ -156,8 +156,7 @@ def trained(trained_once: Path) -> Trained:
         if changes:
             loop_for(material_for(folder, order)).run_to_end(nothing)
         else:
-            for name in ("runs", "tokens"):
-                shutil.copytree(trained_once / name, folder / name, dirs_exist_ok=True)
+            shutil.copytree(trained_once / "runs", folder / "runs", dirs_exist_ok=True)
         return order, run_of(folder)
 
     return trained
@@ -530,7 +529,9 @@ def test_a_writer_that_failed_is_heard_at_the_next_save(tmp_path: Path) -> None:
 
 def test_what_takes_long_before_the_first_step_tells_how_it_gets_on(tmp_path: Path) -> None:
     told: dict[str, list[float]] = {}
-    order = order_for(tmp_path, train__steps=1, **WHOLE)
+    text = tmp_path / "text.txt"  # long, and one that no other test has had tokenised
+    text.write_text(f"{(JOBS / 'tiny' / 'corpus.txt').read_text('utf-8')}\n{tmp_path}\n", "utf-8")
+    order = order_for(tmp_path, train__steps=1, data__corpus=str(text))
     material = read_inputs(
         run_of(tmp_path), order, lambda text: None, lambda what, share: told.setdefault(what, []).append(share)
     )
