@@ -198,7 +198,8 @@ def test_a_checkpoint_with_rows_in_fp32_is_none_of_a_job_in_16_bits(tmp_path: Pa
 
 
 def test_a_job_whose_rows_leave_the_range_of_fp16_ends_with_its_remedy_and_its_last_checkpoint(tmp_path: Path) -> None:
-    order = p1_order(tmp_path, "fp16", train__steps=12, checkpoint__every_steps=1, train__schedule="constant")
+    at_rest = {"checkpoint__every_steps": 1, "evaluate__every_steps": 2}  # an evaluation waits for its checkpoint
+    order = p1_order(tmp_path, "fp16", train__steps=12, train__schedule="constant", **at_rest)
     loop = loop_for(material_for(tmp_path, order, "p1"))
     take = loop.optimizer.step
 
