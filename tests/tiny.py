@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import shutil
+import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +24,20 @@ from wake2vec.train.loop import Loop
 from wake2vec.train.stopping import Stop
 
 QUICK = {"evaluate__max_windows": 4, "evaluate__samples": 0, "train__batch": 4, "data__seq_len": 32}
+WHOLE = {"data__corpus": str(JOBS / "tiny" / "corpus.txt")}
+EXCERPT = 24_000  # characters of the text: enough for these few steps, and cut, counted and split in no time
 
 
 def order_for(
     folder: Path, *, of: str = "tiny_p1", name: str = "tiny", source: RunDir | None = None, **changes: Any
 ) -> Order:
     """An order for a changed copy of a tiny job, its inputs copied; `source` is the run that a P2 builds on."""
-    path = job_file(folder, name, of=of, **{**QUICK, **changes})
+    path = job_file(folder, name, of=of, **{**QUICK, "data__corpus": str(excerpt(folder)), **changes})
     found = resolve_inputs(read_job(path), JOBS, str(path))
     inputs = folder / "inputs"
     inputs.mkdir(exist_ok=True)
+    if not (tokens := folder / "tokens").is_symlink():
+        tokens.symlink_to(tokenised(), target_is_directory=True)
     for sha256, place in found.files.items():
         if place.is_file():
             shutil.copy(place, inputs / sha256)
@@ -45,6 +52,21 @@ def order_for(
         source=None if source is None else adopt(source, run),
         gpu_lock=str(folder / "gpu0.lock"),
     )
+
+
+@cache
+def tokenised() -> Path:
+    """Where the texts of all jobs of this process lie as tokens, each under the hash of what it was made from."""
+    folder = Path(tempfile.mkdtemp(prefix="tokens-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def excerpt(folder: Path) -> Path:
+    path = folder / "excerpt.txt"
+    if not path.exists():
+        path.write_text((JOBS / "tiny" / "corpus.txt").read_text(encoding="utf-8")[:EXCERPT], encoding="utf-8")
+    return path
 
 
 def adopt(source: RunDir, run: RunDir) -> Source:

@@ -110,7 +110,7 @@ def start_ranks(serve: Any, args: tuple[Any, ...], **more: Any) -> Any:
 
     from torch.multiprocessing.spawn import start_processes
 
-    multiprocessing.set_forkserver_preload(["wake2vec.train.ranks.member", "peft", "tests.zygote"])
+    multiprocessing.set_forkserver_preload(["tests.warm_ranks", "tests.zygote"])
     more |= {"start_method": "forkserver"}
     return start_processes(in_environment, args=(dict(os.environ), serve, *args), **more)
 

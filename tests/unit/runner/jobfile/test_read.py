@@ -310,7 +310,7 @@ PLACES = [(table, key) for source in (P1, P2) for table, keys in tomllib.loads(s
           for key in (keys if isinstance(keys, dict) else [None])]  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @example(place=("model", "base"), value="\0", source=P1)
 @given(place=st.sampled_from(PLACES), value=VALUES, source=st.sampled_from([P1, P2]))
 def test_whatever_stands_in_a_job_file_is_either_accepted_or_named(  # type: ignore[no-untyped-def]

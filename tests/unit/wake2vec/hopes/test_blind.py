@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiny import loop_for, material_for, order_for
+from tests.tiny import WHOLE, loop_for, material_for, order_for
 from tests.unit.wake2vec.train.test_attempt import nothing
 from wake2vec.contract.errors import InputError
 from wake2vec.contract.files import read_json, write_json
@@ -24,7 +24,7 @@ from wake2vec.use.__main__ import use
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     folder = tmp_path_factory.mktemp("a blind test")
-    order = order_for(folder, train__steps=2, checkpoint__every_steps=2)
+    order = order_for(folder, train__steps=2, checkpoint__every_steps=2, **WHOLE)
     material = material_for(folder, order)
     write_json(material.run.order, order.model_dump(mode="json"))
     loop_for(material).run_to_end(nothing)

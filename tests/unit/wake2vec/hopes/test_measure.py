@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from wake2vec.contract.options import HopesOptions
 from wake2vec.contract.order import Order
 from wake2vec.contract.words.forms import Finder
 from wake2vec.data.blocks import IGNORED
-from wake2vec.hopes import context
+from wake2vec.data.control import registers
+from wake2vec.hopes import context, english
 from wake2vec.hopes.context import BEFORE, CONTEXTS, FEWEST, LETTERS, Met, met_in, nats_in_contexts
 from wake2vec.hopes.english import divergence_of
 from wake2vec.hopes.measure import measure
@@ -72,6 +74,17 @@ def done(folder: Path, name: str, **options: Any) -> Done:
         base_tokenizer=material.base_tokenizer, id_map=material.id_map, device=loop.prepared.device, step=4,
     )  # fmt: skip
     return Done(loop, order, subject, found)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_registers() -> Iterator[None]:
+    """The beginning of each kind of English that comes with the program."""
+    few = 9_000
+    cut = {name: replace(register, text=register.text[:few]) for name, register in registers().items()}
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(english, "bundled", lambda: cut)
+        monkeypatch.setattr(english, "ENOUGH", few)
+        yield
 
 
 @pytest.fixture(scope="module")

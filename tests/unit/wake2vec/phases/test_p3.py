@@ -24,7 +24,7 @@ from wake2vec.train.step import Stepper
 from wake2vec.train.stopping import Stop
 
 SHORT = {
-    "train__steps": 4, "checkpoint__every_steps": 2, "evaluate__every_steps": 2,
+    "train__steps": 4, "checkpoint__every_steps": 2, "evaluate__every_steps": 4,
     "train__micro_batch": 4, "train__layers": "autograd",
 }  # fmt: skip
 QUICK = {"geometry__ramp_steps": 2, "morphemes__nulls": 5, "lora__r": 4, "lora__alpha": 8}
@@ -80,18 +80,18 @@ def test_it_begins_with_the_adapter_and_rows_of_its_p2_and_its_held_out_loss(p1,
     assert loop.progress.rows[0]["event"] == "groups"
 
 
-def test_it_resumes_in_the_same_bits_wherever_it_was_stopped(p1, p2) -> None:
-    uncut = run_to_end(p1, p3_order(p1, p2[0], "uncut"), "uncut")
-    for steps in (1, 3):
-        order = p3_order(p1, p2[0], f"cut{steps}")
-        material, stop = material_for(p1[0], order, f"cut{steps}"), Stop()
-        first = loop_for(material, stop)
-        first.stepper.run = asking_after(first, stop, steps=steps)  # type: ignore[method-assign]
-        assert first.run_to_end(nothing).outcome == "yielded"
-        second = loop_for(material)
-        assert second.progress.step == steps
-        second.run_to_end(nothing)
-        assert end(second) == end(uncut)
+@pytest.mark.parametrize("steps", [pytest.param(1, marks=pytest.mark.sweep), 3])
+def test_it_resumes_in_the_same_bits_wherever_it_was_stopped(p1, p2, steps: int) -> None:
+    uncut = run_to_end(p1, p3_order(p1, p2[0], f"uncut{steps}"), f"uncut{steps}")
+    order = p3_order(p1, p2[0], f"cut{steps}")
+    material, stop = material_for(p1[0], order, f"cut{steps}"), Stop()
+    first = loop_for(material, stop)
+    first.stepper.run = asking_after(first, stop, steps=steps)  # type: ignore[method-assign]
+    assert first.run_to_end(nothing).outcome == "yielded"
+    second = loop_for(material)
+    assert second.progress.step == steps
+    second.run_to_end(nothing)
+    assert end(second) == end(uncut)
 
 
 def test_the_micro_batch_changes_rounding_alone(p1, p2) -> None:

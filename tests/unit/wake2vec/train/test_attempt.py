@@ -95,7 +95,7 @@ def test_an_attempt_says_once_what_the_parts_of_its_start_took(tmp_path: Path) -
     assert said[0]["seconds"] == result.start_seconds == loop.pulse.now.start_seconds
 
 
-@pytest.mark.parametrize("load", ["fp32", "nf4"])
+@pytest.mark.parametrize("load", [pytest.param("fp32", marks=pytest.mark.sweep), "nf4"])
 def test_an_untied_calibrated_job_resumes_in_the_same_bits(tmp_path: Path, untied_model: str, load: str) -> None:
     order = order_for(
         tmp_path, model__base=untied_model, model__load=load, train__steps=4, checkpoint__every_steps=2,
@@ -131,16 +131,38 @@ def asking_after(loop: Loop, stop: Stop, steps: int) -> Any:
     return run
 
 
-def trained(folder: Path, **changes: Any) -> tuple[Order, RunDir]:
-    # no rolling checkpoint, however slow the machine is
-    usual = {"train__steps": 4, "checkpoint__every_steps": 2, "checkpoint__max_loss_minutes": 60.0}
-    order = order_for(folder, **usual, evaluate__every_steps=4, **changes)
-    loop_for(material_for(folder, order)).run_to_end(nothing)
+# no rolling checkpoint, however slow the machine is
+FOUR: dict[str, Any] = {
+    "train__steps": 4, "checkpoint__every_steps": 2, "checkpoint__max_loss_minutes": 60.0, "evaluate__every_steps": 4,
+}  # fmt: skip
+Trained = Callable[..., tuple[Order, RunDir]]
+
+
+@pytest.fixture(scope="session")
+def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A job of four steps, for copies of it."""
+    folder = tmp_path_factory.mktemp("trained")
+    loop_for(material_for(folder, order_for(folder, **FOUR))).run_to_end(nothing)
     assert saved_steps(run_of(folder)) == [4, 2]
-    return order, run_of(folder)
+    return folder
 
 
-def test_a_flipped_bit_sends_the_attempt_back_to_the_checkpoint_before(tmp_path: Path) -> None:
+@pytest.fixture
+def trained(trained_once: Path) -> Trained:
+    """That job in another folder; on another model it is trained there."""
+
+    def trained(folder: Path, **changes: Any) -> tuple[Order, RunDir]:
+        order = order_for(folder, **FOUR, **changes)
+        if changes:
+            loop_for(material_for(folder, order)).run_to_end(nothing)
+        else:
+            shutil.copytree(trained_once / "runs", folder / "runs", dirs_exist_ok=True)
+        return order, run_of(folder)
+
+    return trained
+
+
+def test_a_flipped_bit_sends_the_attempt_back_to_the_checkpoint_before(tmp_path: Path, trained: Trained) -> None:
     order, run = trained(tmp_path)
     path = run.checkpoint(4) / "trainable.safetensors"
     body = bytearray(path.read_bytes())
@@ -155,6 +177,7 @@ def test_a_flipped_bit_sends_the_attempt_back_to_the_checkpoint_before(tmp_path:
 
 def test_a_checkpoint_that_verifies_but_computes_something_else_is_left_alone_and_a_person_is_asked(
     tmp_path: Path,
+    trained: Trained,
 ) -> None:
     order, run = trained(tmp_path)
     folder = run.checkpoint(4)
@@ -183,7 +206,9 @@ def change_weights(model: Path, change: Callable[[torch.Tensor], torch.Tensor]) 
     save_file({name: change(tensor) for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
 
 
-def test_a_job_waits_where_the_weights_are_others_and_goes_on_when_they_are_back(tmp_path: Path) -> None:
+def test_a_job_waits_where_the_weights_are_others_and_goes_on_when_they_are_back(
+    tmp_path: Path, trained: Trained
+) -> None:
     model = moved_model(tmp_path / "model")
     order, run = trained(tmp_path, model__base=str(model))
     change_weights(model, lambda tensor: tensor * 1.002)  # the probe lets that pass
@@ -218,7 +243,7 @@ def test_a_tokenizer_is_known_from_the_vocabulary_before_the_first_checkpoint(tm
         material_for(tmp_path, order)
 
 
-def test_a_p2_waits_where_its_p1_was_trained_on_another_model(tmp_path: Path) -> None:
+def test_a_p2_waits_where_its_p1_was_trained_on_another_model(tmp_path: Path, trained: Trained) -> None:
     model = moved_model(tmp_path / "model")
     _, p1 = trained(tmp_path, model__base=str(model))
     p2 = order_for(tmp_path, of="tiny_p2", name="p2", source=p1, model__base=str(model))
@@ -237,7 +262,7 @@ def without(folder: Path, *keys: str) -> None:
     write_json(folder / MANIFEST, manifest)
 
 
-def test_going_back_leaves_no_figure_of_the_attempt_that_was_left(tmp_path: Path) -> None:
+def test_going_back_leaves_no_figure_of_the_attempt_that_was_left(tmp_path: Path, trained: Trained) -> None:
     order, run = trained(tmp_path)  # measured at 0 and 4
     shutil.rmtree(run.checkpoint(4))
 
@@ -250,7 +275,9 @@ def test_going_back_leaves_no_figure_of_the_attempt_that_was_left(tmp_path: Path
     assert not run.best.exists()
 
 
-def test_a_checkpoint_of_an_older_version_goes_on_and_the_next_one_knows_the_model(tmp_path: Path) -> None:
+def test_a_checkpoint_of_an_older_version_goes_on_and_the_next_one_knows_the_model(
+    tmp_path: Path, trained: Trained
+) -> None:
     order, run = trained(tmp_path)
     shutil.rmtree(run.checkpoint(4))
     without(run.checkpoint(2), "model", "stack")
@@ -264,7 +291,9 @@ def test_a_checkpoint_of_an_older_version_goes_on_and_the_next_one_knows_the_mod
     assert state["stack"]["torch"] == torch.__version__
 
 
-def test_another_version_that_moves_nothing_is_told_and_a_third_later_counts_from_it(tmp_path: Path) -> None:
+def test_another_version_that_moves_nothing_is_told_and_a_third_later_counts_from_it(
+    tmp_path: Path, trained: Trained
+) -> None:
     order, run = trained(tmp_path)
     folder = run.checkpoint(4)
     state = read_json(folder / "state.json")
@@ -278,7 +307,7 @@ def test_another_version_that_moves_nothing_is_told_and_a_third_later_counts_fro
     assert told == [f"goes on with torch 1.0.0 → {torch.__version__}; its probe loss is off by 0.00e+00"]
 
 
-def test_a_checkpoint_that_this_program_cannot_take_up_is_left_alone(tmp_path: Path) -> None:
+def test_a_checkpoint_that_this_program_cannot_take_up_is_left_alone(tmp_path: Path, trained: Trained) -> None:
     order, run = trained(tmp_path)
     folder = run.checkpoint(4)
     tensors = load_file(folder / "trainable.safetensors")
@@ -293,7 +322,7 @@ def test_a_checkpoint_that_this_program_cannot_take_up_is_left_alone(tmp_path: P
     assert saved_steps(run) == [4, 2]
 
 
-def test_a_job_never_goes_on_under_another_id_map(tmp_path: Path) -> None:
+def test_a_job_never_goes_on_under_another_id_map(tmp_path: Path, trained: Trained) -> None:
     order, run = trained(tmp_path)
     table = json.loads(run.id_map.read_text())
     run.id_map.write_text(json.dumps(table))  # the same map in other bytes
@@ -369,7 +398,7 @@ def test_base_logits_are_bit_equal_to_the_published_model(tmp_path: Path, load: 
     from wake2vec.model.load import load_base
     from wake2vec.phases.parity import parity_inputs
 
-    material = material_for(tmp_path, order_for(tmp_path, model__load=load))
+    material = material_for(tmp_path, order_for(tmp_path, model__load=load, train__steps=2))
     loop = loop_for(material)
     loop.run_to_end(nothing)
     assert material.job.model
@@ -385,7 +414,7 @@ def test_base_logits_are_bit_equal_to_the_published_model(tmp_path: Path, load: 
     assert torch.equal(found[..., :first], expected[..., :first])
 
 
-def test_p2_refuses_rows_that_are_not_those_it_was_started_from(tmp_path: Path) -> None:
+def test_p2_refuses_rows_that_are_not_those_it_was_started_from(tmp_path: Path, trained: Trained) -> None:
     trained(tmp_path)
     order = order_for(tmp_path, of="tiny_p2", name="p2", source=run_of(tmp_path))
     assert order.source
@@ -413,7 +442,7 @@ def test_a_p1_tells_what_share_of_its_rows_moves_and_it_never_falls(tmp_path: Pa
     assert changed[1:] == pytest.approx(shares[1:], abs=0.02)  # rows that were not met stand still to the last bit
 
 
-def test_a_p2_tells_the_norm_of_its_adapters_from_nothing_on(tmp_path: Path) -> None:
+def test_a_p2_tells_the_norm_of_its_adapters_from_nothing_on(tmp_path: Path, trained: Trained) -> None:
     trained(tmp_path)
     order = order_for(
         tmp_path,
@@ -438,7 +467,7 @@ def test_a_p2_tells_the_norm_of_its_adapters_from_nothing_on(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("train", ["lora", "lora+rows", "all"])
-def test_every_choice_of_what_trains_resumes_in_the_same_bits(tmp_path: Path, train: str) -> None:
+def test_every_choice_of_what_trains_resumes_in_the_same_bits(tmp_path: Path, trained: Trained, train: str) -> None:
     trained(tmp_path)
     order = order_for(
         tmp_path, of="tiny_p2", name="p2", source=run_of(tmp_path), lora__train=train, model__load="fp32",
@@ -500,7 +529,9 @@ def test_a_writer_that_failed_is_heard_at_the_next_save(tmp_path: Path) -> None:
 
 def test_what_takes_long_before_the_first_step_tells_how_it_gets_on(tmp_path: Path) -> None:
     told: dict[str, list[float]] = {}
-    order = order_for(tmp_path, train__steps=1)
+    text = tmp_path / "text.txt"  # long, and one that no other test has had tokenised
+    text.write_text(f"{(JOBS / 'tiny' / 'corpus.txt').read_text('utf-8')}\n{tmp_path}\n", "utf-8")
+    order = order_for(tmp_path, train__steps=1, data__corpus=str(text))
     material = read_inputs(
         run_of(tmp_path), order, lambda text: None, lambda what, share: told.setdefault(what, []).append(share)
     )
@@ -532,8 +563,15 @@ def require_rest(loop: Loop) -> None:
     assert torch.equal(moved, met)
 
 
-@pytest.mark.parametrize("optimizer", ["adafactor", "adamw"])
-@pytest.mark.parametrize("phase", ["p1", "p2"])
+@pytest.mark.parametrize(
+    ("phase", "optimizer"),
+    [
+        ("p1", "adafactor"),
+        ("p2", "adamw"),
+        pytest.param("p1", "adamw", marks=pytest.mark.sweep),
+        pytest.param("p2", "adafactor", marks=pytest.mark.sweep),
+    ],
+)
 def test_weight_decay_leaves_rows_of_words_that_were_not_met_where_they_were(
     tmp_path: Path, optimizer: str, phase: str
 ) -> None:

@@ -177,7 +177,10 @@ def test_a_near_deadline_leaves_the_samples_for_later(tmp_path: Path) -> None:
     assert (result.outcome, result.cause, samples(material.run)) == ("yielded", "the session ends soon", [])
 
 
-@pytest.mark.parametrize("error", [MemoryError("no room"), TypeError("this model takes no cache")])
+@pytest.mark.parametrize(
+    "error",
+    [pytest.param(MemoryError("no room"), marks=pytest.mark.sweep), TypeError("this model takes no cache")],
+)
 def test_samples_that_cannot_be_written_are_noted_and_training_goes_on(tmp_path: Path, error: Exception) -> None:
     material = material_for(tmp_path, an_order(tmp_path))
     loop = loop_for(material)
@@ -272,7 +275,7 @@ def test_a_job_whose_rows_stand_still_has_no_film(tmp_path: Path) -> None:
     assert read_json(run_of(tmp_path, "p2").evaluation / "film.json") is None
 
 
-@pytest.mark.parametrize("forms", ["shared", "separate"])
+@pytest.mark.parametrize("forms", ["shared", pytest.param("separate", marks=pytest.mark.sweep)])
 def test_the_film_shows_the_words_and_not_their_forms(tmp_path: Path, forms: str) -> None:
     order = order_for(tmp_path, vocab__forms=forms, train__steps=2)
     material = material_for(tmp_path, order)

@@ -66,7 +66,7 @@ def test_a_shorter_context_counts_the_same_tokens(tmp_path: Path) -> None:
     assert cut.loss != whole.loss
 
 
-@pytest.mark.parametrize("load", ["nf4", "fp32"])
+@pytest.mark.parametrize("load", ["nf4", pytest.param("fp32", marks=pytest.mark.sweep)])
 def test_an_evaluation_between_steps_leaves_every_gradient_alive(tmp_path: Path, load: str) -> None:
     loop = p2_loop(tmp_path, model__load=load)
     before, _ = gradients(loop, 4)
@@ -115,8 +115,18 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
         return trained(tmp_path_factory.mktemp("undisturbed"), monkeypatch, "")[1]
 
 
-@pytest.mark.parametrize("place", ["step.forward", "step.backward", "step.clip"])
-@pytest.mark.parametrize("hit", [1, 3])
+@pytest.mark.parametrize(
+    ("place", "hit"),
+    [
+        ("step.forward", 1),
+        ("step.backward", 3),
+        ("step.clip", 1),
+        *(
+            pytest.param(*one, marks=pytest.mark.sweep)
+            for one in (("step.forward", 3), ("step.backward", 1), ("step.clip", 3))
+        ),
+    ],
+)
 def test_out_of_memory_costs_no_step_and_changes_no_weight(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: dict[str, Tensor], place: str, hit: int
 ) -> None:

@@ -81,6 +81,7 @@ def test_a_missing_map_is_named(tmp_path: Path) -> None:
 # The shape of Qwen2.5's tokenizer: 151,643 tokens in the model, 22 added ones, a matrix of 152,064 rows.
 QWEN_MODEL, QWEN_ADDED, QWEN_MATRIX = 151_643, 22, 152_064
 LEXICON_WORDS, KNOWN_WORDS = 44_990, 767
+TENTH = 15_164, 4_499, 76
 
 
 def spelled(number: int) -> str:
@@ -88,7 +89,7 @@ def spelled(number: int) -> str:
     return "".join(ascii_letters[8 * place + (number >> 3 * place & 7)] for place in range(6))
 
 
-def tokenizer_of_published_shape(known: list[str]) -> Any:
+def tokenizer_of_published_shape(known: list[str], size: int) -> Any:
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -98,7 +99,7 @@ def tokenizer_of_published_shape(known: list[str]) -> Any:
         for end in range(2, len(word) + 1):
             merges[(word[: end - 1], word[end - 1])] = None
             vocabulary.setdefault(word[:end], len(vocabulary))
-    for number in range(QWEN_MODEL - len(vocabulary)):
+    for number in range(size - len(vocabulary)):
         vocabulary[f"!{number}"] = len(vocabulary)
     backend = Tokenizer(models.BPE(vocabulary, list(merges)))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -107,17 +108,27 @@ def tokenizer_of_published_shape(known: list[str]) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=backend)
 
 
-def test_the_published_counts_hold_on_a_tokenizer_of_that_shape(tmp_path: Path) -> None:
-    lexicon = [spelled(number) for number in range(LEXICON_WORDS)]
-    known = lexicon[13_330 :: (LEXICON_WORDS - 13_330) // KNOWN_WORDS][:KNOWN_WORDS]
-    base = tokenizer_of_published_shape(known)
+@pytest.mark.parametrize(
+    ("size", "words", "known_words"),
+    [TENTH, pytest.param(QWEN_MODEL, LEXICON_WORDS, KNOWN_WORDS, marks=pytest.mark.sweep)],
+)
+def test_the_published_counts_hold_on_a_tokenizer_of_that_shape(
+    tmp_path: Path, size: int, words: int, known_words: int
+) -> None:
+    lexicon = [spelled(number) for number in range(words)]
+    first = words * 8 // 27  # behind the first 399
+    known = lexicon[first :: (words - first) // known_words][:known_words]
+    base = tokenizer_of_published_shape(known, size)
 
     done = inject(base, lexicon, directory=tmp_path)
 
     id_map = done.id_map
-    assert len(base) == 151_665
-    assert (len(id_map.known), id_map.n_new, len(done.tokenizer)) == (767, 44_223, 195_888)
-    assert id_map.first_new_id == 151_665
+    assert len(base) == size + QWEN_ADDED
+    counts = len(id_map.known), id_map.n_new, len(done.tokenizer)
+    assert counts == (known_words, words - known_words, size + QWEN_ADDED + words - known_words)
+    if size == QWEN_MODEL:
+        assert counts == (767, 44_223, 195_888)
+    assert id_map.first_new_id == size + QWEN_ADDED
     assert [entry.word for entry in id_map.new[:399]] == lexicon[:399]
     assert all(entry.trainable and entry.reachable for entry in id_map.new)
     assert id_map.scheme == "byte-level"

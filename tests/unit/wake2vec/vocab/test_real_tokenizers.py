@@ -83,7 +83,7 @@ TEXTS = st.lists(
 OTHER_TEXTS = st.lists(
     st.one_of(st.sampled_from(PLAIN), st.sampled_from(BESIDE), st.text(max_size=8)), max_size=30
 ).map(lambda parts: unicodedata.normalize("NFC", "".join(parts)))
-often = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+often = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @pytest.fixture(scope="module")

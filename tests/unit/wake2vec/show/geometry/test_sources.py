@@ -87,6 +87,10 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> RunDir:
     return run
 
 
+# what is drawn takes seconds; where an untied model's rows lie is told by the tests of its sources
+TIED = pytest.mark.parametrize("run", ["tied", pytest.param("untied", marks=pytest.mark.sweep)], indirect=True)
+
+
 @pytest.mark.parametrize("side", ["input", "output"])
 def test_rows_base_and_start_are_those_of_the_run(run: RunDir, side: Side) -> None:
     published = load_file(run.root.parent / "model" / "model.safetensors")
@@ -133,6 +137,7 @@ def test_the_newest_checkpoint_is_measured_unless_another_is_asked_for(run: RunD
         open_sources(run, step=30)
 
 
+@TIED
 def test_the_command_writes_figures_plate_and_film(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
     assert use(GeometryOptions(run=run.root)) == 0
 
@@ -148,6 +153,7 @@ def test_the_command_writes_figures_plate_and_film(run: RunDir, capsys: pytest.C
     assert len(capsys.readouterr().out.splitlines()) == 3
 
 
+@TIED
 def test_a_report_shows_the_geometry_that_was_measured(run: RunDir, tmp_path: Path) -> None:
     assert use(GeometryOptions(run=run.root)) == 0
 

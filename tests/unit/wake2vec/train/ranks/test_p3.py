@@ -25,7 +25,7 @@ from wake2vec.train.stopping import Stop
 Below = tuple[tuple[Path, RunDir], RunDir]
 
 
-@pytest.fixture(scope="module", params=["one", "shared"])
+@pytest.fixture(scope="module", params=[pytest.param("one", marks=pytest.mark.sweep), "shared"])
 def below(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Below:
     """A P1 whose words have one form or share a row over several, and a P2 on it."""
     folder = tmp_path_factory.mktemp(request.param)
@@ -67,7 +67,7 @@ def test_a_fixed_sum_gives_the_same_bits_on_both(below: Below, start: Start) -> 
     assert all(torch.equal(tensor, weights(alone)[name]) for name, tensor in weights(shared).items())
 
 
-@pytest.mark.parametrize("train", ["lora+rows", "rows"])
+@pytest.mark.parametrize("train", ["lora+rows", pytest.param("rows", marks=pytest.mark.sweep)])
 def test_layers_on_two_cards_train_the_structure_as_one_card_does(
     below: Below,
     start: Start,  # noqa: F811

@@ -31,7 +31,7 @@ from wake2vec.train.ranks.stages import Stages
 from wake2vec.train.ranks.team import Failed, Prepare, Ranks
 from wake2vec.train.stopping import Stop
 
-SMALL: dict[str, Any] = {"train__steps": 4, "checkpoint__every_steps": 2, "evaluate__every_steps": 2}
+SMALL: dict[str, Any] = {"train__steps": 4, "checkpoint__every_steps": 2, "evaluate__every_steps": 4}
 Start = Callable[..., Loop]
 
 
@@ -100,7 +100,11 @@ def test_two_ranks_train_adapters_as_one_does_and_a_job_moves_between_them(tmp_p
     source = start(tmp_path, order_for(tmp_path, name="p1", **SMALL), "p1", 1)
     source.run_to_end(lambda: None)
     order = order_for(
-        tmp_path, of="tiny_p2", name="p2", source=run_of(tmp_path, "p1"), **SMALL | {"train__micro_batch": 2}
+        tmp_path,
+        of="tiny_p2",
+        name="p2",
+        source=run_of(tmp_path, "p1"),
+        **SMALL | {"train__micro_batch": 2, "evaluate__every_steps": 2},
     )
     for name in ("alone", "moved"):
         run_of(tmp_path, name).root.mkdir()
@@ -186,7 +190,7 @@ def test_ranks_that_cannot_talk_name_what_to_try(tmp_path: Path, monkeypatch: py
         group.join(tmp_path / "meet", 0, 1, torch.device("cpu"))
 
 
-@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+@pytest.mark.parametrize("dtype", ["bf16", pytest.param("fp16", marks=pytest.mark.sweep)])
 def test_rows_in_16_bits_get_the_same_bits_on_one_and_two_ranks(tmp_path: Path, start: Start, dtype: str) -> None:
     order = order_for(tmp_path, train__reduction="fixed", vocab__dtype=dtype, **SMALL)
     found = []
