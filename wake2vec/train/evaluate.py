@@ -13,7 +13,7 @@ import torch
 from wake2vec.contract.errors import OutOfMemory
 from wake2vec.contract.expectation import parse_stop_rule
 from wake2vec.contract.failpoints import failpoint
-from wake2vec.contract.files import read_json, write_json
+from wake2vec.contract.files import counted, read_json, write_json
 from wake2vec.contract.ledger import EvaluationRow, to_json
 from wake2vec.contract.tables import EvaluateTable
 from wake2vec.data.blocks import IGNORED, Windows
@@ -257,7 +257,7 @@ def judge(evaluations: Iterable[EvaluationRow], rules: EvaluateTable) -> Evaluat
         else:
             verdict = replace(verdict, without_best=verdict.without_best + 1)
         if rules.patience is not None and verdict.without_best >= rules.patience:
-            return replace(verdict, stop_reason=f"{verdict.without_best} evaluations without a new best")
+            return replace(verdict, stop_reason=f"{counted(verdict.without_best, 'evaluation')} without a new best")
         if reason := _stop_rule(row, rules.stop_if):
             return replace(verdict, stop_reason=reason)
     return verdict
