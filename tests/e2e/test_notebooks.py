@@ -52,7 +52,11 @@ STANDINS = {
         """,
 }
 # what a job came to has tests of its own, and takes half of its time
-QUICK = {'JOB = "qwen"': 'JOB = "tiny"', "enqueue --if-new": "enqueue --if-new --set evaluate.hopes=false"}
+SHORT = ("evaluate.hopes=false", "evaluate.samples=0", "train.steps=8")
+QUICK = {
+    'JOB = "qwen"': 'JOB = "tiny"',
+    "enqueue --if-new": " ".join(["enqueue --if-new", *(f"--set {one}" for one in SHORT)]),
+}
 BY_SECRET = {'SIGN_IN = "with a click"': f'SIGN_IN = "with the secret {SECRET}"'}
 
 
