@@ -238,6 +238,8 @@ def become(module: str, words: list[str], folder: str, environment: dict[str, st
     sys.path[:0] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
     os.chdir(folder)
     sys.argv = [module, *words]
+    with contextlib.suppress(OSError):  # who has kept hold of it writes through it too, but for a pipe
+        sys.stdout.reconfigure(write_through=True)  # type: ignore[union-attr]
     # anew: those from before the fork know whether what they led to then could be sought in
     sys.stdin, sys.stdout, sys.stderr = (os.fdopen(one, mode, closefd=False) for one, mode in enumerate("rww"))
     sys.stdout.reconfigure(write_through=True)
