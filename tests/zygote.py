@@ -242,7 +242,7 @@ def become(module: str, words: list[str], folder: str, environment: dict[str, st
         sys.stdout.reconfigure(write_through=True)  # type: ignore[union-attr]
     # anew: those from before the fork know whether what they led to then could be sought in
     sys.stdin, sys.stdout, sys.stderr = (os.fdopen(one, mode, closefd=False) for one, mode in enumerate("rww"))
-    sys.stdout.reconfigure(write_through=True)
+    sys.stdout.reconfigure(write_through=True, line_buffering=True)
     sys.stderr.reconfigure(write_through=True, errors="backslashreplace")
     sys.modules.pop(module, None)  # it is to run under another name
     runpy.run_module(module, run_name="__main__", alter_sys=True)
