@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from tests import zygote
+from wake2vec.contract.failpoints import VARIABLE
 from wake2vec.contract.lock import read_lock
 from wake2vec.contract.manifest import saved_steps
 from wake2vec.contract.rundir import RunDir
@@ -178,8 +179,8 @@ def step_reached(run: RunDir) -> int:
     if not run.metrics.is_file():
         return 0
     with open(run.metrics, "rb") as file:
-        file.seek(max(0, run.metrics.stat().st_size - 4000))
-        lines = file.read().split(b"\n")[:-1]
+        begin = file.seek(max(0, run.metrics.stat().st_size - 4000))
+        lines = file.read().split(b"\n")[begin > 0 : -1]  # the end of a row that was cut may look like a whole one
     rows = [json.loads(line) for line in lines if line.startswith(b"{") and line.endswith(b"}")]
     return max((row["step"] for row in rows if row["kind"] == "step"), default=0)
 
@@ -225,6 +226,22 @@ def job_file(folder: Path, name: str, *, of: str, **changes: Any) -> Path:
     path = folder / f"{name}.toml"
     path.write_text("\n".join(_toml(table)) + "\n")
     return path
+
+
+def short_text(folder: Path) -> dict[str, Any]:
+    """For `job_file`, where a test is not about the text: a sixth of it, which is read in a sixth of the time."""
+    path = folder / "short.txt"
+    path.write_text((JOBS / "tiny" / "corpus.txt").read_text("utf-8")[:30_000], "utf-8")
+    return {"data__corpus": str(path)}
+
+
+def slowly_from(step: int, until: int | None = None) -> dict[str, str]:
+    """An environment in which an attempt rests for a second after each of its steps from this one on, or until another.
+
+    A short job can then be struck in its middle, however busy the machine is.
+    """
+    steps = [f"{step}+"] if until is None else range(step, until)
+    return {VARIABLE: ",".join(f"loop.logged=stall:{one}" for one in steps)}
 
 
 def _toml(table: dict[str, Any]) -> list[str]:

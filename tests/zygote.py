@@ -235,9 +235,15 @@ def become(module: str, words: list[str], folder: str, environment: dict[str, st
     os.environ.update(environment)
     if (hub := sys.modules.get("huggingface_hub.constants")) and (home := environment.get("HF_HOME")):
         hub.HF_HOME, hub.HF_HUB_CACHE = home, f"{home}/hub"  # type: ignore[attr-defined]
+    sys.path[:0] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
     os.chdir(folder)
     sys.argv = [module, *words]
-    sys.stdout.reconfigure(write_through=True)  # type: ignore[union-attr]
+    with contextlib.suppress(OSError):  # who has kept hold of it writes through it too, but for a pipe
+        sys.stdout.reconfigure(write_through=True)  # type: ignore[union-attr]
+    # anew: those from before the fork know whether what they led to then could be sought in
+    sys.stdin, sys.stdout, sys.stderr = (os.fdopen(one, mode, closefd=False) for one, mode in enumerate("rww"))
+    sys.stdout.reconfigure(write_through=True, line_buffering=True)
+    sys.stderr.reconfigure(write_through=True, errors="backslashreplace")
     sys.modules.pop(module, None)  # it is to run under another name
     runpy.run_module(module, run_name="__main__", alter_sys=True)
     sys.exit()

@@ -42,7 +42,7 @@ layers = "{layers}"
 [evaluate]
 every_steps = 4
 max_windows = 2
-samples = 1
+samples = {samples}
 hopes = false
 [checkpoint]
 every_steps = 4
@@ -88,6 +88,8 @@ def check(
     layers: str = "autograd",
     load: str = "fp32",
     settings: str = "",
+    corpus: Path = TINY / "corpus.txt",
+    samples: int = 1,
     export: Callable[[Path, str, Path, bool], str] | None = None,
     run: Callable[..., subprocess.CompletedProcess[str]] = run_command,
 ) -> Seen:
@@ -100,7 +102,7 @@ def check(
     vocab = f'[vocab]\nlexicon = "{TINY / "lexicon.txt"}"'
     for phase, head, own in (("p1", 'name = "p1"', vocab), ("p2", 'name = "p2"\nafter = "p1"', "")):
         text = JOB.format(
-            phase=phase, head=head, base=model, vocab=own, corpus=TINY / "corpus.txt", layers=layers, load=load
+            phase=phase, head=head, base=model, vocab=own, corpus=corpus, layers=layers, load=load, samples=samples
         )
         (work / f"{phase}.toml").write_text(text)
     if said := complaint(run(work, "enqueue", str(work / "p1.toml"), str(work / "p2.toml"))):

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import tokenize
 import zipfile
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -161,6 +162,7 @@ def notebook(platform: Platform, wheel: Path) -> dict[str, Any]:
     return {"cells": cells, "metadata": about, "nbformat": 4, "nbformat_minor": 5}
 
 
+@cache
 def packed(wheel: Path) -> tuple[str, str]:
     """The files of the wheel, those of a kind squeezed as a whole in the way that suits them best; and the name of its
     RECORD, whose hashes no squeezing makes smaller: the cell computes them anew."""

@@ -11,15 +11,27 @@ from runner.queue.database import open_queue
 from tests.machine import JOBS, Machine, quick_machine
 
 JOB = "command_hf"
-STEPS, SAVE_EVERY = 600, 100  # long enough to be cut in the middle, and for a folder to come to rest
+STEPS, SAVE_EVERY = 100, 20
+PAUSE = "0.15"  # after each step, until it is cut: time for a folder to come to rest, and to be cut in the middle
+TRAIN = "    trainer.train(resume"
+PAUSING = """    import os, time, transformers
+
+    class Pausing(transformers.TrainerCallback):
+        def on_step_end(self, *_, **__):
+            time.sleep(float(os.environ.get("PAUSE", "0")))
+
+    trainer.add_callback(Pausing())
+"""
 
 
 def longer_job(folder: Path) -> Path:
-    """The example with more steps; its paths stay valid from anywhere."""
+    """The example with more steps, and a pause after each by wish; its paths stay valid from anywhere."""
+    script = (JOBS / "command" / "hf_trainer.py").read_text()
+    assert TRAIN in script
+    (folder / "hf_trainer.py").write_text(script.replace(TRAIN, PAUSING + TRAIN))
     text = (JOBS / f"{JOB}.toml").read_text().replace("steps = 30 ", f"steps = {STEPS} ")
     text = text.replace('"{steps}",', f'"{{steps}}", "--save-every", "{SAVE_EVERY}",')
-    for part in ("command/", "tiny/"):
-        text = text.replace(f'"{part}', f'"{JOBS}/{part}')
+    text = text.replace('"command/', f'"{folder}/').replace('"tiny/', f'"{JOBS}/tiny/')
     path = folder / f"{JOB}.toml"
     path.write_text(text)
     return path
@@ -34,7 +46,7 @@ def durable_step(machine: Machine) -> int:
 
 
 def test_a_foreign_script_is_resumed_on_another_machine_and_keeps_its_result(tmp_path: Path) -> None:
-    first = quick_machine(home=tmp_path / "first", store=tmp_path / "store")
+    first = quick_machine(home=tmp_path / "first", store=tmp_path / "store", environment={"PAUSE": PAUSE})
     first.run("enqueue", str(longer_job(tmp_path)))
     first.start()
     give_up = time.monotonic() + 240

@@ -11,12 +11,12 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from tests.faults.world import wait_until
-from tests.machine import JOBS, Machine, job_file, quick_machine, sha256
+from tests.machine import JOBS, Machine, job_file, quick_machine, sha256, slowly_from
 from wake2vec.contract.manifest import saved_steps
 
 QUICK: dict[str, Any] = {
-    "train__steps": 200, "evaluate__every_steps": 100, "evaluate__max_windows": 4, "evaluate__samples": 0,
-    "checkpoint__every_steps": 40,
+    "train__steps": 40, "evaluate__every_steps": 40, "evaluate__max_windows": 4, "evaluate__samples": 0,
+    "checkpoint__every_steps": 8,
 }  # fmt: skip
 
 
@@ -59,10 +59,10 @@ def model(tmp_path: Path) -> Path:
 def test_a_job_waits_for_its_model_in_every_home_and_then_ends_as_if_nothing_had_happened(
     tmp_path: Path, model: Path, uncut: dict[str, Any]
 ) -> None:
-    cut = quick_machine(home=tmp_path / "home", store=tmp_path / "store")
+    cut = quick_machine(home=tmp_path / "home", store=tmp_path / "store", environment=slowly_from(12))
     queued(cut, tmp_path, model)
     cut.start()
-    cut.wait_for_step("p1", 50)
+    cut.wait_for_step("p1", 12)
     # the daemon lives on: only the trainer dies, and the next attempt finds another model
     train_others(model)
     cut.kill_trainer()
@@ -78,7 +78,7 @@ def test_a_job_waits_for_its_model_in_every_home_and_then_ends_as_if_nothing_had
     fresh.start("--until-empty")
     wait_for_the_end(fresh)
 
-    assert max(saved) >= 40
+    assert max(saved) >= 8
     assert not list(fresh.run_dir("p1").checkpoints.glob("*.corrupt-*"))
     for told in (again, json.loads(fresh.run("status", "--json"))):
         (need,) = [need for need in told["needs"] if need["job"] == "p1"]
@@ -100,13 +100,14 @@ def test_a_name_on_the_hub_that_points_elsewhere_later_is_read_at_the_commit_the
     hub = tmp_path / "hf" / "hub" / "models--org--tiny"
     published(hub, model, "a" * 40)
     there = {"HF_HOME": str(tmp_path / "hf")}
-    cut = quick_machine(home=tmp_path / "home", store=tmp_path / "store", environment=there)
+    cut = quick_machine(home=tmp_path / "home", store=tmp_path / "store", environment=there | slowly_from(12))
     cut.run("enqueue", str(job_file(tmp_path, "p1", of="tiny_p1", model__base="org/tiny", **QUICK)))
     cut.start()
-    cut.wait_for_step("p1", 50)
+    cut.wait_for_step("p1", 12)
     train_others(model)
     published(hub, model, "b" * 40)
     cut.power_cut()
+    cut.environment = there
     cut.finish()
 
     assert cut.outcome("p1") == uncut

@@ -6,8 +6,10 @@ import shutil
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.drive_server.server import DriveServer
-from tests.machine import job_file, quick_machine
+from tests.machine import job_file, quick_machine, short_text, slowly_from
 
 
 def durable_steps(server: DriveServer) -> int:
@@ -16,10 +18,11 @@ def durable_steps(server: DriveServer) -> int:
     return sum(title.endswith("/manifest.json") for title in titles)
 
 
+@pytest.mark.sweep  # in `make test` a job moves over Drive from machine to machine: test_a_month.py
 def test_a_job_half_done_is_finished_by_an_empty_machine(tmp_path: Path) -> None:
     job = job_file(
-        tmp_path, "p1", of="tiny_p1", model__load="fp32", train__steps=60, checkpoint__every_steps=10,
-        evaluate__every_steps=20, evaluate__max_windows=8, evaluate__samples=0,
+        tmp_path, "p1", of="tiny_p1", model__load="fp32", train__steps=40, checkpoint__every_steps=5,
+        evaluate__every_steps=20, evaluate__max_windows=4, evaluate__samples=0, **short_text(tmp_path),
     )  # fmt: skip
     uncut = quick_machine(home=tmp_path / "uncut", store=tmp_path / "store")
     uncut.run("enqueue", str(job))
@@ -27,6 +30,7 @@ def test_a_job_half_done_is_finished_by_an_empty_machine(tmp_path: Path) -> None
     with DriveServer(tmp_path / "google") as server:
         server.faults.rate = 0.01
         machine = quick_machine(home=tmp_path / "home", store="drive:wake2vec", environment=server.environ())
+        machine.environment |= (slow := slowly_from(12))
         machine.run("enqueue", str(job))
         machine.start("--until-empty")
         give_up = time.monotonic() + 300
@@ -36,6 +40,8 @@ def test_a_job_half_done_is_finished_by_an_empty_machine(tmp_path: Path) -> None
             time.sleep(0.02)
         machine.power_cut()
         shutil.rmtree(machine.home)
+        for name in slow:
+            del machine.environment[name]
 
         machine.start("--until-empty", "--take-over")
         machine.finish()

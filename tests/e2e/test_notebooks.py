@@ -52,7 +52,11 @@ STANDINS = {
         """,
 }
 # what a job came to has tests of its own, and takes half of its time
-QUICK = {'JOB = "qwen"': 'JOB = "tiny"', "enqueue --if-new": "enqueue --if-new --set evaluate.hopes=false"}
+SHORT = ("evaluate.hopes=false", "evaluate.samples=0", "train.steps=8")
+QUICK = {
+    'JOB = "qwen"': 'JOB = "tiny"',
+    "enqueue --if-new": " ".join(["enqueue --if-new", *(f"--set {one}" for one in SHORT)]),
+}
 BY_SECRET = {'SIGN_IN = "with a click"': f'SIGN_IN = "with the secret {SECRET}"'}
 
 
@@ -177,7 +181,7 @@ def test_what_is_missing_is_told_in_a_sentence_and_the_next_cell_works(
     if platform == "kaggle":  # Colab would ask its own machine for credentials, again and again
         assert "error: " in day.run("start")
     day.run("sign-in", **{"drive:wake2vec": f"dir:{tmp_path}/store"})
-    large = {'JOB = "qwen"': 'JOB = "tinyllama"'}
+    large = {'JOB = "qwen"': 'JOB = "tinyllama"', "enqueue --if-new": "enqueue --if-new --set evaluate.hopes=false"}
     assert "FW_TEXT.txt: no such file" in day.run("enqueue", **large)
     (day.here / "texts" / "FW_TEXT.txt").write_text("riverrun past Eve and Adam " * 999)
     (day.here / "texts" / "wake_lexicon.txt").write_text("riverrun\n")

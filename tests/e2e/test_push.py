@@ -14,6 +14,8 @@ from tests.hub import Hub, running_hub
 from tests.llamacpp import LlamaCpp
 from tests.machine import JOBS, Machine, quick_machine
 
+SHORT = [f"--set={one}" for one in ("evaluate.hopes=false", "evaluate.samples=0", "train.steps=8")]
+
 
 @pytest.fixture
 def hub():
@@ -25,7 +27,7 @@ def hub():
 def trained(tmp_path_factory):
     root = tmp_path_factory.mktemp("push")
     machine = quick_machine(home=root / "home", store=root / "store")
-    machine.run("enqueue", str(JOBS / "tiny_p1.toml"), "--set", "evaluate.hopes=false")
+    machine.run("enqueue", str(JOBS / "tiny_p1.toml"), *SHORT)
     machine.finish()
     return machine
 
@@ -172,9 +174,8 @@ def test_with_if_new_the_same_result_is_passed_over(trained, hub):
 def test_start_pushes_by_itself_what_it_has_trained_and_training_does_not_wait_for_it(tmp_path, hub):
     here = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"), "HF_TOKEN": "hf_nobody", "HF_HUB_OFFLINE": "0"}
     here |= {"HF_HUB_DISABLE_XET": "1", "WAKE2VEC_PUSH": "me/wake"}
-    # no forks: what pushes is a command of its own, which is read through a pipe
-    machine = Machine(home=tmp_path / "home", store=tmp_path / "store", environment=here)
-    machine.run("enqueue", str(JOBS / "tiny_p1.toml"), "--set", "evaluate.hopes=false")
+    machine = quick_machine(home=tmp_path / "home", store=tmp_path / "store", environment=here)
+    machine.run("enqueue", str(JOBS / "tiny_p1.toml"), *SHORT)
     hub.refuse["/commit/"] = 500
     said = machine.run("start", "--until-empty")  # ends well all the same
     assert "tiny_p1: not pushed: me/wake-tiny_p1: the hub did not take it" in said

@@ -10,22 +10,25 @@ from typing import Any
 
 import pytest
 
-from tests.machine import Machine, job_file, quick_machine
+from tests.machine import Machine, job_file, quick_machine, short_text
 
-CUTS = 12
+CUTS = 6
 
 
 def enqueue_pair(machine: Machine, folder: Path, load: str) -> None:
-    common: dict[str, Any] = {"model__load": load, "evaluate__max_windows": 8, "evaluate__samples": 0}
+    common: dict[str, Any] = {
+        "model__load": load, "evaluate__max_windows": 8, "evaluate__samples": 0, "data__seq_len": 32,
+        **short_text(folder),
+    }  # fmt: skip
     p1 = job_file(
-        folder, "p1", of="tiny_p1", train__steps=150, checkpoint__every_steps=20, evaluate__every_steps=50, **common
+        folder, "p1", of="tiny_p1", train__steps=90, checkpoint__every_steps=20, evaluate__every_steps=50, **common
     )
     p2 = job_file(
         folder,
         "p2",
         of="tiny_p2",
         after="p1",
-        train__steps=120,
+        train__steps=70,
         checkpoint__every_steps=20,
         evaluate__every_steps=40,
         lora__dropout=0.1,
@@ -65,6 +68,6 @@ def test_a_run_cut_at_random_instants_and_moved_to_a_new_machine_ends_in_the_sam
     cuts += 1 + sum(cut(machine, chance) for _ in range(CUTS // 2))
     machine.finish()
 
-    assert cuts >= 10, "the run was over before it could be cut"
+    assert cuts >= 5, "the run was over before it could be cut"
     for job in ("p1", "p2"):
         assert machine.outcome(job) == uncut.outcome(job)

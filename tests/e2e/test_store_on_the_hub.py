@@ -12,7 +12,7 @@ import pytest
 from runner.errors import StoreLost
 from tests.hub import Hub, running_hub
 from tests.hub_repository import Repository
-from tests.machine import JOBS, Machine, job_file, quick_machine
+from tests.machine import JOBS, Machine, job_file, quick_machine, short_text, slowly_from
 
 REPO = "me/wake-store"
 
@@ -36,14 +36,15 @@ def unneeded(store: Repository) -> set[str]:
 
 def test_a_job_half_done_is_finished_by_an_empty_machine(hub: Hub, tmp_path: Path) -> None:
     job = job_file(
-        tmp_path, "p1", of="tiny_p1", model__load="fp32", train__steps=120, checkpoint__every_steps=10,
-        evaluate__every_steps=20, evaluate__max_windows=8, evaluate__samples=0,
+        tmp_path, "p1", of="tiny_p1", model__load="fp32", train__steps=40, checkpoint__every_steps=5,
+        evaluate__every_steps=20, evaluate__max_windows=4, evaluate__samples=0, **short_text(tmp_path),
     )  # fmt: skip
     uncut = quick_machine(home=tmp_path / "uncut", store=tmp_path / "store")
     uncut.run("enqueue", str(job))
     uncut.finish()
     hub.rate = 0.02
     machine = a_machine(hub, tmp_path / "home")
+    machine.environment |= (slow := slowly_from(12))
     machine.run("enqueue", str(job))
     machine.start("--until-empty")
     give_up = time.monotonic() + 300
@@ -53,6 +54,8 @@ def test_a_job_half_done_is_finished_by_an_empty_machine(hub: Hub, tmp_path: Pat
         time.sleep(0.02)
     machine.power_cut()
     shutil.rmtree(machine.home)
+    for name in slow:
+        del machine.environment[name]
 
     machine.start("--until-empty", "--take-over")
     machine.finish()
@@ -68,7 +71,8 @@ def stored(hub: Hub) -> set[str]:
 
 def test_what_was_trained_is_used_and_put_back_from_any_machine(hub: Hub, tmp_path: Path) -> None:
     first = a_machine(hub, tmp_path / "home")
-    first.run("enqueue", str(JOBS / "tiny_p1.toml"), "--set", "evaluate.hopes=false")
+    short = ("evaluate.hopes=false", "evaluate.samples=0", "train.steps=8")
+    first.run("enqueue", str(JOBS / "tiny_p1.toml"), *(f"--set={one}" for one in short))
     first.run("start", "--until-empty")
     assert not unneeded(hub.stores[REPO])
     second = a_machine(hub, tmp_path / "second")

@@ -16,6 +16,13 @@ def lines() -> list[list[str]]:
     return [shlex.split(line.removeprefix("$ ")) for block in blocks for line in block.splitlines()]
 
 
+def leave_out_hopes(file: Path) -> None:
+    """What a job came to takes most of its time; of the three jobs the last one measures it."""
+    text = file.read_text("utf-8")
+    assert "[evaluate]\n" in text
+    file.write_text(text.replace("[evaluate]\n", "[evaluate]\nhopes = false\n"), "utf-8")
+
+
 def test_the_tutorial_runs_as_it_stands(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
@@ -28,6 +35,8 @@ def test_the_tutorial_runs_as_it_stands(tmp_path: Path) -> None:
         assert program == "wake2vec-runner"
         done = machine.done(*words)
         assert done.returncode == differs.get(words[0], 0), f"{words}: {done.stdout}{done.stderr}"
+        if words[0] == "new":
+            leave_out_hopes(folder / "tiny_p1.toml")
 
     assert {"words", "adapted", "both.html"} <= {path.name for path in folder.iterdir()}
 

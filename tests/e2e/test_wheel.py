@@ -33,6 +33,7 @@ def said(python: Path, folder: Path, *words: str) -> str:
     return done.stdout
 
 
+@pytest.mark.sweep  # `make test` has the wheel train inside a notebook, and the plug pulled in forks: test_demo.py
 def test_the_plug_is_pulled_on_a_machine_that_has_only_the_wheel(python: Path, tmp_path: Path) -> None:
     told = said(python, tmp_path, "demo")
 

@@ -29,17 +29,36 @@ SECONDS_OF_NOISE = ("seconds", "attempt")
 
 
 def warm_up() -> None:
-    """Import what a trainer imports, so that a fork starts in milliseconds. One thread: a fork keeps no others."""
+    """Import what a trainer imports, so that a fork starts in milliseconds. One thread: a fork keeps no others.
+
+    A fork draws no curve, which would take a fifth of a short job: it writes the picture that was drawn here.
+    """
     import torch
 
     torch.set_num_threads(1)
     from wake2vec.contract.ledger import parse_ledger
+    from wake2vec.show import write
     from wake2vec.show.facts import RunFacts
-    from wake2vec.show.png import draw_curve
     from wake2vec.train.waiting import import_all
 
     import_all("p2")
-    draw_curve("", RunFacts(model=""), parse_ledger([]))  # the first picture looks for fonts
+    from wake2vec.train.ranks import team
+
+    team.start_processes = start_forked
+    picture = write.draw_curve("", RunFacts(model=""), parse_ledger([]))
+    write.draw_curve = lambda *_: picture
+
+    with suppress(ImportError):  # what has it compiles a thousand patterns for its first model
+        from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+        get_checkpoint_conversion_mapping("llama")
+
+
+def start_forked(serve: Callable[..., None], **more: Any) -> Any:
+    """In place of torch's `start_processes`: a trainer that is a fork has ranks that are."""
+    from torch.multiprocessing.spawn import start_processes
+
+    return start_processes(serve, **(more | {"start_method": "fork"}))
 
 
 @dataclass(frozen=True, kw_only=True)

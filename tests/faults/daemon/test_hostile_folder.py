@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,14 @@ def tiny_job(folder: Path) -> str:
     return str(folder / "tiny_p1.toml")
 
 
-def test_a_job_trains_is_uploaded_and_shown_from_a_hostile_folder(tmp_path: Path, hostile: Path) -> None:
+TOOLS = (["report", "tiny_p1"], ["generate", "tiny_p1", "--tokens", "2"], ["geometry", "tiny_p1"])
+
+
+@pytest.mark.parametrize("tools", [(), pytest.param(TOOLS, marks=pytest.mark.sweep)], ids=["export", "every tool"])
+def test_a_job_trains_is_uploaded_and_shown_from_a_hostile_folder(
+    tmp_path: Path, hostile: Path, tools: Iterable[list[str]]
+) -> None:
+    """All tools are started as `export` is."""
     for package in ("runner", "wake2vec"):
         shutil.copytree(ROOT / package, tmp_path / "site" / package)
     environment = {"PYTHONPATH": str(tmp_path / "site")}
@@ -63,9 +71,8 @@ def test_a_job_trains_is_uploaded_and_shown_from_a_hostile_folder(tmp_path: Path
     machine.run("enqueue", tiny_job(tmp_path), *store)
     machine.run("start", "--until-empty", *store)
     machine.run("export", "tiny_p1", "--to", str(tmp_path / "out"), *store)
-    machine.run("report", "tiny_p1", *store)
-    machine.run("generate", "tiny_p1", "--tokens", "2", *store)
-    machine.run("geometry", "tiny_p1", *store)
+    for words in tools:
+        machine.run(*words, *store)
 
     assert not (hostile / "reached").exists()
     assert (tmp_path / "out" / "config.json").is_file()

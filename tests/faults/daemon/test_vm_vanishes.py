@@ -2,6 +2,8 @@
 
 import random
 
+import pytest
+
 from tests.faults.world import assert_whole, fake_spec, wait_until
 
 PACE = {"seconds_per_step": 0.02, "save_every": 4}
@@ -15,6 +17,7 @@ def more_is_durable(world, home, steps):
     wait_until(lambda: world.durable_step(home=home) >= min(reached + steps, STEPS))
 
 
+@pytest.mark.sweep  # in `make test` a real job does: e2e/test_a_month.py
 def test_a_job_hops_over_five_machines_and_ends_in_the_same_bits(world):
     draw = random.Random(0)
     world.add(fake_spec(steps=STEPS))

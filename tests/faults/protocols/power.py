@@ -31,7 +31,7 @@ def power_cuts_of_trainers(cuts: int, *, seed: int = 0, each: int = 6) -> dict[s
     """What was announced as saved must verify after each cut, and the job end in the same bits."""
     draw, started = random.Random(seed), time.monotonic()
     done, runs, unstartable, wrong = 0, 0, 0, []
-    with bench() as works:
+    with bench(p2=cuts > each) as works:
         expected = {name: outcome(RunDir(root=work.root / f"uncut-{name}")) for name, work in works.items()}
         while done < cuts:
             name = ("p1", "p2")[runs % 2]

@@ -23,14 +23,14 @@ PATIENCE_SECONDS = 1800.0  # a busy machine may need many minutes for what takes
 
 @contextmanager
 def two_machines(
-    steps: int, of: str = "tiny_p1", a_machine: Callable[..., Machine] = Machine
+    steps: int, of: str = "tiny_p1", a_machine: Callable[..., Machine] = Machine, **changes: Any
 ) -> Iterator[tuple[Machine, Machine]]:
     """One with a card, where the job has ended, and one with two, where it waits; its sum is fixed on both.
 
     A P2 trains rows and adapters, behind a short P1.
     """
     root = Path(tempfile.mkdtemp(prefix="wake2vec-ranks-"))
-    often = {"checkpoint__every_steps": 20, "evaluate__max_windows": 8, "evaluate__samples": 0}
+    often = {"checkpoint__every_steps": 20, "evaluate__max_windows": 8, "evaluate__samples": 0, **changes}
     try:
         files = [job_file(root, "rows", of="tiny_p1", train__steps=20, evaluate__every_steps=20, **often)]
         more = {"after": "rows", "lora__train": "lora+rows"} if of == "tiny_p2" else {}
@@ -51,13 +51,16 @@ def two_machines(
 
 
 def others_of(trainer: int) -> list[int]:
-    """The ranks beyond the first: children of rank 0 that a spawn made."""
+    """The ranks beyond the first: children of rank 0 that a spawn made, or, of a fork, a fork."""
     found = []
     for entry in Path("/proc").iterdir():
         with suppress(OSError):
-            if entry.name.isdigit() and b"spawn_main" in (entry / "cmdline").read_bytes():
-                parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
-                found += [int(entry.name)] if parent == trainer else []
+            if not entry.name.isdigit():
+                continue
+            parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            if parent == trainer:
+                command, whose = ((one / "cmdline").read_bytes() for one in (entry, entry.parent / str(parent)))
+                found += [int(entry.name)] if b"spawn_main" in command or command == whose else []
     return found
 
 

@@ -32,17 +32,18 @@ SMALL: dict[str, dict[str, Any]] = {
 
 
 @contextmanager
-def bench(**changes: dict[str, Any]) -> Iterator[dict[str, Work]]:
-    """P1 and P2 of the tiny model, both with an uncut reference run under `uncut-p1` and `uncut-p2`."""
+def bench(*, p2: bool = True, **changes: dict[str, Any]) -> Iterator[dict[str, Work]]:
+    """P1 and P2 of the tiny model, both with an uncut reference run under `uncut-p1` and `uncut-p2`; or P1 alone."""
     warm.warm_up()
     root = Path(tempfile.mkdtemp(prefix="wake2vec-trainer-"))
     traced = {VARIABLE: f"trace={root / TRACE}"}
     try:
         works = {"p1": Work.of("tiny_p1.toml", root, **(SMALL | changes))}
         assert finish(works["p1"], "uncut-p1", traced), (root / "uncut-p1" / "trainer.log").read_text()[-3000:]
-        dropout = {"lora": {"dropout": 0.1}}
-        works["p2"] = Work.of("tiny_p2.toml", root, source=root / "uncut-p1", **(SMALL | dropout | changes))
-        assert finish(works["p2"], "uncut-p2", traced), (root / "uncut-p2" / "trainer.log").read_text()[-3000:]
+        if p2:
+            dropout = {"lora": {"dropout": 0.1}}
+            works["p2"] = Work.of("tiny_p2.toml", root, source=root / "uncut-p1", **(SMALL | dropout | changes))
+            assert finish(works["p2"], "uncut-p2", traced), (root / "uncut-p2" / "trainer.log").read_text()[-3000:]
         yield works
     finally:
         shutil.rmtree(root, ignore_errors=True)
@@ -258,7 +259,7 @@ def damaged_checkpoints(flips: int, *, seed: int = 0) -> dict[str, Any]:
     """Truncations, single bit flips, deletions and swaps of every file: always found, always named, never loaded."""
     draw, started = random.Random(seed), time.monotonic()
     tried, missed, unnamed = 0, [], []
-    with bench() as works:
+    with bench(p2=False) as works:
         origin = RunDir(root=works["p1"].root / "uncut-p1")
         newest, before = saved_steps(origin)[:2]
         print_of = works["p1"].order("probe")

@@ -40,7 +40,7 @@ class Place:
         return list_generations(open_root(store, holder="observer"))
 
 
-@pytest.fixture(params=["dir", "drive"])
+@pytest.fixture(params=["dir", pytest.param("drive", marks=pytest.mark.sweep)])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     if request.param == "dir":
         world = World(tmp_path)

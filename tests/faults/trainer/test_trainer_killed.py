@@ -6,6 +6,7 @@ from tests.faults.apart import run_apart
 from tests.faults.protocols.store import budget
 
 
+@pytest.mark.sweep  # `make test` does so through the command line: e2e/test_resume_is_invisible.py
 def test_real_trainers_killed_at_random_instants_end_in_the_same_bits_and_figures():
     figures = run_apart("trainer", "kills_of_warm_trainers", kills=budget(200, 8), seed=1)
 
