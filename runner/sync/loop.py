@@ -25,7 +25,7 @@ from runner.queue.view import see
 from runner.states import FINAL, State
 from runner.store.known import ROOT
 from runner.store.presence import missing
-from runner.store.records import StateNote, commits, newest_commit
+from runner.store.records import StateNote, commits, is_released, lease, newest_commit
 from runner.sync.copies import mirror
 from runner.sync.job_in_store import JobInStore, SyncContext
 from runner.sync.mend import AGREED, repair_when_agreed
@@ -34,7 +34,7 @@ from runner.sync.page import publish_page
 from runner.sync.prepare import final_files, is_whole, prepare
 from runner.sync.prune import INPUTS_DAY_SECONDS, prune, sweep_inputs
 from runner.sync.trust import LOST_SECONDS, check, confirm, distrust, is_due, look
-from runner.sync.upload import finish, publish_regimes, publish_saved, publish_vocabulary
+from runner.sync.upload import finish, is_settled, publish_regimes, publish_saved, publish_vocabulary
 from runner.trouble import Trouble, cause_of, command_of
 from wake2vec.contract.errors import CheckpointCorrupt
 from wake2vec.contract.manifest import newest_verified
@@ -263,6 +263,11 @@ def _rest(stored: JobInStore, job: Job, now: Now) -> None:
     daemon.handover.take(job.name)
     if (stored.lease is None and stored.rested_at == job.changed_at) or stored.is_done:
         return
+    if stored.lease is None and stored.hear(now):
+        return
+    if _says_all(stored, job):
+        stored.rested_at = job.changed_at
+        return
     if _hold(stored, now):
         _publish(stored, job, now)
         if job.state is State.SUCCEEDED:  # the log that said so is gone, and begun anew
@@ -272,6 +277,13 @@ def _rest(stored: JobInStore, job: Job, now: Now) -> None:
             stored.note(StateNote(state=str(job.state), reason=job.reason, remedy=job.remedy))
         stored.give_back(now)
         stored.rested_at = job.changed_at
+
+
+def _says_all(stored: JobInStore, job: Job) -> bool:
+    """Whether the log knows of a resting job all that there is, and is free: the lease is not taken for nothing."""
+    is_free = stored.lease is None and (lease(stored.records) is None or is_released(stored.records))
+    is_changed = any(one.job == job.name for one in stored.context.sight.view.regimes)
+    return is_free and _state_in_log(stored) == job.state and not is_changed and is_settled(stored.context, job)
 
 
 def untold(context: SyncContext) -> list[str]:
