@@ -15,7 +15,7 @@ from runner.queue.rows import Job
 from runner.queue.view import View, see
 from runner.states import State
 from runner.sync.job_in_store import SyncContext
-from runner.sync.loop import untold
+from runner.sync.standing import untold
 from runner.sync.upload import is_settled
 from runner.trouble import OF_THE_STORE, Cause, conclude, still_moving
 

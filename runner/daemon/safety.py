@@ -15,7 +15,7 @@ from runner.queue.view import see
 from runner.settings import Settings
 from runner.states import State
 from runner.sync.job_in_store import SyncContext
-from runner.sync.loop import untold
+from runner.sync.standing import untold
 from runner.sync.upload import is_settled
 from wake2vec.contract.manifest import saved_steps
 from wake2vec.contract.rundir import RunDir

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from contextlib import suppress
 
 from runner.context import Now, Ready
@@ -14,35 +13,30 @@ from runner.errors import (
     QueueUnavailable,
     RunnerError,
     StoreBusy,
-    StoreFull,
     StoreLost,
     StoreUnavailable,
 )
 from runner.queue import checkpoints, sharing
 from runner.queue.ledger import add_event
-from runner.queue.rows import Job, LogState
-from runner.queue.view import see
+from runner.queue.rows import Job
 from runner.states import FINAL, State
 from runner.store.known import ROOT
-from runner.store.presence import missing
-from runner.store.records import StateNote, commits, is_released, lease, newest_commit
+from runner.store.records import StateNote
 from runner.sync.copies import mirror
-from runner.sync.job_in_store import JobInStore, SyncContext
+from runner.sync.job_in_store import SyncContext
 from runner.sync.mend import AGREED, repair_when_agreed
 from runner.sync.opening import lose, open_job_log
-from runner.sync.page import publish_page
-from runner.sync.prepare import final_files, is_whole, prepare
-from runner.sync.prune import INPUTS_DAY_SECONDS, prune, sweep_inputs
+from runner.sync.prepare import prepare
+from runner.sync.prune import INPUTS_DAY_SECONDS, sweep_inputs
+from runner.sync.standing import hold, keep_running, rest, state_in_log
 from runner.sync.trust import LOST_SECONDS, check, confirm, distrust, is_due, look
-from runner.sync.upload import finish, is_settled, publish_regimes, publish_saved, publish_vocabulary
+from runner.sync.upload import publish_regimes
 from runner.trouble import Trouble, cause_of, command_of
 from wake2vec.contract.errors import CheckpointCorrupt
 from wake2vec.contract.manifest import newest_verified
 
 FIRST_RETRY_SECONDS = 2.0
 LAST_RETRY_SECONDS = 120.0
-IDLE_LEASE_SECONDS = 10.0
-TOLD_IN_THE_LOG = (State.HELD, State.FAILED, State.CANCELLED)
 
 
 def sync(context: SyncContext, now: Now) -> None:
@@ -185,15 +179,15 @@ def _look_after(context: SyncContext, job: Job, now: Now) -> None:
         if is_idle and stored.lease is None and stored.hear(now):
             return
     if job.state is State.RUNNING:
-        _keep_running(stored, job, now)
+        keep_running(stored, job, now)
     elif daemon.handover.asks(job.name):
-        if _hold(stored, now):
-            if _state_in_log(stored):
+        if hold(stored, now):
+            if state_in_log(stored):
                 stored.note(StateNote())  # released or retried since
             publish_regimes(stored, job, now)
             daemon.handover.give(job.name, prepare(stored, job, now))
     else:
-        _rest(stored, job, now)
+        rest(stored, job, now)
 
 
 def _see_that_it_is_there(context: SyncContext, job: Job, now: Now) -> None:
@@ -208,114 +202,6 @@ def _see_that_it_is_there(context: SyncContext, job: Job, now: Now) -> None:
     if now.monotonic - context.swept_inputs_at > INPUTS_DAY_SECONDS:
         context.swept_inputs_at = now.monotonic
         sweep_inputs(context, now)
-
-
-def _hold(stored: JobInStore, now: Now) -> bool:
-    """Have the lease; False when another home has it stand otherwise, or when it is done, all of it seen."""
-    if stored.lease is None and stored.hear(now):
-        return False
-    if stored.hold(now):
-        return True
-    confirm(stored, now, fully=True)
-    newest, run = newest_commit(stored.records), stored.run
-    if newest is not None and not missing(stored.store, newest):
-        stored.mark_durable(newest.commit, now)
-    if run.final.is_dir() and not is_whole(run.root, final_files(stored)):
-        shutil.rmtree(run.final)  # of an end before this one
-    stored.set_state(now, done_at=now.wall, **checkpoints.SOUND)
-    return False
-
-
-def _keep_running(stored: JobInStore, job: Job, now: Now) -> None:
-    fresh = stored.lease is None
-    if not _hold(stored, now):
-        return
-    if fresh:
-        _see_whether_it_was_passed(stored, job, now)
-        if stored.context.sight.view.by_name[job.name].finishing != job.finishing:
-            return  # another home has given it more steps
-    _publish(stored, job, now)
-    publish_page(stored, now)
-    prune(stored, job)
-    if job.finishing and job.wish is None:
-        finish(stored, job, now)
-
-
-def _see_whether_it_was_passed(stored: JobInStore, job: Job, now: Now) -> None:
-    """A job that went on while the store was away may find that another runner did so too, and was faster."""
-    foreign = [one for one in commits(stored.records) if one.holder != stored.context.daemon.holder]
-    known = {one.manifest_sha256 for one in stored.context.sight.view.checkpoints(job.name)}
-    if foreign and foreign[-1] is newest_commit(stored.records) and foreign[-1].commit.manifest.sha256 not in known:
-        stored.give_back(now)
-        raise Fenced(f"{job.name}: {foreign[-1].holder} has gone on with this job; it is taken up from there")
-
-
-def _rest(stored: JobInStore, job: Job, now: Now) -> None:
-    """Nothing of the job runs: bring what it saved to the store, say in the log how it stands, give the lease back."""
-    daemon = stored.context.daemon
-    if job.state is State.QUEUED:
-        if stored.lease is not None and not daemon.handover.holds(job.name):
-            _publish(stored, job, now)
-            stored.beat(now)
-            if now.monotonic - stored.used_at > IDLE_LEASE_SECONDS or daemon.is_stopping:
-                stored.give_back(now)
-        return
-    daemon.handover.take(job.name)
-    if (stored.lease is None and stored.rested_at == job.changed_at) or stored.is_done:
-        return
-    if stored.lease is None and stored.hear(now):
-        return
-    if _says_all(stored, job):
-        stored.rested_at = job.changed_at
-        return
-    if _hold(stored, now):
-        _publish(stored, job, now)
-        if job.state is State.SUCCEEDED:  # the log that said so is gone, and begun anew
-            finish(stored, job, now)
-            return
-        if _state_in_log(stored) != job.state and job.state in TOLD_IN_THE_LOG:
-            stored.note(StateNote(state=str(job.state), reason=job.reason, remedy=job.remedy))
-        stored.give_back(now)
-        stored.rested_at = job.changed_at
-
-
-def _says_all(stored: JobInStore, job: Job) -> bool:
-    """Whether the log knows of a resting job all that there is, and is free: the lease is not taken for nothing."""
-    is_free = stored.lease is None and (lease(stored.records) is None or is_released(stored.records))
-    is_changed = any(one.job == job.name for one in stored.context.sight.view.regimes)
-    return is_free and _state_in_log(stored) == job.state and not is_changed and is_settled(stored.context, job)
-
-
-def untold(context: SyncContext) -> list[str]:
-    """Jobs whose log does not say yet how they stand, where nothing is known to keep it from that."""
-    view = see(context.queue)
-    return [job.name for job in view.mine if not _is_told(context, job, view.log(job.name))]
-
-
-def _is_told(context: SyncContext, job: Job, log: LogState) -> bool:
-    """One that waits, runs or has no log need not; nor one that is done."""
-    if job.state not in TOLD_IN_THE_LOG or log.created_at is None or log.done_at is not None:
-        return True
-    stored = context.opened.get(job.name)
-    is_told = stored is not None and (stored.is_done or stored.rested_at == job.changed_at)
-    return is_told or context.trouble_of(job.name) is not None
-
-
-def _publish(stored: JobInStore, job: Job, now: Now) -> None:
-    publish_vocabulary(stored, job)
-    publish_regimes(stored, job, now)
-    try:
-        publish_saved(stored, job, now)
-    except StoreFull:  # what nothing needs any more may be all that is in the way
-        prune(stored, job)
-        stored.sweep(now)
-        publish_saved(stored, job, now)
-
-
-def _state_in_log(stored: JobInStore) -> str:
-    """What was told last; nothing for a job that is queued or runs."""
-    told = stored.noted(StateNote)
-    return told.state if told else ""
 
 
 def release_all(context: SyncContext, now: Now) -> None:

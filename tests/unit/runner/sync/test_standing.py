@@ -7,7 +7,7 @@ import pytest
 from runner.queue import jobs
 from runner.states import State, Wish
 from runner.store.records import StateNote
-from runner.sync.loop import untold
+from runner.sync.standing import untold
 from tests.simulated import Clock, Home
 from tests.unit.runner.conftest import job_spec
 
