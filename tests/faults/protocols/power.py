@@ -34,7 +34,7 @@ def power_cuts_of_trainers(cuts: int, *, seed: int = 0, each: int = 6) -> dict[s
     with bench(p2=cuts > each) as works:
         expected = {name: outcome(RunDir(root=work.root / f"uncut-{name}")) for name, work in works.items()}
         while done < cuts:
-            name = ("p1", "p2")[runs % 2]
+            name = list(works)[runs % len(works)]
             work, run_name = works[name], f"dark-{runs}"
             for _ in range(min(each, cuts - done)):
                 wrong += _cut_power(work, run_name, draw)

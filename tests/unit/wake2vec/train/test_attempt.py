@@ -531,7 +531,7 @@ def test_what_takes_long_before_the_first_step_tells_how_it_gets_on(tmp_path: Pa
     told: dict[str, list[float]] = {}
     text = tmp_path / "text.txt"  # long, and one that no other test has had tokenised
     text.write_text(f"{(JOBS / 'tiny' / 'corpus.txt').read_text('utf-8')}\n{tmp_path}\n", "utf-8")
-    order = order_for(tmp_path, train__steps=1, data__corpus=str(text))
+    order = order_for(tmp_path, train__steps=2, data__corpus=str(text))
     material = read_inputs(
         run_of(tmp_path), order, lambda text: None, lambda what, share: told.setdefault(what, []).append(share)
     )
