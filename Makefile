@@ -17,9 +17,9 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/python -m bench.demo
 
-# one instance of each guarantee at least; three workers on two cores, since many tests wait
+# one instance of each guarantee at least
 test: $(READY)
-	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not sweep"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not sweep"
 
 # the other instances: more families, platforms and places of a cut
 sweeps: $(READY)
