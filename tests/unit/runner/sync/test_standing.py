@@ -88,6 +88,36 @@ def test_nobody_leaves_before_the_log_says_what_is_cancelled_or_held(homes):
     assert one.context.opened["a"].noted(StateNote).state == "cancelled"
 
 
+def test_a_job_that_rests_as_its_log_says_costs_no_record_at_the_next_start(homes):
+    one, _ = homes
+    wish(one, Wish.CANCEL)
+    one.rounds(3)
+    before = len(one.context.opened["a"].records)
+
+    one.kill_daemon()
+    one.until(lambda: not untold(one.context))
+    one.rounds(3)
+
+    assert len(one.context.opened["a"].records) == before
+
+
+def test_a_home_killed_before_it_noted_what_it_heard_hears_the_next_word_too(homes, monkeypatch):
+    one, other = homes
+    with monkeypatch.context() as patch:
+        patch.setattr(other.context.known, "keep", lambda log: None)
+        wish(one, Wish.CANCEL)
+        other.rounds(10)
+    other.kill_daemon()
+    other.rounds(3)
+    assert other.state() == "cancelled"
+
+    jobs.retry(one.queue, "a", one.clock.now)
+    one.until(lambda: one.trainers.living)
+    other.rounds(2, seconds=MINUTE)
+
+    assert other.state() == "queued"
+
+
 def test_a_hold_is_heard_and_so_is_its_release(homes):
     one, other = homes
     wish(one, Wish.HOLD)
